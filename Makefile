@@ -1,0 +1,68 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: install
+install: $(VENV)/.built ## Install the package and its development tools into .venv
+
+# Each stamp is touched only after its commands succeeded: a failed install is done again.
+$(VENV)/.tools: pyproject.toml
+	@rm -f $@
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@ $(VENV)/.built
+
+$(VENV)/.built: $(VENV)/.tools $(RUST)
+	@rm -f $@
+	$(BIN)/maturin develop --release --quiet
+	@touch $@
+
+.PHONY: demo
+demo: install ## Run the whole experiment on the Python sources of this machine and write a report
+	$(BIN)/sparsecode replicate
+
+.PHONY: test
+test: test-rust test-python ## Run every test, Rust and Python
+
+.PHONY: test-rust
+test-rust: ## Run the Rust tests
+	cargo test --quiet
+
+.PHONY: test-python
+test-python: install ## Run the Python tests
+	$(BIN)/pytest
+
+.PHONY: check
+check: install ## Formatting, lints and types of both languages; warnings are errors
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --features python -- -D warnings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest sparsecode._core --mypy-config-file pyproject.toml
+
+.PHONY: format
+format: install ## Format both languages and apply the lints' own fixes
+	cargo fmt
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: install ## Run the benchmarks: each row beside its baseline
+	$(BIN)/pytest --benchmark-only
+
+.PHONY: clean
+clean: ## Remove what the targets made, .venv included
+	rm -rf $(VENV) target dist

@@ -1,0 +1,19 @@
+"""The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, never copied."""
+
+from os import PathLike
+
+class FileLock:
+    """An exclusive lock on a file, held from construction until `release`; freed when its process dies.
+
+    Raises:
+        RunLocked: another process holds it.
+        IoFailed: the file cannot be opened.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None: ...
+    @staticmethod
+    def wait(path: str | PathLike[str]) -> FileLock:
+        """The same, waiting for as long as another process holds it."""
+
+    def release(self) -> None:
+        """Frees the lock; a second call does nothing."""

@@ -1,0 +1,102 @@
+"""Files that appear whole or not at all: tmp, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsecode.errors import CheckpointCorrupt, IoFailed, OutOfSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write(tmp)` and moves tmp to `path` once its bytes are on disk; on failure `path` is untouched.
+
+    Raises:
+        OutOfSpace, IoFailed: the operating system refused; no temporary file is left.
+    """
+    tmp = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(tmp)
+        _fsync(tmp)
+        tmp.replace(path)
+        _fsync(path.parent)
+    except OSError as error:
+        raise os_failure(path, error) from error
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def os_failure(path: Path, error: OSError) -> OutOfSpace | IoFailed:
+    """The named error for an operating-system failure at `path`."""
+    if error.errno in _FULL:
+        return OutOfSpace(
+            f"{path}: no space left on the device; free some and run the same command again, it resumes"
+        )
+    return IoFailed(f"{path}: {error.strerror or error}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8, atomically."""
+    write_atomic(path, lambda tmp: _write_bytes(tmp, text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically. NaN and infinities become null: JSON has no name for them."""
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes named tensors as safetensors, atomically; `metadata` travels in the header as one JSON string."""
+    from safetensors.torch import save_file
+
+    header = {"sparsecode": json.dumps(dict(metadata))} if metadata is not None else None
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, lambda tmp: save_file(contiguous, tmp, metadata=header))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save_tensors` wrote: (tensors on the CPU, metadata).
+
+    Raises:
+        CheckpointCorrupt: the file is missing, truncated or not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+        return tensors, json.loads(header.get("sparsecode", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointCorrupt(f"{path}: cannot be read ({error}); delete it to start this stage anew") from error
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value

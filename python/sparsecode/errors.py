@@ -1,0 +1,105 @@
+"""Every way sparsecode can fail: one class each, under `SparsecodeError`.
+
+A message is one line: what happened, where, and what to do next. `exit_code` is what the command line returns.
+The Rust core raises the classes of the same name (`src/error.rs`).
+"""
+
+from __future__ import annotations
+
+
+class SparsecodeError(Exception):
+    """Base of every foreseen failure. Exit code 3: something is wrong with the data or the machine."""
+
+    exit_code = 3
+
+
+class CheckFailed(SparsecodeError):
+    """A check that was asked for did not pass (`verify`, `doctor`)."""
+
+    exit_code = 1
+
+
+class InvalidSetting(SparsecodeError):
+    """A setting from a flag, a preset or a call has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class InvalidArgument(SparsecodeError):
+    """A size, shape or value passed to the native core does not fit."""
+
+
+class InvalidName(SparsecodeError):
+    """A name would leave its folder or cannot be a file name."""
+
+
+# Runs and stages
+
+
+class StageMissing(SparsecodeError):
+    """A stage needs what an earlier one makes."""
+
+
+class SettingsDiffer(SparsecodeError):
+    """A stage was done, or begun, with other settings or from other inputs."""
+
+
+class RunLocked(SparsecodeError):
+    """Another process is writing to the same place."""
+
+
+class RunInvalid(SparsecodeError):
+    """A run folder's files are not what they should be."""
+
+
+class CheckpointCorrupt(SparsecodeError):
+    """A saved training state cannot be read back."""
+
+
+# The operating system
+
+
+class OutOfSpace(SparsecodeError):
+    """The disk is full; what was complete before stays complete."""
+
+
+class IoFailed(SparsecodeError):
+    """The operating system refused a read or write."""
+
+
+class MissingExtra(SparsecodeError):
+    """An optional package is needed for this input."""
+
+
+# Text
+
+
+class CorpusEmpty(SparsecodeError):
+    """There is no text to train on."""
+
+
+class CorpusUnreadable(SparsecodeError):
+    """A text file is binary, undecodable or broken."""
+
+
+class TokenizerInvalid(SparsecodeError):
+    """A tokenizer file cannot be used."""
+
+
+# Models and dictionaries
+
+
+class ModelInvalid(SparsecodeError):
+    """A model's files do not describe a model this program can run."""
+
+
+class HookUnknown(SparsecodeError):
+    """The model has no hook point of that name."""
+
+
+class DictionaryInvalid(SparsecodeError):
+    """A dictionary's files are missing, broken or contradict each other."""
+
+
+class ZeroAtom(DictionaryInvalid):
+    """An atom has no direction: its norm is zero or not finite."""

@@ -1,0 +1,249 @@
+"""A run folder: where each stage writes, and the record of what was done with which settings.
+
+    RUN/config.json                       settings, versions and machine of every stage
+    RUN/tokenizer.json  RUN/tokens/       the text as numbers
+    RUN/gpt/                              model.safetensors, config.json
+    RUN/activations/HOOK/                 a dataset
+    RUN/dictionaries/NAME.safetensors     with NAME.json beside it
+    RUN/comparison.safetensors + .json    what `compare` found
+    RUN/metrics.jsonl  RUN/report.html  RUN/report.json
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsecode import machine
+from sparsecode.checkpoint import os_failure, write_json, write_text
+from sparsecode.config import StageConfig
+from sparsecode.errors import RunInvalid, SettingsDiffer, StageMissing
+
+DEFAULT_RUN = "sparsecode-run"
+FORMAT = 1
+
+
+@dataclass
+class Stage:
+    """One stage while it is open: what was recorded before, and what it now records."""
+
+    run: Run
+    key: str
+    done: bool
+    resuming: bool
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What the stage recorded when it finished; empty before."""
+        return dict(self.record.get("result") or {})
+
+    def plan(self, **values: Any) -> None:
+        """Records decisions taken while running (a number of steps fitted to --minutes), so that a resumed stage keeps them."""
+        self.record.setdefault("plan", {}).update(values)
+        self.run._write_stage(self.key, self.record)
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        """Decisions recorded so far by `plan`."""
+        return dict(self.record.get("plan") or {})
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Marks the stage done; `result` holds small JSON values: fingerprints, counts, headline figures."""
+        self.record |= {"status": "done", "result": dict(result), "finished": _now()}
+        self.run._write_stage(self.key, self.record)
+
+
+class Run:
+    """Paths and records of one run folder. Creating the object touches nothing; stages create what they need."""
+
+    def __init__(self, path: str | Path = DEFAULT_RUN) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    config_path = property(lambda self: self.path / "config.json")
+    tokenizer_path = property(lambda self: self.path / "tokenizer.json")
+    tokens_path = property(lambda self: self.path / "tokens")
+    gpt_path = property(lambda self: self.path / "gpt")
+    activations_path = property(lambda self: self.path / "activations")
+    dictionaries_path = property(lambda self: self.path / "dictionaries")
+    comparison_path = property(lambda self: self.path / "comparison.json")
+    metrics_path = property(lambda self: self.path / "metrics.jsonl")
+    report_path = property(lambda self: self.path / "report.html")
+
+    def config(self) -> dict[str, Any]:
+        """The contents of config.json; an empty record where there is none.
+
+        Raises:
+            RunInvalid: the file is not JSON of a known format.
+        """
+        if not self.config_path.exists():
+            return {"format": FORMAT, "stages": {}}
+        try:
+            config = json.loads(self.config_path.read_text())
+            known = config["format"] == FORMAT and isinstance(config["stages"], dict)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunInvalid(f"{self.config_path}: not a run's record ({error}); choose another run with --run") from error
+        if not known:
+            raise RunInvalid(f"{self.config_path}: run format {config['format']} is not {FORMAT}; update sparsecode")
+        return dict(config)
+
+    def finished(self, key: str, command: str) -> dict[str, Any]:
+        """The result of a finished stage.
+
+        Raises:
+            StageMissing: it was not run, or not finished; the message names `command`.
+        """
+        record = self.config()["stages"].get(key, {})
+        if record.get("status") != "done":
+            state = "is not finished" if record else "was not run"
+            raise StageMissing(f"{self.path}: {key} {state}; run: {command}{self.flag}")
+        return dict(record["result"])
+
+    @property
+    def flag(self) -> str:
+        """` --run DIR` as the user would have to type it; empty for the default folder."""
+        return "" if self.path == Path(DEFAULT_RUN) else f" --run {self.path}"
+
+    @contextmanager
+    def stage(
+        self,
+        key: str,
+        config: StageConfig,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        outputs: Iterable[Path] = (),
+        force: bool = False,
+        clean: Callable[[], None] | None = None,
+    ) -> Iterator[Stage]:
+        """Opens a stage: locked against a second process, compared with what was recorded.
+
+        Args:
+            key: the stage's name, with a hook point where it can be run for several (`harvest/blocks.2.mlp.hook_post`).
+            config: its settings.
+            inputs: fingerprints of what it reads, by name.
+            outputs: files and folders it writes; removed where it starts anew with `force`.
+            clean: further removal, called after `outputs` are gone.
+
+        Yields:
+            A `Stage`: `done` (nothing to do), `resuming` (begun before with the same settings) or neither.
+
+        Raises:
+            SettingsDiffer: recorded with other settings or inputs, and not `force`.
+            RunLocked: another process is in the same stage.
+        """
+        from sparsecode._core import FileLock
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise os_failure(self.path, error) from error
+        lock = FileLock(self.path / f".{key.replace('/', '-')}.lock")
+        try:
+            yield self._open(key, config.record(), dict(inputs or {}), list(outputs), force, clean)
+        finally:
+            lock.release()
+
+    def _open(
+        self,
+        key: str,
+        settings: dict[str, Any],
+        inputs: dict[str, str],
+        outputs: list[Path],
+        force: bool,
+        clean: Callable[[], None] | None,
+    ) -> Stage:
+        old = self.config()["stages"].get(key)
+        if old is not None and not force:
+            differences = _differences(old["settings"], settings) + _differences(old.get("inputs", {}), inputs)
+            if differences:
+                state = "done" if old["status"] == "done" else "begun"
+                raise SettingsDiffer(
+                    f"{self.path}: {key} was {state} with {'; '.join(differences)}; "
+                    "add --force to do it again, or choose another run with --run"
+                )
+            return Stage(self, key, done=old["status"] == "done", resuming=old["status"] != "done", record=old)
+        for path in outputs:
+            _remove(path)
+        if clean is not None:
+            clean()
+        self.rewind_metrics(key, 0)
+        record = {
+            "status": "running",
+            "settings": settings,
+            "inputs": inputs,
+            "started": _now(),
+            "versions": machine.versions(),
+            "machine": machine.describe(),
+        }
+        self._write_stage(key, record)
+        return Stage(self, key, done=False, resuming=False, record=record)
+
+    def _write_stage(self, key: str, record: Mapping[str, Any]) -> None:
+        from sparsecode._core import FileLock
+
+        lock = FileLock.wait(self.path / ".config.lock")
+        try:
+            config = self.config()
+            config["stages"][key] = dict(record)
+            write_json(self.config_path, config)
+        finally:
+            lock.release()
+
+    def log(self, stage: str, step: int, **values: Any) -> None:
+        """Appends one line to metrics.jsonl."""
+        line = json.dumps({"stage": stage, "step": step} | values)
+        with self.metrics_path.open("a") as file:
+            file.write(line + "\n")
+
+    def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl, of one stage or of all; a last line cut by a kill is left out."""
+        if not self.metrics_path.exists():
+            return []
+        rows = []
+        for line in self.metrics_path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if stage is None or row["stage"] == stage:
+                rows.append(row)
+        return rows
+
+    def rewind_metrics(self, stage: str, step: int) -> None:
+        """Drops a stage's lines after `step`: a stage that resumes there writes them again."""
+        if self.metrics_path.exists():
+            kept = [row for row in self.metrics() if row["stage"] != stage or row["step"] <= step]
+            write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return [f"{name} {_short(old.get(name))}, not {_short(new.get(name))}" for name in names]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise os_failure(path, error) from error
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

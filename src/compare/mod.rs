@@ -1,0 +1,1 @@
+//! Largest cosine similarity between the atoms of two dictionaries, in tiles.

@@ -1,0 +1,17 @@
+//! The native core of sparsecode: the activation store, the CPU training engine, cross-entropy and comparison.
+//!
+//! Nothing outside `python/` knows Python; `cargo test` builds without it. Each folder is one idea:
+//! `shard` (bytes on disk), `stream` (the order of rows, and reading them in it), `engine` (one training step of a
+//! packed sweep), `compare` (largest cosine similarities), `crossentropy` (the language model's loss).
+
+pub mod compare;
+pub mod cpu;
+pub mod crossentropy;
+pub mod engine;
+pub mod error;
+pub mod lock;
+pub mod shard;
+pub mod stream;
+
+#[cfg(feature = "python")]
+mod python;

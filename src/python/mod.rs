@@ -1,0 +1,30 @@
+//! The only files that name `PyO3`: explicit signatures, the GIL released around work, no logic.
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::error::Error;
+
+mod lock;
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        Python::attach(|py| {
+            let class = py
+                .import("sparsecode.errors")
+                .and_then(|errors| errors.getattr(error.class()))
+                .and_then(|class| class.cast_into::<PyType>().map_err(PyErr::from));
+            match class {
+                Ok(class) => PyErr::from_type(class, error.to_string()),
+                Err(missing) => missing,
+            }
+        })
+    }
+}
+
+/// The native core of sparsecode.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::lock::FileLock;
+}

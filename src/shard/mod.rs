@@ -1,0 +1,1 @@
+//! Activation shards on disk: header, shard, manifest.
