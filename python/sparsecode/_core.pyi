@@ -1,4 +1,4 @@
-"""The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, never copied."""
+"""The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, no copies."""
 
 from os import PathLike
 
