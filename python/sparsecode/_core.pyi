@@ -1,7 +1,11 @@
-"""The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, never copied."""
+"""The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, no copies."""
 
 from os import PathLike
+from typing import Self, final
 
+__all__ = ["FileLock"]
+
+@final
 class FileLock:
     """An exclusive lock on a file, held from construction until `release`; freed when its process dies.
 
@@ -10,7 +14,7 @@ class FileLock:
         IoFailed: the file cannot be opened.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None: ...
+    def __new__(cls, path: str | PathLike[str]) -> Self: ...
     @staticmethod
     def wait(path: str | PathLike[str]) -> FileLock:
         """The same, waiting for as long as another process holds it."""

@@ -38,9 +38,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 def os_failure(path: Path, error: OSError) -> OutOfSpace | IoFailed:
     """The named error for an operating-system failure at `path`."""
     if error.errno in _FULL:
-        return OutOfSpace(
-            f"{path}: no space left on the device; free some and run the same command again, it resumes"
-        )
+        return OutOfSpace(f"{path}: no space left on the device; free some and run the same command again, it resumes")
     return IoFailed(f"{path}: {error.strerror or error}")
 
 

@@ -119,7 +119,7 @@ class HarvestConfig(StageConfig):
     hook: str | None = setting(None, "A hook point by name, such as blocks.2.mlp.hook_post; beats --layer and --site.")
     rows: int = setting(6_000_000, "Rows (tokens) to store; a multiple of the context fits best.")
     dtype: str = setting("float16", "Type on disk.", choices=("float16", "bfloat16", "float32"))
-    batch_size: int = setting(64, "Contexts in a forward pass.", affects_result=False)
+    batch_size: int = setting(64, "Contexts in a forward pass; its shape decides the last bits of a row.")
     shard_mb: int = setting(256, "Size of a shard file in MB.")
     seed: int = setting(0, "Seed of the order in which contexts are read.")
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.", affects_result=False)

@@ -7,6 +7,12 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsecode.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    import torch
 
 _RECORDED = ("sparsecode", "torch", "triton", "numpy", "tokenizers", "safetensors")
 
@@ -43,3 +49,22 @@ def cores() -> int:
 def describe() -> dict[str, str | int]:
     """One flat record of the machine, for `config.json` and benchmark rows."""
     return {"system": platform.system(), "machine": platform.machine(), "processor": processor(), "cores": cores()}
+
+
+def torch_device(name: str) -> torch.device:
+    """The torch device that a `device` setting means; `auto` is the fastest one here.
+
+    Raises:
+        InvalidSetting: no such device on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidSetting(f"device '{name}' cannot be used here ({reason}); use --device auto or cpu") from error
+    return device

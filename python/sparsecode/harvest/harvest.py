@@ -1,0 +1,145 @@
+"""The harvest stage: model and tokens in, a dataset of activations out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import sparsecode
+from sparsecode.config import HarvestConfig
+from sparsecode.corpus import load_tokens
+from sparsecode.errors import HookUnknown, InvalidSetting
+from sparsecode.gpt import GPT, load_gpt
+from sparsecode.harvest.hooks import hook_name
+from sparsecode.harvest.windows import window_order, windows
+from sparsecode.machine import torch_device
+from sparsecode.progress import Progress, say
+from sparsecode.run import DEFAULT_RUN, Run, Stage
+from sparsecode.store import DatasetWriter
+
+Batches = Generator[tuple[torch.Tensor, npt.NDArray[np.int32]], None, None]
+
+
+def harvest_activations(
+    run: str | Path | Run = DEFAULT_RUN,
+    config: HarvestConfig | None = None,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Stores the activations of one hook point in `RUN/activations/HOOK`: row r is token r % T of window r // T.
+
+    Args:
+        run: the run folder, after `train_gpt`.
+        config: settings; `settings` change single ones (`layer=2, rows=1_000_000`).
+        force: do it again where it was done with other settings.
+        quiet: no progress.
+
+    Returns:
+        {"hook_point", "path", "rows", "activation_dim", "fingerprint", "statistics"}.
+
+    Raises:
+        StageMissing: the run has no trained GPT.
+        HookUnknown: the model has no such hook point.
+        SettingsDiffer, RunLocked, OutOfSpace, NonFiniteActivation: see `sparsecode.errors`.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    config = (config or HarvestConfig()).changed(**settings)
+    if config.rows < 1 or config.batch_size < 1 or config.shard_mb < 1:
+        raise InvalidSetting("harvest: --rows, --batch-size and --shard-mb must be at least 1")
+    trained = run.finished("train-gpt", "sparsecode train-gpt")
+    hook = hook_name(config)
+    folder = run.activations_path / hook
+    inputs = {"gpt": trained["fingerprint"], "tokens": trained["tokens_fingerprint"]}
+    with run.stage(f"harvest/{hook}", config, inputs=inputs, outputs=[folder], force=force) as stage:
+        if stage.done:
+            say(f"harvest: {hook} is already done in {run.path} with the same settings")
+            return stage.result
+        return _harvest(run, config, stage, hook, folder, inputs, quiet)
+
+
+def _harvest(
+    run: Run, config: HarvestConfig, stage: Stage, hook: str, folder: Path, inputs: dict[str, str], quiet: bool
+) -> dict[str, Any]:
+    model = load_gpt(run.gpt_path)
+    if hook not in model.hook_points():
+        raise HookUnknown(f"{run.gpt_path}: no hook point '{hook}'; there are {', '.join(model.hook_points())}")
+    tokens = load_tokens(run)
+    context = model.config.context
+    available = len(tokens.train) // context * context
+    rows = min(config.rows, available)
+    if rows < config.rows and not quiet:
+        say(f"harvest: the corpus holds {available} rows of training text; storing these instead of {config.rows}")
+    provenance = {
+        "hook_point": hook,
+        "context": context,
+        "tokens_fingerprint": inputs["tokens"],
+        "model_fingerprint": inputs["gpt"],
+        "model": "sparsecode-gpt",
+        "seed": config.seed,
+        "sparsecode_version": sparsecode.__version__,
+    }
+    writer = DatasetWriter(
+        folder,
+        activation_dim=model.hook_width(hook),
+        dtype=config.dtype,
+        provenance=provenance,
+        shard_bytes=config.shard_mb << 20,
+    )
+    with writer, Progress("harvest", rows, "rows", done=writer.rows, quiet=quiet) as progress:
+        batches = activation_batches(model, tokens.train, hook, config, rows, skip=writer.rows)
+        write_batches(writer, batches, progress)
+        dataset = writer.finish()
+    result = {
+        "hook_point": hook,
+        "path": f"activations/{hook}",
+        "rows": dataset.rows,
+        "activation_dim": dataset.activation_dim,
+        "fingerprint": dataset.fingerprint,
+        "statistics": {name: dataset.statistics[name] for name in ("rms", "variance", "non_finite")},
+    }
+    stage.finish(result)
+    return result
+
+
+def write_batches(writer: DatasetWriter, batches: Batches, progress: Progress) -> None:
+    """Appends batches on a second thread: it converts, digests and writes one while the model computes the next."""
+    with closing(batches), ThreadPoolExecutor(1) as background:
+        pending: Future[None] | None = None
+        for activations, ids in batches:
+            if pending is not None:
+                pending.result()
+            pending = background.submit(writer.append, activations, ids)
+            progress.advance(len(ids))
+        if pending is not None:
+            pending.result()
+
+
+def activation_batches(
+    model: GPT, tokens: npt.NDArray[np.unsignedinteger], hook: str, config: HarvestConfig, rows: int, *, skip: int = 0
+) -> Batches:
+    """Rows `skip` .. `rows` of a harvest as batches (activations [R, D], tokens [R])."""
+    device = torch_device(config.device)
+    model = model.to(device)
+    context = model.config.context
+    order = window_order(len(tokens), context, config.seed)
+    rows_per_batch = config.batch_size * context
+    first = skip // rows_per_batch
+    row = first * rows_per_batch
+    for window in windows(tokens, order, context, config.batch_size, first):
+        with torch.inference_mode():
+            found = model.run_to(torch.from_numpy(window).to(device), hook)  # [B, T, D]
+        flat = found.reshape(-1, found.shape[-1]).cpu()
+        start, stop = max(skip - row, 0), min(len(flat), rows - row)
+        yield flat[start:stop], window.reshape(-1)[start:stop].astype(np.int32)
+        row += len(flat)
+        if row >= rows:
+            return

@@ -1,0 +1,66 @@
+"""What reaches users: the contents of the wheel and of the source distribution."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KERNELS = sorted(path.name for path in (ROOT / "kernels").glob("*.py"))
+PRESETS = sorted(path.name for path in (ROOT / "python/sparsecode/presets").glob("*.toml"))
+
+
+def maturin(*arguments: str) -> None:
+    command = [sys.executable, "-m", "maturin", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    out = tmp_path_factory.mktemp("wheel")
+    maturin("build", "--release", "--out", str(out), "--interpreter", sys.executable)
+    (path,) = out.glob("*.whl")
+    assert "abi3" in path.name
+    return zipfile.ZipFile(path)
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    out = tmp_path_factory.mktemp("sdist")
+    maturin("sdist", "--out", str(out))
+    (path,) = out.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        return [name.partition("/")[2] for name in archive.getnames()]
+
+
+@pytest.mark.slow
+def test_wheel_holds_extension_stub_kernels_presets_and_typing_marker(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    expected = ["_core.pyi", "py.typed", "cli/__init__.py", "report/template.html"]
+    expected += [f"kernels/{name}" for name in KERNELS] + [f"presets/{name}" for name in PRESETS]
+    assert KERNELS and PRESETS
+    assert [name for name in expected if f"sparsecode/{name}" not in names] == []
+    assert [name for name in names if name.startswith("sparsecode/_core.") and not name.endswith(".pyi")]
+    foreign = [name for name in names if not name.startswith(("sparsecode/", "sparsecode-"))]
+    assert foreign == []
+
+
+@pytest.mark.slow
+def test_wheel_licence_travels(wheel: zipfile.ZipFile) -> None:
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+@pytest.mark.slow
+def test_sdist_builds_elsewhere(sdist: list[str]) -> None:
+    expected = ["Cargo.toml", "Cargo.lock", "pyproject.toml", "src/lib.rs", "README.md", "LICENSE"]
+    expected += ["python/sparsecode/py.typed", "python/sparsecode/_core.pyi"]
+    expected += [f"kernels/{name}" for name in KERNELS]
+    assert [name for name in expected if name not in sdist] == []
+    kernels = {f"python/sparsecode/kernels/{name}" for name in KERNELS}
+    assert "python/sparsecode/kernels" in sdist or kernels <= set(sdist)
