@@ -1,0 +1,195 @@
+"""The GPU engine: fused Triton kernels up to D = 256, hand-written matrix products above, on CUDA and ROCm.
+
+No GPU was at hand when this was written: the kernels' semantics are proven under Triton's interpreter, their machine
+code by ahead-of-time compilation (docs/kernels.md). `sparsecode doctor --gpu` checks and times them where there is one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparsecode.errors import InvalidSetting
+from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.sweep import Sweep
+
+if TYPE_CHECKING:
+    from sparsecode.sweep.engines.fused import GpuStep
+
+DEFAULT_PRECISION = "float16"  # 8 times the mantissa of bfloat16; activations are normalised, so the range suffices
+
+
+def available() -> bool:
+    """Whether this engine can run: a CUDA or ROCm device that torch sees, and Triton."""
+    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None
+
+
+def architecture(device: torch.device) -> str:
+    """Which of the tuned architectures stands for a device.
+
+    Raises:
+        InvalidSetting: older than Ampere or CDNA3's relatives.
+    """
+    if device.type == "cpu":
+        return "sm_80"  # under the interpreter, which has no architecture
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip is not None:
+        return "gfx942"
+    major = properties.major
+    if major < 8:
+        raise InvalidSetting(f"{properties.name}: older than compute capability 8.0; use --engine reference")
+    # 8.6, 8.9 and 12.x multiply as 8.0 does; their smaller shared memory is what the gates hold sm_80's tiles to.
+    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
+
+
+class GpuEngine:
+    """Trains on a GPU; same interface and semantics as every engine, 16-bit products by default.
+
+    Args:
+        device: a CUDA (or ROCm) device. The CPU is accepted under Triton's interpreter only (TRITON_INTERPRET=1).
+        threads: accepted for the protocol's sake; a GPU has its own.
+        precision: of the products' operands: float16, bfloat16 or float32 (for verification, slow); None takes
+            SPARSECODE_GPU_PRECISION or float16. Weights, moments and sums are float32 whatever it is.
+        fused: whether to run the fused kernels; None decides by width and device.
+
+    Raises:
+        InvalidSetting: no such device here, or an unknown precision.
+    """
+
+    name = "gpu"
+
+    def __init__(
+        self,
+        device: torch.device | str = "cuda",
+        threads: int | None = None,
+        *,
+        precision: str | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        if importlib.util.find_spec("triton") is None:
+            raise InvalidSetting("engine gpu needs Triton, which is not installed here; use --engine reference")
+        if not (self.device.type == "cuda" and available()) and not (self.device.type == "cpu" and interpreted):
+            raise InvalidSetting(f"engine gpu needs a CUDA or ROCm device, not '{self.device}'; use --engine cpu")
+        self.precision = precision or os.environ.get("SPARSECODE_GPU_PRECISION", DEFAULT_PRECISION)
+        if self.precision not in ("float16", "bfloat16", "float32"):
+            raise InvalidSetting(f"precision must be float16, bfloat16 or float32, not '{self.precision}'")
+        self.fused = fused
+        self._steps: weakref.WeakKeyDictionary[Sweep, GpuStep] = weakref.WeakKeyDictionary()
+
+    @torch.no_grad()
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
+        """See `Engine.step`."""
+        own = self._step_of(sweep, x)
+        stats = own.gradients(x)
+        own.count_fired()
+        sweep.step += 1
+        own.update(lr_scale)
+        return stats
+
+    @torch.no_grad()
+    def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
+        """See `Engine.gradients`."""
+        own = self._step_of(sweep, x)
+        return own.gradients(x), own.named_gradients()
+
+    @torch.no_grad()
+    def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
+        """See `Engine.evaluate`."""
+        own = self._step_of(sweep, x)
+        stats = own.evaluate(x)
+        own.count_fired()
+        return stats
+
+    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Batches of host memory as device tensors; the next is copied while the one given out is worked on.
+
+        Two pinned buffers and a stream of their own: a batch given out is valid until the one after next is asked for.
+        """
+        if self.device.type != "cuda":
+            yield from batches
+            return
+        yield from _prefetch(batches, self.device)
+
+    def _step_of(self, sweep: Sweep, x: Tensor) -> GpuStep:
+        sweep.check_batch(x)
+        found = self._steps.get(sweep)
+        if found is None:
+            found = self._new_step(sweep)
+            self._steps[sweep] = found
+        return found
+
+    def _new_step(self, sweep: Sweep) -> GpuStep:
+        from sparsecode.kernels.configs import fused_tiles
+        from sparsecode.sweep.engines.fused import FusedStep
+        from sparsecode.sweep.engines.gemm import GemmStep
+
+        if sweep.W_dec.dtype != torch.float32:
+            raise InvalidSetting(f"engine gpu trains float32 weights, not {sweep.W_dec.dtype}; use --engine reference")
+        arch = architecture(self.device)
+        tiles = fused_tiles(arch, sweep.activation_dim, self.precision)
+        wanted = self.fused if self.fused is not None else runs_fused(sweep.activation_dim)
+        if tiles is None or not wanted:
+            return GemmStep(sweep, self.precision)
+        return FusedStep(sweep, self.precision, tiles, _processors(self.device))
+
+
+def runs_fused(D: int) -> bool:
+    """Whether the fused kernels are expected to win; the model (docs/kernels.md) puts the crossing above 128.
+
+    At 256 `GpuEngine(fused=True)` still saves the memory of the codes, where a tile fits the device (sm_80, 90, 100).
+    """
+    return D <= 128
+
+
+def _processors(device: torch.device) -> int:
+    if device.type == "cpu":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+class _Transfer:
+    """One of two pinned buffers, and the event after which the copy out of it is over."""
+
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream) -> None:
+        self.device, self.stream = device, stream
+        self.done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.host: Tensor | None = None
+
+    def send(self, batch: Tensor) -> Tensor:
+        """Starts the copy of a batch."""
+        self.done.synchronize()  # the copy before out of this buffer; at once where there was none
+        if self.host is None or self.host.shape != batch.shape or self.host.dtype != batch.dtype:
+            self.host = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
+        self.host.copy_(batch)
+        with torch.cuda.stream(self.stream):
+            sent = self.host.to(self.device, non_blocking=True)
+            self.done.record(self.stream)
+        return sent
+
+    def hand_over(self, sent: Tensor) -> Tensor:
+        """Makes the current stream wait for this copy, not for the one after it."""
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(self.done)
+        sent.record_stream(current)  # its memory is not given to another copy while kernels still read it
+        return sent
+
+
+def _prefetch(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    waiting, idle = _Transfer(device, stream), _Transfer(device, stream)
+    sent: Tensor | None = None
+    for batch in batches:
+        following = idle.send(batch)
+        if sent is not None:
+            yield waiting.hand_over(sent)
+        sent, waiting, idle = following, idle, waiting
+    if sent is not None:
+        yield waiting.hand_over(sent)
