@@ -69,6 +69,8 @@ def _checked(spec: dataclasses.Field[Any], value: Any, where: str) -> Any:
     fits = any(isinstance(value, allowed[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
     if not fits:
         raise InvalidSetting(f"{where}: '{spec.name}' must be {spec.type}, not {value!r}")
+    if isinstance(value, int | float) and not 0 <= value < float("inf"):
+        raise InvalidSetting(f"{where}: '{spec.name}' must be finite and at least 0, not {value!r}")
     choices = spec.metadata["choices"]
     if choices and value is not None and value not in choices:
         raise InvalidSetting(f"{where}: '{spec.name}' must be one of {', '.join(choices)}, not {value!r}")
