@@ -1,9 +1,19 @@
 """The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, no copies."""
 
 from os import PathLike
-from typing import Self, final
+from typing import Self, TypedDict, final, type_check_only
 
-__all__ = ["FileLock"]
+__all__ = ["FileLock", "cpu_features"]
+
+@type_check_only
+class _CpuFeatures(TypedDict):
+    simd: str  # avx512, avx2, neon or scalar
+    avx512_bf16: bool
+    avx512_vnni: bool
+    amx_bf16: bool
+
+def cpu_features() -> _CpuFeatures:
+    """The widest vector instruction set that the core has code for here, and which low-precision products there are."""
 
 @final
 class FileLock:

@@ -5,6 +5,7 @@ use pyo3::types::PyType;
 
 use crate::error::Error;
 
+mod cpu;
 mod lock;
 
 impl From<Error> for PyErr {
@@ -25,6 +26,8 @@ impl From<Error> for PyErr {
 /// The native core of sparsecode.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::cpu::cpu_features;
     #[pymodule_export]
     use super::lock::FileLock;
 }

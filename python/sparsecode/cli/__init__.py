@@ -1,4 +1,4 @@
-"""The command line. A command is a file of its own, imported when it is called: `--help` loads neither torch nor numpy."""
+"""The command line. Each command is a file, imported when it is called: `--help` loads neither torch nor numpy."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 something is wrong with the data or the machine.",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def main() -> None:
     """Find the features of a transformer that come back.
 
-    Train a small transformer, harvest its activations, train a whole sweep of sparse dictionaries on them, and compare
-    every dictionary with every other. Each stage writes into a run folder, ./sparsecode-run unless --run says otherwise,
-    and can be killed at any time: the same command again resumes it.
+    Train a small transformer, harvest its activations, train a whole sweep of sparse dictionaries on them, and
+    compare every dictionary with every other. Each stage writes into a run folder, ./sparsecode-run unless --run
+    says otherwise, and can be killed at any time: the same command again resumes it.
 
     \b
     Everything at once:        One by one:

@@ -1,6 +1,6 @@
 """What a failure looks like on the command line: one line on stderr and an exit code.
 
-    0 done    1 a check failed    2 wrong usage    3 data or machine    130 interrupted    141 the reader of stdout left
+0 done    1 a check failed    2 wrong usage    3 data or machine    130 interrupted    141 the reader of stdout left
 """
 
 from __future__ import annotations

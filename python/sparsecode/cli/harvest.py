@@ -26,7 +26,7 @@ def command(config: HarvestConfig, run: Path, force: bool, quiet: bool) -> None:
       sparsecode harvest --layer 2
       sparsecode harvest --layer 4 --site resid --rows 12M
     """
-    from sparsecode.pipeline import tell
     from sparsecode.harvest import harvest_activations
+    from sparsecode.pipeline import tell
 
     tell("harvest", harvest_activations(run, config, force=force, quiet=quiet), quiet=quiet)

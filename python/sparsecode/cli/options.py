@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from sparsecode.cli.failures import DEBUG, FORCE
-from sparsecode.config import STAGES, StageConfig, load_preset
+from sparsecode.config import STAGES, StageConfig, load_preset, preset_names
 from sparsecode.run import DEFAULT_RUN
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,48 +24,38 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_PRESET = "default"
 
 
-class Number(click.ParamType):
-    """A finite number of at least zero: 6000000, 6_000_000, 6M or 6e6. `none` unsets one that may be unset."""
+_SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
 
-    _SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}  # noqa: RUF012 (constant)
 
-    def __init__(self, *, whole: bool, optional: bool) -> None:
-        self.name = "whole number" if whole else "number"
-        self._whole = whole
-        self._optional = optional
+def number(text: str, *, whole: bool, optional: bool) -> int | float | None:
+    """The finite number that a flag's value spells: 6000000, 6_000_000, 6M or 6e6; `none` where it may be unset.
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float | None:
-        """The number that `value` spells."""
-        text = str(value).strip()
-        if self._optional and text.lower() == "none":
-            return None
-        try:
-            return int(text) if self._whole else self._sane(float(text), text, param, ctx)
-        except ValueError:
-            pass
-        scale = self._SUFFIXES.get(text[-1:], 1.0)
-        try:
-            number = self._sane(float(text[:-1] if scale > 1 else text) * scale, text, param, ctx)
-        except ValueError:
-            self.fail(f"{text!r} is not a {self.name}", param, ctx)
-        if not self._whole:
-            return number
-        if number != int(number):
-            self.fail(f"{text!r} is not a {self.name}", param, ctx)
-        return int(number)
-
-    def _sane(self, number: float, text: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if not math.isfinite(number):
-            self.fail(f"{text!r} is not a finite number", param, ctx)
-        return number
+    Raises:
+        click.BadParameter: it spells none.
+    """
+    text = text.strip()
+    if optional and text.lower() == "none":
+        return None
+    scale = _SUFFIXES.get(text[-1:])
+    try:
+        if whole and scale is None and text.replace("_", "").removeprefix("-").isdigit():
+            return int(text)  # exact, however long
+        value = float(text[:-1]) * scale if scale else float(text)
+        if math.isfinite(value) and (not whole or value == int(value)):
+            return int(value) if whole else value
+    except ValueError:
+        pass
+    raise click.BadParameter(f"{text!r} is not a {'whole ' if whole else ''}number")
 
 
 class Command(click.Command):
-    """A click command whose repeatable options take several values after one flag: `--text a b` is `--text a --text b`."""
+    """A command whose repeatable options take several values after one flag: `--text a b`, as well as `--text a --text b`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Spreads the values, then parses as click does."""
-        flags = {name for param in self.params if isinstance(param, click.Option) and param.multiple for name in param.opts}
+        flags = {
+            name for param in self.params if isinstance(param, click.Option) and param.multiple for name in param.opts
+        }
         return super().parse_args(ctx, _spread(ctx, args, flags))
 
 
@@ -128,7 +118,6 @@ def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], 
         spelled = ("on" if default else "off") if isinstance(default, bool) else default
         help += f"  [default: {spelled}]"
     settings: dict[str, Any] = {"help": help, "default": None}
-    optional = "None" in kinds
     if "bool" in kinds:
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, **settings)
     if "tuple[str, ...]" in kinds:
@@ -137,9 +126,16 @@ def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], 
         return click.option(flag, field.name, type=click.Choice(field.metadata["choices"]), **settings)
     if "float" in kinds or "int" in kinds:
         whole = "float" not in kinds
-        metavar = "N" if whole else "X"
-        return click.option(flag, field.name, type=Number(whole=whole, optional=optional), metavar=metavar, **settings)
+        spell = _converter(whole=whole, optional="None" in kinds)
+        return click.option(flag, field.name, type=str, callback=spell, metavar="N" if whole else "X", **settings)
     return click.option(flag, field.name, type=str, metavar="TEXT", **settings)
+
+
+def _converter(*, whole: bool, optional: bool) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def callback(_: click.Context, __: click.Parameter, value: str | None) -> int | float | None:
+        return None if value is None else number(value, whole=whole, optional=optional)
+
+    return callback
 
 
 def _remember(key: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
@@ -161,8 +157,10 @@ run_option = click.option(
 preset_option = click.option(
     "--preset",
     default=DEFAULT_PRESET,
+    envvar="SPARSECODE_PRESET",
     metavar="NAME",
-    help=f"A preset's name, or a TOML file; flags beat it.  [default: {DEFAULT_PRESET}]",
+    help=f"{', '.join(preset_names())}, or a TOML file; flags beat it.  "
+    f"[default: $SPARSECODE_PRESET, or {DEFAULT_PRESET}]",
 )
 force_option = click.option(
     "--force", is_flag=True, callback=_remember(FORCE), help="Do it again although it was done with other settings."

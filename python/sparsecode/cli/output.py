@@ -26,7 +26,8 @@ def columns(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) 
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     right = [all(isinstance(row[i], int | float | None) for row in table) for i in range(len(widths))]
     return [
-        "  ".join(f"{cell:{'>' if right[i] else '<'}{widths[i]}}" for i, cell in enumerate(row)).rstrip() for row in cells
+        "  ".join(f"{cell:{'>' if right[i] else '<'}{widths[i]}}" for i, cell in enumerate(row)).rstrip()
+        for row in cells
     ]
 
 

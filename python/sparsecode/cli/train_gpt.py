@@ -26,7 +26,7 @@ def command(config: TrainGptConfig, run: Path, force: bool, quiet: bool) -> None
       sparsecode train-gpt --minutes 3
       sparsecode train-gpt --text notes/ "books/*.txt.gz" --vocab-size 8192
     """
-    from sparsecode.pipeline import tell
     from sparsecode.gpt import train_gpt
+    from sparsecode.pipeline import tell
 
     tell("train-gpt", train_gpt(run, config, force=force, quiet=quiet), quiet=quiet)
