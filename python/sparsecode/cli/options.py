@@ -41,15 +41,16 @@ def number(text: str, *, whole: bool, optional: bool) -> int | float | None:
         if whole and scale is None and text.replace("_", "").removeprefix("-").isdigit():
             return int(text)  # exact, however long
         value = float(text[:-1]) * scale if scale else float(text)
-        if math.isfinite(value) and (not whole or value == int(value)):
-            return int(value) if whole else value
+        # 4.35M is 4349999.9999999995 in binary: what is whole but for rounding is whole.
+        if math.isfinite(value) and (not whole or abs(value - round(value)) < 1e-6):
+            return round(value) if whole else value
     except ValueError:
         pass
     raise click.BadParameter(f"{text!r} is not a {'whole ' if whole else ''}number")
 
 
 class Command(click.Command):
-    """A command whose repeatable options take several values after one flag: `--text a b`, as well as `--text a --text b`."""
+    """A command whose repeatable options take several values after one flag: `--text a b` is `--text a --text b`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Spreads the values, then parses as click does."""
