@@ -46,10 +46,13 @@ def unit_rows(atoms: Tensor, name: str = "dictionary") -> Tensor:
         raise ZeroAtom(
             f"{name}: atom {index} {fault}, so it has no direction to compare; remove it from W_dec or train again"
         )
-    return (wide / norm[:, None]).float().contiguous()
+    unit: Tensor = wide / norm[:, None]
+    return unit.float().contiguous()
 
 
-def mcs_both(a: Tensor, b: Tensor, *, block: int = BLOCK, names: tuple[str, str] = ("a", "b")) -> tuple[BestMatches, BestMatches]:
+def mcs_both(
+    a: Tensor, b: Tensor, *, block: int = BLOCK, names: tuple[str, str] = ("a", "b")
+) -> tuple[BestMatches, BestMatches]:
     """MCS(a -> b) and MCS(b -> a) from one pass over tiles of `block` x `block` float32 products.
 
     Args:

@@ -64,9 +64,7 @@ def load_members(paths: Iterable[str | Path]) -> list[Member]:
         raise InvalidSetting("a dictionary was given twice; name each file once")
     short = [place.name for place in places]
     unique = len(set(short)) == len(short)
-    members = [
-        member_of(Dictionary.load(place), place.name if unique else str(place)) for place in places
-    ]
+    members = [member_of(Dictionary.load(place), place.name if unique else str(place)) for place in places]
     for other in members[1:]:
         if other.atoms.shape[1] != members[0].atoms.shape[1]:
             raise DictionaryInvalid(
@@ -112,8 +110,9 @@ def place(members: Sequence[Member], k: int) -> Place:
     own = members[k]
     seed = own.about.get("seed")
     family = [j for j, other in enumerate(members) if other.family == own.family]
-    seeds = sorted({members[j].about.get("seed") for j in family} - {None, seed})
-    following = ([s for s in seeds if seed is not None and s > seed] or seeds or [None])[0]
+    known = {members[j].about["seed"] for j in family if members[j].about.get("seed") is not None}
+    seeds = sorted(known - {seed})
+    following = next((s for s in seeds if seed is not None and s > seed), seeds[0] if seeds else None)
 
     def nearest(sizes: Iterable[int], wanted: Any) -> int | None:
         fits = [j for j in sizes if members[j].about.get("seed") == wanted]

@@ -17,7 +17,7 @@ from sparsecode.compare.statistics import mean
 
 @dataclass(frozen=True)
 class AllPairs:
-    """Column j of row k's matrices: dictionary k's features against dictionary j; against itself 1 and its own index."""
+    """Column j of row k's matrices: dictionary k's features against dictionary j; against itself 1 and own index."""
 
     cosine: list[Tensor]  # K of [n, K] float32
     index: list[Tensor]  # K of [n, K] int64

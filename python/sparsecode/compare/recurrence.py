@@ -43,8 +43,10 @@ def steadiest(
     for k, member in enumerate(members):
         share = stability(cosine[k], k, threshold)
         others = _others(cosine[k], k)
-        for i in torch.nonzero(member.live_or_all & (share > 0)).flatten().tolist():
-            rows.append((float(share[i]), float(others[i].mean()), float(others[i].min()), k, i))
+        chosen = torch.nonzero(member.live_or_all & (share > 0)).flatten()
+        columns = (share[chosen], others[chosen].mean(dim=1), others[chosen].amin(dim=1))
+        values = zip(*(column.tolist() for column in columns), chosen.tolist(), strict=True)
+        rows += [(found, average, lowest, k, i) for found, average, lowest, i in values]
     rows.sort(key=lambda row: (-row[0], -row[1], row[3], row[4]))
     kept: list[dict[str, Any]] = []
     directions = torch.empty(limit, members[0].atoms.shape[1])

@@ -1,13 +1,13 @@
 """What a comparison found: JSON for people and programs, tensors per feature, a table for the terminal.
 
-    comparison.json          format, settings, dictionaries with their statistics, MMCS matrices, steadiest features
-    comparison.safetensors   per dictionary NAME (n features) and over the K dictionaries in the JSON's order:
-        NAME.cosine [n, K] float32    MCS with each dictionary; 1 with itself
-        NAME.index [n, K] int32       the atom that it is
-        NAME.stability [n] float32    share of the other dictionaries in which the feature is found again
-        NAME.matched.OTHER.cosine [n] float32, NAME.matched.OTHER.index [n] int32    the one-to-one matching; NaN, -1
-                                      for features without a partner
-        NAME.live [n] uint8, NAME.initial_cosine [n]    where the dictionary's file says
+comparison.json          format, settings, dictionaries with their statistics, MMCS matrices, steadiest features
+comparison.safetensors   per dictionary NAME (n features) and over the K dictionaries in the JSON's order:
+    NAME.cosine [n, K] float32    MCS with each dictionary; 1 with itself
+    NAME.index [n, K] int32       the atom that it is
+    NAME.stability [n] float32    share of the other dictionaries in which the feature is found again
+    NAME.matched.OTHER.cosine [n] float32, NAME.matched.OTHER.index [n] int32    the one-to-one matching; NaN, -1
+                                  for features without a partner
+    NAME.live [n] uint8, NAME.initial_cosine [n]    where the dictionary's file says
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ class Comparison:
                 ]
             )
         note = (
-            f"Columns: MMCS with the next larger dictionary (same L1 and seed) and by chance; features above {threshold:g} "
-            "in it, of all and of live ones; mean of the one-to-one matching; features above it in the same size from "
-            "another seed, in the next size from another seed, and in every larger dictionary."
+            "Columns: MMCS with the next larger dictionary (same L1 and seed) and by chance; features above "
+            f"{threshold:g} in it, of all and of live ones; mean of the one-to-one matching; features above it in the "
+            "same size from another seed, in the next size from another seed, and in every larger dictionary."
         )
         return _render(columns, rows) + "\n" + note
 
@@ -116,7 +116,9 @@ class Comparison:
                 matched = self.record["matched"].get(f"{a} -> {b}") or self.record["matched"].get(f"{b} -> {a}")
                 above = int((values > threshold).sum())
                 mean = matched["all"]["mean"] if matched else None
-                rows.append([a, b, _number(self.record["mmcs"]["all"][i][j]), str(above), str(len(values)), _number(mean)])
+                rows.append(
+                    [a, b, _number(self.record["mmcs"]["all"][i][j]), str(above), str(len(values)), _number(mean)]
+                )
         return _render(columns, rows)
 
 

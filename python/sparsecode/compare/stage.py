@@ -107,9 +107,7 @@ def _compare(members: list[Member], config: CompareConfig, *, match_all: bool, q
         "format": FORMAT,
         "sparsecode_version": versions().get("sparsecode"),
         "settings": config.record(),
-        "dictionaries": [
-            _entry(members, k, places[k], pairs, matched, config) for k in range(len(members))
-        ],
+        "dictionaries": [_entry(members, k, places[k], pairs, matched, config) for k in range(len(members))],
         "mmcs": {"all": mmcs_matrix(pairs), "live": live_mmcs_matrix(pairs, live)},
         "matched": {
             f"{members[i].name} -> {members[j].name}": summary(
@@ -197,7 +195,9 @@ def _headline(comparison: Comparison) -> dict[str, Any]:
     """The stage's result in config.json: for each dictionary what is above the threshold."""
     return {
         "dictionaries": comparison.names,
-        "mmcs_next": {e["name"]: e["next"]["mcs"]["all"]["mean"] for e in comparison.record["dictionaries"] if e["next"]},
+        "mmcs_next": {
+            e["name"]: e["next"]["mcs"]["all"]["mean"] for e in comparison.record["dictionaries"] if e["next"]
+        },
         "every_larger": {
             e["name"]: e["every_larger"]["features"] for e in comparison.record["dictionaries"] if e["every_larger"]
         },

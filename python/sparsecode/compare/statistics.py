@@ -35,7 +35,7 @@ def histogram(values: Tensor, bins: int) -> list[int]:
 
 
 def summary(values: Tensor, live: Tensor | None, threshold: float, bins: int) -> dict[str, Any]:
-    """Statistics of per-feature cosines [n] as JSON: of all features, and of live and dead ones where `live` [n] is known.
+    """Statistics of per-feature cosines [n] as JSON: of all, and of live and dead features where `live` [n] is known.
 
     NaN (features without a partner in a matching) is left out of all of them and counted as `unmatched`.
     """
