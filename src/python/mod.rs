@@ -5,6 +5,8 @@ use pyo3::types::PyType;
 
 use crate::error::Error;
 
+mod arrays;
+mod crossentropy;
 mod lock;
 
 impl From<Error> for PyErr {
@@ -25,6 +27,8 @@ impl From<Error> for PyErr {
 /// The native core of sparsecode.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::crossentropy::cross_entropy;
     #[pymodule_export]
     use super::lock::FileLock;
 }
