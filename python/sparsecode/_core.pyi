@@ -3,7 +3,13 @@
 from os import PathLike
 from typing import Self, TypedDict, final, type_check_only
 
-__all__ = ["FileLock", "cpu_features"]
+from typing_extensions import Buffer
+
+__all__ = [
+    "FileLock",
+    "cpu_features",
+    "cross_entropy",
+]
 
 @type_check_only
 class _CpuFeatures(TypedDict):
@@ -31,3 +37,24 @@ class FileLock:
 
     def release(self) -> None:
         """Frees the lock; a second call does nothing."""
+
+def cross_entropy(
+    h: Buffer,
+    weight: Buffer,
+    targets: Buffer,
+    *,
+    dh: Buffer | None = None,
+    dweight: Buffer | None = None,
+    threads: int,
+) -> float:
+    """Mean cross-entropy in nats of rows `h` [M,D] against the embedding `weight` [V,D], without their logits [M,V].
+
+    All arrays are contiguous; float32, but `targets` [M] int64. The result does not depend on the number of threads.
+
+    Args:
+        dh: receives d loss / d h [M,D], together with
+        dweight: d loss / d weight [V,D].
+
+    Raises:
+        InvalidArgument: sizes that do not fit, an array that is not contiguous, or a target outside 0 .. V.
+    """

@@ -5,7 +5,9 @@ use pyo3::types::PyType;
 
 use crate::error::Error;
 
+mod arrays;
 mod cpu;
+mod crossentropy;
 mod lock;
 
 impl From<Error> for PyErr {
@@ -28,6 +30,8 @@ impl From<Error> for PyErr {
 mod _core {
     #[pymodule_export]
     use super::cpu::cpu_features;
+    #[pymodule_export]
+    use super::crossentropy::cross_entropy;
     #[pymodule_export]
     use super::lock::FileLock;
 }
