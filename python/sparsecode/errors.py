@@ -93,6 +93,10 @@ class ModelInvalid(SparsecodeError):
     """A model's files do not describe a model this program can run."""
 
 
+class TrainingDiverged(SparsecodeError):
+    """A training's loss or parameters are no longer finite."""
+
+
 class HookUnknown(SparsecodeError):
     """The model has no hook point of that name."""
 
