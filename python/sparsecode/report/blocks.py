@@ -1,4 +1,4 @@
-"""What a report is made of: sections of figures, tables and examples, as data. `page` draws them, `report.json` holds them."""
+"""What a report is made of: sections of figures, tables and examples, as data for `page` and `report.json`."""
 
 from __future__ import annotations
 
@@ -87,13 +87,14 @@ Block = Table | Figure | Examples
 class Section:
     """One part of the report.
 
-    `lead` says in sentences what was found, `how` how it was computed, `numbers` what a program would want to know.
+    `summary` is its one sentence on top of the page; `lead` says in sentences what was found, `how` how it was computed, `numbers` what a program would want to know.
     A section with a `claim` gets a row in the table of claims on top of the page.
     """
 
     id: str
     title: str
-    lead: list[str]
+    summary: str = ""
+    lead: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     how: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class Section:
 
     def as_json(self) -> dict[str, Any]:
         """For report.json."""
-        found: dict[str, Any] = {"title": self.title, "lead": self.lead, "numbers": self.numbers}
+        found: dict[str, Any] = {"title": self.title, "summary": self.summary, "lead": self.lead, "numbers": self.numbers}
         if self.claim is not None:
             found["claim"] = {"text": self.claim.text, "verdict": self.claim.verdict, "number": self.claim.number}
         return found | {block.id: block.as_json() for block in self.blocks}
