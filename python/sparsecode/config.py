@@ -178,6 +178,7 @@ class ReportConfig(StageConfig):
 
     features: int = setting(12, "Recurring features whose top tokens are shown.")
     tokens: int = setting(12, "Top tokens per feature.")
+    rows: int = setting(300_000, "Rows of the dataset that are searched for them.")
 
 
 STAGES: dict[str, type[StageConfig]] = {

@@ -77,7 +77,7 @@ class Comparison:
 
     def _sweep_table(self) -> str:
         threshold = self.record["settings"]["threshold"]
-        columns = ["dictionary", "live", "MMCS next", "chance", f">{threshold:g}", "live", "matched", "other seed",
+        columns = ["dictionary", "live", "MMCS next", "chance", f">{threshold:g}", "of live", "matched", "other seed",
                    "both", "every larger"]  # fmt: skip
         rows = []
         for entry in self.record["dictionaries"]:
