@@ -41,6 +41,7 @@ class Stages:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.worked: list[str] = []
         self.broken: str | None = None
+        self.hook: str | None = None
         for stage, (package, name) in STAGE_FUNCTIONS.items():
             module = types.ModuleType(f"sparsecode.{package}")
             setattr(module, name, self.stand_in(stage))
@@ -49,6 +50,7 @@ class Stages:
     def stand_in(self, stage: str) -> Any:
         def work(run: Run, config: Any, *, force: bool, quiet: bool) -> Any:
             with run.stage(stage, config, force=force) as opened:
+                self.hook = getattr(config, "hook", None) if stage == "train-dicts" else self.hook
                 if not opened.done:
                     if stage == self.broken:
                         raise KeyboardInterrupt
@@ -102,6 +104,12 @@ def test_another_preset_in_the_same_run_is_refused_unless_forced(stages: Stages,
         replicate(tmp_path, "default", quiet=True)
     replicate(tmp_path, "default", force=True, quiet=True)
     assert stages.worked == [*STAGES, *STAGES]
+
+
+def test_dictionaries_are_trained_on_what_was_harvested(stages: Stages, tmp_path: Path) -> None:
+    # A run may hold further hook points, harvested by hand.
+    replicate(tmp_path, "smoke", quiet=True)
+    assert stages.hook == "blocks.2.mlp.hook_post"
 
 
 def test_it_says_a_headline_per_stage_and_the_result(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsecode.config import load_preset
+from sparsecode.config import TrainDictsConfig, load_preset
 from sparsecode.progress import clock, human, say
 from sparsecode.run import DEFAULT_RUN, Run
 
@@ -48,7 +48,10 @@ def replicate(
     for stage in STAGE_FUNCTIONS:
         before = _finish_times(folder)
         started = time.monotonic()
-        found = stage_function(stage)(folder, chosen.stage(stage), force=force, quiet=quiet)
+        config = chosen.stage(stage)
+        if isinstance(config, TrainDictsConfig) and config.hook is None:
+            config = config.changed(hook=stages["harvest"].get("hook_point"))  # the run may hold others as well
+        found = stage_function(stage)(folder, config, force=force, quiet=quiet)
         stages[stage] = figures_of(found, folder, stage)
         seconds[stage] = round(time.monotonic() - started, 3)
         if _finish_times(folder) != before:  # a stage that was done has told so itself
