@@ -19,9 +19,7 @@ from sparsecode import errors
 from sparsecode.cli import main
 from sparsecode.errors import SparsecodeError
 
-CLASSES = [
-    found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, SparsecodeError)
-]  # fmt: skip
+CLASSES = [found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, SparsecodeError)]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -134,8 +134,11 @@ class HarvestConfig(StageConfig):
 class TrainDictsConfig(StageConfig):
     """A sweep of dictionaries over sizes, L1 coefficients and seeds, trained together on the same batches."""
 
-    hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.")
-    dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.")
+    # These two say where the data are; which data they are is in the dataset's fingerprint, an input of the stage.
+    hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.",
+                               affects_result=False)  # fmt: skip
+    dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
+                                  affects_result=False)  # fmt: skip
     sizes: str = setting("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
     l1: str = setting("2.3e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     seeds: int = setting(1, "Dictionaries per size and L1, each from its own initialisation.")

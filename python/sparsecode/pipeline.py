@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsecode.config import load_preset
+from sparsecode.config import TrainDictsConfig, load_preset
 from sparsecode.progress import clock, human, say
 from sparsecode.run import DEFAULT_RUN, Run
 
@@ -34,7 +35,8 @@ def replicate(
         quiet: print nothing.
 
     Returns:
-        {"run", "preset", "report": path of the page, "stages": {stage: its result}, "seconds": {stage: wall time}}
+        {"run", "preset", "report": path of the page, "stages": {stage: its result}, "seconds": {stage: wall time}},
+        JSON values all.
 
     Raises:
         SparsecodeError: whatever a stage raises; what was done before stays, and the same call resumes.
@@ -46,12 +48,16 @@ def replicate(
     for stage in STAGE_FUNCTIONS:
         before = _finish_times(folder)
         started = time.monotonic()
-        stages[stage] = stage_function(stage)(folder, chosen.stage(stage), force=force, quiet=quiet)
+        config = chosen.stage(stage)
+        if isinstance(config, TrainDictsConfig) and config.hook is None:
+            config = config.changed(hook=stages["harvest"].get("hook_point"))  # the run may hold others as well
+        found = stage_function(stage)(folder, config, force=force, quiet=quiet)
+        stages[stage] = figures_of(found, folder, stage)
         seconds[stage] = round(time.monotonic() - started, 3)
         if _finish_times(folder) != before:  # a stage that was done has told so itself
             tell(stage, stages[stage], seconds[stage], quiet=quiet)
     if not quiet:
-        for line in summary(folder, stages, sum(seconds.values())):
+        for line in summary(folder, sum(seconds.values())):
             say(line)
     return {
         "run": str(folder.path),
@@ -96,13 +102,39 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "hook_point": lambda name: f"of {name}",
     },
     "compare": {"dictionaries": lambda names: f"{len(names)} dictionaries compared"},
-    "report": {"path": str, "report": str},
+    "report": {},
 }
 
 
-def summary(run: Run, stages: Mapping[str, Any], seconds: float) -> list[str]:
-    """The last lines of `replicate`: the results in words, and where the report is."""
-    return [f"all stages done, {clock(seconds)} in all", f"report: {run.report_path}"]
+def figures_of(found: Any, run: Run, stage: str) -> dict[str, Any]:
+    """A stage's result as JSON values: what its function returned, or what it recorded in the run."""
+    if isinstance(found, Mapping):
+        return dict(found)
+    return dict(run.config()["stages"].get(stage, {}).get("result") or {})
+
+
+def summary(run: Run, seconds: float) -> list[str]:
+    """The last lines of `replicate`: the results in words, how long it all took, and where the report is."""
+    return [*_found_again(run), f"all stages done in {clock(seconds)}", f"report: {run.report_path}"]
+
+
+def _found_again(run: Run) -> list[str]:
+    """The headline result: the dictionary with most features that another seed's next larger one has too."""
+    if not run.comparison_path.is_file():
+        return []
+    record = json.loads(run.comparison_path.read_text())
+    best: tuple[int, str] = (-1, "")
+    for entry in record["dictionaries"]:
+        other = entry.get("next_other_seed") or entry.get("other_seed") or entry.get("next")
+        if other is None:
+            continue
+        above = other["mcs"]["all"]["above"]
+        line = (
+            f"{above} of {entry['dict_size']} features of {entry['name']} are found again in {other['dictionary']} "
+            f"(cosine above {record['settings']['threshold']:g}); the space has {entry['activation_dim']} dimensions"
+        )
+        best = max(best, (above, line))
+    return [best[1]] if best[1] else []
 
 
 def _finish_times(run: Run) -> dict[str, Any]:

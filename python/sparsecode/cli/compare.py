@@ -29,19 +29,18 @@ def command(files: tuple[Path, ...], config: CompareConfig, run: Path, force: bo
       sparsecode compare a/dictionaries/n512_l1-0.023_s0 b/dictionaries/n512_l1-0.023_s0
     """
     from sparsecode.cli.output import print_json
-    from sparsecode.pipeline import headline
 
     if len(files) == 1:
         raise click.UsageError(f"one dictionary, {files[0]}, has nothing to be compared with; name two or more")
     if files:
         from sparsecode.compare import compare_files
 
-        found = compare_files(files, config)
+        found = compare_files(files, config, quiet=quiet)
     else:
         from sparsecode.compare import compare_dicts
 
         found = compare_dicts(run, config, force=force, quiet=quiet)
     if as_json:
-        print_json(found)
+        print_json(found.as_json())
     elif not quiet:
-        click.echo(headline("compare", found))
+        click.echo(found.table())

@@ -20,11 +20,11 @@ def command(sources: tuple[Path, ...], into: Path, quiet: bool) -> None:
     The rows of each DATASET follow those of the one before it. What they were harvested from (model, text, hook
     point) must agree.
     """
+    if len(sources) < 2:
+        raise click.UsageError("name two or more datasets")
     from sparsecode.progress import say
     from sparsecode.store import merge_datasets
 
-    if len(sources) < 2:
-        raise click.UsageError("name two or more datasets")
     merged = merge_datasets(sources, into)
     if not quiet:
         say(f"{into}: {merged.rows} rows from {len(sources)} datasets")
