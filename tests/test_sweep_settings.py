@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,8 +29,8 @@ def test_sizes(text: str, sizes: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "64-", "-64", "a", "0", "64-100", "100-200", "4096-64", "64-64", "2x-64", "64-4x", "1.5", "1e3", "0.3x", "64,,2",
-     "64 128", "99999999999", "1-99999999999999999999", "nan", "٣٤x-", "0x-4x"],
+    ["", "64-", "-64", "a", "0", "64-100", "100-200", "4096-64", "64-64", "2x-64", "64-4x", "1.5", "1e3", "0.3x",
+     "64,,2", "64 128", "99999999999", "1-99999999999999999999", "nan", "٣٤x-", "0x-4x"],
 )  # fmt: skip
 def test_bad_sizes_are_named(text: str) -> None:
     with pytest.raises(InvalidSetting, match="sizes '"):
@@ -52,7 +54,7 @@ def test_l1(text: str, values: list[float]) -> None:
 def test_eight_log_spaced_values() -> None:
     values = parse_l1("1e-4:1e-2:8")
     assert (len(values), values[0], values[-1]) == (8, 1e-4, 1e-2)
-    ratios = [b / a for a, b in zip(values, values[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(values)]
     assert max(ratios) / min(ratios) == pytest.approx(1, abs=1e-10)
 
 

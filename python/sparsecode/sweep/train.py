@@ -58,8 +58,10 @@ def train_dicts(
     """
     run = run if isinstance(run, Run) else Run(run)
     config = (config or TrainDictsConfig()).changed(**settings)
-    plan.check(config)
     dataset = store.Dataset(plan.find_dataset(run, config))
+    plan.check(config, dataset)
+    if force or KEY not in run.config()["stages"]:
+        choose_engine(config.engine, config.device)  # fails here, before the stage is recorded as begun
     folder = run.dictionaries_path
     inputs = {"dataset": dataset.fingerprint}
     with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
@@ -86,7 +88,7 @@ class _Training:
         )
         self.sweep = plan.build_sweep(config, dataset.activation_dim, self.engine.device)
         self.normalization = plan.normalization(config, dataset)
-        self.eval_rows = plan.held_out(config, dataset.rows, Path(dataset.path))
+        self.eval_rows = plan.held_out(config, dataset)
         self.train_rows = dataset.rows - self.eval_rows
         known = plan.known_steps(config, self.train_rows)
         warmup = config.warmup_steps if known is None else min(config.warmup_steps, known // 2)
