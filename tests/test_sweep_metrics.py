@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_fvu_is_a_ratio_of_sums() -> None:
 def test_deviations_do_not_depend_on_how_rows_are_cut(cuts: list[int], seed: int, shift: float) -> None:
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
     edges = sorted({0, 40, *cuts})
-    parts = [metrics.Deviations.of(x[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [metrics.Deviations.of(x[a:b]) for a, b in pairwise(edges)]
     whole = parts[0]
     for part in parts[1:]:
         whole = whole + part

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
+from itertools import pairwise
+from types import ModuleType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsecode.errors import InvalidSetting
-from sparsecode.sweep import dictionary_name, grid, parse_l1, parse_sizes
+from sparsecode.sweep import dictionary_name, grid, parse_l1, parse_sizes, schedule, settings
 
 
 @pytest.mark.parametrize(
@@ -27,8 +31,8 @@ def test_sizes(text: str, sizes: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "64-", "-64", "a", "0", "64-100", "100-200", "4096-64", "64-64", "2x-64", "64-4x", "1.5", "1e3", "0.3x", "64,,2",
-     "64 128", "99999999999", "1-99999999999999999999", "nan", "٣٤x-", "0x-4x"],
+    ["", "64-", "-64", "a", "0", "64-100", "100-200", "4096-64", "64-64", "2x-64", "64-4x", "1.5", "1e3", "0.3x",
+     "64,,2", "64 128", "99999999999", "1-99999999999999999999", "nan", "٣٤x-", "0x-4x"],
 )  # fmt: skip
 def test_bad_sizes_are_named(text: str) -> None:
     with pytest.raises(InvalidSetting, match="sizes '"):
@@ -52,7 +56,7 @@ def test_l1(text: str, values: list[float]) -> None:
 def test_eight_log_spaced_values() -> None:
     values = parse_l1("1e-4:1e-2:8")
     assert (len(values), values[0], values[-1]) == (8, 1e-4, 1e-2)
-    ratios = [b / a for a, b in zip(values, values[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(values)]
     assert max(ratios) / min(ratios) == pytest.approx(1, abs=1e-10)
 
 
@@ -87,3 +91,9 @@ def test_grid_is_every_setting_and_names_are_file_names() -> None:
 def test_coefficients_that_would_share_a_name_are_refused() -> None:
     with pytest.raises(InvalidSetting, match="three digits"):
         grid([64], parse_l1("0.10001,0.10002"), [0])
+
+
+@pytest.mark.parametrize("module", [settings, schedule], ids=lambda module: module.__name__)
+def test_examples_in_docstrings_run(module: ModuleType) -> None:
+    assert doctest.testmod(module)[0] == 0
+    assert doctest.testmod(module)[1] > 0

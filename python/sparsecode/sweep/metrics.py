@@ -81,8 +81,8 @@ def summaries(sweep: Sweep, sums: StepStats, squared_deviations: float) -> dict[
     """Metrics of every dictionary by name over the rows of `sums`, with `sweep.fired` counted over the same rows.
 
     Returns:
-        name -> {mse: per row and dimension, l1: mean sum of the codes, l0, fvu, dead: on none of the rows, rows}; values
-        that are not finite are None, the only name JSON has for them.
+        name -> {mse: per row and dimension, l1: mean sum of the codes, l0, fvu, dead: on none of the rows, rows};
+        values that are not finite are None, the only name JSON has for them.
     """
     found: dict[str, dict[str, Any]] = {}
     columns = zip(sums.sse.tolist(), sums.l1.tolist(), sums.l0.tolist(), strict=True)

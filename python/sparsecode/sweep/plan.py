@@ -16,7 +16,7 @@ from sparsecode.run import Run
 from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
 from sparsecode.sweep.sweep import Sweep
 
-_DEFAULT_SAMPLES = 8_000_000  # about 2 minutes of the reference engine at D = 128 on two cores, 64-512
+_DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harvest
 _MOST_HELD_OUT = 4  # at least three quarters of a small dataset are trained on
 
 
@@ -28,8 +28,20 @@ class Normalization:
     scale: float
 
 
-def check(config: TrainDictsConfig) -> None:
-    """Raises InvalidSetting for numbers outside their range."""
+def check(config: TrainDictsConfig, dataset: store.Dataset) -> None:
+    """Finds everything that cannot be used before a stage is recorded as begun.
+
+    Raises:
+        InvalidSetting: a number outside its range, or sizes and coefficients that cannot be read.
+        DatasetUnfit: too few rows, or all the same.
+    """
+    _check_numbers(config)
+    _entries(config, dataset.activation_dim)
+    held_out(config, dataset)
+    normalization(config, dataset)
+
+
+def _check_numbers(config: TrainDictsConfig) -> None:
     least = {"seeds": 1, "seed": 0, "samples": 1, "batch_size": 1, "warmup_steps": 0, "eval_rows": 1, "log_every": 1,
              "save_every": 1, "threads": 1}  # fmt: skip
     for name, bound in least.items():
@@ -70,11 +82,14 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
 
 def build_sweep(config: TrainDictsConfig, activation_dim: int, device: torch.device) -> Sweep:
     """The sweep at its start."""
-    seeds = list(range(config.seed, config.seed + config.seeds))
-    entries = grid(parse_sizes(config.sizes, activation_dim), parse_l1(config.l1), seeds)
-    sizes, l1, initialisations = zip(*entries, strict=True)
+    sizes, l1, initialisations = zip(*_entries(config, activation_dim), strict=True)
     loss = LossSettings(config.mse, config.l1_scale, config.tied, config.pre_bias, config.project_gradient)
     return Sweep(activation_dim, sizes, l1, initialisations, config.lr, loss, device=device)
+
+
+def _entries(config: TrainDictsConfig, activation_dim: int) -> list[tuple[int, float, int]]:
+    seeds = list(range(config.seed, config.seed + config.seeds))
+    return grid(parse_sizes(config.sizes, activation_dim), parse_l1(config.l1), seeds)
 
 
 def normalization(config: TrainDictsConfig, dataset: store.Dataset) -> Normalization:
@@ -92,15 +107,15 @@ def normalization(config: TrainDictsConfig, dataset: store.Dataset) -> Normaliza
     return Normalization(mean, scale)
 
 
-def held_out(config: TrainDictsConfig, rows: int, where: Path) -> int:
+def held_out(config: TrainDictsConfig, dataset: store.Dataset) -> int:
     """Rows kept for the final metrics: as many as asked for, but at most a quarter of the dataset.
 
     Raises:
         DatasetUnfit: too few rows to split.
     """
-    count = min(config.eval_rows, rows // _MOST_HELD_OUT)
+    count = min(config.eval_rows, dataset.rows // _MOST_HELD_OUT)
     if count < 1:
-        raise DatasetUnfit(f"{where}: {rows} rows are too few to train on; harvest more (--rows)")
+        raise DatasetUnfit(f"{dataset.path}: {dataset.rows} rows are too few to train on; harvest more (--rows)")
     return count
 
 

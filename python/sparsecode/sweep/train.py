@@ -15,7 +15,7 @@ import torch
 from sparsecode import store
 from sparsecode.checkpoint import load_tensors, save_tensors
 from sparsecode.config import TrainDictsConfig
-from sparsecode.errors import TrainingDiverged
+from sparsecode.errors import CheckpointCorrupt, TrainingDiverged
 from sparsecode.progress import Progress, human, say
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 from sparsecode.sweep import metrics, plan
@@ -58,8 +58,10 @@ def train_dicts(
     """
     run = run if isinstance(run, Run) else Run(run)
     config = (config or TrainDictsConfig()).changed(**settings)
-    plan.check(config)
     dataset = store.Dataset(plan.find_dataset(run, config))
+    plan.check(config, dataset)
+    if force or KEY not in run.config()["stages"]:
+        choose_engine(config.engine, config.device)  # fails here, before the stage is recorded as begun
     folder = run.dictionaries_path
     inputs = {"dataset": dataset.fingerprint}
     with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
@@ -86,7 +88,7 @@ class _Training:
         )
         self.sweep = plan.build_sweep(config, dataset.activation_dim, self.engine.device)
         self.normalization = plan.normalization(config, dataset)
-        self.eval_rows = plan.held_out(config, dataset.rows, Path(dataset.path))
+        self.eval_rows = plan.held_out(config, dataset)
         self.train_rows = dataset.rows - self.eval_rows
         known = plan.known_steps(config, self.train_rows)
         warmup = config.warmup_steps if known is None else min(config.warmup_steps, known // 2)
@@ -110,9 +112,12 @@ class _Training:
         if self.stage.resuming and self.state_path.exists():
             tensors, about = load_tensors(self.state_path)
             self.sweep.load_state_dict(tensors)
-            sums = tensors["interval"].to(self.interval.sse.device)
-            self.interval = StepStats(about["interval_rows"], *sums)
-            self.elapsed = about["elapsed"]
+            try:
+                sums = tensors["interval"].to(self.interval.sse.device)
+                self.interval = StepStats(about["interval_rows"], *sums)
+                self.elapsed = about["elapsed"]
+            except (KeyError, TypeError) as error:
+                raise CheckpointCorrupt(f"{self.state_path}: no {error}; delete it to start this stage anew") from error
         if self.stage.resuming:
             self.run.rewind_metrics(KEY, self.step)
 
