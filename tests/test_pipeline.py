@@ -152,6 +152,12 @@ def test_the_command_as_json(stages: Stages, tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
+def test_the_headline_of_a_sweep_spans_its_dictionaries() -> None:
+    metrics = {"n32": {"fvu": 0.5, "l0": 3.0, "dead": 1}, "n64": {"fvu": 0.25, "l0": None, "dead": 7}}
+    told = headline("train-dicts", {"hook_point": "h", "dictionaries": ["n32", "n64"], "metrics": metrics})
+    assert told == "train-dicts: h, 2 dictionaries, FVU 0.250-0.500, L0 3.0-3.0, dead 1-7"
+
+
 def test_a_result_without_figures_is_done() -> None:
     assert headline("report", {}) == "report: done"
     assert headline("compare", object()) == "compare: done"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +95,27 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "val_loss": lambda x: f"validation loss {x:.3f}",
         "bits_per_byte": lambda x: f"{x:.3f} bits per byte",
     },
-    "harvest": {"rows": lambda n: f"{human(n)} rows", "hook_point": lambda name: f"of {name}"},
+    "harvest": {"hook_point": str, "rows": lambda n: f"{human(n)} rows"},
     "train-dicts": {
+        "hook_point": str,
         "dictionaries": lambda names: f"{len(names)} dictionaries",
         "samples": lambda n: f"{human(n)} samples",
-        "hook_point": lambda name: f"of {name}",
+        "metrics": lambda by_name: _spans(by_name.values()),
     },
     "compare": {"dictionaries": lambda names: f"{len(names)} dictionaries compared"},
     "report": {},
 }
+
+
+def _spans(metrics: Iterable[Mapping[str, Any]]) -> str:
+    """From the best to the worst dictionary of a sweep."""
+    rows = list(metrics)
+    spans = []
+    for name, label, form in (("fvu", "FVU", ".3f"), ("l0", "L0", ".1f"), ("dead", "dead", "d")):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if values:
+            spans.append(f"{label} {min(values):{form}}-{max(values):{form}}")
+    return ", ".join(spans)
 
 
 def figures_of(found: Any, run: Run, stage: str) -> dict[str, Any]:
