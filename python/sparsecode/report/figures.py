@@ -223,7 +223,7 @@ def mcs_histograms(facts: Facts) -> Figure | None:
         suffix = "" if number == 0 else str(number + 1)
         top = 1 - number * (height + gap)
         found = entry["next"]["mcs"]
-        parts = [("live", "@series1"), ("dead", "@muted")] if "live" in found else [("all", "@series1")]
+        parts = [("live", "@series1"), ("dead", "@dead")] if "live" in found else [("all", "@series1")]
         for part, color in parts:
             data.append(
                 {
@@ -252,7 +252,7 @@ def mcs_histograms(facts: Facts) -> Figure | None:
             for i in range(bins)
         ]
     layout["xaxis"] = palette.axis(
-        "max cosine similarity with the next larger dictionary",
+        "max cosine similarity",
         range=[0, 1], anchor=f"y{'' if count == 1 else count}",
     )  # fmt: skip
     layout["annotations"] = annotations
@@ -281,7 +281,7 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
     if best is None:
         return None
     relation, edges = best[1], torch.linspace(-0.5, 1, 61)
-    kinds = {"found again": "@series2", "alive, not found": "@series1", "dead": "@muted"}
+    kinds = {"found again": "@series2", "alive, not found": "@series1", "dead": "@dead"}
     counts = {kind: torch.zeros(60) for kind in kinds}
     for entry in facts.dictionaries:
         start = facts.comparison.tensors.get(f"{entry['name']}.initial_cosine")
@@ -312,7 +312,7 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
     layout = palette.layout(
         barmode="stack",
         bargap=0.04,
-        xaxis=palette.axis("cosine of an atom with the one it started from"),
+        xaxis=palette.axis("cosine with the start"),
         yaxis=palette.axis("features"),
     )
     return Figure(
