@@ -133,16 +133,17 @@ class TrainDictsConfig(StageConfig):
     """A sweep of dictionaries over sizes, L1 coefficients and seeds, trained together on the same batches."""
 
     hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.")
+    dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.")
     sizes: str = setting("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
     l1: str = setting("2.3e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     seeds: int = setting(1, "Dictionaries per size and L1, each from its own initialisation.")
-    seed: int = setting(0, "First seed.")
-    samples: int = setting(8_000_000, "Rows to train on, several epochs if need be; fewer if --minutes ends first.")
+    seed: int = setting(0, "First seed; also that of the order of rows.")
+    samples: int | None = setting(None, "Rows to train on, over several epochs if need be; 8 million unless --minutes.")
     epochs: float | None = setting(None, "Passes over the dataset; beats --samples.")
-    minutes: float | None = setting(None, "Plan the number of samples so that training takes about this long here.")
+    minutes: float | None = setting(None, "Train for about this long here; --samples or --epochs may end it earlier.")
     batch_size: int = setting(4096, "Rows in a batch.")
     lr: float = setting(3e-3, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
-    warmup_steps: int = setting(200, "Steps of linear warm-up.")
+    warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
     decay_fraction: float = setting(0.2, "Share of the steps, at the end, over which the rate falls to zero.")
     normalize: str = setting("rms", "rms: divide by the root mean square; center: also subtract the mean; none.",
                              choices=("rms", "center", "none"))  # fmt: skip
@@ -153,12 +154,12 @@ class TrainDictsConfig(StageConfig):
     tied: bool = setting(False, "Encoder and decoder share their weights.")
     pre_bias: bool = setting(False, "Learn a bias that is subtracted before encoding and added after decoding.")
     project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")
-    eval_rows: int = setting(65_536, "Rows at the end of the dataset, never trained on, for the final metrics.")
+    eval_rows: int = setting(65_536, "Rows at the end, never trained on, for the final metrics; at most a quarter.")
     log_every: int = setting(100, "Steps between metrics lines.", affects_result=False)
     save_every: int = setting(1000, "Steps between saved states.", affects_result=False)
     engine: str = setting("auto", "reference, cpu, gpu, or auto: the fastest here.")
     threads: int | None = setting(None, "Threads; default: all cores.", affects_result=False)
-    device: str = setting("auto", "Device of the reference engine: cpu, cuda, mps or auto.")
+    device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
 
 @dataclass(frozen=True, kw_only=True)

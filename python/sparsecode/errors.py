@@ -107,3 +107,11 @@ class DictionaryInvalid(SparsecodeError):
 
 class ZeroAtom(DictionaryInvalid):
     """An atom has no direction: its norm is zero or not finite."""
+
+
+class DatasetUnfit(SparsecodeError):
+    """A dataset is whole, but dictionaries cannot be trained on it: too few rows, or all the same."""
+
+
+class TrainingDiverged(SparsecodeError):
+    """Every dictionary of a sweep ran into NaN or infinities."""
