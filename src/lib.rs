@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod crossentropy;
 pub mod engine;
 pub mod error;
+pub mod lanes;
 pub mod lock;
 pub mod shard;
 pub mod stream;

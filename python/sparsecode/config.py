@@ -69,6 +69,8 @@ def _checked(spec: dataclasses.Field[Any], value: Any, where: str) -> Any:
     fits = any(isinstance(value, allowed[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
     if not fits:
         raise InvalidSetting(f"{where}: '{spec.name}' must be {spec.type}, not {value!r}")
+    if isinstance(value, int | float) and not 0 <= value < float("inf"):
+        raise InvalidSetting(f"{where}: '{spec.name}' must be finite and at least 0, not {value!r}")
     choices = spec.metadata["choices"]
     if choices and value is not None and value not in choices:
         raise InvalidSetting(f"{where}: '{spec.name}' must be one of {', '.join(choices)}, not {value!r}")
@@ -132,8 +134,11 @@ class HarvestConfig(StageConfig):
 class TrainDictsConfig(StageConfig):
     """A sweep of dictionaries over sizes, L1 coefficients and seeds, trained together on the same batches."""
 
-    hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.")
-    dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.")
+    # These two say where the data are; which data they are is in the dataset's fingerprint, an input of the stage.
+    hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.",
+                               affects_result=False)  # fmt: skip
+    dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
+                                  affects_result=False)  # fmt: skip
     sizes: str = setting("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
     l1: str = setting("2.3e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     seeds: int = setting(1, "Dictionaries per size and L1, each from its own initialisation.")

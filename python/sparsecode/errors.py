@@ -48,6 +48,10 @@ class RunLocked(SparsecodeError):
     """Another process is writing to the same place."""
 
 
+class NotRecognised(SparsecodeError):
+    """A path holds nothing that sparsecode wrote."""
+
+
 class RunInvalid(SparsecodeError):
     """A run folder's files are not what they should be."""
 

@@ -5,6 +5,9 @@ use pyo3::types::PyType;
 
 use crate::error::Error;
 
+mod arrays;
+mod cpu;
+mod crossentropy;
 mod lock;
 
 impl From<Error> for PyErr {
@@ -25,6 +28,10 @@ impl From<Error> for PyErr {
 /// The native core of sparsecode.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::cpu::cpu_features;
+    #[pymodule_export]
+    use super::crossentropy::cross_entropy;
     #[pymodule_export]
     use super::lock::FileLock;
 }

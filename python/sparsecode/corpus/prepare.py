@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from sparsecode.checkpoint import write_atomic, write_json, write_text
+from sparsecode.checkpoint import os_failure, write_atomic, write_json, write_text
 from sparsecode.config import TrainGptConfig
 from sparsecode.corpus.sources import Sources, find_sources
 from sparsecode.corpus.survey import Plan, Survey, first_bytes, plan_text, read_chosen, survey_text, utf8_size
@@ -71,7 +71,7 @@ def prepare_tokens(run: Run, config: TrainGptConfig, *, quiet: bool = False) -> 
     if not quiet:
         _tell(corpus, plan)
     # From here until tokens.json is written again, the folder does not count as complete.
-    (run.tokens_path / "tokens.json").unlink(missing_ok=True)
+    _remove(run.tokens_path / "tokens.json")
     tokenizer = given or _trained(survey, plan, config.vocab_size, quiet)
     made = _encode(run.tokens_path, survey, plan, tokenizer, quiet)
     text = tokenizer.to_str(pretty=True)
@@ -106,6 +106,13 @@ def _reused(run: Run, quiet: bool) -> Tokens:
     if not quiet:
         say("tokens: already made from the same text with the same settings")
     return load_tokens(run)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise os_failure(path, error) from error
 
 
 def _state(sources: Sources, config: TrainGptConfig) -> str:
@@ -207,7 +214,7 @@ def _parts(survey: Survey, plan: Plan) -> Iterator[_Part]:
         if plan.tail is None:
             yield _Part(text, bool(plan.validation[number]), piece.ends, size)
             continue
-        before = first_bytes(text, max(0, plan.tail - seen))
+        before = first_bytes(text, max(0, plan.tail - seen)) or ("" if seen else text[:1])
         after = text[len(before) :]
         if before:
             yield _Part(before, False, bool(after) or seen + size == plan.tail, utf8_size(before))

@@ -15,7 +15,6 @@ from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from sparsecode.checkpoint import os_failure
 from sparsecode.config import TrainGptConfig
 from sparsecode.corpus.readers import SUFFIXES, Bad, Piece, checked_text, cut, file_kind, read_file
 from sparsecode.errors import CorpusEmpty, CorpusUnreadable, IoFailed, MissingExtra
@@ -49,11 +48,11 @@ class FileSource:
     named: bool = False
 
     def state(self) -> str:
-        """Size and time of the last change."""
+        """Size and time of the last change; reading says what is wrong with a file that has none."""
         try:
             status = self.path.stat()
         except OSError as error:
-            raise os_failure(self.path, error) from error
+            return str(error.strerror)
         return f"{status.st_size} {status.st_mtime_ns}"
 
     def pieces(self, bad: Bad) -> Iterator[Piece]:

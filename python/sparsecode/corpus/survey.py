@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sparsecode.corpus.readers import Piece
 from sparsecode.corpus.sources import Sources
-from sparsecode.errors import CorpusEmpty, CorpusUnreadable
+from sparsecode.errors import CorpusEmpty, CorpusUnreadable, IoFailed
 
 _CHOICE, _SPLIT, _SAMPLE = range(3)  # which 8 bytes of a document's digest decide what
 _SMALLEST_CUT = 1024  # bytes; less than this of a document is not worth having
@@ -69,7 +69,7 @@ def survey_text(sources: Sources, *, skip_bad: bool, advance: Callable[[int], No
         advance: told the bytes of each piece, for a progress line.
 
     Raises:
-        CorpusUnreadable: a source is unreadable, and not `skip_bad`.
+        CorpusUnreadable, IoFailed: a source is unreadable, and not `skip_bad`.
         CorpusEmpty: a source that was named has no text, and not `skip_bad`; or nothing has.
     """
     skip_bad = skip_bad or sources.lenient
@@ -91,7 +91,7 @@ def survey_text(sources: Sources, *, skip_bad: bool, advance: Callable[[int], No
                 owner.append(position)
             if source.named and not any(sizes[before:]):
                 raise CorpusEmpty(f"{source.name}: empty, no text in it; leave it out, or add --skip-bad")
-        except (CorpusUnreadable, CorpusEmpty) as error:
+        except (CorpusUnreadable, CorpusEmpty, IoFailed) as error:
             if not skip_bad:
                 raise
             skipped.append(str(error))

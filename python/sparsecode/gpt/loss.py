@@ -13,10 +13,13 @@ Both are computed with the loss, while a chunk of logits is still in cache; the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sparsecode import _core
 
 # Logits that exist at once. 512 rows of a vocabulary of 4096 (8 MB) were best of 128 to 2048 rows on two cores; an
 # accelerator wants products large enough to fill it.
@@ -30,25 +33,33 @@ def cross_entropy(h: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     Args:
         targets: [M] int64, 0 to V - 1.
     """
-    return chunked_cross_entropy(h, weight, targets)
+    native = all(t.device.type == "cpu" for t in (h, weight, targets)) and h.dtype == weight.dtype == torch.float32
+    return _loss(h, weight, targets, _native if native else _chunks)
 
 
 def chunked_cross_entropy(h: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """The same in plain torch, in chunks of rows: any device, any dtype, and the reference of the native one."""
-    wants_grad = torch.is_grad_enabled() and (h.requires_grad or weight.requires_grad)
-    if not wants_grad:
-        return _chunks(h, weight, targets, wants_grad=False)[0]
-    return _CrossEntropy.apply(h, weight, targets, _chunks)  # type: ignore[no-any-return, no-untyped-call]
+    return _loss(h, weight, targets, _chunks)
+
+
+Compute = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor, Tensor]]  # gives loss, dh, dweight
+
+
+def _loss(h: Tensor, weight: Tensor, targets: Tensor, compute: Compute) -> Tensor:
+    if torch.is_grad_enabled() and (h.requires_grad or weight.requires_grad):
+        loss: Tensor = _CrossEntropy.apply(h, weight, targets, compute)
+        return loss
+    return compute(h.detach(), weight.detach(), targets, False)[0]
 
 
 class _CrossEntropy(torch.autograd.Function):
     """Loss and gradients from one function that computes both at once."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, targets: Tensor, compute: Any) -> Tensor:
-        loss, dh, dweight = compute(h.detach(), weight.detach(), targets, wants_grad=True)
+    def forward(ctx: Any, h: Tensor, weight: Tensor, targets: Tensor, compute: Compute) -> Tensor:
+        loss, dh, dweight = compute(h.detach(), weight.detach(), targets, True)
         ctx.save_for_backward(dh, dweight)
-        return loss  # type: ignore[no-any-return]
+        return loss
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
@@ -56,7 +67,21 @@ class _CrossEntropy(torch.autograd.Function):
         return dh * scale, dweight * scale, None, None
 
 
-def _chunks(h: Tensor, weight: Tensor, targets: Tensor, *, wants_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _native(h: Tensor, weight: Tensor, targets: Tensor, wants_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+    h, weight = h.contiguous(), weight.contiguous()
+    dh, dweight = (torch.empty_like(h), torch.empty_like(weight)) if wants_grad else (torch.empty(0), torch.empty(0))
+    loss = _core.cross_entropy(
+        h.numpy(),
+        weight.numpy(),
+        targets.contiguous().numpy(),
+        dh=dh.numpy() if wants_grad else None,
+        dweight=dweight.numpy() if wants_grad else None,
+        threads=torch.get_num_threads(),
+    )
+    return torch.tensor(loss, dtype=torch.float32), dh, dweight
+
+
+def _chunks(h: Tensor, weight: Tensor, targets: Tensor, wants_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
     M, V = h.shape[0], weight.shape[0]
     rows = max(1, (_CPU_CHUNK if h.device.type == "cpu" else _ACCELERATOR_CHUNK) // V)
     total = torch.zeros((), dtype=torch.float64 if h.device.type != "mps" else torch.float32, device=h.device)
