@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_run import make_fake_run
 
 import sparsecode
+from fake_run import make_fake_run
 from sparsecode import store
 
 CHROMIUM = shutil.which("chromium")
@@ -25,17 +25,18 @@ const errors = [];
 const note = (text) => errors.push(String(text));
 addEventListener("error", (event) => note(event.message || event.target.outerHTML), true);
 addEventListener("unhandledrejection", (event) => note(event.reason));
-addEventListener("securitypolicyviolation", (event) => note("blocked: " + event.blockedURI + " " + event.violatedDirective));
+addEventListener("securitypolicyviolation", (event) => note("blocked: " + event.blockedURI));
 for (const level of ["error", "warn"]) console[level] = (...words) => note(words.join(" "));
 addEventListener("load", async () => {
-  for (let i = 0; i < 100 && !document.documentElement.dataset.drawn; i++) await new Promise((go) => setTimeout(go, 100));
-  await new Promise((go) => setTimeout(go, 300));
-  const wide = [...document.querySelectorAll("body *")].filter((element) => !element.closest(".scroll") &&
-    element.getBoundingClientRect().right > innerWidth + 0.5 && !element.closest("svg")).map((e) => e.outerHTML.slice(0, 80));
+  const wait = (milliseconds) => new Promise((go) => setTimeout(go, milliseconds));
+  for (let i = 0; i < 100 && !document.documentElement.dataset.drawn; i++) await wait(100);
+  await wait(300);
+  const wide = [...document.querySelectorAll("body *")]
+    .filter((element) => !element.closest(".scroll, svg") && element.getBoundingClientRect().right > innerWidth + 0.5)
+    .map((element) => element.outerHTML.slice(0, 80));
   parent.postMessage({
     width: innerWidth, content: document.documentElement.scrollWidth, wide, errors,
-    drawn: document.querySelectorAll(".plot .main-svg").length > 0 ?
-      [...document.querySelectorAll(".plot")].filter((plot) => plot.querySelector("svg")).length : 0,
+    drawn: [...document.querySelectorAll(".plot")].filter((plot) => plot.querySelector(".main-svg")).length,
     figures: document.querySelectorAll("figure").length,
     background: getComputedStyle(document.body).backgroundColor,
   }, "*");
@@ -59,11 +60,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(store, "Dataset", lambda path: dataset, raising=False)
         sparsecode.compare_dicts(run, quiet=True)
         sparsecode.write_report(run, quiet=True)
-    return run.report_path
+    return run.path / "report.html"
 
 
 def look(page: Path, folder: Path, *, dark: bool = False, spoil: str = "") -> list[dict[str, Any]]:
-    """What the page says of itself in windows of WIDTHS: Chromium's own windows are at least 500 wide, frames are not."""
+    """What the page says of itself in frames of WIDTHS (Chromium's own windows are at least 500 wide)."""
     assert CHROMIUM is not None
     spied = folder / "spied.html"
     spied.write_text(page.read_text().replace("<head>", "<head>" + SPY, 1).replace("</main>", spoil + "</main>", 1))

@@ -109,13 +109,15 @@ def found_again(facts: Facts) -> Figure | None:
     """How many features of each size are found again, in which relatives; beside the number of dimensions."""
     largest = [max(entries, key=lambda e: e["dict_size"])["name"] for entries in facts.families()]
     shown = [entry for entry in facts.dictionaries if entry["name"] not in largest or entry["other_seed"]]
-    data, rows = [], []
+    data: list[dict[str, Any]] = []
     best = facts.best()
     if best is None:
         return None
     family = next(f for f in facts.families() if best[0] in f)
     for number, (relation, words) in enumerate(RELATIONS.items()):
-        points = [(entry["dict_size"], _count(entry, relation)) for entry in family if _count(entry, relation) is not None]
+        points = [
+            (entry["dict_size"], _count(entry, relation)) for entry in family if _count(entry, relation) is not None
+        ]
         if points:
             data.append(
                 {
@@ -129,8 +131,7 @@ def found_again(facts: Facts) -> Figure | None:
                     "hovertemplate": f"%{{y}} of %{{x}} features: {words}<extra></extra>",
                 }
             )
-    for entry in shown:
-        rows.append([entry["name"], *(_count(entry, relation) for relation in RELATIONS)])
+    rows = [[entry["name"], *(_count(entry, relation) for relation in RELATIONS)] for entry in shown]
     layout = palette.layout(
         xaxis=palette.axis("features in the dictionary", type="log", tickvals=[e["dict_size"] for e in family],
                            ticktext=[str(e["dict_size"]) for e in family]),
@@ -264,7 +265,7 @@ def mcs_histograms(facts: Facts) -> Figure | None:
         "random start, and form a hump of their own.",
         "Stacked histograms of max cosine similarity, one strip per dictionary size.",
         Table(
-            "mcs-histogram-numbers",
+            "mcs-histograms-numbers",
             "Features by max cosine similarity; each bin from the value given.",
             [Column("size", "d"), Column("from", ".3f"), *(Column(kind, ",d") for kind in kinds)],
             rows,
@@ -306,9 +307,7 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
         }
         for kind, color in kinds.items()
     ]
-    rows = [
-        [float(edges[i]), *(int(counts[kind][i]) for kind in kinds)] for i in range(60)
-    ]
+    rows = [[float(edges[i]), *(int(counts[kind][i]) for kind in kinds)] for i in range(60)]
     layout = palette.layout(
         barmode="stack",
         bargap=0.04,
