@@ -47,7 +47,8 @@ def dictionary(size: int, seed: int, l1: float = L1) -> tuple[Dictionary, Tensor
     dead = int((density == 0).sum())
     metrics = {"mse": 0.1, "l1": 2.0, "l0": 3 + size / 40, "fvu": 0.5 / size**0.25, "dead": dead, "rows": 4096}
     meta = {
-        "l1": l1, "seed": seed, "hook_point": HOOK, "dataset_fingerprint": "d", "samples_seen": 10_000, "metrics": metrics,
+        "l1": l1, "seed": seed, "hook_point": HOOK, "dataset_fingerprint": "d", "samples_seen": 10_000,
+        "metrics": metrics,
         "loss": {"mse": "mean", "l1_scale": "plain", "tied": False, "pre_bias": False, "project_gradient": True},
     }  # fmt: skip
     features = {"density": density, "initial_cosine": (atoms * start).sum(dim=1)}
@@ -80,7 +81,9 @@ def text() -> str:
     return " ".join(WORDS[i] + ("\n" if i % 5 == 0 else "") for i in order)
 
 
-def make_fake_run(path: Path, sizes: tuple[int, ...] = SIZES, seeds: tuple[int, ...] = SEEDS) -> tuple[Run, FakeDataset]:
+def make_fake_run(
+    path: Path, sizes: tuple[int, ...] = SIZES, seeds: tuple[int, ...] = SEEDS
+) -> tuple[Run, FakeDataset]:
     """Text, tokens, loss curve and dictionaries in `path`; the dataset stays in memory."""
     path.mkdir(parents=True, exist_ok=True)
     run = Run(path)

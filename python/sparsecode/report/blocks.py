@@ -87,7 +87,8 @@ Block = Table | Figure | Examples
 class Section:
     """One part of the report.
 
-    `summary` is its one sentence on top of the page; `lead` says in sentences what was found, `how` how it was computed, `numbers` what a program would want to know.
+    `summary` is its one sentence on top of the page; `lead` says in sentences what was found, `how` how it was made,
+    `numbers` what a program would want to know.
     A section with a `claim` gets a row in the table of claims on top of the page.
     """
 
@@ -102,7 +103,12 @@ class Section:
 
     def as_json(self) -> dict[str, Any]:
         """For report.json."""
-        found: dict[str, Any] = {"title": self.title, "summary": self.summary, "lead": self.lead, "numbers": self.numbers}
+        found: dict[str, Any] = {
+            "title": self.title,
+            "summary": self.summary,
+            "lead": self.lead,
+            "numbers": self.numbers,
+        }
         if self.claim is not None:
             found["claim"] = {"text": self.claim.text, "verdict": self.claim.verdict, "number": self.claim.number}
         return found | {block.id: block.as_json() for block in self.blocks}

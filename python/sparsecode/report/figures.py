@@ -109,13 +109,15 @@ def found_again(facts: Facts) -> Figure | None:
     """How many features of each size are found again, in which relatives; beside the number of dimensions."""
     largest = [max(entries, key=lambda e: e["dict_size"])["name"] for entries in facts.families()]
     shown = [entry for entry in facts.dictionaries if entry["name"] not in largest or entry["other_seed"]]
-    data, rows = [], []
+    data: list[dict[str, Any]] = []
     best = facts.best()
     if best is None:
         return None
     family = next(f for f in facts.families() if best[0] in f)
     for number, (relation, words) in enumerate(RELATIONS.items()):
-        points = [(entry["dict_size"], _count(entry, relation)) for entry in family if _count(entry, relation) is not None]
+        points = [
+            (entry["dict_size"], _count(entry, relation)) for entry in family if _count(entry, relation) is not None
+        ]
         if points:
             data.append(
                 {
@@ -129,8 +131,7 @@ def found_again(facts: Facts) -> Figure | None:
                     "hovertemplate": f"%{{y}} of %{{x}} features: {words}<extra></extra>",
                 }
             )
-    for entry in shown:
-        rows.append([entry["name"], *(_count(entry, relation) for relation in RELATIONS)])
+    rows = [[entry["name"], *(_count(entry, relation) for relation in RELATIONS)] for entry in shown]
     layout = palette.layout(
         xaxis=palette.axis("features in the dictionary", type="log", tickvals=[e["dict_size"] for e in family],
                            ticktext=[str(e["dict_size"]) for e in family]),
@@ -223,7 +224,7 @@ def mcs_histograms(facts: Facts) -> Figure | None:
         suffix = "" if number == 0 else str(number + 1)
         top = 1 - number * (height + gap)
         found = entry["next"]["mcs"]
-        parts = [("live", "@series1"), ("dead", "@muted")] if "live" in found else [("all", "@series1")]
+        parts = [("live", "@series1"), ("dead", "@dead")] if "live" in found else [("all", "@series1")]
         for part, color in parts:
             data.append(
                 {
@@ -252,7 +253,7 @@ def mcs_histograms(facts: Facts) -> Figure | None:
             for i in range(bins)
         ]
     layout["xaxis"] = palette.axis(
-        "max cosine similarity with the next larger dictionary",
+        "max cosine similarity",
         range=[0, 1], anchor=f"y{'' if count == 1 else count}",
     )  # fmt: skip
     layout["annotations"] = annotations
@@ -264,7 +265,7 @@ def mcs_histograms(facts: Facts) -> Figure | None:
         "random start, and form a hump of their own.",
         "Stacked histograms of max cosine similarity, one strip per dictionary size.",
         Table(
-            "mcs-histogram-numbers",
+            "mcs-histograms-numbers",
             "Features by max cosine similarity; each bin from the value given.",
             [Column("size", "d"), Column("from", ".3f"), *(Column(kind, ",d") for kind in kinds)],
             rows,
@@ -281,7 +282,7 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
     if best is None:
         return None
     relation, edges = best[1], torch.linspace(-0.5, 1, 61)
-    kinds = {"found again": "@series2", "alive, not found": "@series1", "dead": "@muted"}
+    kinds = {"found again": "@series2", "alive, not found": "@series1", "dead": "@dead"}
     counts = {kind: torch.zeros(60) for kind in kinds}
     for entry in facts.dictionaries:
         start = facts.comparison.tensors.get(f"{entry['name']}.initial_cosine")
@@ -306,13 +307,11 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
         }
         for kind, color in kinds.items()
     ]
-    rows = [
-        [float(edges[i]), *(int(counts[kind][i]) for kind in kinds)] for i in range(60)
-    ]
+    rows = [[float(edges[i]), *(int(counts[kind][i]) for kind in kinds)] for i in range(60)]
     layout = palette.layout(
         barmode="stack",
         bargap=0.04,
-        xaxis=palette.axis("cosine of an atom with the one it started from"),
+        xaxis=palette.axis("cosine with the start"),
         yaxis=palette.axis("features"),
     )
     return Figure(

@@ -31,7 +31,14 @@ def layout(**more: Any) -> dict[str, Any]:
         "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
         "dragmode": False,
         "hoverlabel": {"bgcolor": "@panel", "bordercolor": "@grid", "font": {"color": "@text"}},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
     }
     return base | more
 

@@ -132,7 +132,7 @@ def _dataset_path(run: Run, comparison: Comparison, stages: dict[str, Any]) -> P
     hook = comparison.record["dictionaries"][0].get("hook_point")
     if not hook:
         raise StageMissing("the dictionaries do not say which hook point they were trained on")
-    return run.activations_path / str(hook)
+    return run.path / "activations" / str(hook)
 
 
 def _subtitle(facts: Facts) -> str:
@@ -142,5 +142,6 @@ def _subtitle(facts: Facts) -> str:
     text = facts.result("train-gpt").get("corpus") or ""
     return (
         f"{len(entries)} sparse dictionaries of {sizes[0]:,} to {sizes[-1]:,} features over the {facts.dimensions} "
-        f"dimensions of {hook}, compared with one another" + (f"; text: {text}." if isinstance(text, str) and text else ".")
+        f"dimensions of {hook}, compared with one another"
+        + (f"; text: {text}." if isinstance(text, str) and text else ".")
     )

@@ -1,4 +1,4 @@
-"""The parts of a report: one file each, with one function `section(facts) -> Section | None`; None where it has nothing.
+"""The parts of a report: a file each, with a function `section(facts) -> Section | None`; None where it has nothing.
 
 A new part is a file here and a line in `ORDER`. A section with a claim also gets a row in the table on top.
 """

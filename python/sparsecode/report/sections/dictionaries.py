@@ -18,8 +18,8 @@ def section(facts: Facts) -> Section:
         active = sorted(found["l0"] for found in measured)
         summary = (
             f"On {measured[0]['rows']:,} held-out rows the {len(measured)} dictionaries explain "
-            f"{explained[0]:.0%} to {explained[-1]:.0%} of the variance with {active[0]:.1f} to {active[-1]:.1f} active "
-            "features per token."
+            f"{explained[0]:.0%} to {explained[-1]:.0%} of the variance with {active[0]:.1f} to {active[-1]:.1f} "
+            "active features per token."
         )
     blocks: list[Block] = [_table(facts)]
     figure = figures.fvu_against_l0(facts)
@@ -29,8 +29,8 @@ def section(facts: Facts) -> Section:
         summary,
         [],
         blocks + ([figure] if figure else []),
-        how="FVU is the sum of squared residuals over the sum of squared deviations from the mean; L0 the mean number of "
-        "active features per row; a feature is dead if it never fired on the held-out rows. Matched: mean cosine "
+        how="FVU is the sum of squared residuals over the sum of squared deviations from the mean; L0 the mean number "
+        "of active features per row; a feature is dead if it never fired on the held-out rows. Matched: mean cosine "
         "of the best one-to-one matching with the next larger dictionary.",
     )
 

@@ -12,7 +12,9 @@ from sparsecode.report.facts import Facts
 def section(facts: Facts) -> Section:
     """A table of stages with their settings, and one of versions and machine."""
     settings = [
-        [stage, name, _text(value)] for stage, record in facts.stages.items() for name, value in record["settings"].items()
+        [stage, name, _text(value)]
+        for stage, record in facts.stages.items()
+        for name, value in record["settings"].items()
     ]
     inputs = [
         [stage, f"input: {name}", _text(value)]
