@@ -72,7 +72,7 @@ pub fn cross_entropy_on(
     output: Option<Output<'_>>,
 ) -> Result<f64> {
     let rows = targets.len();
-    let vocabulary = if width == 0 { 0 } else { w.len() / width };
+    let vocabulary = w.len() / width.max(1);
     check(simd, h, w, targets, width, output.as_ref())?;
     let packed = Packed::new(w, vocabulary, width);
     let problem = Problem { h, w, targets, packed: &packed, rows };
@@ -104,7 +104,7 @@ fn check(simd: Simd, h: &[f32], w: &[f32], targets: &[i64], width: usize, output
     if targets.is_empty() || width == 0 || w.is_empty() {
         return refuse("cross_entropy: needs at least one row, one dimension and one token".into());
     }
-    if h.len() != targets.len() * width || w.len() % width != 0 {
+    if h.len() != targets.len() * width || !w.len().is_multiple_of(width) {
         return refuse(format!(
             "cross_entropy: h has {} and w {} numbers, which do not fit {} rows of width {width}",
             h.len(),
