@@ -7,10 +7,7 @@ use crate::lanes::{Lanes, Portable};
 fn instruction_sets() -> Vec<Simd> {
     [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512]
         .into_iter()
-        .filter(|&simd| {
-            let has = cpu().simd;
-            simd == Simd::Scalar || simd == has || (simd == Simd::Avx2 && has == Simd::Avx512)
-        })
+        .filter(|&simd| cpu().runs(simd))
         .collect()
 }
 

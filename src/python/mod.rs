@@ -6,6 +6,7 @@ use pyo3::types::PyType;
 use crate::error::Error;
 
 mod arrays;
+mod attention;
 mod crossentropy;
 mod lock;
 
@@ -27,6 +28,8 @@ impl From<Error> for PyErr {
 /// The native core of sparsecode.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::attention::{attention_backward, attention_forward};
     #[pymodule_export]
     use super::crossentropy::cross_entropy;
     #[pymodule_export]
