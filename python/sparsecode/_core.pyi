@@ -58,3 +58,24 @@ def cross_entropy(
     Raises:
         InvalidArgument: sizes that do not fit, an array that is not contiguous, or a target outside 0 .. V.
     """
+
+def attention_forward(qkv: Buffer, z: Buffer, lse: Buffer, *, heads: int, threads: int) -> None:
+    """Causal attention of `qkv` [B,T,3C] (queries, keys, values; each its heads side by side) into `z` [B,T,C].
+
+    All arrays are contiguous float32. Heads of 4, 8 or 16 dimensions. The result does not depend on the number of threads.
+
+    Args:
+        lse: receives what `attention_backward` needs, [B,heads,T].
+
+    Raises:
+        InvalidArgument: sizes that do not fit, or another head width.
+    """
+
+def attention_backward(
+    qkv: Buffer, z: Buffer, lse: Buffer, dz: Buffer, dqkv: Buffer, *, heads: int, threads: int
+) -> None:
+    """The gradient `dqkv` [B,T,3C] for `dz` [B,T,C], from what `attention_forward` was given and gave.
+
+    Raises:
+        InvalidArgument: sizes that do not fit, or another head width.
+    """

@@ -6,6 +6,7 @@ use pyo3::types::PyType;
 use crate::error::Error;
 
 mod arrays;
+mod attention;
 mod cpu;
 mod crossentropy;
 mod lock;
@@ -28,6 +29,8 @@ impl From<Error> for PyErr {
 /// The native core of sparsecode.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::attention::{attention_backward, attention_forward};
     #[pymodule_export]
     use super::cpu::cpu_features;
     #[pymodule_export]
