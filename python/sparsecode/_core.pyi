@@ -1,9 +1,25 @@
 """The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, no copies."""
 
 from os import PathLike
-from typing import Self, final
+from typing import Self, TypedDict, final, type_check_only
 
-__all__ = ["FileLock"]
+from typing_extensions import Buffer
+
+__all__ = [
+    "FileLock",
+    "cpu_features",
+    "cross_entropy",
+]
+
+@type_check_only
+class _CpuFeatures(TypedDict):
+    simd: str  # avx512, avx2, neon or scalar
+    avx512_bf16: bool
+    avx512_vnni: bool
+    amx_bf16: bool
+
+def cpu_features() -> _CpuFeatures:
+    """The widest vector instruction set that the core has code for here, and which low-precision products there are."""
 
 @final
 class FileLock:
@@ -21,3 +37,45 @@ class FileLock:
 
     def release(self) -> None:
         """Frees the lock; a second call does nothing."""
+
+def cross_entropy(
+    h: Buffer,
+    weight: Buffer,
+    targets: Buffer,
+    *,
+    dh: Buffer | None = None,
+    dweight: Buffer | None = None,
+    threads: int,
+) -> float:
+    """Mean cross-entropy in nats of rows `h` [M,D] against the embedding `weight` [V,D], without their logits [M,V].
+
+    All arrays are contiguous; float32, but `targets` [M] int64. The result does not depend on the number of threads.
+
+    Args:
+        dh: receives d loss / d h [M,D], together with
+        dweight: d loss / d weight [V,D].
+
+    Raises:
+        InvalidArgument: sizes that do not fit, an array that is not contiguous, or a target outside 0 .. V.
+    """
+
+def attention_forward(qkv: Buffer, z: Buffer, lse: Buffer, *, heads: int, threads: int) -> None:
+    """Causal attention of `qkv` [B,T,3C] (queries, keys, values; each its heads side by side) into `z` [B,T,C].
+
+    All arrays are contiguous float32. Heads of 4, 8 or 16 dimensions. The result does not depend on the number of threads.
+
+    Args:
+        lse: receives what `attention_backward` needs, [B,heads,T].
+
+    Raises:
+        InvalidArgument: sizes that do not fit, or another head width.
+    """
+
+def attention_backward(
+    qkv: Buffer, z: Buffer, lse: Buffer, dz: Buffer, dqkv: Buffer, *, heads: int, threads: int
+) -> None:
+    """The gradient `dqkv` [B,T,3C] for `dz` [B,T,C], from what `attention_forward` was given and gave.
+
+    Raises:
+        InvalidArgument: sizes that do not fit, or another head width.
+    """

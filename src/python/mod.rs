@@ -5,6 +5,10 @@ use pyo3::types::PyType;
 
 use crate::error::Error;
 
+mod arrays;
+mod attention;
+mod cpu;
+mod crossentropy;
 mod lock;
 
 impl From<Error> for PyErr {
@@ -25,6 +29,12 @@ impl From<Error> for PyErr {
 /// The native core of sparsecode.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::attention::{attention_backward, attention_forward};
+    #[pymodule_export]
+    use super::cpu::cpu_features;
+    #[pymodule_export]
+    use super::crossentropy::cross_entropy;
     #[pymodule_export]
     use super::lock::FileLock;
 }

@@ -1,1 +1,7 @@
-"""(to be written)"""
+"""A small transformer that is trained here, on the user's own text, and whose inner values can be read by name."""
+
+from sparsecode.gpt.files import gpt_fingerprint, load_gpt, save_gpt
+from sparsecode.gpt.model import GPT, GPTConfig
+from sparsecode.gpt.pretrain import train_gpt
+
+__all__ = ["GPT", "GPTConfig", "gpt_fingerprint", "load_gpt", "save_gpt", "train_gpt"]

@@ -4,6 +4,7 @@ from sparsecode.sweep.dictionary import Dictionary
 from sparsecode.sweep.engines import Engine, StepStats, choose_engine
 from sparsecode.sweep.settings import LossSettings, dictionary_name, grid, parse_l1, parse_sizes
 from sparsecode.sweep.sweep import Sweep, initial_atoms
+from sparsecode.sweep.train import train_dicts
 
 __all__ = [
     "Dictionary",
@@ -17,4 +18,5 @@ __all__ = [
     "initial_atoms",
     "parse_l1",
     "parse_sizes",
+    "train_dicts",
 ]

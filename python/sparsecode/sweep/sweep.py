@@ -149,6 +149,14 @@ class Sweep:
                 f"{self.activation_dim}], {self.W_dec.dtype} on {self.device}"
             )
 
+    def diverged(self) -> set[int]:
+        """Dictionaries with a parameter that is NaN or infinite."""
+        finite = torch.isfinite(self.W_dec).all(1) & torch.isfinite(self.W_enc).all(1) & torch.isfinite(self.b_enc)
+        bad = {k for k, own in enumerate(self.per_dictionary(finite)) if not bool(own.all())}
+        if self.b_dec is not None:
+            bad |= {k for k, own in enumerate(self.b_dec) if not bool(torch.isfinite(own).all())}
+        return bad
+
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that training changes, by name (the tensors themselves, not copies)."""
         state = dict(self.parameters())

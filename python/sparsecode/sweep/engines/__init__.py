@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
+from sparsecode.machine import torch_device
 from sparsecode.sweep.sweep import Sweep
 
 ENGINES = ("reference", "cpu", "gpu")
@@ -37,9 +38,10 @@ class StepStats:
     l0: Tensor
 
     @classmethod
-    def zeros(cls, dictionaries: int) -> StepStats:
-        """The neutral element of the sum, on the CPU."""
-        return cls(0, *(torch.zeros(dictionaries, dtype=torch.float64) for _ in range(3)))
+    def zeros(cls, dictionaries: int, device: torch.device | str = "cpu") -> StepStats:
+        """The neutral element of the sum."""
+        where = "cpu" if torch.device(device).type == "mps" else device  # MPS has no float64
+        return cls(0, *(torch.zeros(dictionaries, dtype=torch.float64, device=where) for _ in range(3)))
 
     def __add__(self, other: StepStats) -> StepStats:
         return StepStats(self.rows + other.rows, self.sse + other.sse, self.l1 + other.l1, self.l0 + other.l0)
@@ -76,30 +78,13 @@ class Engine(Protocol):
         """Stats of a batch without an update."""
 
 
-def resolve_device(name: str) -> torch.device:
-    """A device by name; `auto` is CUDA where there is one, else the CPU.
-
-    Raises:
-        InvalidSetting: unknown here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidSetting(f"device '{name}' cannot be used here ({reason}); try --device cpu") from error
-    return device
-
-
 def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | None = None) -> Engine:
     """The engine by name; `auto` is the fastest that runs here, or what SPARSECODE_ENGINE says.
 
     Raises:
         InvalidSetting: no such engine, or it cannot run here.
     """
-    where = resolve_device(device)
+    where = torch_device(device)
     if name == "auto":
         name = os.environ.get("SPARSECODE_ENGINE", "auto")
     if name == "auto":

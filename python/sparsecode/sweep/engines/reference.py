@@ -47,8 +47,7 @@ class ReferenceEngine:
         for k in range(len(sweep)):
             forward = _forward(sweep, k, x)
             gradients = _backward(sweep, k, forward)
-            sweep.fired[sweep.rows(k)] += forward.fired()
-            stats.append(forward.stats())
+            stats.append(_count(sweep, k, forward))
             _update(sweep, k, gradients, lr_scale)
         return _stack(x.shape[0], stats)
 
@@ -60,7 +59,7 @@ class ReferenceEngine:
         stats = []
         for k in range(len(sweep)):
             forward = _forward(sweep, k, x)
-            stats.append(forward.stats())
+            stats.append(_stats(forward, _fired(forward)))
             for name, value in _backward(sweep, k, forward).items():
                 _own(sweep, k, name, found[name]).copy_(value)
         return _stack(x.shape[0], stats), found
@@ -72,8 +71,7 @@ class ReferenceEngine:
         stats = []
         for k in range(len(sweep)):
             forward = _forward(sweep, k, x)
-            sweep.fired[sweep.rows(k)] += forward.fired()
-            stats.append(forward.stats())
+            stats.append(_count(sweep, k, forward))
         return _stack(x.shape[0], stats)
 
 
@@ -86,12 +84,6 @@ class _Forward:
     z: Tensor  # [B, F]
     r: Tensor  # [B, D], reconstruction minus data
 
-    def fired(self) -> Tensor:
-        return (self.y > 0).sum(0)
-
-    def stats(self) -> tuple[Tensor, Tensor, Tensor]:
-        return _sum(self.r.square()), _sum(self.z), _sum(self.y > 0)
-
 
 def _forward(sweep: Sweep, k: int, x: Tensor) -> _Forward:
     own = sweep.rows(k)
@@ -99,16 +91,30 @@ def _forward(sweep: Sweep, k: int, x: Tensor) -> _Forward:
     # same bits wherever in a sweep it lies.
     W_enc, W_dec = sweep.W_enc[own].clone(), sweep.W_dec[own].clone()
     x = x - sweep.b_dec[k] if sweep.b_dec is not None else x
-    y = x @ W_enc.T + sweep.b_enc[own]
+    y = torch.nn.functional.linear(x, W_enc, sweep.b_enc[own])
     z = y.relu()
     return _Forward(W_enc, W_dec, x, y, z, z @ W_dec - x)
+
+
+def _fired(forward: _Forward) -> Tensor:
+    return (forward.y > 0).sum(0)
+
+
+def _count(sweep: Sweep, k: int, forward: _Forward) -> tuple[Tensor, Tensor, Tensor]:
+    fired = _fired(forward)
+    sweep.fired[sweep.rows(k)] += fired
+    return _stats(forward, fired)
+
+
+def _stats(forward: _Forward, fired: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _sum(forward.r.square()), _sum(forward.z), _sum(fired)
 
 
 def _backward(sweep: Sweep, k: int, forward: _Forward) -> dict[str, Tensor]:
     B = forward.x.shape[0]
     dr = forward.r * (2 / sweep.error_divisor(B))
-    dz = dr @ forward.W_dec.T + sweep.penalty(k) / B
-    dz.masked_fill_(forward.y <= 0, 0)
+    dz = (dr @ forward.W_dec.T).add_(sweep.penalty(k) / B)
+    dz = torch.ops.aten.threshold_backward(dz, forward.y, 0)  # ten times as fast as masked_fill_ on a CPU
     dW_enc, db_enc, dW_dec = dz.T @ forward.x, dz.sum(0), forward.z.T @ dr
     if sweep.loss.tied:
         gradients = {"b_enc": db_enc, "W_dec": dW_dec + dW_enc}
@@ -145,9 +151,9 @@ def _own(sweep: Sweep, k: int, name: str, packed: Tensor) -> Tensor:
 
 
 def _sum(values: Tensor) -> Tensor:
-    if values.device.type == "mps":  # has no float64
-        return values.sum().cpu().double()
-    return values.sum(dtype=torch.float64)
+    # Rows in their own type, five times as fast as all of it in float64; half types would lose too much.
+    rows = values.sum(-1, dtype=torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None)
+    return (rows.cpu() if rows.device.type == "mps" else rows).double().sum()  # MPS has no float64
 
 
 def _stack(rows: int, stats: list[tuple[Tensor, Tensor, Tensor]]) -> StepStats:

@@ -1,0 +1,211 @@
+"""Where text comes from: the Python sources installed here, files, folders and globs, or a Hugging Face dataset."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import platform
+import re
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+
+from sparsecode.config import TrainGptConfig
+from sparsecode.corpus.readers import SUFFIXES, Bad, Piece, checked_text, cut, file_kind, read_file
+from sparsecode.errors import CorpusEmpty, CorpusUnreadable, IoFailed, MissingExtra
+
+
+class Source(Protocol):
+    """Something that yields documents, the same ones at every reading."""
+
+    @property
+    def name(self) -> str:
+        """A name that does not depend on where the text lies: two machines with the same text agree on it."""
+
+    @property
+    def named(self) -> bool:
+        """The user asked for this very source: where it is empty, that is an error."""
+
+    def state(self) -> str:
+        """Changes when the text does; cheap, so that text need not be read to see that nothing changed."""
+
+    def pieces(self, bad: Bad) -> Iterator[Piece]:
+        """The documents, in pieces; see `readers.read_file`."""
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """One file."""
+
+    name: str
+    path: Path
+    text_key: str = "text"
+    named: bool = False
+
+    def state(self) -> str:
+        """Size and time of the last change; reading says what is wrong with a file that has none."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            return str(error.strerror)
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def pieces(self, bad: Bad) -> Iterator[Piece]:
+        """The file's documents."""
+        return read_file(self.path, self.text_key, bad)
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """The train split of a Hugging Face dataset, `NAME` or `NAME:CONFIGURATION`."""
+
+    name: str
+    text_key: str = "text"
+    named: bool = True
+
+    def state(self) -> str:
+        """The library's own fingerprint of the data."""
+        return str(getattr(self._rows, "_fingerprint", ""))
+
+    def pieces(self, bad: Bad) -> Iterator[Piece]:
+        """One document per row."""
+        for number, row in enumerate(self._rows):
+            try:
+                text = checked_text(row, f"{self.name}: row {number}", self.text_key)
+            except CorpusUnreadable as error:
+                bad(error)
+                continue
+            yield from cut(text)
+
+    @cached_property
+    def _rows(self) -> Any:
+        try:
+            datasets = importlib.import_module("datasets")
+        except ImportError as error:
+            raise MissingExtra("--hf-dataset needs the package datasets; run: pip install 'sparsecode[hf]'") from error
+        name, _, configuration = self.name.partition(":")
+        try:
+            return datasets.load_dataset(name, configuration or None, split="train")
+        except Exception as error:  # the library raises what its many back ends raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise IoFailed(f"--hf-dataset {self.name}: cannot be loaded ({reason})") from error
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a corpus is made of, sorted by name, and how to call it."""
+
+    description: str
+    sources: Sequence[Source]
+    lenient: bool = False
+    """Unreadable files are left out and counted without asking: nobody chose these files."""
+
+
+def find_sources(config: TrainGptConfig) -> Sources:
+    """The sources that the settings ask for.
+
+    Raises:
+        CorpusEmpty: a folder or glob holds no text.
+        CorpusUnreadable: a path does not exist.
+    """
+    if config.hf_dataset:
+        return Sources(f"Hugging Face dataset {config.hf_dataset}", [HubSource(config.hf_dataset, config.text_key)])
+    if config.text:
+        found: dict[Path, FileSource] = {}
+        for given in config.text:
+            for source in _expand(given, config.text_key):
+                found.setdefault(source.path.resolve(), source)
+        return Sources(", ".join(config.text), _by_name(found.values()))
+    return python_sources()
+
+
+def python_sources() -> Sources:
+    """The .py files of the interpreter's standard library and of the packages that sparsecode needs, tests left out."""
+    library = Path(sysconfig.get_path("stdlib"))
+    found: list[FileSource] = []
+    for path in library.rglob("*.py") if library.is_dir() else ():
+        inside = path.relative_to(library)
+        if not _is_test(inside) and not {"site-packages", "dist-packages"} & set(inside.parts):
+            found.append(FileSource(f"python/{inside.as_posix()}", path))
+    distributions = required_distributions("sparsecode")
+    for distribution in distributions:
+        found += [
+            FileSource(file.as_posix(), Path(str(file.locate())))
+            for file in distribution.files or ()
+            if file.suffix == ".py" and ".." not in file.parts and not _is_test(file)
+        ]
+    packages = f" and of {len(distributions)} packages" if distributions else ""
+    description = (
+        f"Python sources of the standard library {platform.python_version()}{packages} ({sys.implementation.name})"
+    )
+    return Sources(description, _by_name(found), lenient=True)
+
+
+def required_distributions(name: str) -> list[metadata.Distribution]:
+    """The installed distributions that `name` needs, directly and through others; not itself, nor what extras need."""
+    found: dict[str, metadata.Distribution] = {}
+    waiting = [name]
+    while waiting:
+        key = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if key in found:
+            continue
+        try:
+            found[key] = metadata.distribution(key)
+        except metadata.PackageNotFoundError:  # needed on another platform only
+            continue
+        for requirement in found[key].requires or ():
+            match = re.match(r"[A-Za-z0-9._-]+", requirement)
+            if match and not re.search(r"\bextra\s*==", requirement):
+                waiting.append(match[0])
+    found.pop(re.sub(r"[-_.]+", "-", name).lower(), None)
+    return [found[key] for key in sorted(found)]
+
+
+_TEST_FOLDERS = {"test", "tests", "testing", "_testing", "idle_test"}
+
+
+def _is_test(path: PurePath) -> bool:
+    name = path.name
+    return (
+        bool(_TEST_FOLDERS & set(path.parts[:-1]))
+        or name.startswith("test_")
+        or name.endswith("_test.py")
+        or name == "conftest.py"
+    )
+
+
+def _expand(given: str, text_key: str) -> Iterator[FileSource]:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        base = path.resolve().name
+        inside = [file for file in path.rglob("*") if _is_text_file(file.relative_to(path)) and file.is_file()]
+        if not inside:
+            raise CorpusEmpty(f"{given}: no {', '.join(SUFFIXES)} file in this folder")
+        for file in inside:
+            yield FileSource(f"{base}/{file.relative_to(path).as_posix()}", file, text_key)
+    elif path.exists():
+        yield FileSource(path.name, path, text_key, named=True)
+    elif glob.has_magic(given):
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns too)
+        if not matches:
+            raise CorpusEmpty(f"{given}: no file matches")
+        for match in matches:
+            if Path(match).is_file():
+                yield FileSource(Path(match).name, Path(match), text_key)
+    else:
+        raise CorpusUnreadable(f"{given}: no such file or folder; --text takes files, folders and globs")
+
+
+def _is_text_file(inside: PurePath) -> bool:
+    hidden = any(part.startswith(".") for part in inside.parts)  # .git, .venv and the like
+    return file_kind(inside) in SUFFIXES and not hidden
+
+
+def _by_name(sources: Iterable[FileSource]) -> Sequence[Source]:
+    ordered: list[FileSource] = sorted(sources, key=lambda source: (source.name, str(source.path)))
+    return ordered

@@ -1,0 +1,141 @@
+"""A byte-level BPE: trained on the corpus, or read from a file in one of the usual forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from sparsecode.errors import InvalidSetting, TokenizerInvalid
+
+END_OF_TEXT = "<|endoftext|>"
+_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")  # what other tokenizers call it
+_BYTES = 256
+_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))  # as OpenAI wrote it, as transformers does
+_CHOOSE = "--tokenizer takes a tokenizer.json, or a folder with it or with encoder.json and vocab.bpe"
+
+
+def train_tokenizer(text: Iterator[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE with GPT-2's word pattern; token 0 ends a document, 1 to 256 are the bytes.
+
+    The same text gives the same tokenizer. A text too short for `vocab_size` gives a smaller one.
+
+    Raises:
+        InvalidSetting: `vocab_size` leaves no room for the bytes.
+    """
+    if vocab_size < _BYTES + 1:
+        raise InvalidSetting(f"vocab-size {vocab_size}: a byte-level vocabulary has at least {_BYTES + 1} tokens")
+    tokenizer = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    return prepared(tokenizer)[0]
+
+
+def read_tokenizer(path: str | Path) -> Tokenizer:
+    """A tokenizer from a tokenizer.json, a folder with one, or GPT-2's pair of vocabulary and merges.
+
+    Raises:
+        TokenizerInvalid: nothing of the kind there, or it cannot encode.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if (path / "tokenizer.json").is_file():
+            return _from_json(path / "tokenizer.json")
+        for vocabulary, merges in _PAIRS:
+            if (path / vocabulary).is_file() and (path / merges).is_file():
+                return _from_pair(path / vocabulary, path / merges)
+        raise TokenizerInvalid(f"{path}: no tokenizer in this folder; {_CHOOSE}")
+    if not path.is_file():
+        raise TokenizerInvalid(f"{path}: no such file; {_CHOOSE}")
+    for vocabulary, merges in _PAIRS:
+        if path.name in (vocabulary, merges):
+            return _from_pair(path.with_name(vocabulary), path.with_name(merges))
+    return _from_json(path)
+
+
+def prepared(tokenizer: Tokenizer) -> tuple[Tokenizer, int]:
+    """The tokenizer as the corpus needs it, with the id of the token that ends a document, added where there is none.
+
+    A text that spells a special token is encoded as ordinary text; nothing is cut off, padded or put around it.
+    """
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    name = next((end for end in _ENDS if end in vocabulary), END_OF_TEXT)
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False)])
+    end = tokenizer.token_to_id(name)
+    assert end is not None  # it was just added
+    return tokenizer, int(end)
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id: some tokenizers have holes."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def byte_lengths(tokenizer: Tokenizer, end: int) -> NDArray[np.int32]:
+    """[vocabulary] UTF-8 bytes of text that each token stands for; 0 for the end of a document."""
+    lengths = np.zeros(vocabulary_size(tokenizer), np.int32)
+    byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
+    for text, token in tokenizer.get_vocab(with_added_tokens=True).items():
+        # One character stands for one byte in a byte-level vocabulary.
+        lengths[token] = len(text) if byte_level else len(tokenizer.decode([token]).encode())
+    lengths[end] = 0
+    return lengths
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _from_json(path: Path) -> Tokenizer:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not isinstance(json.loads(text), dict):
+            raise ValueError("not a JSON object")
+        return _checked(Tokenizer.from_str(text), path)
+    except TokenizerInvalid:
+        raise
+    except Exception as error:  # the native library raises bare Exception
+        raise _invalid(path, error) from error
+
+
+def _from_pair(vocabulary: Path, merges: Path) -> Tokenizer:
+    for path in (vocabulary, merges):
+        if not path.is_file():
+            raise TokenizerInvalid(f"{path}: no such file; {vocabulary.name} and {merges.name} belong together")
+    try:
+        model = models.BPE.from_file(str(vocabulary), str(merges))
+        return _checked(_byte_level(model), vocabulary)
+    except TokenizerInvalid:
+        raise
+    except Exception as error:  # the native library raises bare Exception
+        raise _invalid(vocabulary, error) from error
+
+
+def _checked(tokenizer: Tokenizer, path: Path) -> Tokenizer:
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    if not vocabulary or not tokenizer.encode("a b", add_special_tokens=False).ids:
+        raise TokenizerInvalid(f"{path}: encodes nothing ({len(vocabulary)} tokens); {_CHOOSE}")
+    if max(vocabulary.values()) >= 2**31:
+        raise TokenizerInvalid(f"{path}: ids go up to {max(vocabulary.values())}, more than the tokens' int32 can hold")
+    return prepared(tokenizer)[0]
+
+
+def _invalid(path: Path, error: Exception) -> TokenizerInvalid:
+    reason = " ".join(str(error).split())[:160]
+    return TokenizerInvalid(f"{path}: not a tokenizer ({reason}); {_CHOOSE}")

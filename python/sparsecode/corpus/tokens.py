@@ -1,0 +1,166 @@
+"""Tokens of a run on disk: two memory-mapped arrays, the tokenizer that made them, and what they were made from.
+
+RUN/tokenizer.json
+RUN/tokens/train.bin, val.bin    raw little-endian uint16 (uint32 above 65,536 tokens); each document ends with `eot`
+RUN/tokens/tokens.json           written last: where it is, the others are whole
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from sparsecode.corpus.tokenizer import byte_lengths, prepared
+from sparsecode.errors import RunInvalid, StageMissing
+from sparsecode.run import Run
+
+FORMAT = 1
+SIDES = ("train", "val")
+_AGAIN = "run sparsecode train-gpt --force to make the tokens again, or choose another run with --run"
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The text of a run as numbers."""
+
+    train: NDArray[Any]
+    """[n] uint16 or uint32, memory-mapped; each document ends with `eot`."""
+    val: NDArray[Any]
+    """The same of the held-out documents."""
+    vocab_size: int
+    eot: int
+    """The token that ends a document."""
+    fingerprint: str
+    """Of both arrays and the tokenizer."""
+    corpus: dict[str, Any]
+    """description, documents, bytes, skipped, ...: what the text is."""
+    val_bytes: int
+    """UTF-8 bytes of the held-out text: nats per `val` token * len(val) / val_bytes / ln 2 is bits per byte."""
+    tokenizer: Tokenizer
+
+    @cached_property
+    def val_offsets(self) -> NDArray[np.int64]:
+        """[documents] where each held-out document starts in `val`."""
+        return self._starts(self.val)
+
+    @cached_property
+    def train_offsets(self) -> NDArray[np.int64]:
+        """[documents] where each document starts in `train`."""
+        return self._starts(self.train)
+
+    @cached_property
+    def token_bytes(self) -> NDArray[np.int32]:
+        """[vocabulary] UTF-8 bytes of each token, 0 for `eot`: bits per byte of any stretch of tokens."""
+        return byte_lengths(self.tokenizer, self.eot)
+
+    def decode(self, ids: Iterable[int] | NDArray[Any]) -> str:
+        """The text of some tokens; bytes that are no whole character become U+FFFD."""
+        return str(self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=False))
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """The tokens of a text, without `eot`."""
+        return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+
+    def token_text(self, token: int) -> str:
+        """One token, for people: part of a character shows as its bytes, `\\xe2\\x80`."""
+        text = self.decode([token])
+        if "\ufffd" not in text:
+            return text
+        symbols = self.tokenizer.id_to_token(int(token)) or ""
+        table = _symbol_bytes()
+        if not all(symbol in table for symbol in symbols):
+            return text
+        return bytes(table[symbol] for symbol in symbols).decode(errors="backslashreplace")
+
+    def _starts(self, tokens: NDArray[Any]) -> NDArray[np.int64]:
+        ends = np.flatnonzero(tokens == self.eot)
+        return np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1]) if len(ends) else np.zeros(0, np.int64)
+
+
+def load_tokens(run: Run) -> Tokens:
+    """The tokens that `prepare_tokens` wrote.
+
+    Raises:
+        StageMissing: there are none.
+        RunInvalid: files are missing, cut off or from different preparations.
+    """
+    header = read_header(run)
+    if header is None:
+        raise StageMissing(f"{run.path}: no tokens; run: sparsecode train-gpt{run.flag}")
+    try:
+        text = run.tokenizer_path.read_bytes()
+    except OSError as error:
+        raise RunInvalid(f"{run.tokenizer_path}: {error.strerror}; {_AGAIN}") from error
+    if digest_of(text) != header["tokenizer"]:
+        raise RunInvalid(f"{run.tokenizer_path}: not the tokenizer that made the tokens; {_AGAIN}")
+    tokenizer, eot = prepared(Tokenizer.from_str(text.decode()))
+    arrays = {
+        side: _mapped(run.tokens_path / f"{side}.bin", header["dtype"], header[f"{side}_tokens"]) for side in SIDES
+    }
+    return Tokens(
+        train=arrays["train"],
+        val=arrays["val"],
+        vocab_size=header["vocab_size"],
+        eot=eot,
+        fingerprint=header["fingerprint"],
+        corpus=header["corpus"],
+        val_bytes=header["val_bytes"],
+        tokenizer=tokenizer,
+    )
+
+
+def read_header(run: Run) -> dict[str, Any] | None:
+    """tokens.json; None where there is none.
+
+    Raises:
+        RunInvalid: it is not what `prepare_tokens` writes.
+    """
+    path = run.tokens_path / "tokens.json"
+    if not path.exists():
+        return None
+    try:
+        header = json.loads(path.read_text())
+        if header["format"] != FORMAT:
+            raise RunInvalid(f"{path}: tokens format {header['format']} is not {FORMAT}; update sparsecode")
+        wanted = {
+            "dtype": str, "vocab_size": int, "eot": int, "fingerprint": str, "corpus": dict, "val_bytes": int,
+            "tokenizer": str, "train_tokens": int, "val_tokens": int, "settings": dict, "text": str, "state": str,
+        }  # fmt: skip
+        wrong = [name for name, kind in wanted.items() if not isinstance(header[name], kind)]
+        if wrong or header["dtype"] not in ("<u2", "<u4"):
+            raise ValueError(f"wrong {', '.join(wrong) or 'dtype'}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunInvalid(f"{path}: cannot be used ({error}); {_AGAIN}") from error
+    return dict(header)
+
+
+def digest_of(data: bytes) -> str:
+    """A short name for some bytes."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _mapped(path: Path, dtype: str, count: int) -> NDArray[Any]:
+    wanted = count * np.dtype(dtype).itemsize
+    try:
+        size = path.stat().st_size
+        if size != wanted:
+            raise RunInvalid(f"{path}: {size} bytes, not {wanted}; {_AGAIN}")
+        return np.memmap(path, dtype=dtype, mode="r", shape=(count,))
+    except OSError as error:
+        raise RunInvalid(f"{path}: {error.strerror}; {_AGAIN}") from error
+
+
+def _symbol_bytes() -> dict[str, int]:
+    """GPT-2's printable stand-ins for bytes: printable ones stand for themselves, the others follow from U+0100 on."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}

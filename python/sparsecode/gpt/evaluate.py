@@ -1,0 +1,45 @@
+"""How good a GPT is: validation loss, bits per byte, and what it writes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sparsecode.gpt.batches import Ids, contexts, validation_starts
+from sparsecode.gpt.model import GPT
+
+
+@torch.no_grad()
+def validation_loss(model: GPT, tokens: Ids, wanted: int, batch: int) -> float:
+    """Mean cross-entropy in nats per token over about `wanted` tokens spread over `tokens`."""
+    device = next(model.parameters()).device
+    context = min(model.config.context, len(tokens) - 1)
+    starts = validation_starts(len(tokens), context, wanted)
+    total = 0.0
+    for first in range(0, len(starts), batch):
+        chosen = starts[first : first + batch]
+        idx, targets = contexts(tokens, chosen, context)
+        total += model(idx.to(device), targets.to(device)).item() * len(chosen)
+    return total / len(starts)
+
+
+def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:
+    """Nats per token as bits per byte of text, which compares models with different tokenizers.
+
+    `n_tokens` tokens encode `n_bytes` bytes of UTF-8; end-of-text tokens count as tokens and have no bytes.
+    """
+    return loss / math.log(2) * n_tokens / n_bytes
+
+
+@torch.no_grad()
+def sample(model: GPT, start: int, length: int, seed: int) -> list[int]:
+    """`length` tokens drawn one by one after the token `start`; the same seed draws the same."""
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    idx = torch.tensor([[start]], device=device)
+    for _ in range(length):
+        p: Tensor = model.next_logits(idx[:, -model.config.context :]).float().softmax(dim=-1).cpu()
+        idx = torch.cat([idx, torch.multinomial(p, 1, generator=generator).to(device)], dim=1)
+    return idx[0, 1:].tolist()

@@ -1,0 +1,337 @@
+//! One head of one sequence. E is its width; T its positions, in blocks of as many as a vector has lanes.
+#![allow(clippy::inline_always)]
+
+use std::f32::consts::LOG2_E;
+
+use super::Shape;
+use crate::cpu::Simd;
+use crate::lanes::{Lanes, Portable};
+
+/// Keys whose scores are held at once, between two looks at the running maximum.
+const KEYS: usize = 16;
+
+/// Memory for one head, reused by the next.
+#[derive(Default)]
+pub struct Scratch {
+    /// Rows [T][E] of queries (times a log2 e), keys, values and output gradients.
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    dz: Vec<f32>,
+    /// dz . z of each position.
+    dot: Vec<f32>,
+    /// Results [T][E], before they are put among those of the other heads.
+    out: [Vec<f32>; 3],
+}
+
+/// `z` [T,C] (the columns of head `h`) and `lse` [T] from `qkv` [T,3C].
+pub fn forward(simd: Simd, shape: Shape, h: usize, qkv: &[f32], z: &mut [f32], lse: &mut [f32], scratch: &mut Scratch) {
+    scratch.read(shape, h, qkv);
+    let [q, k, v] = [&scratch.q, &scratch.k, &scratch.v];
+    let out = &mut scratch.out[0];
+    out.resize(q.len(), 0.0);
+    match simd {
+        // SAFETY: `Shape::check` compared `simd` with what the processor has.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx512 => unsafe { x86::forward_avx512(shape.width, q, k, v, out, lse) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 => unsafe { x86::forward_avx2(shape.width, q, k, v, out, lse) },
+        // SAFETY: needs no instruction set.
+        _ => unsafe { forward_with::<Portable>(shape.width, q, k, v, out, lse) },
+    }
+    put(out, shape.width, z, shape.heads * shape.width, h * shape.width, 1.0);
+}
+
+/// `dqkv` [T,3C] (the columns of head `h`) from [qkv [T,3C], z [T,C], lse [T], dz [T,C]].
+pub fn backward(simd: Simd, shape: Shape, h: usize, given: [&[f32]; 4], dqkv: &mut [f32], scratch: &mut Scratch) {
+    let [qkv, z, lse, dz] = given;
+    let (width, row) = (shape.width, shape.heads * shape.width);
+    scratch.read(shape, h, qkv);
+    take(dz, width, row, h * width, 1.0, &mut scratch.dz);
+    scratch.dot.clear();
+    for (dz, z) in scratch.dz.chunks_exact(width).zip(z.chunks_exact(row)) {
+        scratch.dot.push(dz.iter().zip(&z[h * width..]).map(|(a, b)| a * b).sum());
+    }
+    let Scratch { q, k, v, dz, dot, out } = scratch;
+    for out in out.iter_mut() {
+        out.resize(q.len(), 0.0);
+    }
+    let given = Given { q, k, v, dz, dot, lse };
+    match simd {
+        // SAFETY: `Shape::check` compared `simd` with what the processor has.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx512 => unsafe { x86::backward_avx512(width, &given, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 => unsafe { x86::backward_avx2(width, &given, out) },
+        // SAFETY: needs no instruction set.
+        _ => unsafe { backward_with::<Portable>(width, &given, out) },
+    }
+    let scale = 1.0 / (width as f32).sqrt();
+    // q was multiplied by scale * log2 e: dk already has the scale, and log2 e too many.
+    for (part, factor) in [scale, 1.0 / LOG2_E, 1.0].into_iter().enumerate() {
+        put(&out[part], width, dqkv, 3 * row, part * row + h * width, factor);
+    }
+}
+
+impl Scratch {
+    fn read(&mut self, shape: Shape, h: usize, qkv: &[f32]) {
+        let (width, row) = (shape.width, shape.heads * shape.width);
+        take(qkv, width, 3 * row, h * width, LOG2_E / (width as f32).sqrt(), &mut self.q);
+        take(qkv, width, 3 * row, row + h * width, 1.0, &mut self.k);
+        take(qkv, width, 3 * row, 2 * row + h * width, 1.0, &mut self.v);
+    }
+}
+
+/// Columns `at` .. `at + width` of rows of `stride`, times `factor`, as [T][width].
+fn take(from: &[f32], width: usize, stride: usize, at: usize, factor: f32, to: &mut Vec<f32>) {
+    to.clear();
+    for row in from.chunks_exact(stride) {
+        to.extend(row[at..at + width].iter().map(|x| x * factor));
+    }
+}
+
+/// The reverse of `take`.
+fn put(from: &[f32], width: usize, to: &mut [f32], stride: usize, at: usize, factor: f32) {
+    for (row, from) in to.chunks_exact_mut(stride).zip(from.chunks_exact(width)) {
+        for (to, x) in row[at..at + width].iter_mut().zip(from) {
+            *to = x * factor;
+        }
+    }
+}
+
+/// What the backward pass of a head reads; names as in `Scratch`.
+struct Given<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    dz: &'a [f32],
+    dot: &'a [f32],
+    lse: &'a [f32],
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Given, backward_with, forward_with};
+    use crate::lanes::{Avx2, Avx512};
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub unsafe fn forward_avx512(width: usize, q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
+        // SAFETY: the caller has the instruction set.
+        unsafe { forward_with::<Avx512>(width, q, k, v, z, lse) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn forward_avx2(width: usize, q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
+        // SAFETY: the caller has the instruction set.
+        unsafe { forward_with::<Avx2>(width, q, k, v, z, lse) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub unsafe fn backward_avx512(width: usize, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
+        // SAFETY: the caller has the instruction set.
+        unsafe { backward_with::<Avx512>(width, given, out) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn backward_avx2(width: usize, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
+        // SAFETY: the caller has the instruction set.
+        unsafe { backward_with::<Avx2>(width, given, out) }
+    }
+}
+
+#[inline(always)]
+unsafe fn forward_with<L: Lanes>(width: usize, q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        match width {
+            4 => forward_head::<L, 4>(q, k, v, z, lse),
+            8 => forward_head::<L, 8>(q, k, v, z, lse),
+            _ => forward_head::<L, 16>(q, k, v, z, lse),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn backward_with<L: Lanes>(width: usize, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        match width {
+            4 => backward_head::<L, 4>(given, out),
+            8 => backward_head::<L, 8>(given, out),
+            _ => backward_head::<L, 16>(given, out),
+        }
+    }
+}
+
+/// Rows `start` .. of [T][E] as E vectors over positions; zero past the end.
+#[inline(always)]
+unsafe fn transposed<L: Lanes, const E: usize>(rows: &[f32], start: usize) -> [L; E] {
+    let mut lanes = [[0.0f32; 16]; E];
+    for (lane, row) in rows[start * E..].chunks_exact(E).take(L::WIDTH).enumerate() {
+        for (to, &x) in lanes.iter_mut().zip(row) {
+            to[lane] = x;
+        }
+    }
+    // SAFETY: WIDTH is at most 16.
+    unsafe { lanes.map(|lane| L::load(lane.as_ptr())) }
+}
+
+/// Writes E vectors over positions back as rows `start` .. of [T][E].
+#[inline(always)]
+unsafe fn write_rows<L: Lanes, const E: usize>(vectors: &[L; E], rows: &mut [f32], start: usize) {
+    let mut lanes = [[0.0f32; 16]; E];
+    for (lane, &vector) in lanes.iter_mut().zip(vectors) {
+        // SAFETY: WIDTH is at most 16.
+        unsafe { vector.store(lane.as_mut_ptr()) };
+    }
+    for (lane, row) in rows[start * E..].chunks_exact_mut(E).take(L::WIDTH).enumerate() {
+        for (x, from) in row.iter_mut().zip(&lanes) {
+            *x = from[lane];
+        }
+    }
+}
+
+/// `count` values from `start` on as one vector, zero past the end.
+#[inline(always)]
+unsafe fn vector_at<L: Lanes>(values: &[f32], start: usize) -> L {
+    let mut lanes = [0.0f32; 16];
+    let count = L::WIDTH.min(values.len() - start);
+    lanes[..count].copy_from_slice(&values[start..start + count]);
+    // SAFETY: WIDTH is at most 16.
+    unsafe { L::load(lanes.as_ptr()) }
+}
+
+/// Sum of products of E vectors with one row of E numbers, added to `sum`.
+#[inline(always)]
+unsafe fn dot<L: Lanes, const E: usize>(vectors: &[L; E], row: *const f32, sum: L) -> L {
+    let mut sum = sum;
+    for (e, vector) in vectors.iter().enumerate() {
+        // SAFETY: the row has E numbers.
+        sum = unsafe { vector.mul_add(L::splat(*row.add(e)), sum) };
+    }
+    sum
+}
+
+/// `sums` += weight * row, for each of E numbers.
+#[inline(always)]
+unsafe fn accumulate<L: Lanes, const E: usize>(sums: &mut [L; E], weight: L, row: *const f32) {
+    for (e, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: the row has E numbers.
+        *sum = unsafe { weight.mul_add(L::splat(*row.add(e)), *sum) };
+    }
+}
+
+/// What a score and its exponential get in lanes that may not be seen: minus infinity is added to the one (so that it
+/// is not large), the other is multiplied by 0 (so that it is exactly 0: 2^-126 times a small gradient would be a
+/// subnormal number, and processors take a hundred times as long for these).
+#[derive(Clone, Copy)]
+struct Mask<L> {
+    add: L,
+    factor: L,
+}
+
+impl<L: Lanes> Mask<L> {
+    #[inline(always)]
+    unsafe fn new(seen: impl Fn(usize) -> bool) -> Self {
+        let add: [f32; 16] = std::array::from_fn(|lane| if seen(lane) { 0.0 } else { f32::NEG_INFINITY });
+        let factor: [f32; 16] = std::array::from_fn(|lane| if seen(lane) { 1.0 } else { 0.0 });
+        // SAFETY: WIDTH is at most 16.
+        unsafe { Self { add: L::load(add.as_ptr()), factor: L::load(factor.as_ptr()) } }
+    }
+}
+
+#[inline(always)]
+unsafe fn forward_head<L: Lanes, const E: usize>(q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
+    let positions = lse.len();
+    // SAFETY: rows below `positions` exist; the caller has the instruction set.
+    unsafe {
+        for start in (0..positions).step_by(L::WIDTH) {
+            let queries: [L; E] = transposed(q, start);
+            let mut maximum = L::splat(f32::NEG_INFINITY);
+            let mut total = L::splat(0.0);
+            let mut sums = [L::splat(0.0); E];
+            let end = positions.min(start + L::WIDTH);
+            for first in (0..end).step_by(KEYS) {
+                let count = KEYS.min(end - first);
+                let mut scores = [L::splat(0.0); KEYS];
+                let mut new = maximum;
+                for (i, score) in scores[..count].iter_mut().enumerate() {
+                    let key = first + i;
+                    // A query sees its own position and those before.
+                    let bias = if key > start { Mask::<L>::new(|lane| lane >= key - start).add } else { L::splat(0.0) };
+                    *score = dot(&queries, k.as_ptr().add(key * E), bias);
+                    new = new.max(*score);
+                }
+                let rescale = maximum.sub(new).exp2();
+                maximum = new;
+                total = total.mul(rescale);
+                for sum in &mut sums {
+                    *sum = sum.mul(rescale);
+                }
+                for (i, score) in scores[..count].iter().enumerate() {
+                    let p = score.sub(maximum).exp2();
+                    total = total.add(p);
+                    accumulate(&mut sums, p, v.as_ptr().add((first + i) * E));
+                }
+            }
+            let (mut maxima, mut totals) = ([0.0f32; 16], [1.0f32; 16]);
+            maximum.store(maxima.as_mut_ptr());
+            total.store(totals.as_mut_ptr());
+            for (lane, lse) in lse[start..end].iter_mut().enumerate() {
+                *lse = maxima[lane] + totals[lane].log2();
+            }
+            let share = L::load(totals.map(f32::recip).as_ptr());
+            write_rows(&sums.map(|sum| sum.mul(share)), z, start);
+        }
+    }
+}
+
+/// `out` = [dq / a, dk log2 e, dv], each [T][E].
+#[inline(always)]
+unsafe fn backward_head<L: Lanes, const E: usize>(given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
+    let Given { q, k, v, dz, dot: dots, lse } = *given;
+    let positions = lse.len();
+    let [dq, dk, dv] = out;
+    // SAFETY: rows below `positions` exist; the caller has the instruction set.
+    unsafe {
+        for start in (0..positions).step_by(L::WIDTH) {
+            let (queries, gradients): ([L; E], [L; E]) = (transposed(q, start), transposed(dz, start));
+            let (minus_lse, minus_dot) =
+                (L::splat(0.0).sub(vector_at(lse, start)), L::splat(0.0).sub(vector_at(dots, start)));
+            let mut sums = [L::splat(0.0); E];
+            for key in 0..positions.min(start + L::WIDTH) {
+                let k = k.as_ptr().add(key * E);
+                let p = if key > start {
+                    let mask = Mask::<L>::new(|lane| lane >= key - start);
+                    dot(&queries, k, minus_lse.add(mask.add)).exp2().mul(mask.factor)
+                } else {
+                    dot(&queries, k, minus_lse).exp2()
+                };
+                let ds = dot(&gradients, v.as_ptr().add(key * E), minus_dot).mul(p);
+                accumulate(&mut sums, ds, k);
+            }
+            write_rows(&sums, dq, start);
+        }
+        for start in (0..positions).step_by(L::WIDTH) {
+            let (keys, values): ([L; E], [L; E]) = (transposed(k, start), transposed(v, start));
+            let (mut dkeys, mut dvalues) = ([L::splat(0.0); E], [L::splat(0.0); E]);
+            for query in start..positions {
+                let (q, dz) = (q.as_ptr().add(query * E), dz.as_ptr().add(query * E));
+                let minus_lse = L::splat(-lse[query]);
+                let p = if query < start + L::WIDTH {
+                    let mask = Mask::<L>::new(|lane| start + lane <= query);
+                    dot(&keys, q, minus_lse.add(mask.add)).exp2().mul(mask.factor)
+                } else {
+                    dot(&keys, q, minus_lse).exp2()
+                };
+                let ds = dot(&values, dz, L::splat(-dots[query])).mul(p);
+                accumulate(&mut dvalues, p, dz);
+                accumulate(&mut dkeys, ds, q);
+            }
+            write_rows(&dkeys, dk, start);
+            write_rows(&dvalues, dv, start);
+        }
+    }
+}
