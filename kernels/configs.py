@@ -6,7 +6,7 @@ loop, no spills there, shared memory in bounds) and has the best static bound am
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsecode.kernels.tables import padded
 
@@ -37,7 +37,7 @@ _FORWARD = {
     ("sm_80", 32): Tile(128, 64, 4, 3),
     ("sm_80", 64): Tile(128, 64, 4, 3),
     ("sm_80", 128): Tile(128, 64, 8, 2),
-    ("sm_80", 256): Tile(128, 32, 8, 2),
+    ("sm_80", 256): Tile(64, 64, 8, 2),
     ("sm_90", 32): Tile(128, 128, 4, 2),
     ("sm_90", 64): Tile(128, 64, 4, 3),
     ("sm_90", 128): Tile(128, 64, 8, 3),
@@ -48,8 +48,8 @@ _FORWARD = {
     ("sm_100", 256): Tile(128, 64, 8, 2),
     ("gfx942", 32): Tile(128, 64, 4, 2),
     ("gfx942", 64): Tile(128, 64, 4, 2),
-    ("gfx942", 128): Tile(128, 32, 8, 2),
-    ("gfx942", 256): Tile(64, 32, 4, 2),
+    ("gfx942", 128): Tile(128, 32, 4, 2),
+    ("gfx942", 256): Tile(64, 32, 2, 2),
 }
 _BACKWARD = {
     ("sm_80", 32): Tile(64, 64, 4, 3),
@@ -66,12 +66,17 @@ _BACKWARD = {
     ("sm_100", 256): Tile(64, 64, 8, 2),
     ("gfx942", 32): Tile(64, 128, 4, 2),
     ("gfx942", 64): Tile(64, 128, 4, 2),
-    ("gfx942", 128): Tile(64, 64, 4, 2),
+    ("gfx942", 128): Tile(32, 128, 4, 2),
     ("gfx942", 256): Tile(32, 64, 4, 2),
 }
 # float32 operands are for verification: no tensor cores, so a small tile that fits anywhere.
-_FLOAT32 = Tile(32, 32, 4, 2)
-_MCS = {"gfx942": Tile(64, 64, 4, 2)}
+_FLOAT32 = Tile(16, 16, 4, 2)
+_MCS = {
+    "sm_80": Tile(64, 32, 4, 2),
+    "sm_90": Tile(128, 64, 8, 2),
+    "sm_100": Tile(128, 64, 4, 2),
+    "gfx942": Tile(64, 64, 4, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class FusedTiles:
     forward: Tile
     backward: Tile
     parts: tuple[int, ...]
+
+    @property
+    def counting(self) -> Tile:
+        """Tile of the backward kernel where it only counts firings: one product needs no more than four warps."""
+        return replace(self.backward, warps=min(4, self.backward.warps))
 
 
 def fused_tiles(arch: str, D: int, precision: str) -> FusedTiles | None:
@@ -107,4 +117,4 @@ def adam_tile(D: int) -> int:
 
 def mcs_tile(arch: str) -> tuple[Tile, str]:
     """Tile and precision of the comparison: three TF32 products on NVIDIA; CDNA3 multiplies float32 matrices itself."""
-    return _MCS.get(arch, Tile(128, 64, 4, 2)), "ieee" if arch.startswith("gfx") else "tf32x3"
+    return _MCS[arch], "ieee" if arch.startswith("gfx") else "tf32x3"

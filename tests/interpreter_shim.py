@@ -222,5 +222,11 @@ def check_red_zones() -> None:
             clean = zone.isnan().all() if whole.dtype.is_floating_point else (zone == -77).all()
             if not clean:
                 raise AccessError("a red zone was written to")
+    forget()
+
+
+def forget() -> None:
+    """Forgets every guarded buffer, checked or not."""
+    shim.launch = None
     shim.guards.clear()
     _keep.clear()

@@ -16,7 +16,7 @@ pytest.importorskip("triton", reason="Triton is not installed: the kernels canno
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("suite", ["kernels", "engine"])
+@pytest.mark.parametrize("suite", ["kernels", "engine", "mutants"])
 def test_under_the_interpreter(suite: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / f"interpreted_{suite}.py")]
     # One thread: numpy's and torch's pools fight over tiles that are far too small for either.

@@ -198,7 +198,7 @@ class FusedStep(GpuStep):
             self.segments,
             self.feature_tiles,
             None,
-            self.tiles.backward,
+            self.tiles.counting,
             parts=0,
             fired=self.fired,
             splits=self.splits,
