@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from interpreter_shim import check_red_zones, guarded, install, reversed_programs
-from sparsecode.errors import InvalidArgument, InvalidSetting
+from sparsecode.errors import CheckFailed, InvalidArgument, InvalidSetting
 from sparsecode.kernels.configs import FusedTiles, Tile
 from sparsecode.sweep import LossSettings, Sweep
-from sparsecode.sweep.engines import fused, gemm
+from sparsecode.sweep.engines import fused, gemm, gpu_check
 from sparsecode.sweep.engines.gpu import GpuEngine
 from sparsecode.sweep.engines.reference import ReferenceEngine
 
@@ -199,6 +199,27 @@ def test_bad_input_is_named() -> None:
 def test_prefetch_hands_out_every_batch() -> None:
     batches = [batch(3, 4, seed) for seed in range(5)]
     assert [one.data_ptr() for one in GpuEngine("cpu").prefetch(batches)] == [one.data_ptr() for one in batches]
+
+
+def test_doctor_suite_passes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `doctor --gpu` runs on a device, at sizes for the interpreter."""
+    small = gpu_check.run_checks
+    monkeypatch.setattr(gpu_check, "run_checks", lambda where: small(where, widths=(20, 300), sizes=[1, 17], rows=18))
+    said: list[str] = []
+    result = gpu_check.gpu_check("cpu", say=said.append)
+    assert result["passed"], "\n".join(said)
+    assert len(result["checks"]) == 13
+    assert result["timings"] == []
+    gpu_check.require_passed(result)
+
+
+def test_doctor_suite_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "TOLERANCES", {"float32": 1e-12})
+    checks = list(gpu_check.run_checks(torch.device("cpu"), widths=(20,), sizes=[3, 17], rows=18))
+    failed = [check for check in checks if not check.passed]
+    assert {check.name.split()[0] for check in failed} == {"gradients"}
+    with pytest.raises(CheckFailed, match="use --engine reference"):
+        gpu_check.require_passed({"checks": [vars(check) for check in checks]})
 
 
 def test_every_switch_is_met() -> None:

@@ -91,7 +91,7 @@ def _neighbour_kernel(out_ptr):  # type: ignore[no-untyped-def]
     tl.store(out_ptr + pid, tl.load(out_ptr + (pid + 1) % 4))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _stray_kernel(out_ptr, step, STORE: tl.constexpr):  # type: ignore[no-untyped-def]
     value = tl.load(out_ptr) if STORE else tl.load(out_ptr + step)
     tl.store(out_ptr + (step if STORE else 0), value)

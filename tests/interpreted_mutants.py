@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import interpreter_shim
 import pytest
+
+import interpreter_shim
 from kernel_checks import CHECKS, Kernels
 from kernel_mutants import MUTANTS, Mutant
 

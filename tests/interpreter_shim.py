@@ -142,7 +142,8 @@ def install() -> Shim:
 
     def touched(pointers: Any, mask: Any) -> NDArray[np.uint64]:
         shape = np.broadcast_shapes(pointers.data.shape, mask.data.shape)
-        return np.broadcast_to(pointers.data, shape)[np.broadcast_to(mask.data, shape)].astype(np.uint64)
+        where: NDArray[np.uint64] = np.broadcast_to(pointers.data, shape)[np.broadcast_to(mask.data, shape)]
+        return where
 
     def load(self: Any, pointers: Any, mask: Any, other: Any, policy: Any, volatile: Any) -> Any:
         where = touched(pointers, mask)

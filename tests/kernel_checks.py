@@ -79,8 +79,8 @@ class Problem:
 
     def to(self, dtype: torch.dtype) -> Problem:
         pre = self.pre.to(dtype) if self.pre is not None else None
-        parts = (one.to(dtype) for one in (self.x, self.w_enc, self.b_enc, self.w_dec))
-        return Problem(*parts, pre, self.l1, self.bounds)
+        x, w_enc, b_enc, w_dec = (one.to(dtype) for one in (self.x, self.w_enc, self.b_enc, self.w_dec))
+        return Problem(x, w_enc, b_enc, w_dec, pre, self.l1, self.bounds)
 
     def rows(self, k: int) -> slice:
         return slice(self.bounds[k], self.bounds[k + 1])

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from kernel_machine_code import GCN, SASS, Code, _hot_loop, static_bound
 
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +27,14 @@ DEFAULT_PRECISION = "float16"  # 8 times the mantissa of bfloat16; activations a
 
 def available() -> bool:
     """Whether this engine can run: a CUDA or ROCm device that torch sees, and Triton."""
-    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None
+    return torch.cuda.is_available() and _has_triton()
+
+
+def _has_triton() -> bool:
+    try:
+        return importlib.util.find_spec("triton") is not None
+    except ValueError:  # a module that was put aside, as tests do
+        return False
 
 
 def architecture(device: torch.device) -> str:
@@ -74,7 +81,7 @@ class GpuEngine:
     ) -> None:
         self.device = torch.device(device)
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-        if importlib.util.find_spec("triton") is None:
+        if not _has_triton():
             raise InvalidSetting("engine gpu needs Triton, which is not installed here; use --engine reference")
         if not (self.device.type == "cuda" and available()) and not (self.device.type == "cpu" and interpreted):
             raise InvalidSetting(f"engine gpu needs a CUDA or ROCm device, not '{self.device}'; use --engine cpu")
@@ -139,6 +146,31 @@ class GpuEngine:
         if tiles is None or not wanted:
             return GemmStep(sweep, self.precision)
         return FusedStep(sweep, self.precision, tiles, _processors(self.device))
+
+
+@torch.no_grad()
+def all_pairs_mcs(rows: Tensor, atoms: Tensor, offsets: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Max cosine similarity of rows with every dictionary of a packed set, on the rows' device, in one launch.
+
+    Args:
+        rows: [M, D] float32 unit rows; may be `atoms` itself.
+        atoms: [N, D] float32 unit rows packed by dictionary.
+        offsets: [K+1] where each dictionary starts.
+
+    Returns:
+        value [M, K] float32 (accurate to about 1e-6) and place [M, K] int32, the index within the dictionary; the first
+        of equal maxima. A row or atom with NaN gives NaN.
+    """
+    from sparsecode.kernels.configs import mcs_tile
+    from sparsecode.kernels.mcs import max_cosine
+    from sparsecode.kernels.tables import Segments
+
+    tile, precision = mcs_tile(architecture(rows.device))
+    value = torch.empty(rows.shape[0], len(offsets) - 1, dtype=torch.float32, device=rows.device)
+    place = torch.empty_like(value, dtype=torch.int32)
+    segments = Segments.of(offsets, rows.device)
+    max_cosine(rows.contiguous(), atoms.contiguous(), segments, tile, value=value, place=place, precision=precision)
+    return value, place
 
 
 def runs_fused(D: int) -> bool:
