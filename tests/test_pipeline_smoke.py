@@ -128,6 +128,8 @@ def test_again_it_does_nothing(whole: Whole) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("already done") == 5
     assert digests(run.path) == before
+    quiet = subprocess.run([*COMMAND, str(run.path), "--quiet"], capture_output=True, check=True, timeout=LIMIT)
+    assert (quiet.stdout, quiet.stderr) == (b"", b"")
 
 
 def test_other_settings_are_refused_with_what_differs(whole: Whole) -> None:
