@@ -227,7 +227,7 @@ def test_verify_of_nothing(tmp_path: Path) -> None:
 def test_merge_calls_the_store(tmp_path: Path, store: types.ModuleType) -> None:
     calls: list[tuple[list[Path], Path]] = []
 
-    def merge_datasets(sources: Sequence[Path], target: Path) -> StandInDataset:
+    def merge_datasets(target: Path, sources: Sequence[Path]) -> StandInDataset:
         calls.append((list(sources), target))
         return StandInDataset(make_dataset(target, rows=2000))
 
