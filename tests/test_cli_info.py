@@ -212,10 +212,21 @@ def test_verify_lists_bad_shards_and_exits_1(tmp_path: Path, store: types.Module
     assert "activations/good" not in result.stderr
     as_json = call("verify", tmp_path, "--json")
     assert as_json.exit_code == 1
-    assert [entry["bad_shards"] for entry in json.loads(as_json.stdout)["datasets"]] == [
-        ["shard-00001.safetensors"],
-        [],
-    ]
+    bad, good = json.loads(as_json.stdout)["datasets"]
+    assert [one["shard"] for one in bad["damage"]] == ["shard-00001.safetensors"]
+    assert good["damage"] == []
+
+
+def test_verify_of_a_dataset_that_cannot_be_opened_is_a_failed_check(tmp_path: Path, store: types.ModuleType) -> None:
+    def broken(path: Path) -> None:
+        raise IoFailed(f"{path}/00000.safetensors: too short")
+
+    store.Dataset = broken  # type: ignore[attr-defined]
+    make_dataset(tmp_path / "d")
+    result = call("verify", tmp_path / "d")
+    assert result.exit_code == 1
+    assert "cannot be opened" in result.stdout
+    assert "00000.safetensors: too short" in result.stdout
 
 
 def test_verify_of_nothing(tmp_path: Path) -> None:
