@@ -8,6 +8,7 @@ use crate::error::Error;
 mod arrays;
 mod cpu;
 mod crossentropy;
+mod engine;
 mod lock;
 
 impl From<Error> for PyErr {
@@ -32,6 +33,8 @@ mod _core {
     use super::cpu::cpu_features;
     #[pymodule_export]
     use super::crossentropy::cross_entropy;
+    #[pymodule_export]
+    use super::engine::{CpuEngine, SweepView};
     #[pymodule_export]
     use super::lock::FileLock;
 }
