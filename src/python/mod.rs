@@ -9,6 +9,7 @@ mod arrays;
 mod attention;
 mod cpu;
 mod crossentropy;
+mod engine;
 mod lock;
 
 impl From<Error> for PyErr {
@@ -35,6 +36,8 @@ mod _core {
     use super::cpu::cpu_features;
     #[pymodule_export]
     use super::crossentropy::cross_entropy;
+    #[pymodule_export]
+    use super::engine::{CpuEngine, SweepView};
     #[pymodule_export]
     use super::lock::FileLock;
 }
