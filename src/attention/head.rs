@@ -232,13 +232,43 @@ struct Mask<L> {
     factor: L,
 }
 
+/// 16 lanes unseen, 16 seen, 16 unseen: a mask is a window of it.
+static MASKS: [[f32; 48]; 2] = {
+    let mut masks = [[f32::NEG_INFINITY; 48], [0.0; 48]];
+    let mut lane = 16;
+    while lane < 32 {
+        masks[0][lane] = 0.0;
+        masks[1][lane] = 1.0;
+        lane += 1;
+    }
+    masks
+};
+
 impl<L: Lanes> Mask<L> {
+    /// Lanes from `first` (at most 16) on are seen.
     #[inline(always)]
-    unsafe fn new(seen: impl Fn(usize) -> bool) -> Self {
-        let add: [f32; 16] = std::array::from_fn(|lane| if seen(lane) { 0.0 } else { f32::NEG_INFINITY });
-        let factor: [f32; 16] = std::array::from_fn(|lane| if seen(lane) { 1.0 } else { 0.0 });
-        // SAFETY: WIDTH is at most 16.
-        unsafe { Self { add: L::load(add.as_ptr()), factor: L::load(factor.as_ptr()) } }
+    unsafe fn from_lane(first: usize) -> Self {
+        // SAFETY: a window of 16 from 0 .. 16.
+        unsafe { Self::window(16 - first.min(16)) }
+    }
+
+    /// Lanes up to `last` are seen.
+    #[inline(always)]
+    unsafe fn to_lane(last: usize) -> Self {
+        // SAFETY: a window of 16 from 16 .. 32.
+        unsafe { Self::window(31 - last.min(15)) }
+    }
+
+    #[inline(always)]
+    unsafe fn window(start: usize) -> Self {
+        // SAFETY: the caller's start leaves 16.
+        unsafe { Self { add: L::load(MASKS[0].as_ptr().add(start)), factor: L::load(MASKS[1].as_ptr().add(start)) } }
+    }
+
+    #[inline(always)]
+    unsafe fn exp2(self, score: L) -> L {
+        // SAFETY: the caller has the instruction set.
+        unsafe { score.add(self.add).exp2().mul(self.factor) }
     }
 }
 
@@ -260,7 +290,7 @@ unsafe fn forward_head<L: Lanes, const E: usize>(q: &[f32], k: &[f32], v: &[f32]
                 for (i, score) in scores[..count].iter_mut().enumerate() {
                     let key = first + i;
                     // A query sees its own position and those before.
-                    let bias = if key > start { Mask::<L>::new(|lane| lane >= key - start).add } else { L::splat(0.0) };
+                    let bias = if key > start { Mask::<L>::from_lane(key - start).add } else { L::splat(0.0) };
                     *score = dot(&queries, k.as_ptr().add(key * E), bias);
                     new = new.max(*score);
                 }
@@ -296,38 +326,54 @@ unsafe fn backward_head<L: Lanes, const E: usize>(given: &Given<'_>, out: &mut [
     let [dq, dk, dv] = out;
     // SAFETY: rows below `positions` exist; the caller has the instruction set.
     unsafe {
+        // Loops of one kind each over a chunk: together they would need more registers than there are.
+        let mut p = [L::splat(0.0); KEYS];
+        let mut ds = [L::splat(0.0); KEYS];
         for start in (0..positions).step_by(L::WIDTH) {
             let (queries, gradients): ([L; E], [L; E]) = (transposed(q, start), transposed(dz, start));
-            let (minus_lse, minus_dot) = (L::splat(0.0).sub(vector_at(lse, start)), L::splat(0.0).sub(vector_at(dots, start)));
+            let minus_lse = L::splat(0.0).sub(vector_at(lse, start));
+            let minus_dot = L::splat(0.0).sub(vector_at(dots, start));
             let mut sums = [L::splat(0.0); E];
-            for key in 0..positions.min(start + L::WIDTH) {
-                let k = k.as_ptr().add(key * E);
-                let p = if key > start {
-                    let mask = Mask::<L>::new(|lane| lane >= key - start);
-                    dot(&queries, k, minus_lse.add(mask.add)).exp2().mul(mask.factor)
-                } else {
-                    dot(&queries, k, minus_lse).exp2()
-                };
-                let ds = dot(&gradients, v.as_ptr().add(key * E), minus_dot).mul(p);
-                accumulate(&mut sums, ds, k);
+            let end = positions.min(start + L::WIDTH);
+            for first in (0..end).step_by(KEYS) {
+                let count = KEYS.min(end - first);
+                let (k, v) = (k.as_ptr().add(first * E), v.as_ptr().add(first * E));
+                for (i, p) in p[..count].iter_mut().enumerate() {
+                    *p = dot(&queries, k.add(i * E), minus_lse);
+                }
+                for (i, p) in p[..count].iter_mut().enumerate() {
+                    let key = first + i;
+                    *p = if key > start { Mask::<L>::from_lane(key - start).exp2(*p) } else { p.exp2() };
+                }
+                for (i, (ds, p)) in ds[..count].iter_mut().zip(&p).enumerate() {
+                    *ds = dot(&gradients, v.add(i * E), minus_dot).mul(*p);
+                }
+                for (i, ds) in ds[..count].iter().enumerate() {
+                    accumulate(&mut sums, *ds, k.add(i * E));
+                }
             }
             write_rows(&sums, dq, start);
         }
         for start in (0..positions).step_by(L::WIDTH) {
             let (keys, values): ([L; E], [L; E]) = (transposed(k, start), transposed(v, start));
             let (mut dkeys, mut dvalues) = ([L::splat(0.0); E], [L::splat(0.0); E]);
-            for query in start..positions {
-                let (q, dz) = (q.as_ptr().add(query * E), dz.as_ptr().add(query * E));
-                let minus_lse = L::splat(-lse[query]);
-                let p = if query < start + L::WIDTH {
-                    let mask = Mask::<L>::new(|lane| start + lane <= query);
-                    dot(&keys, q, minus_lse.add(mask.add)).exp2().mul(mask.factor)
-                } else {
-                    dot(&keys, q, minus_lse).exp2()
-                };
-                let ds = dot(&values, dz, L::splat(-dots[query])).mul(p);
-                accumulate(&mut dvalues, p, dz);
-                accumulate(&mut dkeys, ds, q);
+            for first in (start..positions).step_by(KEYS) {
+                let count = KEYS.min(positions - first);
+                let (q, dz) = (q.as_ptr().add(first * E), dz.as_ptr().add(first * E));
+                for (i, p) in p[..count].iter_mut().enumerate() {
+                    *p = dot(&keys, q.add(i * E), L::splat(-lse[first + i]));
+                }
+                for (i, p) in p[..count].iter_mut().enumerate() {
+                    let last = first + i - start;
+                    *p = if last < L::WIDTH { Mask::<L>::to_lane(last).exp2(*p) } else { p.exp2() };
+                }
+                for (i, (ds, p)) in ds[..count].iter_mut().zip(&p).enumerate() {
+                    *ds = dot(&values, dz.add(i * E), L::splat(-dots[first + i])).mul(*p);
+                }
+                for (i, (p, ds)) in p[..count].iter().zip(&ds).enumerate() {
+                    accumulate(&mut dvalues, *p, dz.add(i * E));
+                    accumulate(&mut dkeys, *ds, q.add(i * E));
+                }
             }
             write_rows(&dkeys, dk, start);
             write_rows(&dvalues, dv, start);

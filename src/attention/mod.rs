@@ -109,7 +109,8 @@ fn backward_on(
     threads: usize,
 ) -> Result<()> {
     let row = shape.heads * shape.width;
-    let others = [("z", z.len(), row), ("lse", lse.len(), shape.heads), ("dz", dz.len(), row), ("dqkv", dqkv.len(), 3 * row)];
+    let others =
+        [("z", z.len(), row), ("lse", lse.len(), shape.heads), ("dz", dz.len(), row), ("dqkv", dqkv.len(), 3 * row)];
     shape.check(simd, qkv.len(), &others)?;
     let n = shape.positions;
     let read = z.chunks(n * row).zip(lse.chunks(n * shape.heads)).zip(dz.chunks(n * row)).zip(qkv.chunks(n * 3 * row));

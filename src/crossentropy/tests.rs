@@ -5,10 +5,7 @@ use super::*;
 use crate::lanes::{Lanes, Portable};
 
 fn instruction_sets() -> Vec<Simd> {
-    [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512]
-        .into_iter()
-        .filter(|&simd| cpu().runs(simd))
-        .collect()
+    [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&simd| cpu().runs(simd)).collect()
 }
 
 /// Numbers in [-1, 1) from a multiplicative generator.
