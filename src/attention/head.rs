@@ -86,17 +86,36 @@ impl Scratch {
 
 /// Columns `at` .. `at + width` of rows of `stride`, times `factor`, as [T][width].
 fn take(from: &[f32], width: usize, stride: usize, at: usize, factor: f32, to: &mut Vec<f32>) {
-    to.clear();
-    for row in from.chunks_exact(stride) {
-        to.extend(row[at..at + width].iter().map(|x| x * factor));
+    to.resize(from.len() / stride * width, 0.0);
+    match width {
+        4 => copy_columns::<4>(from, (stride, at), to, (width, 0), factor),
+        8 => copy_columns::<8>(from, (stride, at), to, (width, 0), factor),
+        _ => copy_columns::<16>(from, (stride, at), to, (width, 0), factor),
     }
 }
 
 /// The reverse of `take`.
 fn put(from: &[f32], width: usize, to: &mut [f32], stride: usize, at: usize, factor: f32) {
-    for (row, from) in to.chunks_exact_mut(stride).zip(from.chunks_exact(width)) {
-        for (to, x) in row[at..at + width].iter_mut().zip(from) {
-            *to = x * factor;
+    match width {
+        4 => copy_columns::<4>(from, (width, 0), to, (stride, at), factor),
+        8 => copy_columns::<8>(from, (width, 0), to, (stride, at), factor),
+        _ => copy_columns::<16>(from, (width, 0), to, (stride, at), factor),
+    }
+}
+
+/// E columns of every row, times `factor`; places are (stride, first column). A width known when this is compiled makes
+/// a row one or two vectors instead of a loop.
+fn copy_columns<const E: usize>(
+    from: &[f32],
+    source: (usize, usize),
+    to: &mut [f32],
+    target: (usize, usize),
+    factor: f32,
+) {
+    for (from, to) in from.chunks_exact(source.0).zip(to.chunks_exact_mut(target.0)) {
+        let (from, to) = (&from[source.1..][..E], &mut to[target.1..][..E]);
+        for e in 0..E {
+            to[e] = from[e] * factor;
         }
     }
 }
@@ -277,6 +296,7 @@ unsafe fn forward_head<L: Lanes, const E: usize>(q: &[f32], k: &[f32], v: &[f32]
     let positions = lse.len();
     // SAFETY: rows below `positions` exist; the caller has the instruction set.
     unsafe {
+        let mut scores = [L::splat(0.0); KEYS];
         for start in (0..positions).step_by(L::WIDTH) {
             let queries: [L; E] = transposed(q, start);
             let mut maximum = L::splat(f32::NEG_INFINITY);
@@ -285,25 +305,27 @@ unsafe fn forward_head<L: Lanes, const E: usize>(q: &[f32], k: &[f32], v: &[f32]
             let end = positions.min(start + L::WIDTH);
             for first in (0..end).step_by(KEYS) {
                 let count = KEYS.min(end - first);
-                let mut scores = [L::splat(0.0); KEYS];
-                let mut new = maximum;
+                let (k, v) = (k.as_ptr().add(first * E), v.as_ptr().add(first * E));
                 for (i, score) in scores[..count].iter_mut().enumerate() {
-                    let key = first + i;
-                    // A query sees its own position and those before.
-                    let bias = if key > start { Mask::<L>::from_lane(key - start).add } else { L::splat(0.0) };
-                    *score = dot(&queries, k.as_ptr().add(key * E), bias);
-                    new = new.max(*score);
+                    *score = dot(&queries, k.add(i * E), L::splat(0.0));
                 }
+                // A query sees its own position and those before.
+                for (i, score) in scores[..count].iter_mut().enumerate().skip((start + 1).saturating_sub(first)) {
+                    *score = score.add(Mask::<L>::from_lane(first + i - start).add);
+                }
+                let new = scores[..count].iter().fold(maximum, |most, score| most.max(*score));
                 let rescale = maximum.sub(new).exp2();
                 maximum = new;
                 total = total.mul(rescale);
+                for score in &mut scores[..count] {
+                    *score = score.sub(maximum).exp2();
+                    total = total.add(*score);
+                }
                 for sum in &mut sums {
                     *sum = sum.mul(rescale);
                 }
-                for (i, score) in scores[..count].iter().enumerate() {
-                    let p = score.sub(maximum).exp2();
-                    total = total.add(p);
-                    accumulate(&mut sums, p, v.as_ptr().add((first + i) * E));
+                for (i, p) in scores[..count].iter().enumerate() {
+                    accumulate(&mut sums, *p, v.add(i * E));
                 }
             }
             let (mut maxima, mut totals) = ([0.0f32; 16], [1.0f32; 16]);
