@@ -1,4 +1,5 @@
 //! The only files that name `PyO3`: explicit signatures, the GIL released around work, no logic.
+#![allow(clippy::needless_pass_by_value)] // arguments arrive as values made from Python objects
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
