@@ -6,11 +6,16 @@ from typing import Self, TypedDict, final, type_check_only
 from typing_extensions import Buffer
 
 __all__ = [
+    "Batch",
     "CpuEngine",
+    "Dataset",
+    "DatasetWriter",
     "FileLock",
+    "Stream",
     "SweepView",
     "cpu_features",
     "cross_entropy",
+    "read_shard_header",
 ]
 
 @type_check_only
@@ -148,3 +153,143 @@ def attention_backward(
     Raises:
         InvalidArgument: sizes that do not fit, or another head width.
     """
+
+# The activation store; `sparsecode.store` documents what these take and raise. Arrays are uint8 views.
+
+@final
+class DatasetWriter:
+    """The only writer of a dataset."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        activation_dim: int,
+        dtype: str,
+        provenance: str,
+        shard_bytes: int,
+        non_finite: str,
+        durable: bool,
+        threads: int,
+    ) -> Self: ...
+    @property
+    def rows(self) -> int:
+        """Rows in complete shards."""
+
+    @property
+    def consumed(self) -> int:
+        """Rows appended up to the end of the last complete shard, dropped ones included."""
+
+    def append(self, activations: object, dtype: str, tokens: object) -> None:
+        """Appends rows of `dtype` (bytes) with their tokens (bytes of int32)."""
+
+    def count_dropped(self, rows: int) -> None:
+        """Counts rows that were dropped before they came here."""
+
+    def finish(self) -> None:
+        """Completes the dataset."""
+
+    def close(self) -> None:
+        """Leaves it as it is."""
+
+@final
+class Dataset:
+    """A dataset open for reading."""
+
+    def __new__(cls, path: str | PathLike[str], access: str, verify: str) -> Self: ...
+    @property
+    def rows(self) -> int:
+        """Rows in all shards."""
+
+    @property
+    def activation_dim(self) -> int:
+        """Values per row."""
+
+    @property
+    def dtype(self) -> str:
+        """Type on disk."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether its writer finished it."""
+
+    @property
+    def provenance(self) -> str:
+        """JSON object, as text."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of rows and provenance."""
+
+    @property
+    def mean(self) -> list[float]:
+        """Mean of each dimension."""
+
+    @property
+    def spread(self) -> tuple[float, float, int]:
+        """(rms, variance, rows dropped)."""
+
+    @property
+    def shards(self) -> list[tuple[str, int, int, str]]:
+        """(file, rows, bytes, digest) of each."""
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a full shard."""
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a full block."""
+
+    def read_into(self, start: int, stop: int, out: object, raw: bool) -> None:
+        """Reads rows as float32, or as stored."""
+
+    def tokens_into(self, start: int, stop: int, out: object) -> None:
+        """Reads tokens as int32."""
+
+    def bad_shards(self, threads: int) -> list[tuple[str, str]]:
+        """(file, what is wrong) of each damaged shard."""
+
+@final
+class Stream:
+    """An endless sequence of batches."""
+
+    def __new__(
+        cls,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        start_row: int,
+        stop_row: int,
+        position: int,
+        window_bytes: int | None,
+        raw: bool,
+        mean: list[float] | None,
+        scale: float,
+        threads: int,
+        prefetch: int,
+        rank: int,
+        world_size: int,
+    ) -> Self: ...
+    @property
+    def position(self) -> int:
+        """Where the next round starts."""
+
+    def next(self) -> Batch:
+        """The next batch."""
+
+    def next_into(self, out: object) -> None:
+        """Writes the next batch into float32 memory."""
+
+    def close(self) -> None:
+        """Ends the threads."""
+
+@final
+class Batch:
+    """Memory of one batch, lent through the buffer protocol."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def read_shard_header(path: str | PathLike[str]) -> tuple[int, int, str]:
+    """Checks the header of a shard by itself: (rows, activation_dim, dtype)."""

@@ -8,10 +8,13 @@ use crate::error::Error;
 
 mod arrays;
 mod attention;
+mod buffers;
 mod cpu;
 mod crossentropy;
 mod engine;
 mod lock;
+mod store;
+mod stream;
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -41,4 +44,8 @@ mod _core {
     use super::engine::{CpuEngine, SweepView};
     #[pymodule_export]
     use super::lock::FileLock;
+    #[pymodule_export]
+    use super::store::{Dataset, DatasetWriter, read_shard_header};
+    #[pymodule_export]
+    use super::stream::{Batch, Stream};
 }

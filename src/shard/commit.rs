@@ -149,7 +149,7 @@ pub(crate) mod faults {
     pub fn step(_name: &str) {
         use std::sync::atomic::{AtomicU64, Ordering};
         static STEPS: AtomicU64 = AtomicU64::new(0);
-        if let Some(die_at) = std::env::var(DIE_AT).ok().and_then(|n| n.parse().ok())
+        if let Some(die_at) = std::env::var(DIE_AT).ok().and_then(|n| n.parse::<u64>().ok())
             && STEPS.fetch_add(1, Ordering::Relaxed) == die_at
         {
             std::process::abort();

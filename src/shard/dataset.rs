@@ -164,6 +164,12 @@ impl Dataset {
         if wanted { shard.verify(block, files) } else { shard.populate(block, true, files) }
     }
 
+    /// Whether block `block` was checked in this process.
+    #[must_use]
+    pub fn is_verified(&self, block: usize) -> bool {
+        self.shards[self.blocks[block].0 as usize].is_verified(self.blocks[block].1 as usize)
+    }
+
     /// Asks the system to read block `block` ahead.
     ///
     /// # Errors
@@ -247,7 +253,11 @@ impl Dataset {
     pub fn tokens(&self, rows: Range<u64>, out: &mut [i32]) -> Result<()> {
         let mut files = Files::default();
         if self.check_rows(&rows)? != out.len() {
-            return Err(Error::InvalidArgument(format!("output of {} for {} tokens", out.len(), rows.end - rows.start)));
+            return Err(Error::InvalidArgument(format!(
+                "output of {} for {} tokens",
+                out.len(),
+                rows.end - rows.start
+            )));
         }
         let mut out = out.iter_mut();
         self.each_part(rows, &mut files, |shard, part, files| {

@@ -200,9 +200,8 @@ impl OpenShard {
             let mut buffer = std::mem::take(&mut files.scratch);
             buffer.resize(count * (self.row_bytes + 4), 0);
             let (activations, tokens) = buffer.split_at_mut(count * self.row_bytes);
-            let read = self
-                .read_activations(files, &rows, activations)
-                .and_then(|()| self.read_tokens(files, &rows, tokens));
+            let read =
+                self.read_activations(files, &rows, activations).and_then(|()| self.read_tokens(files, &rows, tokens));
             digest.update(&buffer);
             files.scratch = buffer;
             read?;
@@ -299,7 +298,10 @@ fn open_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK,
+    );
     let file = options.open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::ShardMissing(path.to_path_buf()),
         _ if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) => Error::InvalidName {

@@ -225,6 +225,11 @@ impl DatasetWriter {
         Ok(())
     }
 
+    /// Counts rows that were dropped for NaN or infinities before they came here.
+    pub fn count_dropped(&mut self, rows: u64) {
+        self.dropped += rows;
+    }
+
     /// Writes the last shard and marks the dataset complete. Does nothing where it is complete already.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Vectors of 4 float32 (Arm). The half-precision conversions are written as assembly: their intrinsics are not stable.
 
 use std::arch::aarch64::{
-    float32x4_t, uint16x4_t, vaddq_f32, vdupq_n_f32, vld1_u16, vld1q_f32, vmulq_f32, vreinterpretq_f32_u32, vshll_n_u16,
-    vst1_u16, vst1q_f32, vsubq_f32,
+    float32x4_t, uint16x4_t, vaddq_f32, vdupq_n_f32, vld1_u16, vld1q_f32, vmulq_f32, vreinterpretq_f32_u32,
+    vshll_n_u16, vst1_u16, vst1q_f32, vsubq_f32,
 };
 use std::arch::asm;
 

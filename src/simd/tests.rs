@@ -12,7 +12,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 /// Floats around every rounding boundary of both 16-bit types, and the special ones.
 fn hard_floats() -> Vec<f32> {
-    let mut floats = vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE, f32::MAX, 65519.996];
+    let mut floats =
+        vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE, f32::MAX, 65519.996];
     for half in (0..=u16::MAX).step_by(7) {
         for wide in [scalar::f16_to_f32(half), f32::from_bits(u32::from(half) << 16)] {
             let base = wide.to_bits();
@@ -66,7 +67,13 @@ fn narrowing_gives_the_nearest_value_and_even_on_ties() {
         let nearest = match up.total_cmp(&down) {
             std::cmp::Ordering::Less => above,
             std::cmp::Ordering::Greater => below,
-            std::cmp::Ordering::Equal => if above.is_multiple_of(2) { above } else { below },
+            std::cmp::Ordering::Equal => {
+                if above.is_multiple_of(2) {
+                    above
+                } else {
+                    below
+                }
+            }
         };
         let expected = nearest as u16 | if x.is_sign_negative() { 0x8000 } else { 0 };
         assert_eq!(scalar::f32_to_f16(x), expected, "{x:e}");

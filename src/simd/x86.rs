@@ -30,9 +30,7 @@ pub mod avx2 {
         #[inline(always)]
         unsafe fn load_bf16(from: *const u8) -> __m256 {
             // SAFETY: the caller's promise.
-            unsafe {
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))))
-            }
+            unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
         }
 
         #[inline(always)]
