@@ -34,8 +34,8 @@ def write(
     path: Path, x: torch.Tensor, *, dtype: str = "float16", batch: int = 100, shard_bytes: int = 1 << 14, **more: Any
 ) -> Dataset:
     tokens = torch.arange(len(x))
-    more = {"provenance": {"hook_point": "blocks.0.mlp.hook_post"}, "durable": False} | more
-    with DatasetWriter(path, activation_dim=x.shape[1], dtype=dtype, shard_bytes=shard_bytes, **more) as writer:
+    settings: dict[str, Any] = {"provenance": {"hook_point": "blocks.0.mlp.hook_post"}, "durable": False} | more
+    with DatasetWriter(path, activation_dim=x.shape[1], dtype=dtype, shard_bytes=shard_bytes, **settings) as writer:
         for start in range(0, len(x), batch):
             writer.append(x[start : start + batch], tokens[start : start + batch])
         return writer.finish()
@@ -139,22 +139,22 @@ def test_an_interrupted_writer_goes_on_after_its_last_complete_shard(tmp_path: P
 def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"activation_dim": 8, "dtype": "float16", "provenance": {"seed": 1, "hook_point": "a"}}
     DatasetWriter(tmp_path, **settings).close()
-    for change in [
+    changes: list[dict[str, Any]] = [
         {"activation_dim": 9},
         {"dtype": "float32"},
         {"provenance": {"seed": 2, "hook_point": "a"}},
         {"provenance": {"seed": 1}},
         {"shard_bytes": 1 << 20},
-    ]:
+    ]
+    for change in changes:
         with pytest.raises(SettingsDiffer, match="not"):
             DatasetWriter(tmp_path, **(settings | change))
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"activation_dim": 8, "dtype": "float16", "provenance": {}}
-    with DatasetWriter(tmp_path, **settings):
-        with pytest.raises(RunLocked):
-            DatasetWriter(tmp_path, **settings)
+    with DatasetWriter(tmp_path, **settings), pytest.raises(RunLocked):
+        DatasetWriter(tmp_path, **settings)
     DatasetWriter(tmp_path, **settings).close()
 
 
@@ -202,9 +202,9 @@ def test_after_a_refused_batch_the_writer_goes_on(tmp_path: Path) -> None:
     ],
 )
 def test_batches_that_do_not_fit_are_refused(tmp_path: Path, activations: torch.Tensor, tokens: Any) -> None:
-    with DatasetWriter(tmp_path, activation_dim=5, dtype="float16", provenance={}) as writer:
-        with pytest.raises(InvalidArgument):
-            writer.append(activations, tokens)
+    writer = DatasetWriter(tmp_path, activation_dim=5, dtype="float16", provenance={})
+    with writer, pytest.raises(InvalidArgument):
+        writer.append(activations, tokens)
 
 
 def test_strided_empty_and_uint16_input_is_taken(tmp_path: Path) -> None:
@@ -230,7 +230,13 @@ def test_missing_foreign_and_impossible(tmp_path: Path) -> None:
     with pytest.raises(ManifestInvalid, match="no manifest"):
         DatasetWriter(tmp_path, activation_dim=5, dtype="float16", provenance={})
     assert (tmp_path / "shard-00000.safetensors").read_bytes() == b"mine"
-    for change in [{"activation_dim": 0}, {"dtype": "int8"}, {"provenance": {"x": float("nan")}}, {"shard_bytes": 0}]:
+    changes: list[dict[str, Any]] = [
+        {"activation_dim": 0},
+        {"dtype": "int8"},
+        {"provenance": {"x": float("nan")}},
+        {"shard_bytes": 0},
+    ]
+    for change in changes:
         settings: dict[str, Any] = {"activation_dim": 5, "dtype": "float16", "provenance": {}} | change
         with pytest.raises(InvalidArgument):
             DatasetWriter(tmp_path / "new", **settings)

@@ -234,15 +234,14 @@ impl Files {
     const MOST: usize = 64;
 
     fn get(&mut self, shard: &OpenShard) -> Result<&File> {
-        let at = match self.open.iter().position(|(index, _)| *index == shard.index) {
-            Some(at) => at,
-            None => {
-                if self.open.len() == Self::MOST {
-                    self.open.remove(0);
-                }
-                self.open.push((shard.index, open_file(&shard.path)?));
-                self.open.len() - 1
+        let at = if let Some(at) = self.open.iter().position(|(index, _)| *index == shard.index) {
+            at
+        } else {
+            if self.open.len() == Self::MOST {
+                self.open.remove(0);
             }
+            self.open.push((shard.index, open_file(&shard.path)?));
+            self.open.len() - 1
         };
         Ok(&self.open[at].1)
     }

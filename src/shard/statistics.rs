@@ -2,7 +2,7 @@
 //!
 //! Rows are summed in float32 in groups of 32, less a shift that is the shard's first row, and the groups in float64:
 //! fast, and safe where the mean is large beside the spread. Groups lie at fixed rows of a shard and shards are joined in
-//! order (Chan, Golub and LeVeque 1979), so the result depends neither on threads nor on the sizes of batches.
+//! order (Chan, Golub and `LeVeque` 1979), so the result depends neither on threads nor on the sizes of batches.
 
 use crate::cpu::Simd;
 use crate::simd;
@@ -114,8 +114,8 @@ impl ShardMoments {
             return;
         }
         for row in rows.chunks_exact(dim) {
-            for d in 0..dim {
-                let v = f64::from(row[d]) - f64::from(self.shift[d]);
+            for (d, (&x, &shift)) in row.iter().zip(&self.shift).enumerate() {
+                let v = f64::from(x) - f64::from(shift);
                 self.sum[d] += v;
                 self.squares[d] += v * v;
             }

@@ -181,7 +181,7 @@ impl DatasetWriter {
         } else {
             format!("the activation of dimension {} is {}", value % self.settings.dim, given[0])
         };
-        let here = self.shard.as_ref().map_or(0, |shard| shard.rows());
+        let here = self.shard.as_ref().map_or(0, Shard::rows);
         let row = self.rows() + here + (value / self.settings.dim) as u64;
         let path = self.folder.clone();
         Error::NonFiniteActivation { path, shard: (row / self.manifest.shard_rows) as usize, row, what }

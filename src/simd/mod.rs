@@ -4,6 +4,8 @@
 //! levels give the same bits: widening is exact, narrowing rounds to nearest even, and normalisation is one subtraction
 //! and one multiplication, never fused.
 
+#![allow(clippy::inline_always)] // kernels take on the features of the function that they are inlined into
+
 mod kernels;
 mod lanes;
 #[cfg(target_arch = "aarch64")]

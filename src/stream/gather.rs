@@ -28,13 +28,13 @@ impl Gatherer {
     /// `ShardTruncated`, `ShardMissing`, `IoFailed`, where rows are read by system calls.
     pub fn gather(&mut self, dataset: &Dataset, rows: &[u64], out: Out<'_>) -> Result<()> {
         if dataset.shards().first().is_some_and(|shard| shard.activations().is_some()) {
-            self.from_maps(dataset, rows, out);
+            self.gather_maps(dataset, rows, out);
             return Ok(());
         }
-        self.from_files(dataset, rows, out)
+        self.gather_files(dataset, rows, out)
     }
 
-    fn from_maps(&mut self, dataset: &Dataset, rows: &[u64], out: Out<'_>) {
+    fn gather_maps(&mut self, dataset: &Dataset, rows: &[u64], out: Out<'_>) {
         let row_bytes = dataset.manifest().row_bytes();
         self.pointers.clear();
         self.pointers.extend(rows.iter().map(|&row| {
@@ -61,7 +61,7 @@ impl Gatherer {
         }
     }
 
-    fn from_files(&mut self, dataset: &Dataset, rows: &[u64], mut out: Out<'_>) -> Result<()> {
+    fn gather_files(&mut self, dataset: &Dataset, rows: &[u64], mut out: Out<'_>) -> Result<()> {
         // In the order of the files, so that descriptors and pages are used while they are warm.
         let (row_bytes, dim) = (dataset.manifest().row_bytes(), dataset.dim());
         self.order.clear();

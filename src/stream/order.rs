@@ -108,7 +108,9 @@ impl Order {
         match &self.kind {
             Kind::Exact { .. } => {
                 Permutation::new(self.rows_per_epoch(), self.seed, epoch, TAG_EXACT).range(k, out);
-                out.iter_mut().for_each(|row| *row += self.rows.start);
+                for row in out {
+                    *row += self.rows.start;
+                }
             }
             Kind::Windowed { .. } => {
                 let plan = self.plan(epoch);

@@ -1,5 +1,7 @@
 //! The stream as a whole: the same rows whatever the threads, ranks, access and mode; errors where they belong.
 
+#![allow(clippy::float_cmp)] // small whole numbers, exact
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -55,10 +55,25 @@ class Dataset:
         self._core = _core.Dataset(self.path, access, verify)
         self._digest = self.fingerprint
 
-    rows = property(lambda self: int(self._core.rows), doc="Rows in all shards.")
-    activation_dim = property(lambda self: int(self._core.activation_dim), doc="Width D of a row.")
-    dtype = property(lambda self: str(self._core.dtype), doc="Type on disk: float16, bfloat16 or float32.")
-    complete = property(lambda self: bool(self._core.complete), doc="Whether its writer finished it.")
+    @property
+    def rows(self) -> int:
+        """Rows in all shards."""
+        return self._core.rows
+
+    @property
+    def activation_dim(self) -> int:
+        """Width D of a row."""
+        return self._core.activation_dim
+
+    @property
+    def dtype(self) -> str:
+        """Type on disk: float16, bfloat16 or float32."""
+        return self._core.dtype
+
+    @property
+    def complete(self) -> bool:
+        """Whether its writer finished it."""
+        return self._core.complete
 
     @property
     def shard_bytes(self) -> int:
@@ -77,7 +92,10 @@ class Dataset:
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """{"mean" [D], "rms", "variance" (mean over rows and dimensions of (x - mean)^2), "non_finite" (rows dropped)}."""
+        """{"mean" [D], "rms", "variance", "non_finite"}: of the stored rows.
+
+        variance is the mean over rows and dimensions of (x - mean of its dimension)^2; non_finite counts dropped rows.
+        """
         rms, variance, non_finite = self._core.spread
         return {"mean": self._core.mean, "rms": rms, "variance": variance, "non_finite": non_finite}
 

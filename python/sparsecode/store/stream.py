@@ -38,7 +38,7 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
         start_row, stop_row: the rows to stream; default all.
         position: where in the global sequence to begin.
         mode: `exact` permutes all rows; `windowed` permutes blocks of about 1 MiB, then rows within windows of
-            `window_bytes`, and reads windows ahead, for data larger than memory (docs/format.md says how uniform it is).
+            `window_bytes`, and reads windows ahead, for data larger than memory; docs/format.md says how uniform it is.
         dtype: float32, or the type on disk to have rows as they are stored (without mean and scale).
         mean: [D], subtracted from every row.
         scale: every value is divided by it: multiplied by float32(1 / scale), after the mean is subtracted.
