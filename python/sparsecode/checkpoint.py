@@ -38,9 +38,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 def os_failure(path: Path, error: OSError) -> OutOfSpace | IoFailed:
     """The named error for an operating-system failure at `path`."""
     if error.errno in _FULL:
-        return OutOfSpace(
-            f"{path}: no space left on the device; free some and run the same command again, it resumes"
-        )
+        return OutOfSpace(f"{path}: no space left on the device; free some and run the same command again, it resumes")
     return IoFailed(f"{path}: {error.strerror or error}")
 
 
@@ -49,9 +47,14 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda tmp: _write_bytes(tmp, text.encode()))
 
 
+def json_text(value: Any) -> str:
+    """`value` as indented JSON with a last newline. NaN and infinities become null: JSON has no name for them."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. NaN and infinities become null: JSON has no name for them."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    """Writes `value` as `json_text` spells it, atomically."""
+    write_text(path, json_text(value))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:

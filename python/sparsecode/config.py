@@ -69,6 +69,8 @@ def _checked(spec: dataclasses.Field[Any], value: Any, where: str) -> Any:
     fits = any(isinstance(value, allowed[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
     if not fits:
         raise InvalidSetting(f"{where}: '{spec.name}' must be {spec.type}, not {value!r}")
+    if isinstance(value, int | float) and not 0 <= value < float("inf"):
+        raise InvalidSetting(f"{where}: '{spec.name}' must be finite and at least 0, not {value!r}")
     choices = spec.metadata["choices"]
     if choices and value is not None and value not in choices:
         raise InvalidSetting(f"{where}: '{spec.name}' must be one of {', '.join(choices)}, not {value!r}")
@@ -132,17 +134,21 @@ class HarvestConfig(StageConfig):
 class TrainDictsConfig(StageConfig):
     """A sweep of dictionaries over sizes, L1 coefficients and seeds, trained together on the same batches."""
 
-    hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.")
+    # These two say where the data are; which data they are is in the dataset's fingerprint, an input of the stage.
+    hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.",
+                               affects_result=False)  # fmt: skip
+    dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
+                                  affects_result=False)  # fmt: skip
     sizes: str = setting("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
     l1: str = setting("2.3e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     seeds: int = setting(1, "Dictionaries per size and L1, each from its own initialisation.")
-    seed: int = setting(0, "First seed.")
-    samples: int = setting(8_000_000, "Rows to train on, several epochs if need be; fewer if --minutes ends first.")
+    seed: int = setting(0, "First seed; also that of the order of rows.")
+    samples: int | None = setting(None, "Rows to train on, over several epochs if need be; 8 million unless --minutes.")
     epochs: float | None = setting(None, "Passes over the dataset; beats --samples.")
-    minutes: float | None = setting(None, "Plan the number of samples so that training takes about this long here.")
+    minutes: float | None = setting(None, "Train for about this long here; --samples or --epochs may end it earlier.")
     batch_size: int = setting(4096, "Rows in a batch.")
     lr: float = setting(3e-3, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
-    warmup_steps: int = setting(200, "Steps of linear warm-up.")
+    warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
     decay_fraction: float = setting(0.2, "Share of the steps, at the end, over which the rate falls to zero.")
     normalize: str = setting("rms", "rms: divide by the root mean square; center: also subtract the mean; none.",
                              choices=("rms", "center", "none"))  # fmt: skip
@@ -153,12 +159,12 @@ class TrainDictsConfig(StageConfig):
     tied: bool = setting(False, "Encoder and decoder share their weights.")
     pre_bias: bool = setting(False, "Learn a bias that is subtracted before encoding and added after decoding.")
     project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")
-    eval_rows: int = setting(65_536, "Rows at the end of the dataset, never trained on, for the final metrics.")
+    eval_rows: int = setting(65_536, "Rows at the end, never trained on, for the final metrics; at most a quarter.")
     log_every: int = setting(100, "Steps between metrics lines.", affects_result=False)
     save_every: int = setting(1000, "Steps between saved states.", affects_result=False)
     engine: str = setting("auto", "reference, cpu, gpu, or auto: the fastest here.")
     threads: int | None = setting(None, "Threads; default: all cores.", affects_result=False)
-    device: str = setting("auto", "Device of the reference engine: cpu, cuda, mps or auto.")
+    device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +181,7 @@ class ReportConfig(StageConfig):
 
     features: int = setting(12, "Recurring features whose top tokens are shown.")
     tokens: int = setting(12, "Top tokens per feature.")
+    rows: int = setting(300_000, "Rows of the dataset that are searched for them.")
 
 
 STAGES: dict[str, type[StageConfig]] = {

@@ -48,6 +48,10 @@ class RunLocked(SparsecodeError):
     """Another process is writing to the same place."""
 
 
+class NotRecognised(SparsecodeError):
+    """A path holds nothing that sparsecode wrote."""
+
+
 class RunInvalid(SparsecodeError):
     """A run folder's files are not what they should be."""
 
@@ -94,7 +98,7 @@ class ModelInvalid(SparsecodeError):
 
 
 class TrainingDiverged(SparsecodeError):
-    """A training's loss or parameters are no longer finite."""
+    """A training ran into NaN or infinities: that of the GPT, or of every dictionary of a sweep."""
 
 
 class HookUnknown(SparsecodeError):
@@ -107,3 +111,7 @@ class DictionaryInvalid(SparsecodeError):
 
 class ZeroAtom(DictionaryInvalid):
     """An atom has no direction: its norm is zero or not finite."""
+
+
+class DatasetUnfit(SparsecodeError):
+    """A dataset is whole, but dictionaries cannot be trained on it: too few rows, or all the same."""

@@ -60,7 +60,9 @@ class Progress:
             self._last = now
             self._show(final=False)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live or kind is None:
             self._show(final=True)
 

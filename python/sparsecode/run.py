@@ -1,12 +1,12 @@
 """A run folder: where each stage writes, and the record of what was done with which settings.
 
-    RUN/config.json                       settings, versions and machine of every stage
-    RUN/tokenizer.json  RUN/tokens/       the text as numbers
-    RUN/gpt/                              model.safetensors, config.json
-    RUN/activations/HOOK/                 a dataset
-    RUN/dictionaries/NAME.safetensors     with NAME.json beside it
-    RUN/comparison.safetensors + .json    what `compare` found
-    RUN/metrics.jsonl  RUN/report.html  RUN/report.json
+RUN/config.json                       settings, versions and machine of every stage
+RUN/tokenizer.json  RUN/tokens/       the text as numbers
+RUN/gpt/                              model.safetensors, config.json
+RUN/activations/HOOK/                 a dataset
+RUN/dictionaries/NAME.safetensors     with NAME.json beside it
+RUN/comparison.safetensors + .json    what `compare` found
+RUN/metrics.jsonl  RUN/report.html  RUN/report.json
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Stage:
         return dict(self.record.get("result") or {})
 
     def plan(self, **values: Any) -> None:
-        """Records decisions taken while running (a number of steps fitted to --minutes), so that a resumed stage keeps them."""
+        """Records decisions taken while running (steps fitted to --minutes), so that a resumed stage keeps them."""
         self.record.setdefault("plan", {}).update(values)
         self.run._write_stage(self.key, self.record)
 
@@ -91,7 +91,9 @@ class Run:
             config = json.loads(self.config_path.read_text())
             known = config["format"] == FORMAT and isinstance(config["stages"], dict)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunInvalid(f"{self.config_path}: not a run's record ({error}); choose another run with --run") from error
+            raise RunInvalid(
+                f"{self.config_path}: not a run's record ({error}); choose another run with --run"
+            ) from error
         if not known:
             raise RunInvalid(f"{self.config_path}: run format {config['format']} is not {FORMAT}; update sparsecode")
         return dict(config)

@@ -7,6 +7,7 @@ use crate::error::Error;
 
 mod arrays;
 mod attention;
+mod cpu;
 mod crossentropy;
 mod lock;
 
@@ -30,6 +31,8 @@ impl From<Error> for PyErr {
 mod _core {
     #[pymodule_export]
     use super::attention::{attention_backward, attention_forward};
+    #[pymodule_export]
+    use super::cpu::cpu_features;
     #[pymodule_export]
     use super::crossentropy::cross_entropy;
     #[pymodule_export]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 
 import sparsecode
 from sparsecode.config import HarvestConfig
-from sparsecode.corpus import Tokens, load_tokens
+from sparsecode.corpus import load_tokens
 from sparsecode.errors import HookUnknown, InvalidSetting
 from sparsecode.gpt import GPT, load_gpt
 from sparsecode.harvest.hooks import hook_name
@@ -23,6 +23,8 @@ from sparsecode.machine import torch_device
 from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 from sparsecode.store import DatasetWriter
+
+Batches = Generator[tuple[torch.Tensor, npt.NDArray[np.int32]], None, None]
 
 
 def harvest_activations(
@@ -93,17 +95,8 @@ def _harvest(
         shard_bytes=config.shard_mb << 20,
     )
     with writer, Progress("harvest", rows, "rows", done=writer.rows, quiet=quiet) as progress:
-        batches = activation_batches(model, tokens, hook, config, rows, skip=writer.rows)
-        # The writer's thread converts, digests and writes batch i while the model computes batch i + 1.
-        with closing(batches), ThreadPoolExecutor(1) as background:
-            pending: Future[None] | None = None
-            for activations, ids in batches:
-                if pending is not None:
-                    pending.result()
-                pending = background.submit(writer.append, activations, ids)
-                progress.advance(len(ids))
-            if pending is not None:
-                pending.result()
+        batches = activation_batches(model, tokens.train, hook, config, rows, skip=writer.rows)
+        write_batches(writer, batches, progress)
         dataset = writer.finish()
     result = {
         "hook_point": hook,
@@ -117,18 +110,31 @@ def _harvest(
     return result
 
 
+def write_batches(writer: DatasetWriter, batches: Batches, progress: Progress) -> None:
+    """Appends batches on a second thread: it converts, digests and writes one while the model computes the next."""
+    with closing(batches), ThreadPoolExecutor(1) as background:
+        pending: Future[None] | None = None
+        for activations, ids in batches:
+            if pending is not None:
+                pending.result()
+            pending = background.submit(writer.append, activations, ids)
+            progress.advance(len(ids))
+        if pending is not None:
+            pending.result()
+
+
 def activation_batches(
-    model: GPT, tokens: Tokens, hook: str, config: HarvestConfig, rows: int, *, skip: int = 0
-) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.int32]]]:
+    model: GPT, tokens: npt.NDArray[np.unsignedinteger], hook: str, config: HarvestConfig, rows: int, *, skip: int = 0
+) -> Batches:
     """Rows `skip` .. `rows` of a harvest as batches (activations [R, D], tokens [R])."""
     device = torch_device(config.device)
     model = model.to(device)
     context = model.config.context
-    order = window_order(len(tokens.train), context, config.seed)
+    order = window_order(len(tokens), context, config.seed)
     rows_per_batch = config.batch_size * context
     first = skip // rows_per_batch
     row = first * rows_per_batch
-    for window in windows(tokens.train, order, context, config.batch_size, first):
+    for window in windows(tokens, order, context, config.batch_size, first):
         with torch.inference_mode():
             found = model.run_to(torch.from_numpy(window).to(device), hook)  # [B, T, D]
         flat = found.reshape(-1, found.shape[-1]).cpu()

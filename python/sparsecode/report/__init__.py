@@ -1,1 +1,5 @@
-"""(to be written)"""
+"""Report: what a run found, on one page."""
+
+from sparsecode.report.stage import write_report
+
+__all__ = ["write_report"]

@@ -1,1 +1,105 @@
-"""(to be written)"""
+"""Engines train a sweep. All obey one protocol and one test: the reference engine is the truth for the others.
+
+Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from sparsecode.errors import InvalidSetting
+from sparsecode.machine import torch_device
+from sparsecode.sweep.sweep import Sweep
+
+ENGINES = ("reference", "cpu", "gpu")
+_CLASSES = {"reference": "ReferenceEngine", "cpu": "CpuEngine", "gpu": "GpuEngine"}
+
+
+@dataclass
+class StepStats:
+    """Sums over rows, per dictionary; stats of several batches are added.
+
+    Attributes:
+        rows: rows summed over.
+        sse: [K] float64, squared error summed over rows and dimensions.
+        l1: [K] float64, sum over rows of the sum of the codes.
+        l0: [K] float64, active codes summed over rows.
+    """
+
+    rows: int
+    sse: Tensor
+    l1: Tensor
+    l0: Tensor
+
+    @classmethod
+    def zeros(cls, dictionaries: int, device: torch.device | str = "cpu") -> StepStats:
+        """The neutral element of the sum."""
+        where = "cpu" if torch.device(device).type == "mps" else device  # MPS has no float64
+        return cls(0, *(torch.zeros(dictionaries, dtype=torch.float64, device=where) for _ in range(3)))
+
+    def __add__(self, other: StepStats) -> StepStats:
+        return StepStats(self.rows + other.rows, self.sse + other.sse, self.l1 + other.l1, self.l0 + other.l0)
+
+
+class Engine(Protocol):
+    """What trains a sweep. Classes are made with `(device, threads)`; `threads` None means all cores.
+
+    `step` and `evaluate` add to `sweep.fired` the rows on which each feature was active (z > 0).
+    """
+
+    name: str
+    device: torch.device
+
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
+        """One optimiser step of every dictionary on a batch; the stats are those before the step.
+
+        Order: gradients at the current parameters; with `project_gradient` the part along each atom removed; Adam
+        with rate `lr[k] * lr_scale`; atoms renormalised to 1. `sweep.step` grows by one.
+
+        Args:
+            sweep: changed in place.
+            x: [B, D], contiguous, normalised, of the parameters' type and device.
+            lr_scale: the schedule's factor.
+
+        Raises:
+            InvalidArgument: `x` does not fit the sweep.
+        """
+
+    def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
+        """Stats and gradients by name, before projection, shaped as `sweep.parameters()`; changes nothing."""
+
+    def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
+        """Stats of a batch without an update."""
+
+
+def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | None = None) -> Engine:
+    """The engine by name; `auto` is the fastest that runs here, or what SPARSECODE_ENGINE says.
+
+    Raises:
+        InvalidSetting: no such engine, or it cannot run here.
+    """
+    where = torch_device(device)
+    if name == "auto":
+        name = os.environ.get("SPARSECODE_ENGINE", "auto")
+    if name == "auto":
+        name = "cpu" if where.type == "cpu" and _has_cpu_engine() else "reference"
+    if name not in ENGINES:
+        raise InvalidSetting(f"engine '{name}' is unknown; known: auto, {', '.join(ENGINES)}")
+    try:
+        module: Any = importlib.import_module(f"sparsecode.sweep.engines.{name}")
+        found = getattr(module, _CLASSES[name])
+    except (ImportError, AttributeError) as error:
+        raise InvalidSetting(f"engine '{name}' is not part of this installation; use --engine auto") from error
+    return cast("Engine", found(where, threads))
+
+
+def _has_cpu_engine() -> bool:
+    from sparsecode import _core
+
+    return hasattr(_core, "CpuEngine")

@@ -1,0 +1,194 @@
+"""What a path holds, found by looking at it: as a JSON value, and as lines for people.
+
+`describe` returns {"kind": "run" | "dataset" | "dictionary" | "model", "path", ...}.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sparsecode.cli.output import columns, size
+from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised
+from sparsecode.pipeline import headline
+from sparsecode.run import Run
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What is at `path`.
+
+    Raises:
+        NotRecognised: nothing is there, or nothing that sparsecode writes.
+        RunInvalid, DictionaryInvalid, ModelInvalid: it is of a known kind and broken.
+    """
+    if path.is_dir():
+        if (path / "manifest.json").is_file():
+            return _dataset(path)
+        if (path / "model.safetensors").is_file():
+            return _model(path)
+        if (path / "config.json").is_file():
+            return _run(path)
+        raise NotRecognised(f"{path}: no run, dataset or model is in this folder; 'sparsecode replicate' makes a run")
+    tensors = _dictionary_file(path)
+    if tensors is None:
+        state = "not something that sparsecode wrote" if path.exists() else "no such file or folder"
+        raise NotRecognised(f"{path}: {state}; name a run, a dataset or a dictionary")
+    return _dictionary(tensors)
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """What `describe` found, for people."""
+    return {"run": _run_lines, "dataset": _dataset_lines, "dictionary": _dictionary_lines, "model": _model_lines}[
+        found["kind"]
+    ](found)
+
+
+def _run(path: Path) -> dict[str, Any]:
+    run = Run(path)
+    stages = run.config()["stages"]
+    dictionaries = sorted(run.dictionaries_path.glob("*.safetensors"))
+    return {
+        "kind": "run",
+        "path": str(path),
+        "stages": {
+            key: {name: record.get(name) for name in ("status", "started", "finished", "settings", "result")}
+            for key, record in stages.items()
+        },
+        "datasets": [_dataset(manifest.parent) for manifest in sorted(run.activations_path.glob("*/manifest.json"))],
+        "dictionaries": [_dictionary(file) for file in dictionaries if file.with_suffix(".json").is_file()],
+        "report": str(run.report_path) if run.report_path.is_file() else None,
+        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+    }
+
+
+def _dataset(path: Path) -> dict[str, Any]:
+    from sparsecode.store import Dataset
+
+    dataset = Dataset(path)
+    statistics = dict(dataset.statistics)
+    statistics.pop("mean", None)  # as long as a row
+    return {
+        "kind": "dataset",
+        "path": str(path),
+        "complete": dataset.complete,
+        "rows": dataset.rows,
+        "activation_dim": dataset.activation_dim,
+        "dtype": dataset.dtype,
+        "shards": len(dataset.shards),
+        "bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+        "fingerprint": dataset.fingerprint,
+        "provenance": dict(dataset.provenance),
+        "statistics": statistics,
+    }
+
+
+def _dictionary_file(path: Path) -> Path | None:
+    """The tensors' file of the dictionary that `path` names: either of its two files, or their common name."""
+    base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    tensors, facts = (base.with_name(base.name + ending) for ending in (".safetensors", ".json"))
+    return tensors if tensors.is_file() and facts.is_file() else None
+
+
+def _dictionary(tensors: Path) -> dict[str, Any]:
+    facts = tensors.with_suffix(".json")
+    try:
+        known = json.loads(facts.read_text())
+        held = {name: known.get(name) for name in _FACTS}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DictionaryInvalid(f"{facts}: cannot be read ({error}); train the dictionary again") from error
+    normalization = dict(held["normalization"] or {})
+    normalization.pop("mean", None)
+    shapes = _shapes(tensors, DictionaryInvalid)
+    return {"kind": "dictionary", "path": str(tensors), "name": tensors.stem} | held | {
+        "normalization": normalization, "tensors": shapes, "bytes": tensors.stat().st_size
+    }  # fmt: skip
+
+
+_FACTS = (
+    "dict_size", "activation_dim", "l1", "seed", "hook_point", "dataset_fingerprint", "normalization", "loss",
+    "samples_seen", "metrics", "sparsecode_version", "format",
+)  # fmt: skip
+
+
+def _model(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ModelInvalid(f"{path / 'config.json'}: cannot be read ({error})") from error
+    shapes = _shapes(path / "model.safetensors", ModelInvalid)
+    parameters = 0
+    for shape in shapes.values():
+        count = 1
+        for extent in shape:
+            count *= extent
+        parameters += count
+    return {"kind": "model", "path": str(path), "config": config, "parameters": parameters, "tensors": shapes}
+
+
+def _shapes(path: Path, broken: type[DictionaryInvalid] | type[ModelInvalid]) -> dict[str, list[int]]:
+    """Shapes of a safetensors file, from its header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as opened:
+            return {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise broken(f"{path}: cannot be read ({error})") from error
+
+
+def _run_lines(found: dict[str, Any]) -> list[str]:
+    shown = [f"run {found['path']}, {size(found['bytes'])}"]
+    for key, stage in found["stages"].items():
+        family = key.partition("/")[0]
+        figures = headline(family, stage["result"]).partition(": ")[2] if stage["result"] else ""
+        shown.append(f"  {key}: {stage['status']}" + (f", {figures}" if figures and figures != "done" else ""))
+    if not found["stages"]:
+        shown.append("  nothing done yet; 'sparsecode train-gpt' is the first stage")
+    for dataset in found["datasets"]:
+        shown += ["", *_dataset_lines(dataset)]
+    if found["dictionaries"]:
+        shown += ["", "dictionaries (metrics on held-out rows)"]
+        shown += ["  " + line for line in _metrics_table(found["dictionaries"])]
+    if found["report"]:
+        shown += ["", f"report {found['report']}"]
+    return shown
+
+
+def _metrics_table(dictionaries: list[dict[str, Any]]) -> list[str]:
+    names = ("fvu", "l0", "dead", "mse")
+    ordered = sorted(dictionaries, key=lambda d: (d["l1"] or 0, d["dict_size"] or 0, d["seed"] or 0))
+    rows = [
+        [entry["name"], entry["dict_size"], entry["l1"], entry["seed"]]
+        + [(entry["metrics"] or {}).get(name) for name in names]
+        for entry in ordered
+    ]
+    return columns(rows, ["name", "size", "L1", "seed", "FVU", "L0", "dead", "MSE"])
+
+
+def _dataset_lines(found: dict[str, Any]) -> list[str]:
+    state = "" if found["complete"] else ", not complete: the same harvest again resumes it"
+    facts = [
+        f"dataset {found['path']}{state}",
+        f"  {found['rows']} rows of {found['activation_dim']} {found['dtype']} in {found['shards']} shards, "
+        f"{size(found['bytes'])}",
+    ]
+    return facts + [f"  {name}: {_plain(value)}" for name, value in (found["provenance"] | found["statistics"]).items()]
+
+
+def _dictionary_lines(found: dict[str, Any]) -> list[str]:
+    plain = [f"  {name}: {_plain(found[name])}" for name in (*_FACTS, "tensors") if found[name] not in (None, {}, [])]
+    return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain]
+
+
+def _model_lines(found: dict[str, Any]) -> list[str]:
+    facts = ", ".join(f"{name} {value}" for name, value in found["config"].items())
+    return [f"model {found['path']}", f"  {found['parameters']} parameters: {facts}"]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)

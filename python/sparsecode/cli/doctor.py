@@ -1,0 +1,163 @@
+"""`sparsecode doctor`: what this machine has, and what will be used of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sparsecode import machine
+from sparsecode.cli.options import debug_option, json_option, run_option
+from sparsecode.errors import CheckFailed, SparsecodeError
+
+# What a package that need not be there is for.
+OPTIONAL = {
+    "pyarrow": "--text with .parquet files",
+    "zstandard": "--text with .zst files",
+    "transformers": "Hugging Face models",
+    "datasets": "--hf-dataset",
+}
+_DEFAULT_PRESET_BYTES = 2e9  # the text, the tokens and 6 million rows of 128 float16, rounded up
+
+
+@click.command("doctor")
+@run_option
+@json_option
+@debug_option
+def command(run: Path, as_json: bool) -> None:
+    """Show what this machine has, and which engine will be used.
+
+    Exit code 1 where something is missing that the default run needs.
+    """
+    from sparsecode.cli.output import print_json
+
+    found = examine(run)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("\n".join(lines(found)))
+    if found["problems"]:
+        raise CheckFailed("; ".join(found["problems"]))
+
+
+def examine(run: Path) -> dict[str, Any]:
+    """The facts, as a JSON value; "problems" lists what keeps the default run from working."""
+    problems: list[str] = []
+    return {
+        "versions": machine.versions(),
+        "machine": machine.describe() | {"memory_bytes": _memory()},
+        "simd": _simd(problems),
+        "disk": _disk(run, problems),
+        "torch": _torch(problems),
+        "triton": _triton(),
+        "engine": _engine(),
+        "optional": {package: _version(package) for package in OPTIONAL},
+        "problems": problems,
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The facts, for people."""
+    from sparsecode.cli.output import size
+
+    about, simd, torch, disk = found["machine"], found["simd"], found["torch"], found["disk"]
+    extras = [name for name in ("amx_bf16", "avx512_bf16", "avx512_vnni") if simd and simd[name]]
+    gpus = [f"{gpu['name']}, {size(gpu['memory_bytes'])}" for gpu in (torch or {}).get("gpus", [])]
+    memory = size(about["memory_bytes"]) if about["memory_bytes"] else "unknown"
+    engine = found["engine"]
+    rows = [
+        ("versions", ", ".join(f"{name} {version}" for name, version in found["versions"].items())),
+        ("processor", f"{about['processor']}, {about['cores']} cores usable"),
+        ("memory", memory),
+        ("SIMD", ", ".join([simd["simd"], *extras]) if simd else "unknown"),
+        ("disk", f"{size(disk['free_bytes'])} free in {disk['path']}" if disk else "unknown"),
+        ("torch", f"devices {', '.join(torch['devices'])}; {torch['threads']} threads" if torch else "cannot be used"),
+        ("GPU", "; ".join(gpus) or "none"),
+        ("Triton", found["triton"] or "none: GPUs will use plain torch"),
+        ("engine", engine["name"] + (f" on {engine['device']}" if engine["device"] else "")),
+    ]
+    for package, use in OPTIONAL.items():
+        rows.append((package, found["optional"][package] or f"not installed; for {use}"))
+    rows += [("problem", problem) for problem in found["problems"]] or [("problems", "none")]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:{width}}  {value}" for name, value in rows]
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not every system has these names
+        return None
+
+
+def _simd(problems: list[str]) -> dict[str, Any] | None:
+    try:
+        from sparsecode._core import cpu_features
+    except ImportError as error:
+        problems.append(f"the native core cannot be loaded ({error}); install sparsecode again")
+        return None
+    return dict(cpu_features())
+
+
+def _disk(run: Path, problems: list[str]) -> dict[str, Any] | None:
+    place = run.absolute()
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        problems.append(f"{place} cannot be written to; choose another place with --run")
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        problems.append(f"{place}: {error.strerror}")
+        return None
+    if free < _DEFAULT_PRESET_BYTES:
+        problems.append(f"{place} has {free / 1e9:.1f} GB free; the default preset takes up to 2 GB")
+    return {"path": str(place), "free_bytes": free}
+
+
+def _torch(problems: list[str]) -> dict[str, Any] | None:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        problems.append(f"torch cannot be imported ({str(error).splitlines()[0]}); install it again")
+        return None
+    gpus = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            found = torch.cuda.get_device_properties(index)
+            capability = f"{found.major}.{found.minor}"
+            gpus.append({"name": found.name, "memory_bytes": found.total_memory, "capability": capability})
+    devices = ["cpu"] + [f"cuda:{index}" for index in range(len(gpus))]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return {"devices": devices, "gpus": gpus, "cuda": torch.version.cuda, "threads": torch.get_num_threads()}
+
+
+def _triton() -> str | None:
+    try:
+        import triton
+    except Exception:  # a broken install raises whatever it likes; it is the same as none
+        return None
+    return str(triton.__version__)
+
+
+def _engine() -> dict[str, str | None]:
+    """What `train-dicts --engine auto` would take, SPARSECODE_ENGINE considered."""
+    try:
+        from sparsecode.sweep.engines import choose_engine
+
+        engine = choose_engine()
+    except (ImportError, SparsecodeError) as error:
+        return {"name": f"none ({error})", "device": None}
+    return {"name": engine.name, "device": str(engine.device)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

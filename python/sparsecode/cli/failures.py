@@ -1,0 +1,46 @@
+"""What a failure looks like on the command line: one line on stderr and an exit code.
+
+0 done    1 a check failed    2 wrong usage    3 data or machine    130 interrupted    141 the reader of stdout left
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from sparsecode.errors import SparsecodeError
+
+DEBUG = "sparsecode.debug"  # keys of ctx.meta, which a command shares with its group
+FORCE = "sparsecode.force"
+
+_INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
+_PIPE_CLOSED = 141  # ... and SIGPIPE
+
+
+@contextmanager
+def told_in_one_line(ctx: click.Context) -> Iterator[None]:
+    """Ends the command with the failure's exit code and one line; what was not foreseen keeps its traceback."""
+    try:
+        yield
+        sys.stdout.flush()  # a reader that left is noticed here, not while the interpreter shuts down
+    except SparsecodeError as error:
+        if ctx.meta.get(DEBUG):
+            traceback.print_exc()
+        click.echo(f"sparsecode: {' '.join(str(error).split())}", err=True)
+        ctx.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if ctx.meta.get(DEBUG):
+            traceback.print_exc()
+        again = "run the same command without --force" if ctx.meta.get(FORCE) else "run the same command again"
+        # A progress line may be standing on the terminal: start on a new one.
+        click.echo(("\n" if sys.stderr.isatty() else "") + f"sparsecode: interrupted; {again}, it resumes", err=True)
+        ctx.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; without this the interpreter complains while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ctx.exit(_PIPE_CLOSED)

@@ -1,0 +1,30 @@
+"""`sparsecode info`: what is at a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sparsecode.cli.options import debug_option, json_option, run_option
+
+
+@click.command("info")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@run_option
+@json_option
+@debug_option
+def command(path: Path | None, run: Path, as_json: bool) -> None:
+    """Show what a run, dataset or dictionary holds.
+
+    PATH is a run folder, a dataset folder, a model folder, or one of a dictionary's two files (their endings may be
+    left out); without it, the folder that --run names.
+    """
+    from sparsecode.cli.describe import describe, lines
+    from sparsecode.cli.output import print_json
+
+    found = describe(path or run)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("\n".join(lines(found)))

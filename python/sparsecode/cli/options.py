@@ -1,0 +1,200 @@
+"""Click options made from the fields of the stages' settings, and the options that commands share.
+
+The default that `--help` shows is what happens without the flag: the value of the preset called default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from sparsecode.cli.failures import DEBUG, FORCE
+from sparsecode.config import STAGES, StageConfig, load_preset, preset_names
+from sparsecode.run import DEFAULT_RUN
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_PRESET = "default"
+
+
+# A flag beats the preset also where the preset says the same thing by another setting: what a flag given here
+# replaces goes back to its default, unless it is given as well.
+_REPLACES = {
+    "text": ("hf_dataset",),
+    "hf_dataset": ("text",),
+    "steps": ("minutes",),
+    "samples": ("epochs", "minutes"),
+    "epochs": ("samples", "minutes"),
+    "minutes": ("steps", "samples", "epochs"),
+    "layer": ("hook",),
+    "site": ("hook",),
+    "hook": ("dataset",),
+    "dataset": ("hook",),
+}
+
+_SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def number(text: str, *, whole: bool, optional: bool) -> int | float | None:
+    """The finite number that a flag's value spells: 6000000, 6_000_000, 6M or 6e6; `none` where it may be unset.
+
+    Raises:
+        click.BadParameter: it spells none.
+    """
+    text = text.strip()
+    if optional and text.lower() == "none":
+        return None
+    scale = _SUFFIXES.get(text[-1:])
+    try:
+        if whole and scale is None and text.replace("_", "").removeprefix("-").isdigit():
+            return int(text)  # exact, however long
+        value = float(text[:-1]) * scale if scale else float(text)
+        # 4.35M is 4349999.9999999995 in binary: what is whole but for rounding is whole.
+        if math.isfinite(value) and (not whole or abs(value - round(value)) < 1e-6):
+            return round(value) if whole else value
+    except ValueError:
+        pass
+    raise click.BadParameter(f"{text!r} is not a {'whole ' if whole else ''}number")
+
+
+class Command(click.Command):
+    """A command whose repeatable options take several values after one flag: `--text a b` is `--text a --text b`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Spreads the values, then parses as click does."""
+        flags = {
+            name for param in self.params if isinstance(param, click.Option) and param.multiple for name in param.opts
+        }
+        return super().parse_args(ctx, _spread(ctx, args, flags))
+
+
+def _spread(ctx: click.Context, args: list[str], flags: set[str]) -> list[str]:
+    spread: list[str] = []
+    flag: str | None = None
+    values = 0
+    for index, arg in enumerate([*args, "--"]):
+        if arg.startswith("-") and arg != "-":
+            if flag is not None and values == 0:
+                ctx.fail(f"option '{flag}' needs at least one value")
+            if arg == "--":
+                return spread + args[index:]
+            flag, values = arg if arg in flags else None, 0
+        elif flag is not None:
+            values += 1
+            if values > 1:
+                spread.append(flag)
+        spread.append(arg)
+    return spread
+
+
+def stage_options(stage: str) -> Callable[[F], F]:
+    """Adds an option for each setting of `stage`, and --run, --preset, --force, --quiet and --debug.
+
+    The decorated function is called with `config`, `run`, `force`, `quiet` and its own parameters: settings are the
+    defaults, changed by the preset, changed by the flags; `none` unsets what may be unset.
+    """
+    shown = load_preset(DEFAULT_PRESET).stage(stage)
+    fields = dataclasses.fields(STAGES[stage])
+
+    def decorate(function: F) -> F:
+        @click.pass_context
+        @functools.wraps(function)
+        def command(ctx: click.Context, /, **values: Any) -> Any:
+            given = {}
+            for field in fields:
+                value = values.pop(field.name)
+                if ctx.get_parameter_source(field.name) is not ParameterSource.DEFAULT:
+                    given[field.name] = value
+            replaced = {other for name in given for other in _REPLACES.get(name, ())}
+            defaults = {field.name: field.default for field in fields if field.name in replaced - given.keys()}
+            config = load_preset(values.pop("preset")).stage(stage).changed(**defaults, **given)
+            return function(config=config, **values)
+
+        decorated: Any = command
+        for decorator in (debug_option, quiet_option, force_option, preset_option, run_option):
+            decorated = decorator(decorated)
+        for field in reversed(fields):
+            decorated = _option(field, shown)(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], F]:
+    flag = f"--{field.name.replace('_', '-')}"
+    kinds = {kind.strip() for kind in str(field.type).split("|")}
+    default = getattr(shown, field.name)
+    help = field.metadata["help"]
+    if default is not None and default != ():
+        spelled = ("on" if default else "off") if isinstance(default, bool) else default
+        help += f"  [default: {spelled}]"
+    settings: dict[str, Any] = {"help": help, "default": None}
+    if "bool" in kinds:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, **settings)
+    if "tuple[str, ...]" in kinds:
+        return click.option(flag, field.name, multiple=True, metavar="PATH...", help=help)
+    if field.metadata["choices"]:
+        return click.option(flag, field.name, type=click.Choice(field.metadata["choices"]), **settings)
+    if "float" in kinds or "int" in kinds:
+        whole = "float" not in kinds
+        spell = _converter(whole=whole, optional="None" in kinds)
+        return click.option(flag, field.name, type=str, callback=spell, metavar="N" if whole else "X", **settings)
+    unset = _unset if "None" in kinds else None
+    return click.option(flag, field.name, type=str, callback=unset, metavar="TEXT", **settings)
+
+
+def _converter(*, whole: bool, optional: bool) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def callback(_: click.Context, __: click.Parameter, value: str | None) -> int | float | None:
+        return None if value is None else number(value, whole=whole, optional=optional)
+
+    return callback
+
+
+def _unset(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    return None if value == "none" else value
+
+
+def _remember(key: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
+    def callback(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+        ctx.meta[key] = value
+        return value
+
+    return callback
+
+
+run_option = click.option(
+    "--run",
+    "run",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(DEFAULT_RUN),
+    metavar="DIR",
+    help=f"Run folder.  [default: {DEFAULT_RUN}]",
+)
+preset_option = click.option(
+    "--preset",
+    default=DEFAULT_PRESET,
+    envvar="SPARSECODE_PRESET",
+    metavar="NAME",
+    help=f"{', '.join(preset_names())}, or a TOML file; flags beat it.  "
+    f"[default: $SPARSECODE_PRESET, or {DEFAULT_PRESET}]",
+)
+force_option = click.option(
+    "--force", is_flag=True, callback=_remember(FORCE), help="Do it again although it was done with other settings."
+)
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress, only errors.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember(DEBUG),
+    help="Show the traceback of an error.",
+)

@@ -1,0 +1,32 @@
+"""`sparsecode train-dicts`: a sweep of dictionaries on stored activations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sparsecode.cli.options import Command, stage_options
+
+if TYPE_CHECKING:
+    from sparsecode.config import TrainDictsConfig
+
+
+@click.command("train-dicts", cls=Command)
+@stage_options("train-dicts")
+def command(config: TrainDictsConfig, run: Path, force: bool, quiet: bool) -> None:
+    """Train a sweep of sparse dictionaries.
+
+    All sizes, L1 coefficients and seeds train together, on the same batches. Writes dictionaries/NAME.safetensors and
+    NAME.json for each.
+
+    \b
+    Examples:
+      sparsecode train-dicts --sizes 64-4096
+      sparsecode train-dicts --sizes 2x-32x --l1 1e-3:1e-1:8 --seeds 3
+    """
+    from sparsecode.pipeline import tell
+    from sparsecode.sweep import train_dicts
+
+    tell("train-dicts", train_dicts(run, config, force=force, quiet=quiet), quiet=quiet)

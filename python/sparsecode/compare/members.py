@@ -1,0 +1,128 @@
+"""The dictionaries of one comparison, and who stands where in the sweep: the next larger one, another seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecode.compare.mcs import unit_rows
+from sparsecode.errors import DictionaryInvalid, InvalidSetting
+from sparsecode.sweep import Dictionary
+
+_ABOUT = ("l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One dictionary of a comparison."""
+
+    name: str
+    atoms: Tensor  # [n, d] unit rows
+    about: dict[str, Any]  # l1, seed, hook_point, dataset_fingerprint, loss, samples_seen, metrics, where known
+    density: Tensor | None = None  # [n] share of held-out rows on which a feature fires
+    initial_cosine: Tensor | None = None  # [n] of each atom with the one it started from
+
+    @property
+    def size(self) -> int:
+        """Its number of features."""
+        return len(self.atoms)
+
+    @property
+    def live(self) -> Tensor | None:
+        """[n] which features fired on the held-out rows; None where nobody counted."""
+        return None if self.density is None else self.density > 0
+
+    @property
+    def live_or_all(self) -> Tensor:
+        """[n] the same, with every feature counted as live where nobody counted."""
+        return torch.ones(self.size, dtype=torch.bool) if self.density is None else self.density > 0
+
+    @property
+    def family(self) -> str:
+        """What two dictionaries share that differ in size and seed only."""
+        keys = ("l1", "hook_point", "dataset_fingerprint", "loss")
+        return json.dumps([self.about.get(key) for key in keys], sort_keys=True)
+
+
+def load_members(paths: Iterable[str | Path]) -> list[Member]:
+    """Reads dictionaries; each is called by its file's name, or by its path where two share a name.
+
+    Raises:
+        DictionaryInvalid, ZeroAtom: a file is missing or broken, or the dictionaries have different dimensions.
+        InvalidSetting: fewer than two, or one given twice.
+    """
+    places = [_stem(Path(path)) for path in paths]
+    if len(places) < 2:
+        raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(places)}")
+    if len({place.resolve() for place in places}) < len(places):
+        raise InvalidSetting("a dictionary was given twice; name each file once")
+    short = [place.name for place in places]
+    unique = len(set(short)) == len(short)
+    members = [member_of(Dictionary.load(place), place.name if unique else str(place)) for place in places]
+    for other in members[1:]:
+        if other.atoms.shape[1] != members[0].atoms.shape[1]:
+            raise DictionaryInvalid(
+                f"{members[0].name} has atoms of {members[0].atoms.shape[1]} dimensions, {other.name} of "
+                f"{other.atoms.shape[1]}; only dictionaries of the same activations can be compared"
+            )
+    return members
+
+
+def member_of(dictionary: Dictionary, name: str) -> Member:
+    """A loaded dictionary as a member of a comparison."""
+    about = {key: dictionary.meta[key] for key in _ABOUT if key in dictionary.meta}
+    return Member(
+        name,
+        unit_rows(dictionary.W_dec, name),
+        about,
+        dictionary.features.get("density"),
+        dictionary.features.get("initial_cosine"),
+    )
+
+
+def _stem(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dictionary stands: positions of its relatives among the members of a comparison.
+
+    Relatives differ in size and seed only. `next`: the next larger one of the same seed. `other_seed`: the same size
+    from the next seed, after the last the first. `next_other_seed`: the next larger size from that seed.
+    `larger`: every larger one, of any seed.
+    """
+
+    next: int | None
+    other_seed: int | None
+    next_other_seed: int | None
+    larger: tuple[int, ...]
+
+
+def place(members: Sequence[Member], k: int) -> Place:
+    """Relatives of member k; where two would do, the first."""
+    own = members[k]
+    seed = own.about.get("seed")
+    family = [j for j, other in enumerate(members) if other.family == own.family]
+    known = {members[j].about["seed"] for j in family if members[j].about.get("seed") is not None}
+    seeds = sorted(known - {seed})
+    following = next((s for s in seeds if seed is not None and s > seed), seeds[0] if seeds else None)
+
+    def nearest(sizes: Iterable[int], wanted: Any) -> int | None:
+        fits = [j for j in sizes if members[j].about.get("seed") == wanted]
+        return min(fits, key=lambda j: members[j].size, default=None)
+
+    larger = [j for j in family if members[j].size > own.size]
+    same = [j for j in family if members[j].size == own.size and j != k]
+    return Place(
+        next=nearest(larger, seed),
+        other_seed=nearest(same, following) if following is not None else None,
+        next_other_seed=nearest(larger, following) if following is not None else None,
+        larger=tuple(larger),
+    )

@@ -1,0 +1,148 @@
+"""What a comparison found: JSON for people and programs, tensors per feature, a table for the terminal.
+
+comparison.json          format, settings, dictionaries with their statistics, MMCS matrices, steadiest features
+comparison.safetensors   per dictionary NAME (n features) and over the K dictionaries in the JSON's order:
+    NAME.cosine [n, K] float32    MCS with each dictionary; 1 with itself
+    NAME.index [n, K] int32       the atom that it is
+    NAME.stability [n] float32    share of the other dictionaries in which the feature is found again
+    NAME.matched.OTHER.cosine [n] float32, NAME.matched.OTHER.index [n] int32    the one-to-one matching; NaN, -1
+                                  for features without a partner
+    NAME.live [n] uint8, NAME.initial_cosine [n]    where the dictionary's file says
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sparsecode.checkpoint import load_tensors, save_tensors, write_json
+from sparsecode.errors import CheckpointCorrupt, RunInvalid
+
+FORMAT = 1
+
+
+@dataclass(eq=False)
+class Comparison:
+    """The result of comparing two or more dictionaries. `record` is JSON, `tensors` are the per-feature values."""
+
+    record: dict[str, Any]
+    tensors: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        """The dictionaries, in the order of every matrix."""
+        return [entry["name"] for entry in self.record["dictionaries"]]
+
+    def as_json(self) -> dict[str, Any]:
+        """What comparison.json holds."""
+        return self.record
+
+    def cosine(self, a: str, b: str) -> Tensor:
+        """MCS(a -> b) of every feature of a, [n]."""
+        return self.tensors[f"{a}.cosine"][:, self.names.index(b)]
+
+    def index(self, a: str, b: str) -> Tensor:
+        """For every feature of a the index of that atom of b, [n]."""
+        return self.tensors[f"{a}.index"][:, self.names.index(b)]
+
+    def save(self, path: Path) -> None:
+        """Writes `path` (.json) and the .safetensors beside it; the JSON last, so that it never stands alone."""
+        save_tensors(path.with_suffix(".safetensors"), self.tensors, {"format": FORMAT})
+        write_json(path, self.record)
+
+    @classmethod
+    def load(cls, path: Path) -> Comparison:
+        """Reads what `save` wrote.
+
+        Raises:
+            RunInvalid: a file is missing, broken or of another format.
+        """
+        try:
+            record = json.loads(path.read_text())
+            tensors, about = load_tensors(path.with_suffix(".safetensors"))
+        except (OSError, ValueError, CheckpointCorrupt) as error:
+            raise RunInvalid(f"{path}: cannot be read; run: sparsecode compare --force") from error
+        if not isinstance(record, dict) or record.get("format") != FORMAT or about.get("format") != FORMAT:
+            raise RunInvalid(f"{path}: not a comparison of format {FORMAT}; run: sparsecode compare --force")
+        return cls(record, tensors)
+
+    def table(self) -> str:
+        """The result as text: a row per dictionary where there are larger ones to compare with, else a row per pair."""
+        related = any(entry["next"] or entry["other_seed"] for entry in self.record["dictionaries"])
+        return self._sweep_table() if related else self._pair_table()
+
+    def _sweep_table(self) -> str:
+        threshold = self.record["settings"]["threshold"]
+        columns = ["dictionary", "live", "MMCS next", "chance", f">{threshold:g}", "of live", "matched", "other seed",
+                   "both", "every larger"]  # fmt: skip
+        rows = []
+        for entry in self.record["dictionaries"]:
+            nearest, seed, both = entry["next"], entry["other_seed"], entry["next_other_seed"]
+            every = entry["every_larger"]
+            rows.append(
+                [
+                    entry["name"],
+                    "?" if entry["live"] is None else f"{entry['live']}/{entry['dict_size']}",
+                    _number(nearest and nearest["mcs"]["all"]["mean"]),
+                    _number(nearest and nearest["chance_mmcs"]),
+                    _count(nearest, "all"),
+                    _count(nearest, "live"),
+                    _number(nearest and nearest["matched"] and nearest["matched"]["all"]["mean"]),
+                    _count(seed, "all"),
+                    _count(both, "all"),
+                    "" if every is None else str(every["features"]),
+                ]
+            )
+        note = (
+            "Columns: MMCS with the next larger dictionary (same L1 and seed) and by chance; features above "
+            f"{threshold:g} in it, of all and of live ones; mean of the one-to-one matching; features above it in the "
+            "same size from another seed, in the next size from another seed, and in every larger dictionary."
+        )
+        return _render(columns, rows) + "\n" + note
+
+    def _pair_table(self) -> str:
+        threshold = self.record["settings"]["threshold"]
+        columns = ["from", "to", "MMCS", f">{threshold:g}", "of", "matched"]
+        rows = []
+        for i, a in enumerate(self.names):
+            for j, b in enumerate(self.names):
+                if i == j:
+                    continue
+                values = self.cosine(a, b)
+                matched = self.record["matched"].get(f"{a} -> {b}") or self.record["matched"].get(f"{b} -> {a}")
+                above = int((values > threshold).sum())
+                mean = matched["all"]["mean"] if matched else None
+                rows.append(
+                    [a, b, _number(self.record["mmcs"]["all"][i][j]), str(above), str(len(values)), _number(mean)]
+                )
+        return _render(columns, rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _count(against: dict[str, Any] | None, which: str) -> str:
+    return "" if not against or which not in against["mcs"] else str(against["mcs"][which]["above"])
+
+
+def _render(columns: list[str], rows: list[list[str]]) -> str:
+    from io import StringIO
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 or column == "to" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=StringIO(), width=max(80, 14 * len(columns) + 30), color_system=None)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in lines if line.strip())

@@ -1,0 +1,153 @@
+"""All stages, one after the other: what `sparsecode replicate` and `sparsecode.replicate` do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsecode.config import TrainDictsConfig, load_preset
+from sparsecode.progress import clock, human, say
+from sparsecode.run import DEFAULT_RUN, Run
+
+# Stage, and the package and function that do it, in order.
+STAGE_FUNCTIONS = {
+    "train-gpt": ("gpt", "train_gpt"),
+    "harvest": ("harvest", "harvest_activations"),
+    "train-dicts": ("sweep", "train_dicts"),
+    "compare": ("compare", "compare_dicts"),
+    "report": ("report", "write_report"),
+}
+
+
+def replicate(
+    run: str | Path | Run = DEFAULT_RUN, preset: str = "default", *, force: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Runs every stage that is not done yet.
+
+    Args:
+        run: the run folder.
+        preset: a preset's name, or the path of a TOML file.
+        force: do stages again that were done with other settings.
+        quiet: print nothing.
+
+    Returns:
+        {"run", "preset", "report": path of the page, "stages": {stage: its result}, "seconds": {stage: wall time}},
+        JSON values all.
+
+    Raises:
+        SparsecodeError: whatever a stage raises; what was done before stays, and the same call resumes.
+    """
+    chosen = load_preset(preset)
+    folder = run if isinstance(run, Run) else Run(run)
+    stages: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    for stage in STAGE_FUNCTIONS:
+        before = _finish_times(folder)
+        started = time.monotonic()
+        config = chosen.stage(stage)
+        if isinstance(config, TrainDictsConfig) and config.hook is None:
+            config = config.changed(hook=stages["harvest"].get("hook_point"))  # the run may hold others as well
+        found = stage_function(stage)(folder, config, force=force, quiet=quiet)
+        stages[stage] = figures_of(found, folder, stage)
+        seconds[stage] = round(time.monotonic() - started, 3)
+        if _finish_times(folder) != before:  # a stage that was done has told so itself
+            tell(stage, stages[stage], seconds[stage], quiet=quiet)
+    if not quiet:
+        for line in summary(folder, sum(seconds.values())):
+            say(line)
+    return {
+        "run": str(folder.path),
+        "preset": chosen.name,
+        "report": str(folder.report_path),
+        "stages": stages,
+        "seconds": seconds,
+    }
+
+
+def stage_function(stage: str) -> Callable[..., Any]:
+    """The function of a stage; its package is imported now, not before."""
+    package, name = STAGE_FUNCTIONS[stage]
+    function: Callable[..., Any] = getattr(importlib.import_module(f"sparsecode.{package}"), name)
+    return function
+
+
+def tell(stage: str, result: Any, seconds: float | None = None, *, quiet: bool = False) -> None:
+    """Prints the headline of a finished stage."""
+    if not quiet:
+        say(headline(stage, result) + (f", in {clock(seconds)}" if seconds is not None else ""))
+
+
+def headline(stage: str, result: Any) -> str:
+    """One line of a stage's result: the figures worth knowing; those that it does not hold are left out."""
+    held = result if isinstance(result, Mapping) else {}
+    parts = [spell(held[key]) for key, spell in _FIGURES[stage].items() if held.get(key) is not None]
+    return f"{stage}: " + (", ".join(parts) or "done")
+
+
+_FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
+    "train-gpt": {
+        "steps": lambda n: f"{human(n)} steps",
+        "tokens_seen": lambda n: f"{human(n)} tokens",
+        "val_loss": lambda x: f"validation loss {x:.3f}",
+        "bits_per_byte": lambda x: f"{x:.3f} bits per byte",
+    },
+    "harvest": {"hook_point": str, "rows": lambda n: f"{human(n)} rows"},
+    "train-dicts": {
+        "hook_point": str,
+        "dictionaries": lambda names: f"{len(names)} dictionaries",
+        "samples": lambda n: f"{human(n)} samples",
+        "metrics": lambda by_name: _spans(by_name.values()),
+    },
+    "compare": {"dictionaries": lambda names: f"{len(names)} dictionaries compared"},
+    "report": {},
+}
+
+
+def _spans(metrics: Iterable[Mapping[str, Any]]) -> str:
+    """From the best to the worst dictionary of a sweep."""
+    rows = list(metrics)
+    spans = []
+    for name, label, form in (("fvu", "FVU", ".3f"), ("l0", "L0", ".1f"), ("dead", "dead", "d")):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if values:
+            spans.append(f"{label} {min(values):{form}}-{max(values):{form}}")
+    return ", ".join(spans)
+
+
+def figures_of(found: Any, run: Run, stage: str) -> dict[str, Any]:
+    """A stage's result as JSON values: what its function returned, or what it recorded in the run."""
+    if isinstance(found, Mapping):
+        return dict(found)
+    return dict(run.config()["stages"].get(stage, {}).get("result") or {})
+
+
+def summary(run: Run, seconds: float) -> list[str]:
+    """The last lines of `replicate`: the results in words, how long it all took, and where the report is."""
+    return [*_found_again(run), f"all stages done in {clock(seconds)}", f"report: {run.report_path}"]
+
+
+def _found_again(run: Run) -> list[str]:
+    """The headline result: the dictionary with most features that another seed's next larger one has too."""
+    if not run.comparison_path.is_file():
+        return []
+    record = json.loads(run.comparison_path.read_text())
+    best: tuple[int, str] = (-1, "")
+    for entry in record["dictionaries"]:
+        other = entry.get("next_other_seed") or entry.get("other_seed") or entry.get("next")
+        if other is None:
+            continue
+        above = other["mcs"]["all"]["above"]
+        line = (
+            f"{above} of {entry['dict_size']} features of {entry['name']} are found again in {other['dictionary']} "
+            f"(cosine above {record['settings']['threshold']:g}); the space has {entry['activation_dim']} dimensions"
+        )
+        best = max(best, (above, line))
+    return [best[1]] if best[1] else []
+
+
+def _finish_times(run: Run) -> dict[str, Any]:
+    return {key: record.get("finished") for key, record in run.config()["stages"].items()}

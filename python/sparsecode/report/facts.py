@@ -1,0 +1,70 @@
+"""Everything that the sections of a report may use, read from a run's files once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sparsecode.compare import Comparison
+from sparsecode.config import ReportConfig
+from sparsecode.report.examples import FeatureExamples
+from sparsecode.run import Run
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as its report sees it."""
+
+    run: Run
+    config: ReportConfig
+    stages: dict[str, Any]  # config.json's record of every stage
+    gpt_metrics: list[dict[str, Any]]
+    comparison: Comparison
+    examples: list[FeatureExamples]
+    examples_missing: str | None = None  # why there are none
+
+    @property
+    def dictionaries(self) -> list[dict[str, Any]]:
+        """The comparison's entries, one per dictionary, ordered by L1, seed and size."""
+        return sorted(self.comparison.record["dictionaries"], key=_order)
+
+    @property
+    def threshold(self) -> float:
+        """Cosine above which a feature counts as found again."""
+        return float(self.comparison.record["settings"]["threshold"])
+
+    @property
+    def dimensions(self) -> int:
+        """Width of the activations."""
+        return int(self.comparison.record["dictionaries"][0]["activation_dim"])
+
+    def result(self, key: str) -> dict[str, Any]:
+        """What a stage recorded when it finished; empty where it did not run here."""
+        return dict(self.stages.get(key, {}).get("result") or {})
+
+    def label(self, entry: dict[str, Any], *, size: bool = True) -> str:
+        """A dictionary in few letters: its size, and L1 and seed only where they vary."""
+        parts = [str(entry["dict_size"])] if size else []
+        for key, shown in (("l1", "L1 {:.3g}"), ("seed", "seed {}")):
+            if len({other.get(key) for other in self.dictionaries}) > 1 and entry.get(key) is not None:
+                parts.append(shown.format(entry[key]))
+        return " · ".join(parts)
+
+    def best(self) -> tuple[dict[str, Any], str] | None:
+        """The dictionary with most features found again, and in which relative: of another seed where there is one."""
+        for relation in ("next_other_seed", "next", "other_seed"):
+            fits = [entry for entry in self.dictionaries if entry[relation]]
+            if fits:
+                return max(fits, key=lambda entry: entry[relation]["mcs"]["all"]["above"]), relation
+        return None
+
+    def families(self) -> list[list[dict[str, Any]]]:
+        """Dictionaries that differ in size only, each list by size."""
+        found: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+        for entry in self.dictionaries:
+            found.setdefault((entry.get("l1"), entry.get("seed")), []).append(entry)
+        return list(found.values())
+
+
+def _order(entry: dict[str, Any]) -> tuple[float, int, int, str]:
+    return (entry.get("l1") or 0.0, entry.get("seed") or 0, entry["dict_size"], entry["name"])

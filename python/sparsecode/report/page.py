@@ -1,0 +1,65 @@
+"""Draws a report: sections as data in, one self-contained HTML page out. Nothing on it comes from the network."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from sparsecode.report.blocks import Examples, Figure, Section, Table
+
+_INVISIBLE = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The page. Figures are drawn in the browser by plotly, which it carries compressed (2 MB instead of 5)."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_file), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.lstrip_blocks = True
+    environment.tests |= {
+        "figure": lambda block: isinstance(block, Figure),
+        "table": lambda block: isinstance(block, Table),
+        "examples": lambda block: isinstance(block, Examples),
+    }
+    environment.filters |= {"visible": visible, "strength": strength}
+    blocks = [block for section in sections for block in section.blocks]
+    drawn = [block for block in blocks if isinstance(block, Figure)]
+    return environment.get_template("template.html").render(
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        claims=[(section, section.claim) for section in sections if section.claim],
+        specs={figure.id: {"data": figure.data, "layout": figure.layout} for figure in drawn},
+        plotly=_plotly() if drawn else "",
+        css=_file("page.css"),
+        js=_file("page.js"),
+    )
+
+
+def visible(token: str) -> str:
+    """A token's text with its line ends and tabs as signs; a token of spaces only as so many open boxes."""
+    if token.isspace() and set(token) == {" "}:
+        return "␣" * len(token) if len(token) <= 4 else f"␣×{len(token)}"
+    return "".join(_INVISIBLE.get(letter, letter if letter.isprintable() else "�") for letter in token)
+
+
+def strength(activation: float, peak: float) -> int:
+    """How dark a token's mark is, in per cent of the darkest."""
+    return round(100 * max(0.0, min(1.0, activation / peak))) if peak > 0 else 0
+
+
+def _file(name: str) -> str:
+    return (resources.files("sparsecode.report") / name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    """plotly.js as base64 of gzip; the same bytes every time."""
+    from plotly.offline import get_plotlyjs
+
+    source: Any = get_plotlyjs()
+    return base64.b64encode(gzip.compress(source.encode(), 9, mtime=0)).decode()

@@ -1,0 +1,161 @@
+"""The reference engine: plain torch, gradients written by hand, one dictionary at a time. The truth for the others.
+
+Shape letters: B rows of a batch, D activation dimension, F features of one dictionary, K dictionaries.
+
+For one dictionary with codes z = relu(y), y = (x - b) W_enc^T + b_enc, and residual r = z W_dec + b - x:
+
+    loss = c |r|^2 + p sum(z) / B        c = 1/(B D) or 1/B, p the L1 penalty
+    dr = 2 c r                           dz = (dr W_dec^T + p/B) where y > 0, else 0
+    dW_dec = z^T dr    dW_enc = dz^T (x - b)    db_enc = sum_B dz    db = sum_B dr - db_enc W_enc
+
+Five matrix products and no autograd graph. A NaN passes through the ReLU both ways, as it does in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.sweep import BETA1, BETA2, EPS, Sweep
+
+
+class ReferenceEngine:
+    """Trains on any device and in any float type of the sweep's parameters.
+
+    Args:
+        device: where sweeps are to be put.
+        threads: torch's threads for the whole process; None leaves them.
+    """
+
+    name = "reference"
+
+    def __init__(self, device: torch.device | str = "cpu", threads: int | None = None) -> None:
+        self.device = torch.device(device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    @torch.no_grad()
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
+        """See `Engine.step`."""
+        sweep.check_batch(x)
+        sweep.step += 1
+        stats = []
+        for k in range(len(sweep)):
+            forward = _forward(sweep, k, x)
+            gradients = _backward(sweep, k, forward)
+            stats.append(_count(sweep, k, forward))
+            _update(sweep, k, gradients, lr_scale)
+        return _stack(x.shape[0], stats)
+
+    @torch.no_grad()
+    def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
+        """See `Engine.gradients`."""
+        sweep.check_batch(x)
+        found = {name: torch.zeros_like(value) for name, value in sweep.parameters().items()}
+        stats = []
+        for k in range(len(sweep)):
+            forward = _forward(sweep, k, x)
+            stats.append(_stats(forward, _fired(forward)))
+            for name, value in _backward(sweep, k, forward).items():
+                _own(sweep, k, name, found[name]).copy_(value)
+        return _stack(x.shape[0], stats), found
+
+    @torch.no_grad()
+    def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
+        """See `Engine.evaluate`."""
+        sweep.check_batch(x)
+        stats = []
+        for k in range(len(sweep)):
+            forward = _forward(sweep, k, x)
+            stats.append(_count(sweep, k, forward))
+        return _stack(x.shape[0], stats)
+
+
+@dataclass
+class _Forward:
+    W_enc: Tensor  # [F, D]
+    W_dec: Tensor  # [F, D]
+    x: Tensor  # [B, D], the pre-bias subtracted
+    y: Tensor  # [B, F], before the ReLU
+    z: Tensor  # [B, F]
+    r: Tensor  # [B, D], reconstruction minus data
+
+
+def _forward(sweep: Sweep, k: int, x: Tensor) -> _Forward:
+    own = sweep.rows(k)
+    # Copies: BLAS may round differently with the alignment of its operands, and a dictionary must come out with the
+    # same bits wherever in a sweep it lies.
+    W_enc, W_dec = sweep.W_enc[own].clone(), sweep.W_dec[own].clone()
+    x = x - sweep.b_dec[k] if sweep.b_dec is not None else x
+    y = torch.nn.functional.linear(x, W_enc, sweep.b_enc[own])
+    z = y.relu()
+    return _Forward(W_enc, W_dec, x, y, z, z @ W_dec - x)
+
+
+def _fired(forward: _Forward) -> Tensor:
+    return (forward.y > 0).sum(0)
+
+
+def _count(sweep: Sweep, k: int, forward: _Forward) -> tuple[Tensor, Tensor, Tensor]:
+    fired = _fired(forward)
+    sweep.fired[sweep.rows(k)] += fired
+    return _stats(forward, fired)
+
+
+def _stats(forward: _Forward, fired: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _sum(forward.r.square()), _sum(forward.z), _sum(fired)
+
+
+def _backward(sweep: Sweep, k: int, forward: _Forward) -> dict[str, Tensor]:
+    B = forward.x.shape[0]
+    dr = forward.r * (2 / sweep.error_divisor(B))
+    dz = (dr @ forward.W_dec.T).add_(sweep.penalty(k) / B)
+    dz = torch.ops.aten.threshold_backward(dz, forward.y, 0)  # ten times as fast as masked_fill_ on a CPU
+    dW_enc, db_enc, dW_dec = dz.T @ forward.x, dz.sum(0), forward.z.T @ dr
+    if sweep.loss.tied:
+        gradients = {"b_enc": db_enc, "W_dec": dW_dec + dW_enc}
+    else:
+        gradients = {"W_enc": dW_enc, "b_enc": db_enc, "W_dec": dW_dec}
+    if sweep.b_dec is not None:
+        gradients["b_dec"] = dr.sum(0) - db_enc @ forward.W_enc
+    return gradients
+
+
+def _update(sweep: Sweep, k: int, gradients: dict[str, Tensor], lr_scale: float) -> None:
+    atoms = sweep.W_dec[sweep.rows(k)]
+    if sweep.loss.project_gradient:
+        along = (gradients["W_dec"] * atoms).sum(1, keepdim=True)
+        gradients["W_dec"] -= along * atoms
+    parameters = sweep.parameters()
+    for name, gradient in gradients.items():
+        m, v = (_own(sweep, k, name, moment) for moment in sweep.moments[name])
+        _adam(_own(sweep, k, name, parameters[name]), gradient, m, v, sweep.step, sweep.lr[k] * lr_scale)
+    atoms /= atoms.norm(dim=1, keepdim=True)
+
+
+def _adam(parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, t: int, lr: float) -> None:
+    """One step of Adam (Kingma and Ba 2015, algorithm 1), in the order of operations of torch.optim.Adam."""
+    m.lerp_(gradient, 1 - BETA1)
+    v.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+    denominator = (v.sqrt() / math.sqrt(1 - BETA2**t)).add_(EPS)
+    parameter.addcdiv_(m, denominator, value=-lr / (1 - BETA1**t))
+
+
+def _own(sweep: Sweep, k: int, name: str, packed: Tensor) -> Tensor:
+    """Dictionary k's part of a packed tensor, as a view."""
+    return packed[k] if name == "b_dec" else packed[sweep.rows(k)]
+
+
+def _sum(values: Tensor) -> Tensor:
+    # Rows in their own type, five times as fast as all of it in float64; half types would lose too much.
+    rows = values.sum(-1, dtype=torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None)
+    return (rows.cpu() if rows.device.type == "mps" else rows).double().sum()  # MPS has no float64
+
+
+def _stack(rows: int, stats: list[tuple[Tensor, Tensor, Tensor]]) -> StepStats:
+    sse, l1, l0 = (torch.stack(values) for values in zip(*stats, strict=True))
+    return StepStats(rows, sse, l1, l0)

@@ -1,0 +1,128 @@
+"""From the settings of `train-dicts` to what is done: which data, which sweep, how many steps. Checked here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparsecode import store
+from sparsecode.config import TrainDictsConfig
+from sparsecode.errors import DatasetUnfit, InvalidSetting, StageMissing
+from sparsecode.run import Run
+from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
+from sparsecode.sweep.sweep import Sweep
+
+_DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harvest
+_MOST_HELD_OUT = 4  # at least three quarters of a small dataset are trained on
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Data become (x - mean) / scale; the mean is [D] or None."""
+
+    mean: Tensor | None
+    scale: float
+
+
+def check(config: TrainDictsConfig, dataset: store.Dataset) -> None:
+    """Finds everything that cannot be used before a stage is recorded as begun.
+
+    Raises:
+        InvalidSetting: a number outside its range, or sizes and coefficients that cannot be read.
+        DatasetUnfit: too few rows, or all the same.
+    """
+    _check_numbers(config)
+    _entries(config, dataset.activation_dim)
+    held_out(config, dataset)
+    normalization(config, dataset)
+
+
+def _check_numbers(config: TrainDictsConfig) -> None:
+    least = {"seeds": 1, "seed": 0, "samples": 1, "batch_size": 1, "warmup_steps": 0, "eval_rows": 1, "log_every": 1,
+             "save_every": 1, "threads": 1}  # fmt: skip
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and value < bound:
+            raise InvalidSetting(f"train-dicts: --{name.replace('_', '-')} must be at least {bound}, not {value}")
+    for name in ("lr", "epochs", "minutes"):
+        value = getattr(config, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InvalidSetting(f"train-dicts: --{name} must be a number above 0, not {value}")
+    if not 0 <= config.decay_fraction <= 1:
+        raise InvalidSetting(f"train-dicts: --decay-fraction must be from 0 to 1, not {config.decay_fraction}")
+
+
+def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
+    """The dataset's folder: the one named, or the hook point harvested in the run.
+
+    Raises:
+        StageMissing: nothing was harvested.
+        InvalidSetting: several hook points were, and none is named.
+    """
+    if config.dataset is not None:
+        return Path(config.dataset)
+    hook = config.hook
+    if hook is None:
+        prefix = "harvest/"
+        hooks = [key[len(prefix) :] for key in run.config()["stages"] if key.startswith(prefix)]
+        if not hooks:
+            raise StageMissing(f"{run.path}: harvest was not run; run: sparsecode harvest{run.flag}")
+        if len(hooks) > 1:
+            raise InvalidSetting(
+                f"{run.path}: several hook points were harvested; add --hook, one of {', '.join(hooks)}"
+            )
+        hook = hooks[0]
+    run.finished(f"harvest/{hook}", f"sparsecode harvest --hook {hook}")
+    return Path(run.activations_path / hook)
+
+
+def build_sweep(config: TrainDictsConfig, activation_dim: int, device: torch.device) -> Sweep:
+    """The sweep at its start."""
+    sizes, l1, initialisations = zip(*_entries(config, activation_dim), strict=True)
+    loss = LossSettings(config.mse, config.l1_scale, config.tied, config.pre_bias, config.project_gradient)
+    return Sweep(activation_dim, sizes, l1, initialisations, config.lr, loss, device=device)
+
+
+def _entries(config: TrainDictsConfig, activation_dim: int) -> list[tuple[int, float, int]]:
+    seeds = list(range(config.seed, config.seed + config.seeds))
+    return grid(parse_sizes(config.sizes, activation_dim), parse_l1(config.l1), seeds)
+
+
+def normalization(config: TrainDictsConfig, dataset: store.Dataset) -> Normalization:
+    """From the dataset's statistics, which are over all its rows.
+
+    Raises:
+        DatasetUnfit: all rows are the same, or zero.
+    """
+    statistics = dataset.statistics
+    mean = torch.as_tensor(statistics["mean"], dtype=torch.float32) if config.normalize == "center" else None
+    scales = {"rms": statistics["rms"], "center": math.sqrt(statistics["variance"]), "none": 1.0}
+    scale = float(scales[config.normalize])
+    if not (math.isfinite(scale) and scale > 0 and statistics["variance"] > 0):
+        raise DatasetUnfit(f"{dataset.path}: all rows are equal, there is nothing to learn; harvest another hook point")
+    return Normalization(mean, scale)
+
+
+def held_out(config: TrainDictsConfig, dataset: store.Dataset) -> int:
+    """Rows kept for the final metrics: as many as asked for, but at most a quarter of the dataset.
+
+    Raises:
+        DatasetUnfit: too few rows to split.
+    """
+    count = min(config.eval_rows, dataset.rows // _MOST_HELD_OUT)
+    if count < 1:
+        raise DatasetUnfit(f"{dataset.path}: {dataset.rows} rows are too few to train on; harvest more (--rows)")
+    return count
+
+
+def known_steps(config: TrainDictsConfig, train_rows: int) -> int | None:
+    """Steps that --epochs or --samples ask for; None where only --minutes decides."""
+    if config.epochs is not None:
+        return max(1, round(config.epochs * train_rows / config.batch_size))
+    if config.samples is None and config.minutes is not None:
+        return None
+    return max(1, (config.samples or _DEFAULT_SAMPLES) // config.batch_size)

@@ -1,0 +1,210 @@
+"""A sweep: many dictionaries of different sizes packed as rows of one set of tensors.
+
+Shape letters: B rows of a batch, D activation dimension, F features of one dictionary, N features of all, K
+dictionaries. Nothing is padded: dictionary k owns rows offsets[k] to offsets[k+1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparsecode.errors import CheckpointCorrupt, InvalidArgument
+from sparsecode.sweep.settings import LossSettings, dictionary_name
+
+if TYPE_CHECKING:
+    from sparsecode.sweep.dictionary import Dictionary
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults, for every engine
+
+
+def initial_atoms(size: int, l1: float, seed: int, activation_dim: int) -> Tensor:
+    """Random unit rows [F, D], float32 on the CPU: a pure function of the dictionary's own settings.
+
+    Size and coefficient are part of the key: dictionaries that started from the same rows would agree on every atom
+    that hardly moved, and be taken for features that were found again.
+    """
+    key = f"atoms/{size}/{l1!r}/{seed}"
+    digest = hashlib.sha256(key.encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    rows = torch.randn(size, activation_dim, generator=generator)
+    return torch.nn.functional.normalize(rows)
+
+
+class Sweep:
+    """Parameters, Adam moments and counters of K dictionaries. Engines change them in place.
+
+    Args:
+        activation_dim: D.
+        sizes, l1, seeds: one value per dictionary (K).
+        lr: Adam's peak learning rate, one for all or one per dictionary.
+        loss: conventions shared by all.
+        device, dtype: of the parameters; engines other than the reference need contiguous float32.
+
+    Attributes:
+        W_enc: [N, D]. With tied weights it is the very tensor `W_dec`.
+        b_enc: [N], zeros at the start.
+        W_dec: [N, D], atoms, rows of norm 1.
+        b_dec: [K, D] or None.
+        moments: name -> (m, v), shaped as the parameter; one pair for the one matrix of a tied sweep ("W_dec").
+        step: Adam's t, steps done.
+        fired: [N] int64, rows on which each feature was active since the caller last zeroed it.
+
+    Raises:
+        InvalidArgument: lists of unequal length, none at all, or a value that cannot be used.
+    """
+
+    def __init__(
+        self,
+        activation_dim: int,
+        sizes: Sequence[int],
+        l1: Sequence[float],
+        seeds: Sequence[int],
+        lr: float | Sequence[float] = 1e-3,
+        loss: LossSettings | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        K = len(sizes)
+        rates = [float(lr)] * K if isinstance(lr, float | int) else [float(rate) for rate in lr]
+        if not (K and len(l1) == len(seeds) == len(rates) == K):
+            raise InvalidArgument(f"a sweep needs as many sizes ({K}) as l1 ({len(l1)}), seeds and rates; at least one")
+        if activation_dim < 1 or min(sizes) < 1:
+            raise InvalidArgument(f"activation_dim {activation_dim} and sizes {list(sizes)} must be 1 or more")
+        self.activation_dim = activation_dim
+        self.sizes = [int(size) for size in sizes]
+        self.l1 = [float(value) for value in l1]
+        self.lr = rates
+        self.seeds = [int(seed) for seed in seeds]
+        self.loss = loss or LossSettings()
+        self.offsets = [0]
+        for size in self.sizes:
+            self.offsets.append(self.offsets[-1] + size)
+
+        keys = zip(self.sizes, self.l1, self.seeds, strict=True)
+        atoms = torch.cat([initial_atoms(*key, activation_dim) for key in keys])
+        self.W_dec = atoms.to(device=device, dtype=dtype).contiguous()
+        self.W_enc = self.W_dec if self.loss.tied else self.W_dec.clone()
+        self.b_enc = torch.zeros(self.total, device=device, dtype=dtype)
+        self.b_dec = torch.zeros(K, activation_dim, device=device, dtype=dtype) if self.loss.pre_bias else None
+        self.moments = {
+            name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in self.parameters().items()
+        }
+        self.step = 0
+        self.fired = torch.zeros(self.total, device=device, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def total(self) -> int:
+        """N, the features of all dictionaries."""
+        return self.offsets[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.W_dec.device
+
+    @property
+    def names(self) -> list[str]:
+        """The file name of each dictionary."""
+        return [dictionary_name(*key) for key in zip(self.sizes, self.l1, self.seeds, strict=True)]
+
+    def rows(self, k: int) -> slice:
+        """Rows of dictionary k in the packed tensors."""
+        return slice(self.offsets[k], self.offsets[k + 1])
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The trained tensors by name: W_enc (absent where tied), b_enc, W_dec and b_dec where there is one."""
+        found = {} if self.loss.tied else {"W_enc": self.W_enc}
+        found |= {"b_enc": self.b_enc, "W_dec": self.W_dec}
+        if self.b_dec is not None:
+            found["b_dec"] = self.b_dec
+        return found
+
+    def penalty(self, k: int) -> float:
+        """What multiplies the mean L1 norm of dictionary k's codes in its loss."""
+        return self.l1[k] / self.sizes[k] if self.loss.l1_scale == "per-size" else self.l1[k]
+
+    def error_divisor(self, rows: int) -> int:
+        """What the summed squared error of `rows` rows is divided by in the loss."""
+        return rows * self.activation_dim if self.loss.mse == "mean" else rows
+
+    def per_dictionary(self, values: Tensor) -> list[Tensor]:
+        """Cuts a packed [N, ...] tensor into K views."""
+        return list(torch.split(values, self.sizes))
+
+    def check_batch(self, x: Tensor) -> None:
+        """Raises InvalidArgument unless `x` is [B, D] with B >= 1, on the parameters' device and of their type."""
+        fits = x.ndim == 2 and x.shape[0] >= 1 and x.shape[1] == self.activation_dim
+        if not fits or x.dtype != self.W_dec.dtype or x.device.type != self.device.type:
+            raise InvalidArgument(
+                f"batch of shape {tuple(x.shape)}, {x.dtype} on {x.device}: this sweep needs [rows, "
+                f"{self.activation_dim}], {self.W_dec.dtype} on {self.device}"
+            )
+
+    def diverged(self) -> set[int]:
+        """Dictionaries with a parameter that is NaN or infinite."""
+        finite = torch.isfinite(self.W_dec).all(1) & torch.isfinite(self.W_enc).all(1) & torch.isfinite(self.b_enc)
+        bad = {k for k, own in enumerate(self.per_dictionary(finite)) if not bool(own.all())}
+        if self.b_dec is not None:
+            bad |= {k for k, own in enumerate(self.b_dec) if not bool(torch.isfinite(own).all())}
+        return bad
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name (the tensors themselves, not copies)."""
+        state = dict(self.parameters())
+        for name, (m, v) in self.moments.items():
+            state |= {f"m.{name}": m, f"v.{name}": v}
+        return state | {"fired": self.fired, "step": torch.tensor(self.step)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `state_dict` gave, in place.
+
+        Raises:
+            CheckpointCorrupt: a tensor is missing or has another shape or type.
+        """
+        own = self.state_dict()
+        for name, mine in own.items():
+            theirs = state.get(name)
+            if theirs is None or theirs.shape != mine.shape or theirs.dtype != mine.dtype:
+                found = "missing" if theirs is None else f"{theirs.dtype} {list(theirs.shape)}"
+                raise CheckpointCorrupt(
+                    f"saved state: '{name}' is {found}, not {mine.dtype} {list(mine.shape)}; "
+                    "delete it to start this stage anew"
+                )
+        for name, mine in own.items():
+            mine.copy_(state[name])
+        self.step = int(state["step"])
+
+    def dictionary(
+        self, k: int, *, mean: Tensor | None = None, scale: float = 1.0, meta: Mapping[str, Any] | None = None
+    ) -> Dictionary:
+        """A copy of dictionary k on the CPU, in float32, with the normalisation of the data it was trained on."""
+        from sparsecode.sweep.dictionary import Dictionary
+
+        def copy(values: Tensor) -> Tensor:
+            return values.detach().to(device="cpu", dtype=torch.float32, copy=True)
+
+        own = {"l1": self.l1[k], "seed": self.seeds[k], "loss": self.loss.record()}
+        return Dictionary(
+            W_enc=copy(self.W_enc[self.rows(k)]),
+            b_enc=copy(self.b_enc[self.rows(k)]),
+            W_dec=copy(self.W_dec[self.rows(k)]),
+            b_dec=copy(self.b_dec[k]) if self.b_dec is not None else None,
+            mean=mean,
+            scale=scale,
+            meta=own | dict(meta or {}),
+        )
+
+    def initial_cosine(self, k: int) -> Tensor:
+        """Cosine [F] of each atom of dictionary k with the atom it started from: 1 means that it did not move."""
+        start = initial_atoms(self.sizes[k], self.l1[k], self.seeds[k], self.activation_dim).double()
+        atoms = self.W_dec[self.rows(k)].detach().to("cpu", torch.float64)
+        return torch.nn.functional.cosine_similarity(atoms, start, dim=1).float()

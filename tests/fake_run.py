@@ -1,0 +1,125 @@
+"""A run folder as the stages before `compare` leave it, made from known features in a second.
+
+The space has D dimensions and TRUE true features; a dictionary of n features holds the first n / 2 of them (at most
+all), slightly turned, in its own order; the rest are random directions, of which a third never fire. Each token of
+the text activates one true feature, so that examples can be checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sparsecode.config import HarvestConfig, TrainDictsConfig, TrainGptConfig
+from sparsecode.corpus import Tokens, prepare_tokens
+from sparsecode.run import Run
+from sparsecode.sweep import Dictionary, dictionary_name
+
+D, TRUE, CONTEXT, L1 = 32, 48, 32, 0.02
+SIZES, SEEDS = (16, 32, 64, 128), (0, 1)
+HOOK = "blocks.2.mlp.hook_post"
+WORDS = ("alpha", "beta", "gamma", "delta", "class", "return", "import", "self", "<tag>", "naïve", "日本", "\tif")
+
+
+def true_features() -> Tensor:
+    """[TRUE, D] unit rows."""
+    return torch.nn.functional.normalize(torch.randn(TRUE, D, generator=torch.Generator().manual_seed(7)))
+
+
+def dictionary(size: int, seed: int, l1: float = L1) -> tuple[Dictionary, Tensor]:
+    """A dictionary, and for each of its features the true one it holds, or -1."""
+    generator = torch.Generator().manual_seed(1000 * seed + size)
+    known = min(size // 2, TRUE)
+    start = torch.nn.functional.normalize(torch.randn(size, D, generator=generator))
+    held = torch.full((size,), -1)
+    held[torch.randperm(size, generator=generator)[:known]] = torch.arange(known)
+    turned = true_features()[held.clamp(min=0)] + 0.03 * torch.randn(size, D, generator=generator)
+    atoms = torch.where((held >= 0)[:, None], turned, start + 0.1 * torch.randn(size, D, generator=generator))
+    atoms = torch.nn.functional.normalize(atoms)
+    density = torch.where(held >= 0, 0.02, 0.001)
+    density[(held < 0) & (torch.arange(size) % 3 == 0)] = 0.0
+    dead = int((density == 0).sum())
+    metrics = {"mse": 0.1, "l1": 2.0, "l0": 3 + size / 40, "fvu": 0.5 / size**0.25, "dead": dead, "rows": 4096}
+    meta = {
+        "l1": l1, "seed": seed, "hook_point": HOOK, "dataset_fingerprint": "d", "samples_seen": 10_000,
+        "metrics": metrics,
+        "loss": {"mse": "mean", "l1_scale": "plain", "tied": False, "pre_bias": False, "project_gradient": True},
+    }  # fmt: skip
+    features = {"density": density, "initial_cosine": (atoms * start).sum(dim=1)}
+    bias = torch.full((size,), -0.5)
+    return Dictionary(atoms.clone(), bias, atoms, scale=0.5, meta=meta, features=features), held
+
+
+@dataclass
+class FakeDataset:
+    """Activations in memory: row r is the true feature of its token."""
+
+    activations: Tensor
+    ids: npt.NDArray[np.int32]
+    provenance: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.activations[start:stop]
+
+    def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]:
+        return self.ids[start:stop]
+
+
+def text() -> str:
+    """Seeded words; most of them become a token of their own."""
+    order = np.random.default_rng(0).integers(0, len(WORDS), 6000)
+    return " ".join(WORDS[i] + ("\n" if i % 5 == 0 else "") for i in order)
+
+
+def make_fake_run(
+    path: Path, sizes: tuple[int, ...] = SIZES, seeds: tuple[int, ...] = SEEDS
+) -> tuple[Run, FakeDataset]:
+    """Text, tokens, loss curve and dictionaries in `path`; the dataset stays in memory."""
+    path.mkdir(parents=True, exist_ok=True)
+    run = Run(path)
+    words = path / "text"
+    words.mkdir()
+    for i in range(4):
+        (words / f"{i}.txt").write_text(text()[i * 5000 : (i + 1) * 5000], encoding="utf-8")
+    config = TrainGptConfig(text=(str(words),), vocab_size=300, val_fraction=0.25)
+    with run.stage("train-gpt", config) as stage:
+        tokens = prepare_tokens(run, config, quiet=True)
+        for step in range(20, 401, 20):
+            run.log("train-gpt", step, loss=5.7 * step**-0.08, of=20, tokens_seen=step * 8192)
+            if step % 100 == 0:
+                run.log("train-gpt", step, val_loss=5.8 * step**-0.08, bits_per_byte=2.0, sample="")
+        stage.finish(
+            {"fingerprint": "g", "tokens_fingerprint": tokens.fingerprint, "val_loss": 3.591, "bits_per_byte": 2.012,
+             "steps": 400, "tokens_seen": 3_276_800}
+        )  # fmt: skip
+    dataset = _harvested(run, tokens)
+    names = []
+    with run.stage("train-dicts", TrainDictsConfig()) as stage:
+        for size in sizes:
+            for seed in seeds:
+                name = dictionary_name(size, L1, seed)
+                dictionary(size, seed)[0].save(run.dictionaries_path / name)
+                names.append(name)
+        stage.finish({"dictionaries": names, "dataset_fingerprint": "d", "hook_point": HOOK, "samples": 10_000})
+    return run, dataset
+
+
+def _harvested(run: Run, tokens: Tokens) -> FakeDataset:
+    count = min(len(tokens.train) // CONTEXT * CONTEXT, 4096)
+    ids = np.array(tokens.train[:count], dtype=np.int32)
+    strength = torch.rand(count, 1, generator=torch.Generator().manual_seed(3)) + 0.5
+    activations = true_features()[torch.from_numpy(ids.astype(np.int64)) % TRUE] * strength
+    with run.stage(f"harvest/{HOOK}", HarvestConfig()) as stage:
+        stage.finish({"hook_point": HOOK, "rows": count, "activation_dim": D, "fingerprint": "d"})
+    provenance = {"context": CONTEXT, "tokens_fingerprint": tokens.fingerprint, "hook_point": HOOK}
+    return FakeDataset(activations, ids, provenance)

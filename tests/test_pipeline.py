@@ -1,0 +1,163 @@
+"""`replicate` in itself: the order of stages, what it skips, what it says. The stages are stand-ins that record."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from sparsecode.checkpoint import write_json
+from sparsecode.cli import main
+from sparsecode.config import STAGES, load_preset
+from sparsecode.errors import SettingsDiffer
+from sparsecode.pipeline import STAGE_FUNCTIONS, headline, replicate
+from sparsecode.run import Run
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "train-gpt": {"steps": 60, "val_loss": 4.6712, "bits_per_byte": 1.25},
+    "harvest": {"rows": 6_000_000, "hook_point": "blocks.2.mlp.hook_post"},
+    "train-dicts": {"dictionaries": ["n32", "n64"], "samples": 1000},
+    "compare": {"dictionaries": ["n32", "n64"]},
+    "report": {},
+}
+COMPARISON = {
+    "settings": {"threshold": 0.9},
+    "dictionaries": [
+        {"name": "n32", "dict_size": 32, "activation_dim": 16, "next_other_seed": None, "other_seed": None,
+         "next": {"dictionary": "n64", "mcs": {"all": {"above": 20}}}},
+        {"name": "n64", "dict_size": 64, "activation_dim": 16, "next": None, "next_other_seed": None,
+         "other_seed": {"dictionary": "n64_s1", "mcs": {"all": {"above": 41}}}},
+    ],
+}  # fmt: skip
+
+
+class Stages:
+    """Stand-ins for all stages: they work in the run as real ones do, and remember their calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.worked: list[str] = []
+        self.broken: str | None = None
+        self.hook: str | None = None
+        for stage, (package, name) in STAGE_FUNCTIONS.items():
+            module = types.ModuleType(f"sparsecode.{package}")
+            setattr(module, name, self.stand_in(stage))
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def stand_in(self, stage: str) -> Any:
+        def work(run: Run, config: Any, *, force: bool, quiet: bool) -> Any:
+            with run.stage(stage, config, force=force) as opened:
+                self.hook = getattr(config, "hook", None) if stage == "train-dicts" else self.hook
+                if not opened.done:
+                    if stage == self.broken:
+                        raise KeyboardInterrupt
+                    self.worked.append(stage)
+                    if stage == "compare":
+                        write_json(run.comparison_path, COMPARISON)
+                    opened.finish(RESULTS[stage])
+                # compare gives an object, whose figures are those recorded
+                return object() if stage == "compare" else opened.result
+
+        return work
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    monkeypatch.delenv("SPARSECODE_PRESET", raising=False)
+    return Stages(monkeypatch)
+
+
+def test_all_stages_in_order(stages: Stages, tmp_path: Path) -> None:
+    found = replicate(tmp_path, "smoke", quiet=True)
+    assert stages.worked == list(STAGES)
+    assert found["stages"] == RESULTS
+    assert list(found["seconds"]) == list(STAGES)
+    assert found["report"] == str(tmp_path / "report.html")
+    recorded = Run(tmp_path).config()["stages"]
+    for stage in STAGES:
+        assert recorded[stage]["settings"] == load_preset("smoke").stage(stage).record()
+
+
+def test_what_is_done_is_not_done_again(stages: Stages, tmp_path: Path) -> None:
+    first = replicate(tmp_path, "smoke", quiet=True)
+    stages.worked.clear()
+    second = replicate(tmp_path, "smoke", quiet=True)
+    assert stages.worked == []
+    assert second["stages"] == first["stages"]
+
+
+def test_it_goes_on_where_it_was_interrupted(stages: Stages, tmp_path: Path) -> None:
+    stages.broken = "train-dicts"
+    with pytest.raises(KeyboardInterrupt):
+        replicate(tmp_path, "smoke", quiet=True)
+    stages.broken = None
+    replicate(tmp_path, "smoke", quiet=True)
+    assert stages.worked == list(STAGES)  # each once
+
+
+def test_another_preset_in_the_same_run_is_refused_unless_forced(stages: Stages, tmp_path: Path) -> None:
+    replicate(tmp_path, "smoke", quiet=True)
+    with pytest.raises(SettingsDiffer, match="--force"):
+        replicate(tmp_path, "default", quiet=True)
+    replicate(tmp_path, "default", force=True, quiet=True)
+    assert stages.worked == [*STAGES, *STAGES]
+
+
+def test_dictionaries_are_trained_on_what_was_harvested(stages: Stages, tmp_path: Path) -> None:
+    # A run may hold further hook points, harvested by hand.
+    replicate(tmp_path, "smoke", quiet=True)
+    assert stages.hook == "blocks.2.mlp.hook_post"
+
+
+def test_it_says_a_headline_per_stage_and_the_result(
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replicate(tmp_path, "smoke")
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("train-gpt: 60 steps, validation loss 4.671, 1.250 bits per byte, in 0:0")
+    assert [line.partition(":")[0] for line in told[:5]] == list(STAGES)
+    assert told[5] == (
+        "41 of 64 features of n64 are found again in n64_s1 (cosine above 0.9); the space has 16 dimensions"
+    )
+    assert told[6].startswith("all stages done in 0:0")
+    assert told[7] == f"report: {tmp_path / 'report.html'}"
+    assert len(told) == 8
+    replicate(tmp_path, "smoke")
+    again = capsys.readouterr().err.splitlines()
+    assert again == [told[5], again[1], told[7]]  # no stage claims to have worked
+
+
+def test_quiet_is_quiet(stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replicate(tmp_path, "smoke", quiet=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_command_does_the_same(stages: Stages, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["replicate", "--preset", "smoke", "--run", str(tmp_path / "r")])
+    assert (result.exit_code, stages.worked) == (0, list(STAGES))
+    assert f"report: {tmp_path / 'r' / 'report.html'}" in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_command_as_json(stages: Stages, tmp_path: Path) -> None:
+    import json
+
+    result = CliRunner().invoke(main, ["replicate", "--preset", "smoke", "--run", str(tmp_path), "--json", "--quiet"])
+    found = json.loads(result.stdout)
+    assert found["stages"] == RESULTS
+    assert found["preset"] == "smoke"
+    assert result.stderr == ""
+
+
+def test_the_headline_of_a_sweep_spans_its_dictionaries() -> None:
+    metrics = {"n32": {"fvu": 0.5, "l0": 3.0, "dead": 1}, "n64": {"fvu": 0.25, "l0": None, "dead": 7}}
+    told = headline("train-dicts", {"hook_point": "h", "dictionaries": ["n32", "n64"], "metrics": metrics})
+    assert told == "train-dicts: h, 2 dictionaries, FVU 0.250-0.500, L0 3.0-3.0, dead 1-7"
+
+
+def test_a_result_without_figures_is_done() -> None:
+    assert headline("report", {}) == "report: done"
+    assert headline("compare", object()) == "compare: done"

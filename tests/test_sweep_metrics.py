@@ -1,0 +1,111 @@
+"""Metrics against closed forms."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsecode.sweep import LossSettings, Sweep, metrics
+from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.schedule import Budget, Schedule
+
+
+def test_perfect_reconstruction_explains_all_and_the_mean_explains_nothing() -> None:
+    x = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) + 3
+    total = metrics.Deviations.of(x).total
+    assert metrics.explained_variance(0.0, total) == 1
+    mean = float((x.double() - x.double().mean(0)).square().sum())
+    assert metrics.explained_variance(mean, total) == pytest.approx(0, abs=1e-12)
+    zero = float(x.double().square().sum())
+    assert metrics.fvu(zero, total) > 5
+    assert math.isnan(metrics.fvu(1.0, 0.0))
+
+
+def test_fvu_is_a_ratio_of_sums() -> None:
+    # Two rows of very different spread: the mean of their own ratios would be (1 + 0) / 2.
+    assert metrics.fvu(1 * 1.0 + 0 * 99.0, 1.0 + 99.0) == pytest.approx(0.01)
+
+
+@settings(max_examples=50, deadline=None)
+@given(cuts=st.lists(st.integers(1, 39), max_size=5), seed=st.integers(0, 99), shift=st.floats(-1e3, 1e3))
+def test_deviations_do_not_depend_on_how_rows_are_cut(cuts: list[int], seed: int, shift: float) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+    edges = sorted({0, 40, *cuts})
+    parts = [metrics.Deviations.of(x[a:b]) for a, b in pairwise(edges)]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole + part
+    assert whole.rows == 40
+    assert whole.total == pytest.approx(float((x - x.mean(0)).square().sum()), rel=1e-9)
+
+
+def test_counts_of_codes() -> None:
+    codes = torch.tensor([[0.0, 1.0, 0.5, 0.0], [0.0, 2.0, 0.0, 0.0]])
+    assert metrics.l0(codes) == 1.5
+    fired = metrics.fired(codes)
+    assert fired.tolist() == [0, 2, 1, 0]
+    assert metrics.dead(fired) == 2
+    assert metrics.density(fired, 2).tolist() == [0, 1, 0.5, 0]
+
+
+def test_summaries_of_a_dictionary_that_copies_its_input() -> None:
+    # Atoms e_i and -e_i reconstruct anything exactly: FVU 0, L0 = D, l1 = mean L1 norm of the rows.
+    D = 3
+    sweep = Sweep(D, [2 * D + 1, 4], [0.0, 0.0], [0, 1], loss=LossSettings())
+    weights = torch.cat([torch.eye(D), -torch.eye(D), torch.ones(1, D)])
+    sweep.W_enc[: 2 * D + 1] = weights
+    sweep.W_dec[: 2 * D + 1] = weights
+    sweep.b_enc[2 * D] = -1e6
+    x = torch.randn(50, D, generator=torch.Generator().manual_seed(1))
+    stats = ReferenceEngine().evaluate(sweep, x)
+    found = metrics.summaries(sweep, stats, metrics.Deviations.of(x).total)[sweep.names[0]]
+    assert found["mse"] == found["fvu"] == 0
+    assert (found["l0"], found["dead"], found["rows"]) == (D, 1, 50)
+    assert found["l1"] == pytest.approx(float(x.abs().sum(1).mean()), rel=1e-6)
+
+
+def test_values_that_json_cannot_name_are_none() -> None:
+    sweep = Sweep(2, [1], [0.0], [0])
+    sums = StepStats(4, *(torch.tensor([math.nan], dtype=torch.float64) for _ in range(3)))
+    values = metrics.summaries(sweep, sums, 1.0)[sweep.names[0]]
+    assert [values[name] for name in ("mse", "l1", "l0", "fvu")] == [None] * 4
+
+
+def test_schedule_warms_up_stays_and_falls_to_zero() -> None:
+    schedule = Schedule(warmup=4, decay_fraction=0.25, total=16)
+    scales = [schedule.scale(step) for step in range(17)]
+    assert scales[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert scales[4:13] == [1.0] * 9
+    assert scales[13:] == [0.75, 0.5, 0.25, 0.0]
+    assert [Schedule(0, 0.0, 5).scale(step) for step in range(5)] == [1.0] * 5
+
+
+@given(warmup=st.integers(0, 50), decay=st.floats(0, 1), more=st.integers(1, 200), planned=st.integers(0, 200))
+def test_steps_before_the_plan_do_not_depend_on_the_total(warmup: int, decay: float, more: int, planned: int) -> None:
+    before = Schedule(warmup, decay)
+    after = Schedule(warmup, decay, planned + more, planned)
+    assert [before.scale(step) for step in range(planned)] == [after.scale(step) for step in range(planned)]
+    assert all(0 < after.scale(step) <= 1 for step in range(planned + more))
+
+
+@pytest.mark.parametrize("slow", [0, 50, 1000])
+def test_a_budget_is_met_though_the_first_steps_are_slower(slow: int) -> None:
+    seconds, budget, step, elapsed, total = 100.0, Budget(100.0), 0, 0.0, None
+    while total is None or step < total:
+        elapsed += 0.2 if step < slow else 0.05
+        step += 1
+        total = total or budget.total(step, elapsed)
+    assert elapsed == pytest.approx(seconds, rel=0.02) if slow < 1000 else elapsed <= seconds
+
+
+def test_a_budget_smaller_than_a_step_and_one_with_a_limit() -> None:
+    assert Budget(1.0).total(1, 5.0) == 2
+    limited = Budget(100.0, most=10)
+    assert [limited.total(step, step * 0.1) for step in range(1, 11)] == [None] * 9 + [10]
+    assert limited.total(4, 50.0) == 8
