@@ -1,8 +1,9 @@
 """The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, no copies."""
 
 from os import PathLike
-from typing import Self, TypedDict, final, type_check_only
+from typing import Any, Self, TypeAlias, TypedDict, final, type_check_only
 
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 __all__ = [
@@ -13,10 +14,14 @@ __all__ = [
     "FileLock",
     "Stream",
     "SweepView",
+    "attention_backward",
+    "attention_forward",
     "cpu_features",
     "cross_entropy",
     "read_shard_header",
 ]
+
+_Array: TypeAlias = Buffer | NDArray[Any]  # numpy's own types say so from Python 3.12 on
 
 @type_check_only
 class _CpuFeatures(TypedDict):
@@ -113,12 +118,12 @@ class FileLock:
         """Frees the lock; a second call does nothing."""
 
 def cross_entropy(
-    h: Buffer,
-    weight: Buffer,
-    targets: Buffer,
+    h: _Array,
+    weight: _Array,
+    targets: _Array,
     *,
-    dh: Buffer | None = None,
-    dweight: Buffer | None = None,
+    dh: _Array | None = None,
+    dweight: _Array | None = None,
     threads: int,
 ) -> float:
     """Mean cross-entropy in nats of rows `h` [M,D] against the embedding `weight` [V,D], without their logits [M,V].
@@ -133,10 +138,11 @@ def cross_entropy(
         InvalidArgument: sizes that do not fit, an array that is not contiguous, or a target outside 0 .. V.
     """
 
-def attention_forward(qkv: Buffer, z: Buffer, lse: Buffer, *, heads: int, threads: int) -> None:
+def attention_forward(qkv: _Array, z: _Array, lse: _Array, *, heads: int, threads: int) -> None:
     """Causal attention of `qkv` [B,T,3C] (queries, keys, values; each its heads side by side) into `z` [B,T,C].
 
-    All arrays are contiguous float32. Heads of 4, 8 or 16 dimensions. The result does not depend on the number of threads.
+    All arrays are contiguous float32. Heads of 4, 8 or 16 dimensions. The result does not depend on the number
+    of threads.
 
     Args:
         lse: receives what `attention_backward` needs, [B,heads,T].
@@ -146,7 +152,7 @@ def attention_forward(qkv: Buffer, z: Buffer, lse: Buffer, *, heads: int, thread
     """
 
 def attention_backward(
-    qkv: Buffer, z: Buffer, lse: Buffer, dz: Buffer, dqkv: Buffer, *, heads: int, threads: int
+    qkv: _Array, z: _Array, lse: _Array, dz: _Array, dqkv: _Array, *, heads: int, threads: int
 ) -> None:
     """The gradient `dqkv` [B,T,3C] for `dz` [B,T,C], from what `attention_forward` was given and gave.
 
