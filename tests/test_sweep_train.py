@@ -301,3 +301,11 @@ def test_data_without_spread_or_rows_are_named(tmp_path: Path) -> None:
         write_dataset(tmp_path / name, x)
         with pytest.raises(DatasetUnfit, match=message):
             train_dicts(tmp_path / f"run-{name}", dataset=str(tmp_path / name), **SMALL)
+
+
+def test_a_dataset_that_is_not_finished_is_named(tmp_path: Path) -> None:
+    provenance = {"hook_point": "h"}
+    with store.DatasetWriter(tmp_path / "d", activation_dim=D, dtype="float32", provenance=provenance) as writer:
+        writer.append(torch.randn(500, D), np.arange(500, dtype=np.int32))
+    with pytest.raises(DatasetUnfit, match="not finished"):
+        train_dicts(tmp_path / "run", dataset=str(tmp_path / "d"), **SMALL)
