@@ -284,7 +284,7 @@ def test_hook_points_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"lr": 0.0}, "--lr"), ({"batch_size": 0}, "--batch-size"), ({"decay_fraction": 1.5}, "--decay-fraction"),
-     ({"minutes": float("nan")}, "--minutes"), ({"seeds": 0}, "--seeds"), ({"sizes": "x"}, "sizes"),
+     ({"minutes": 0.0}, "--minutes"), ({"seeds": 0}, "--seeds"), ({"sizes": "x"}, "sizes"),
      ({"engine": "abacus"}, "engine 'abacus'")],
 )  # fmt: skip
 def test_bad_settings_are_named_and_leave_no_dictionary(

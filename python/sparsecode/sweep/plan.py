@@ -115,7 +115,7 @@ def held_out(config: TrainDictsConfig, dataset: store.Dataset) -> int:
     Raises:
         DatasetUnfit: too few rows to split.
     """
-    count = min(config.eval_rows, dataset.rows // _MOST_HELD_OUT)
+    count = min(config.eval_rows, int(dataset.rows) // _MOST_HELD_OUT)
     if count < 1:
         raise DatasetUnfit(f"{dataset.path}: {dataset.rows} rows are too few to train on; harvest more (--rows)")
     return count
