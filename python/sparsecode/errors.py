@@ -201,4 +201,4 @@ class ZeroAtom(DictionaryInvalid):
 
 
 class DatasetUnfit(SparsecodeError):
-    """A dataset is whole, but dictionaries cannot be trained on it: too few rows, or all the same."""
+    """Dictionaries cannot be trained on a dataset: it is not finished, has too few rows, or rows all the same."""
