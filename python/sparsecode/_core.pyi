@@ -33,8 +33,8 @@ class _CpuFeatures(TypedDict):
 def cpu_features() -> _CpuFeatures:
     """The widest vector instruction set that the core has code for here, and which low-precision products there are."""
 
-type _Triple = tuple[Buffer, Buffer, Buffer]
-type _Sums = tuple[list[float], list[float], list[float], list[float]]
+_Triple: TypeAlias = tuple[_Array, _Array, _Array]
+_Sums: TypeAlias = tuple[list[float], list[float], list[float], list[float]]
 
 @final
 class SweepView:
@@ -61,7 +61,7 @@ class SweepView:
         b_enc: _Triple,
         W_dec: _Triple,
         b_dec: _Triple | None,
-        fired: Buffer,
+        fired: _Array,
     ) -> Self: ...
 
 @final
@@ -83,20 +83,20 @@ class CpuEngine:
     def paths() -> list[str]:
         """Names of the paths of instructions that this machine can run, fastest first."""
 
-    def step(self, sweep: SweepView, x: Buffer, t: int, lr_scale: float) -> _Sums:
+    def step(self, sweep: SweepView, x: _Array, t: int, lr_scale: float) -> _Sums:
         """Updates everything; `t` is Adam's step number, from 1."""
 
-    def evaluate(self, sweep: SweepView, x: Buffer) -> _Sums:
+    def evaluate(self, sweep: SweepView, x: _Array) -> _Sums:
         """Adds to the fired counts and changes nothing else."""
 
     def gradients(
         self,
         sweep: SweepView,
-        x: Buffer,
-        W_enc: Buffer | None,
-        b_enc: Buffer,
-        W_dec: Buffer,
-        b_dec: Buffer | None,
+        x: _Array,
+        W_enc: _Array | None,
+        b_enc: _Array,
+        W_dec: _Array,
+        b_dec: _Array | None,
     ) -> _Sums:
         """Writes the gradients, before projection, and changes nothing else."""
 

@@ -56,7 +56,7 @@ impl Stream {
         let mut interrupt = Ok(());
         let batch = py.detach(|| {
             inner.next_batch_until(&mut || {
-                interrupt = Python::attach(pyo3::Python::check_signals);
+                interrupt = Python::attach(|py| py.check_signals());
                 interrupt.is_err()
             })
         })?;
