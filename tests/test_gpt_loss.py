@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsecode import _core
+from sparsecode.errors import InvalidArgument
 from sparsecode.gpt.loss import chunked_cross_entropy, cross_entropy
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -130,3 +133,41 @@ def test_other_dtypes(loss: Loss, dtype: torch.dtype, tolerance: float) -> None:
     assert value.item() == pytest.approx(expected.item(), rel=tolerance)
     check("h", h.grad, dh, tolerance)
     check("weight", weight.grad, dweight, tolerance)
+
+
+def test_the_native_loss_is_used_for_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    native = _core.cross_entropy
+
+    def counted(*args: Any, **named: Any) -> float:
+        calls.append(1)
+        return native(*args, **named)
+
+    monkeypatch.setattr(_core, "cross_entropy", counted)
+    h, weight, targets = problem(20, 16, 100)
+    cross_entropy(h, weight, targets)
+    assert len(calls) == 1
+    cross_entropy(h.double(), weight.double(), targets)
+    chunked_cross_entropy(h, weight, targets)
+    assert len(calls) == 1
+
+
+def test_a_target_outside_the_vocabulary_is_named() -> None:
+    h, weight, targets = problem(20, 16, 100)
+    targets[7] = 100
+    with pytest.raises(InvalidArgument, match="target 100 is outside a vocabulary of 100"):
+        cross_entropy(h, weight, targets)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    h, weight, targets = problem(1500, 32, 800)
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            loss = cross_entropy(h.requires_grad_(), weight.requires_grad_(), targets)
+            found.append((loss, *torch.autograd.grad(loss, (h, weight))))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

@@ -101,10 +101,13 @@ RUNS = [
 @pytest.mark.parametrize("hook, mlps, attentions", RUNS)
 def test_run_to_stops_after_what_it_needs(model: GPT, idx: Tensor, hook: str, mlps: int, attentions: int) -> None:
     called: list[str] = []
-    names = {module: name for name, module in model.named_modules()}
-    for module, name in names.items():
+
+    def watch(name: str, module: torch.nn.Module) -> None:
+        module.register_forward_hook(lambda *_: called.append(name))
+
+    for name, module in model.named_modules():
         if name.endswith(("c_attn", "c_fc")) or name == "ln_f":
-            module.register_forward_hook(lambda module, *_: called.append(names[module]))
+            watch(name, module)
     model.run_to(idx, hook)
     assert [name.split(".")[-1] for name in called].count("c_fc") == mlps
     assert [name.split(".")[-1] for name in called].count("c_attn") == attentions

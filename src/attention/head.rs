@@ -86,17 +86,36 @@ impl Scratch {
 
 /// Columns `at` .. `at + width` of rows of `stride`, times `factor`, as [T][width].
 fn take(from: &[f32], width: usize, stride: usize, at: usize, factor: f32, to: &mut Vec<f32>) {
-    to.clear();
-    for row in from.chunks_exact(stride) {
-        to.extend(row[at..at + width].iter().map(|x| x * factor));
+    to.resize(from.len() / stride * width, 0.0);
+    match width {
+        4 => copy_columns::<4>(from, (stride, at), to, (width, 0), factor),
+        8 => copy_columns::<8>(from, (stride, at), to, (width, 0), factor),
+        _ => copy_columns::<16>(from, (stride, at), to, (width, 0), factor),
     }
 }
 
 /// The reverse of `take`.
 fn put(from: &[f32], width: usize, to: &mut [f32], stride: usize, at: usize, factor: f32) {
-    for (row, from) in to.chunks_exact_mut(stride).zip(from.chunks_exact(width)) {
-        for (to, x) in row[at..at + width].iter_mut().zip(from) {
-            *to = x * factor;
+    match width {
+        4 => copy_columns::<4>(from, (width, 0), to, (stride, at), factor),
+        8 => copy_columns::<8>(from, (width, 0), to, (stride, at), factor),
+        _ => copy_columns::<16>(from, (width, 0), to, (stride, at), factor),
+    }
+}
+
+/// E columns of every row, times `factor`; places are (stride, first column). A width known when this is compiled makes
+/// a row one or two vectors instead of a loop.
+fn copy_columns<const E: usize>(
+    from: &[f32],
+    source: (usize, usize),
+    to: &mut [f32],
+    target: (usize, usize),
+    factor: f32,
+) {
+    for (from, to) in from.chunks_exact(source.0).zip(to.chunks_exact_mut(target.0)) {
+        let (from, to) = (&from[source.1..][..E], &mut to[target.1..][..E]);
+        for e in 0..E {
+            to[e] = from[e] * factor;
         }
     }
 }
@@ -232,13 +251,43 @@ struct Mask<L> {
     factor: L,
 }
 
+/// 16 lanes unseen, 16 seen, 16 unseen: a mask is a window of it.
+static MASKS: [[f32; 48]; 2] = {
+    let mut masks = [[f32::NEG_INFINITY; 48], [0.0; 48]];
+    let mut lane = 16;
+    while lane < 32 {
+        masks[0][lane] = 0.0;
+        masks[1][lane] = 1.0;
+        lane += 1;
+    }
+    masks
+};
+
 impl<L: Lanes> Mask<L> {
+    /// Lanes from `first` (at most 16) on are seen.
     #[inline(always)]
-    unsafe fn new(seen: impl Fn(usize) -> bool) -> Self {
-        let add: [f32; 16] = std::array::from_fn(|lane| if seen(lane) { 0.0 } else { f32::NEG_INFINITY });
-        let factor: [f32; 16] = std::array::from_fn(|lane| if seen(lane) { 1.0 } else { 0.0 });
-        // SAFETY: WIDTH is at most 16.
-        unsafe { Self { add: L::load(add.as_ptr()), factor: L::load(factor.as_ptr()) } }
+    unsafe fn from_lane(first: usize) -> Self {
+        // SAFETY: a window of 16 from 0 .. 16.
+        unsafe { Self::window(16 - first.min(16)) }
+    }
+
+    /// Lanes up to `last` are seen.
+    #[inline(always)]
+    unsafe fn to_lane(last: usize) -> Self {
+        // SAFETY: a window of 16 from 16 .. 32.
+        unsafe { Self::window(31 - last.min(15)) }
+    }
+
+    #[inline(always)]
+    unsafe fn window(start: usize) -> Self {
+        // SAFETY: the caller's start leaves 16.
+        unsafe { Self { add: L::load(MASKS[0].as_ptr().add(start)), factor: L::load(MASKS[1].as_ptr().add(start)) } }
+    }
+
+    #[inline(always)]
+    unsafe fn exp2(self, score: L) -> L {
+        // SAFETY: the caller has the instruction set.
+        unsafe { score.add(self.add).exp2().mul(self.factor) }
     }
 }
 
@@ -247,6 +296,7 @@ unsafe fn forward_head<L: Lanes, const E: usize>(q: &[f32], k: &[f32], v: &[f32]
     let positions = lse.len();
     // SAFETY: rows below `positions` exist; the caller has the instruction set.
     unsafe {
+        let mut scores = [L::splat(0.0); KEYS];
         for start in (0..positions).step_by(L::WIDTH) {
             let queries: [L; E] = transposed(q, start);
             let mut maximum = L::splat(f32::NEG_INFINITY);
@@ -255,25 +305,27 @@ unsafe fn forward_head<L: Lanes, const E: usize>(q: &[f32], k: &[f32], v: &[f32]
             let end = positions.min(start + L::WIDTH);
             for first in (0..end).step_by(KEYS) {
                 let count = KEYS.min(end - first);
-                let mut scores = [L::splat(0.0); KEYS];
-                let mut new = maximum;
+                let (k, v) = (k.as_ptr().add(first * E), v.as_ptr().add(first * E));
                 for (i, score) in scores[..count].iter_mut().enumerate() {
-                    let key = first + i;
-                    // A query sees its own position and those before.
-                    let bias = if key > start { Mask::<L>::new(|lane| lane >= key - start).add } else { L::splat(0.0) };
-                    *score = dot(&queries, k.as_ptr().add(key * E), bias);
-                    new = new.max(*score);
+                    *score = dot(&queries, k.add(i * E), L::splat(0.0));
                 }
+                // A query sees its own position and those before.
+                for (i, score) in scores[..count].iter_mut().enumerate().skip((start + 1).saturating_sub(first)) {
+                    *score = score.add(Mask::<L>::from_lane(first + i - start).add);
+                }
+                let new = scores[..count].iter().fold(maximum, |most, score| most.max(*score));
                 let rescale = maximum.sub(new).exp2();
                 maximum = new;
                 total = total.mul(rescale);
+                for score in &mut scores[..count] {
+                    *score = score.sub(maximum).exp2();
+                    total = total.add(*score);
+                }
                 for sum in &mut sums {
                     *sum = sum.mul(rescale);
                 }
-                for (i, score) in scores[..count].iter().enumerate() {
-                    let p = score.sub(maximum).exp2();
-                    total = total.add(p);
-                    accumulate(&mut sums, p, v.as_ptr().add((first + i) * E));
+                for (i, p) in scores[..count].iter().enumerate() {
+                    accumulate(&mut sums, *p, v.add(i * E));
                 }
             }
             let (mut maxima, mut totals) = ([0.0f32; 16], [1.0f32; 16]);
@@ -296,39 +348,54 @@ unsafe fn backward_head<L: Lanes, const E: usize>(given: &Given<'_>, out: &mut [
     let [dq, dk, dv] = out;
     // SAFETY: rows below `positions` exist; the caller has the instruction set.
     unsafe {
+        // Loops of one kind each over a chunk: together they would need more registers than there are.
+        let mut p = [L::splat(0.0); KEYS];
+        let mut ds = [L::splat(0.0); KEYS];
         for start in (0..positions).step_by(L::WIDTH) {
             let (queries, gradients): ([L; E], [L; E]) = (transposed(q, start), transposed(dz, start));
-            let (minus_lse, minus_dot) =
-                (L::splat(0.0).sub(vector_at(lse, start)), L::splat(0.0).sub(vector_at(dots, start)));
+            let minus_lse = L::splat(0.0).sub(vector_at(lse, start));
+            let minus_dot = L::splat(0.0).sub(vector_at(dots, start));
             let mut sums = [L::splat(0.0); E];
-            for key in 0..positions.min(start + L::WIDTH) {
-                let k = k.as_ptr().add(key * E);
-                let p = if key > start {
-                    let mask = Mask::<L>::new(|lane| lane >= key - start);
-                    dot(&queries, k, minus_lse.add(mask.add)).exp2().mul(mask.factor)
-                } else {
-                    dot(&queries, k, minus_lse).exp2()
-                };
-                let ds = dot(&gradients, v.as_ptr().add(key * E), minus_dot).mul(p);
-                accumulate(&mut sums, ds, k);
+            let end = positions.min(start + L::WIDTH);
+            for first in (0..end).step_by(KEYS) {
+                let count = KEYS.min(end - first);
+                let (k, v) = (k.as_ptr().add(first * E), v.as_ptr().add(first * E));
+                for (i, p) in p[..count].iter_mut().enumerate() {
+                    *p = dot(&queries, k.add(i * E), minus_lse);
+                }
+                for (i, p) in p[..count].iter_mut().enumerate() {
+                    let key = first + i;
+                    *p = if key > start { Mask::<L>::from_lane(key - start).exp2(*p) } else { p.exp2() };
+                }
+                for (i, (ds, p)) in ds[..count].iter_mut().zip(&p).enumerate() {
+                    *ds = dot(&gradients, v.add(i * E), minus_dot).mul(*p);
+                }
+                for (i, ds) in ds[..count].iter().enumerate() {
+                    accumulate(&mut sums, *ds, k.add(i * E));
+                }
             }
             write_rows(&sums, dq, start);
         }
         for start in (0..positions).step_by(L::WIDTH) {
             let (keys, values): ([L; E], [L; E]) = (transposed(k, start), transposed(v, start));
             let (mut dkeys, mut dvalues) = ([L::splat(0.0); E], [L::splat(0.0); E]);
-            for query in start..positions {
-                let (q, dz) = (q.as_ptr().add(query * E), dz.as_ptr().add(query * E));
-                let minus_lse = L::splat(-lse[query]);
-                let p = if query < start + L::WIDTH {
-                    let mask = Mask::<L>::new(|lane| start + lane <= query);
-                    dot(&keys, q, minus_lse.add(mask.add)).exp2().mul(mask.factor)
-                } else {
-                    dot(&keys, q, minus_lse).exp2()
-                };
-                let ds = dot(&values, dz, L::splat(-dots[query])).mul(p);
-                accumulate(&mut dvalues, p, dz);
-                accumulate(&mut dkeys, ds, q);
+            for first in (start..positions).step_by(KEYS) {
+                let count = KEYS.min(positions - first);
+                let (q, dz) = (q.as_ptr().add(first * E), dz.as_ptr().add(first * E));
+                for (i, p) in p[..count].iter_mut().enumerate() {
+                    *p = dot(&keys, q.add(i * E), L::splat(-lse[first + i]));
+                }
+                for (i, p) in p[..count].iter_mut().enumerate() {
+                    let last = first + i - start;
+                    *p = if last < L::WIDTH { Mask::<L>::to_lane(last).exp2(*p) } else { p.exp2() };
+                }
+                for (i, (ds, p)) in ds[..count].iter_mut().zip(&p).enumerate() {
+                    *ds = dot(&values, dz.add(i * E), L::splat(-dots[first + i])).mul(*p);
+                }
+                for (i, (p, ds)) in p[..count].iter().zip(&ds).enumerate() {
+                    accumulate(&mut dvalues, *p, dz.add(i * E));
+                    accumulate(&mut dkeys, *ds, q.add(i * E));
+                }
             }
             write_rows(&dkeys, dk, start);
             write_rows(&dvalues, dv, start);

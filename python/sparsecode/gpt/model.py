@@ -19,6 +19,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -153,11 +154,13 @@ class GPT(nn.Module):
         h = self.ln_f(x)
         if targets is None:
             return h
-        return cross_entropy(h.view(-1, h.shape[-1]), self.wte.weight, targets.reshape(-1))
+        loss: Tensor = cross_entropy(h.view(-1, h.shape[-1]), self.wte.weight, targets.reshape(-1))
+        return loss
 
     def next_logits(self, idx: Tensor) -> Tensor:
         """Logits of the token after the last one [B,V]."""
-        return self.forward(idx)[:, -1] @ self.wte.weight.T
+        logits: Tensor = self.forward(idx)[:, -1] @ self.wte.weight.T
+        return logits
 
     def hook_points(self) -> list[str]:
         """Names of all values that `run_to` can return."""
@@ -177,8 +180,8 @@ class GPT(nn.Module):
         x = self.embed(idx)
         for block in self.blocks[:layer]:
             x = block(x)
-        values: Iterator[Tensor] = self.blocks[layer].values(x)
-        return next(itertools.islice(values, place, None))
+        block = cast(Block, self.blocks[layer])
+        return next(itertools.islice(block.values(x), place, None))
 
     def _locate(self, name: str) -> tuple[int, int]:
         points = self.hook_points()

@@ -66,7 +66,8 @@ def train_dicts(
     inputs = {"dataset": dataset.fingerprint}
     with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
         if stage.done:
-            say(f"{KEY}: already done in {run.path} with the same settings")
+            if not quiet:
+                say(f"{KEY}: already done in {run.path} with the same settings")
             return stage.result
         training = _Training(run, stage, config, dataset)
         training.restore()

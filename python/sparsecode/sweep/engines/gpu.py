@@ -30,6 +30,11 @@ def available() -> bool:
     return torch.cuda.is_available() and _has_triton()
 
 
+def supports(device: torch.device) -> bool:
+    """Whether the kernels run on this CUDA or ROCm device: Ampere or later, or an AMD one."""
+    return available() and (torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8)
+
+
 def _has_triton() -> bool:
     try:
         return importlib.util.find_spec("triton") is not None
