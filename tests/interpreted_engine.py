@@ -174,15 +174,17 @@ def test_operands_follow_the_weights() -> None:
 
 
 def test_dispatch_by_width() -> None:
-    for D, expected in ((32, fused.FusedStep), (128, fused.FusedStep), (256, gemm.GemmStep), (300, gemm.GemmStep)):
+    for D, wanted, expected in (
+        (32, None, fused.FusedStep),
+        (32, False, gemm.GemmStep),
+        (256, True, fused.FusedStep),
+        (300, None, gemm.GemmStep),
+        (300, True, gemm.GemmStep),
+    ):
         sweep = Sweep(D, [3], [0.1], [0])
-        engine = GpuEngine("cpu")
+        engine = GpuEngine("cpu", fused=wanted)
         engine.gradients(sweep, batch(2, D))
         assert type(engine._steps[sweep]) is expected
-    sweep = Sweep(256, [3], [0.1], [0])
-    engine = GpuEngine("cpu", fused=True)
-    engine.gradients(sweep, batch(2, 256))
-    assert type(engine._steps[sweep]) is fused.FusedStep
 
 
 def test_bad_input_is_named() -> None:

@@ -1,4 +1,4 @@
-"""The GPU engine: fused Triton kernels up to D = 256, hand-written matrix products above, on CUDA and ROCm.
+"""The GPU engine: fused Triton kernels or hand-written matrix products, by width and device, on CUDA and ROCm.
 
 No GPU was at hand when this was written: the kernels' semantics are proven under Triton's interpreter, their machine
 code by ahead-of-time compilation (docs/kernels.md). `sparsecode doctor --gpu` checks and times them where there is one.
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
 from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.engines.gpu_model import prefers_fused
 from sparsecode.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class GpuEngine:
         threads: accepted for the protocol's sake; a GPU has its own.
         precision: of the products' operands: float16, bfloat16 or float32 (for verification, slow); None takes
             SPARSECODE_GPU_PRECISION or float16. Weights, moments and sums are float32 whatever it is.
-        fused: whether to run the fused kernels; None decides by width and device.
+        fused: whether to run the fused kernels where they can (D up to 256); None asks the model (gpu_model.py).
 
     Raises:
         InvalidSetting: no such device here, or an unknown precision.
@@ -134,21 +135,21 @@ class GpuEngine:
         sweep.check_batch(x)
         found = self._steps.get(sweep)
         if found is None:
-            found = self._new_step(sweep)
+            found = self._new_step(sweep, x.shape[0])
             self._steps[sweep] = found
         return found
 
-    def _new_step(self, sweep: Sweep) -> GpuStep:
+    def _new_step(self, sweep: Sweep, batch: int) -> GpuStep:
         from sparsecode.kernels.configs import fused_tiles
         from sparsecode.sweep.engines.fused import FusedStep
         from sparsecode.sweep.engines.gemm import GemmStep
 
         if sweep.W_dec.dtype != torch.float32:
             raise InvalidSetting(f"engine gpu trains float32 weights, not {sweep.W_dec.dtype}; use --engine reference")
-        arch = architecture(self.device)
-        tiles = fused_tiles(arch, sweep.activation_dim, self.precision)
-        wanted = self.fused if self.fused is not None else runs_fused(sweep.activation_dim)
-        if tiles is None or not wanted:
+        arch, D = architecture(self.device), sweep.activation_dim
+        tiles = fused_tiles(arch, D, self.precision)
+        wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.sizes, batch)
+        if tiles is None or not wanted or not _fits(self.device, D):
             return GemmStep(sweep, self.precision)
         return FusedStep(sweep, self.precision, tiles, _processors(self.device))
 
@@ -178,12 +179,11 @@ def all_pairs_mcs(rows: Tensor, atoms: Tensor, offsets: Sequence[int]) -> tuple[
     return value, place
 
 
-def runs_fused(D: int) -> bool:
-    """Whether the fused kernels are expected to win; the model (docs/kernels.md) puts the crossing above 128.
-
-    At 256 `GpuEngine(fused=True)` still saves the memory of the codes, where a tile fits the device (sm_80, 90, 100).
-    """
-    return D <= 128
+def _fits(device: torch.device, D: int) -> bool:
+    """Whether the fused kernels' tiles fit a device's shared memory: 8.6, 8.9 and 12.x have too little above D = 128."""
+    if device.type == "cpu" or torch.version.hip is not None or D <= 128:
+        return True
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin) >= 160 << 10
 
 
 def _processors(device: torch.device) -> int:

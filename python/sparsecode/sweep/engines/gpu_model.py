@@ -61,12 +61,19 @@ BOUNDS = {
     ("gfx942", 256): (1.0, 0.63),
 }
 
+# Instructions per code of a loop that encodes and appends what is active to lists (bias, comparison, prefix sum of the
+# tile, addresses, masked stores), counted in the machine code of such a Triton kernel at D = 64 and 128, tile 128 x 64,
+# 8 warps; the encode alone takes 8 to 11. Without votes or atomics the prefix sum is what costs.
+SELECT = {"sm_80": 45, "sm_90": 56, "sm_100": 53, "gfx942": 22}
+LANES = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 64}  # per multiprocessor and cycle
+
+TIE = 1.1  # a tie goes to the fused kernels: they need no memory for codes
 SUSTAINED = 0.5  # share of its static bound that a fused Triton kernel reaches: waits, tails, clocks under load
 LIBRARY = 0.7  # share of peak that the vendor's matrix products reach at these shapes
 STREAMED = 0.85  # share of the memory's bandwidth that a streaming kernel reaches
 GATHERED = 0.5  # share of the cache's bandwidth that gathered rows reach
 LAUNCH = 7e-6  # seconds of host time per kernel of torch
-TRITON_LAUNCH = 25e-6  # seconds of host time per Triton launch with twenty arguments
+TRITON_LAUNCH = 20e-6  # seconds of host time per Triton launch with twenty arguments
 ADAM_BYTES = 2 * 30  # per feature and dimension, two matrices: read g w m v, write w m v and 16-bit w
 EAGER_ADAM_BYTES = 2 * 48  # torch's fused Adam, then norms, division and casts of their own
 
@@ -88,9 +95,20 @@ class Prediction:
     sparse: float
 
     @property
+    def prefers_fused(self) -> bool:
+        """Whether the GPU engine runs the fused kernels."""
+        return self.fused is not None and self.fused <= TIE * self.products
+
+    @property
     def engine(self) -> float:
-        """What the GPU engine would take: the better of what it has."""
-        return min(self.products, self.fused) if self.fused is not None else self.products
+        """What the GPU engine takes."""
+        return self.fused if self.fused is not None and self.prefers_fused else self.products
+
+
+def prefers_fused(arch: str, D: int, sizes: Sequence[int], batch: int) -> bool:
+    """Whether the model gives the fused kernels the step on an architecture, by its data-centre device."""
+    device = next(device for device in DEVICES if device.arch == arch)
+    return predict(device, D, sizes, batch).prefers_fused
 
 
 def device_named(name: str, arch: str) -> Device | None:
@@ -141,10 +159,9 @@ def _sparse(device: Device, D: int, N: int, K: int, batch: int, l0: float, produ
     """Encode on tensor cores, keep what is active as lists, then the CPU engine's rows and features phases."""
     width = next((width for width in (32, 64, 128, 256) if width >= D), 256)
     encode = product / (BOUNDS[device.arch, width][0] * SUSTAINED)
-    lanes = device.units * 128 * device.clock * 1e9
-    select = 4 * batch * N / lanes  # add the bias, compare, vote, skip: per code
+    select = SELECT[device.arch] * batch * N / (device.units * LANES[device.arch] * device.clock * 1e9)
     active = batch * K * l0
     lists = 6 * 8 * active / (device.memory * 1e12 * STREAMED)  # written, counted, sorted by feature, read twice
     # Rows: each active atom for x_hat, and again for dz once r is known. Features: the rows of x and of r.
     gathered = 4 * active * D * 2 / (device.cache * 1e12 * GATHERED)
-    return max(encode + select + lists + gathered + adam, 12 * TRITON_LAUNCH)
+    return max(max(encode, select) + lists + gathered + adam, 12 * TRITON_LAUNCH)
