@@ -42,6 +42,14 @@ impl Simd {
     }
 }
 
+impl Cpu {
+    /// Whether code for `simd` may be run here.
+    #[must_use]
+    pub fn runs(self, simd: Simd) -> bool {
+        simd == Simd::Scalar || simd == self.simd || (simd == Simd::Avx2 && self.simd == Simd::Avx512)
+    }
+}
+
 /// Features of this processor, detected on the first call.
 #[must_use]
 pub fn cpu() -> Cpu {

@@ -2,7 +2,12 @@
 //!
 //! Every method is `inline(always)`, so that a caller which is compiled for the instruction set (`#[target_feature]`)
 //! gets single instructions.
-#![allow(clippy::inline_always, clippy::missing_safety_doc)]
+#![allow(
+    clippy::inline_always,
+    clippy::missing_safety_doc,
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use
+)]
 
 /// A vector of `WIDTH` floats (at most 16).
 ///
@@ -143,7 +148,13 @@ pub use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_ps, _mm256_castps_si256,
+        _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_round_ps,
+        _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+        _mm512_storeu_ps, _mm512_sub_ps,
+    };
 
     use super::{Lanes, ROUNDER};
 

@@ -2,8 +2,9 @@
 //!
 //! Nothing outside `python/` knows Python; `cargo test` builds without it. Each folder is one idea:
 //! `shard` (bytes on disk), `stream` (the order of rows, and reading them in it), `engine` (one training step of a
-//! packed sweep), `compare` (largest cosine similarities), `crossentropy` (the language model's loss).
+//! packed sweep), `compare` (largest cosine similarities), `crossentropy` and `attention` (the language model).
 
+pub mod attention;
 pub mod compare;
 pub mod cpu;
 pub mod crossentropy;
@@ -13,6 +14,7 @@ pub mod lanes;
 pub mod lock;
 pub mod shard;
 pub mod stream;
+mod threads;
 
 #[cfg(feature = "python")]
 mod python;

@@ -103,7 +103,7 @@ def test_info_of_a_run(run: Run) -> None:
     assert result.exit_code == 0, result.output
     told = result.stdout
     assert "train-gpt: done, 100 steps, validation loss 4.500" in told
-    assert f"harvest/{HOOK}: done, 1k rows" in told
+    assert f"harvest/{HOOK}: done, {HOOK}, 1k rows" in told
     assert "train-dicts: running" in told
     assert "1000 rows of 16 float16 in 2 shards" in told
     table = [line.split() for line in told.splitlines() if line.strip().startswith(("name", "n64", "n128"))]
@@ -212,10 +212,21 @@ def test_verify_lists_bad_shards_and_exits_1(tmp_path: Path, store: types.Module
     assert "activations/good" not in result.stderr
     as_json = call("verify", tmp_path, "--json")
     assert as_json.exit_code == 1
-    assert [entry["bad_shards"] for entry in json.loads(as_json.stdout)["datasets"]] == [
-        ["shard-00001.safetensors"],
-        [],
-    ]
+    bad, good = json.loads(as_json.stdout)["datasets"]
+    assert [one["shard"] for one in bad["damage"]] == ["shard-00001.safetensors"]
+    assert good["damage"] == []
+
+
+def test_verify_of_a_dataset_that_cannot_be_opened_is_a_failed_check(tmp_path: Path, store: types.ModuleType) -> None:
+    def broken(path: Path) -> None:
+        raise IoFailed(f"{path}/00000.safetensors: too short")
+
+    store.Dataset = broken  # type: ignore[attr-defined]
+    make_dataset(tmp_path / "d")
+    result = call("verify", tmp_path / "d")
+    assert result.exit_code == 1
+    assert "cannot be opened" in result.stdout
+    assert "00000.safetensors: too short" in result.stdout
 
 
 def test_verify_of_nothing(tmp_path: Path) -> None:
@@ -227,7 +238,7 @@ def test_verify_of_nothing(tmp_path: Path) -> None:
 def test_merge_calls_the_store(tmp_path: Path, store: types.ModuleType) -> None:
     calls: list[tuple[list[Path], Path]] = []
 
-    def merge_datasets(sources: Sequence[Path], target: Path) -> StandInDataset:
+    def merge_datasets(target: Path, sources: Sequence[Path]) -> StandInDataset:
         calls.append((list(sources), target))
         return StandInDataset(make_dataset(target, rows=2000))
 

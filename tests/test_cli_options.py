@@ -124,6 +124,36 @@ def test_a_flag_equal_to_the_default_still_beats_the_preset(recorder: Recorder, 
     assert recorder.config == TrainDictsConfig(tied=False, seeds=1, minutes=None)
 
 
+@pytest.mark.parametrize(
+    ("stage", "preset", "args", "expected"),
+    [
+        ("train-gpt", "minutes = 3", ["--steps", "9"], {"steps": 9, "minutes": None}),
+        ("train-gpt", "steps = 40", ["--minutes", "9"], {"steps": TrainGptConfig().steps, "minutes": 9.0}),
+        ("train-gpt", "minutes = 3", ["--steps", "9", "--minutes", "2"], {"steps": 9, "minutes": 2.0}),
+        ("train-gpt", "hf_dataset = 'x'", ["--text", "a"], {"text": ("a",), "hf_dataset": None}),
+        ("train-gpt", "text = ['a']", ["--hf-dataset", "x"], {"text": (), "hf_dataset": "x"}),
+        ("train-gpt", "tokenizer = 'x'", ["--tokenizer", "none"], {"tokenizer": None}),
+        ("harvest", "hook = 'blocks.1.hook_mlp_out'", ["--layer", "3"], {"hook": None, "layer": 3}),
+        ("train-dicts", "epochs = 1.0", ["--samples", "9"], {"epochs": None, "samples": 9}),
+        (
+            "train-dicts",
+            "minutes = 4\nsamples = 5",
+            ["--epochs", "2"],
+            {"epochs": 2.0, "samples": None, "minutes": None},
+        ),
+        ("train-dicts", "minutes = 4\nsamples = 5", ["--lr", "1"], {"samples": 5, "minutes": 4.0}),
+    ],
+)
+def test_a_flag_beats_a_preset_that_says_it_otherwise(
+    recorder: Recorder, tmp_path: Path, stage: str, preset: str, args: list[str], expected: dict[str, Any]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[{stage}]\n{preset}\n")
+    result = call(stage, "--preset", str(file), *args)
+    assert result.exit_code == 0, result.output
+    assert {name: getattr(recorder.config, name) for name in expected} == expected
+
+
 def test_keys_with_a_dash_are_the_same_in_a_preset(recorder: Recorder, tmp_path: Path) -> None:
     preset = tmp_path / "mine.toml"
     preset.write_text("[train-dicts]\nbatch-size = 512\n")

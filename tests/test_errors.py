@@ -48,6 +48,11 @@ def test_each_class_is_documented_and_ends_with_a_known_code(name: str) -> None:
     assert found.exit_code in {1, 2, 3}
 
 
+def test_no_class_is_defined_twice() -> None:
+    names = [node.name for node in ast.parse(inspect.getsource(errors)).body if isinstance(node, ast.ClassDef)]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_each_class_is_used() -> None:
     sources = [*(ROOT / "python").rglob("*.py"), *(ROOT / "src").rglob("*.rs")]
     text = "\n".join(file.read_text() for file in sources if file.name != "errors.py")

@@ -55,6 +55,7 @@ def test_state_comes_back_in_place_and_training_goes_on_with_the_same_bits(loss:
         engine.step(other, x, 1.0)
     for name, value in sweep.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+    assert torch.equal(other.fired, sweep.fired)
     assert (other.step, other.W_enc is other.W_dec) == (6, loss.tied)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
 from itertools import pairwise
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsecode.errors import InvalidSetting
-from sparsecode.sweep import dictionary_name, grid, parse_l1, parse_sizes
+from sparsecode.sweep import dictionary_name, grid, parse_l1, parse_sizes, schedule, settings
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,9 @@ def test_grid_is_every_setting_and_names_are_file_names() -> None:
 def test_coefficients_that_would_share_a_name_are_refused() -> None:
     with pytest.raises(InvalidSetting, match="three digits"):
         grid([64], parse_l1("0.10001,0.10002"), [0])
+
+
+@pytest.mark.parametrize("module", [settings, schedule], ids=lambda module: module.__name__)
+def test_examples_in_docstrings_run(module: ModuleType) -> None:
+    assert doctest.testmod(module)[0] == 0
+    assert doctest.testmod(module)[1] > 0

@@ -6,7 +6,9 @@ from typing import Self, TypedDict, final, type_check_only
 from typing_extensions import Buffer
 
 __all__ = [
+    "CpuEngine",
     "FileLock",
+    "SweepView",
     "cpu_features",
     "cross_entropy",
 ]
@@ -20,6 +22,73 @@ class _CpuFeatures(TypedDict):
 
 def cpu_features() -> _CpuFeatures:
     """The widest vector instruction set that the core has code for here, and which low-precision products there are."""
+
+type _Triple = tuple[Buffer, Buffer, Buffer]
+type _Sums = tuple[list[float], list[float], list[float], list[float]]
+
+@final
+class SweepView:
+    """A packed sweep's tensors, each with its two moments, and settings, as `CpuEngine` takes them.
+
+    All contiguous float32, `fired` [N] int64; `W_enc` None where it is `W_dec`. They are kept alive, and changed in
+    place with the GIL released: no other thread may touch them meanwhile.
+
+    Raises:
+        InvalidArgument: a tensor that is not contiguous, read-only, or shares memory with another.
+    """
+
+    def __new__(
+        cls,
+        activation_dim: int,
+        sizes: list[int],
+        l1: list[float],
+        lr: list[float],
+        *,
+        mean: bool,
+        per_size: bool,
+        project: bool,
+        W_enc: _Triple | None,
+        b_enc: _Triple,
+        W_dec: _Triple,
+        b_dec: _Triple | None,
+        fired: Buffer,
+    ) -> Self: ...
+
+@final
+class CpuEngine:
+    """One training step of every dictionary of a sweep. `x` is [B,D], contiguous float32.
+
+    Methods give lists over the dictionaries: squared error, sum of codes, active codes, codes that the screen let
+    through, all summed over rows.
+
+    Raises:
+        InvalidArgument: a path that is unknown or cannot run here; shapes that do not fit.
+    """
+
+    path: str
+    threads: int
+    bytes: int
+    def __new__(cls, path: str = "auto", threads: int = 1) -> Self: ...
+    @staticmethod
+    def paths() -> list[str]:
+        """Names of the paths of instructions that this machine can run, fastest first."""
+
+    def step(self, sweep: SweepView, x: Buffer, t: int, lr_scale: float) -> _Sums:
+        """Updates everything; `t` is Adam's step number, from 1."""
+
+    def evaluate(self, sweep: SweepView, x: Buffer) -> _Sums:
+        """Adds to the fired counts and changes nothing else."""
+
+    def gradients(
+        self,
+        sweep: SweepView,
+        x: Buffer,
+        W_enc: Buffer | None,
+        b_enc: Buffer,
+        W_dec: Buffer,
+        b_dec: Buffer | None,
+    ) -> _Sums:
+        """Writes the gradients, before projection, and changes nothing else."""
 
 @final
 class FileLock:
@@ -57,4 +126,25 @@ def cross_entropy(
 
     Raises:
         InvalidArgument: sizes that do not fit, an array that is not contiguous, or a target outside 0 .. V.
+    """
+
+def attention_forward(qkv: Buffer, z: Buffer, lse: Buffer, *, heads: int, threads: int) -> None:
+    """Causal attention of `qkv` [B,T,3C] (queries, keys, values; each its heads side by side) into `z` [B,T,C].
+
+    All arrays are contiguous float32. Heads of 4, 8 or 16 dimensions. The result does not depend on the number of threads.
+
+    Args:
+        lse: receives what `attention_backward` needs, [B,heads,T].
+
+    Raises:
+        InvalidArgument: sizes that do not fit, or another head width.
+    """
+
+def attention_backward(
+    qkv: Buffer, z: Buffer, lse: Buffer, dz: Buffer, dqkv: Buffer, *, heads: int, threads: int
+) -> None:
+    """The gradient `dqkv` [B,T,3C] for `dz` [B,T,C], from what `attention_forward` was given and gave.
+
+    Raises:
+        InvalidArgument: sizes that do not fit, or another head width.
     """

@@ -98,7 +98,7 @@ class ModelInvalid(SparsecodeError):
 
 
 class TrainingDiverged(SparsecodeError):
-    """A training's loss or parameters are no longer finite."""
+    """A training ran into NaN or infinities: that of the GPT, or of every dictionary of a sweep."""
 
 
 class HookUnknown(SparsecodeError):
@@ -115,7 +115,3 @@ class ZeroAtom(DictionaryInvalid):
 
 class DatasetUnfit(SparsecodeError):
     """A dataset is whole, but dictionaries cannot be trained on it: too few rows, or all the same."""
-
-
-class TrainingDiverged(SparsecodeError):
-    """Every dictionary of a sweep ran into NaN or infinities."""

@@ -23,6 +23,7 @@ use std::sync::Mutex;
 
 use crate::cpu::{Simd, cpu};
 use crate::error::{Error, Result};
+use crate::threads::{lock, on_threads};
 use group::{Gradients, Job, Problem};
 use pack::Packed;
 
@@ -72,7 +73,7 @@ pub fn cross_entropy_on(
     output: Option<Output<'_>>,
 ) -> Result<f64> {
     let rows = targets.len();
-    let vocabulary = if width == 0 { 0 } else { w.len() / width };
+    let vocabulary = w.len() / width.max(1);
     check(simd, h, w, targets, width, output.as_ref())?;
     let packed = Packed::new(w, vocabulary, width);
     let problem = Problem { h, w, targets, packed: &packed, rows };
@@ -98,13 +99,13 @@ pub fn cross_entropy_on(
 
 fn check(simd: Simd, h: &[f32], w: &[f32], targets: &[i64], width: usize, output: Option<&Output<'_>>) -> Result<()> {
     let refuse = |message: String| Err(Error::InvalidArgument(message));
-    if simd > cpu().simd || (simd == Simd::Neon) != (cpu().simd == Simd::Neon && simd != Simd::Scalar) {
+    if !cpu().runs(simd) {
         return refuse(format!("cross_entropy: this processor has no {}; use {}", simd.name(), cpu().simd.name()));
     }
     if targets.is_empty() || width == 0 || w.is_empty() {
         return refuse("cross_entropy: needs at least one row, one dimension and one token".into());
     }
-    if h.len() != targets.len() * width || w.len() % width != 0 {
+    if h.len() != targets.len() * width || !w.len().is_multiple_of(width) {
         return refuse(format!(
             "cross_entropy: h has {} and w {} numbers, which do not fit {} rows of width {width}",
             h.len(),
@@ -139,21 +140,6 @@ fn run_all(simd: Simd, problem: &Problem<'_>, jobs: Vec<Job<'_>>, threads: usize
     let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, part)| part).collect()
-}
-
-/// Runs `work` once on each of `threads` threads, the caller's among them. Starting one takes some 20 microseconds,
-/// against 20 milliseconds of work.
-fn on_threads(threads: usize, work: &(impl Fn() + Sync)) {
-    std::thread::scope(|scope| {
-        for _ in 1..threads.max(1) {
-            scope.spawn(work);
-        }
-        work();
-    });
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// `dw` [V,D] = sum of `parts` [V,stride] in their order.

@@ -79,7 +79,7 @@ pub unsafe fn exponentials<L: Lanes, const ROWS: usize>(
                     sums[lane] = sums[lane].add(e);
                 }
             }
-            rescale[r] = if maximum[r] == new { 1.0 } else { (maximum[r] - new).exp2() };
+            rescale[r] = (maximum[r] - new).exp2(); // 1 where the maximum stays
             sum[r] = sum[r] * f64::from(rescale[r]) + f64::from(sums[0].add(sums[1]).sum());
             maximum[r] = new;
         }

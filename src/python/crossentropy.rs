@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 /// Mean cross-entropy of rows against an embedding, with its gradients.
 #[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // PyO3 hands buffers over
 #[pyo3(signature = (h, weight, targets, *, dh=None, dweight=None, threads))]
 pub fn cross_entropy(
     py: Python<'_>,

@@ -1,4 +1,5 @@
 //! The only files that name `PyO3`: explicit signatures, the GIL released around work, no logic.
+#![allow(clippy::needless_pass_by_value)] // arguments arrive as values made from Python objects
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -6,8 +7,10 @@ use pyo3::types::PyType;
 use crate::error::Error;
 
 mod arrays;
+mod attention;
 mod cpu;
 mod crossentropy;
+mod engine;
 mod lock;
 
 impl From<Error> for PyErr {
@@ -29,9 +32,13 @@ impl From<Error> for PyErr {
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::attention::{attention_backward, attention_forward};
+    #[pymodule_export]
     use super::cpu::cpu_features;
     #[pymodule_export]
     use super::crossentropy::cross_entropy;
+    #[pymodule_export]
+    use super::engine::{CpuEngine, SweepView};
     #[pymodule_export]
     use super::lock::FileLock;
 }

@@ -24,6 +24,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_PRESET = "default"
 
 
+# A flag beats the preset also where the preset says the same thing by another setting: what a flag given here
+# replaces goes back to its default, unless it is given as well.
+_REPLACES = {
+    "text": ("hf_dataset",),
+    "hf_dataset": ("text",),
+    "steps": ("minutes",),
+    "samples": ("epochs", "minutes"),
+    "epochs": ("samples", "minutes"),
+    "minutes": ("steps", "samples", "epochs"),
+    "layer": ("hook",),
+    "site": ("hook",),
+    "hook": ("dataset",),
+    "dataset": ("hook",),
+}
+
 _SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -83,7 +98,7 @@ def stage_options(stage: str) -> Callable[[F], F]:
     """Adds an option for each setting of `stage`, and --run, --preset, --force, --quiet and --debug.
 
     The decorated function is called with `config`, `run`, `force`, `quiet` and its own parameters: settings are the
-    defaults, changed by the preset, changed by the flags.
+    defaults, changed by the preset, changed by the flags; `none` unsets what may be unset.
     """
     shown = load_preset(DEFAULT_PRESET).stage(stage)
     fields = dataclasses.fields(STAGES[stage])
@@ -97,7 +112,9 @@ def stage_options(stage: str) -> Callable[[F], F]:
                 value = values.pop(field.name)
                 if ctx.get_parameter_source(field.name) is not ParameterSource.DEFAULT:
                     given[field.name] = value
-            config = load_preset(values.pop("preset")).stage(stage).changed(**given)
+            replaced = {other for name in given for other in _REPLACES.get(name, ())}
+            defaults = {field.name: field.default for field in fields if field.name in replaced - given.keys()}
+            config = load_preset(values.pop("preset")).stage(stage).changed(**defaults, **given)
             return function(config=config, **values)
 
         decorated: Any = command
@@ -129,7 +146,8 @@ def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], 
         whole = "float" not in kinds
         spell = _converter(whole=whole, optional="None" in kinds)
         return click.option(flag, field.name, type=str, callback=spell, metavar="N" if whole else "X", **settings)
-    return click.option(flag, field.name, type=str, metavar="TEXT", **settings)
+    unset = _unset if "None" in kinds else None
+    return click.option(flag, field.name, type=str, callback=unset, metavar="TEXT", **settings)
 
 
 def _converter(*, whole: bool, optional: bool) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -137,6 +155,10 @@ def _converter(*, whole: bool, optional: bool) -> Callable[[click.Context, click
         return None if value is None else number(value, whole=whole, optional=optional)
 
     return callback
+
+
+def _unset(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    return None if value == "none" else value
 
 
 def _remember(key: str) -> Callable[[click.Context, click.Parameter, bool], bool]:

@@ -22,7 +22,8 @@ from sparsecode.errors import CorpusEmpty, InvalidSetting, RunInvalid
 from sparsecode.progress import Progress, human, say
 from sparsecode.run import Run
 
-_SAMPLE_BYTES = 20_000_000
+# 5, 10, 20 and 40 MB of the default corpus give 3.23, 3.263, 3.264 and 3.277 bytes per held-out token.
+_SAMPLE_BYTES = 10_000_000
 _BATCH = 1 << 22  # characters encoded in one call: the library's records take some 100 bytes per token
 _SKIPPED_SHOWN = 20
 

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsecode.errors import HookUnknown, InvalidSetting
+from sparsecode.gpt.attention import causal_attention
 from sparsecode.gpt.loss import cross_entropy
 
 HOOKS = ("hook_resid_pre", "attn.hook_z", "hook_resid_mid", "mlp.hook_post", "hook_mlp_out", "hook_resid_post")
@@ -65,10 +66,7 @@ class Attention(nn.Module):
 
     def heads(self, x: Tensor) -> Tensor:
         """The heads' outputs side by side [B,T,C], before `c_proj`."""
-        B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3 * self.n_head, C // self.n_head).transpose(1, 2).chunk(3, dim=1)
-        z = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # [B,H,T,C/H]
-        return z.transpose(1, 2).reshape(B, T, C)
+        return causal_attention(self.c_attn(x), self.n_head)
 
 
 class MLP(nn.Module):

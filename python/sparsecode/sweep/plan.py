@@ -16,7 +16,7 @@ from sparsecode.run import Run
 from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
 from sparsecode.sweep.sweep import Sweep
 
-_DEFAULT_SAMPLES = 8_000_000  # about 2 minutes of the reference engine at D = 128 on two cores, 64-512
+_DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harvest
 _MOST_HELD_OUT = 4  # at least three quarters of a small dataset are trained on
 
 

@@ -15,7 +15,7 @@ import torch
 from sparsecode import store
 from sparsecode.checkpoint import load_tensors, save_tensors
 from sparsecode.config import TrainDictsConfig
-from sparsecode.errors import TrainingDiverged
+from sparsecode.errors import CheckpointCorrupt, TrainingDiverged
 from sparsecode.progress import Progress, human, say
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 from sparsecode.sweep import metrics, plan
@@ -66,7 +66,8 @@ def train_dicts(
     inputs = {"dataset": dataset.fingerprint}
     with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
         if stage.done:
-            say(f"{KEY}: already done in {run.path} with the same settings")
+            if not quiet:
+                say(f"{KEY}: already done in {run.path} with the same settings")
             return stage.result
         training = _Training(run, stage, config, dataset)
         training.restore()
@@ -112,9 +113,12 @@ class _Training:
         if self.stage.resuming and self.state_path.exists():
             tensors, about = load_tensors(self.state_path)
             self.sweep.load_state_dict(tensors)
-            sums = tensors["interval"].to(self.interval.sse.device)
-            self.interval = StepStats(about["interval_rows"], *sums)
-            self.elapsed = about["elapsed"]
+            try:
+                sums = tensors["interval"].to(self.interval.sse.device)
+                self.interval = StepStats(about["interval_rows"], *sums)
+                self.elapsed = about["elapsed"]
+            except (KeyError, TypeError) as error:
+                raise CheckpointCorrupt(f"{self.state_path}: no {error}; delete it to start this stage anew") from error
         if self.stage.resuming:
             self.run.rewind_metrics(KEY, self.step)
 
