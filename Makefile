@@ -63,6 +63,16 @@ format: install ## Format both languages and apply the lints' own fixes
 bench: install ## Run the benchmarks: each row beside its baseline
 	$(BIN)/pytest --benchmark-only
 
+.venv-peers/.tools: benches/peers/requirements.txt
+	@rm -f $@
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -r $<
+	@touch $@
+
+.PHONY: bench-peers
+bench-peers: install .venv-peers/.tools ## Time training steps beside other libraries, on the activations of `make demo`
+	PYTHONPATH=python .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
+
 .PHONY: clean
 clean: ## Remove what the targets made, .venv included
-	rm -rf $(VENV) target dist
+	rm -rf $(VENV) .venv-peers target dist

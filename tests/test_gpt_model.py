@@ -69,7 +69,7 @@ def test_every_hook_point_is_what_the_formulas_give(model: GPT, idx: Tensor) -> 
     for name, values in expected.items():
         got = model.run_to(idx, name)
         assert got.shape[-1] == model.hook_width(name), name
-        torch.testing.assert_close(got.double(), values, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(got.double(), values, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_forward_gives_hidden_states_or_their_loss(model: GPT, idx: Tensor) -> None:

@@ -185,8 +185,8 @@ def test_a_claim_gets_its_row_on_top() -> None:
 def test_text_is_escaped_and_visible() -> None:
     page = render("<b>", "</script>", [Section("a", "<i>", "<u>")])
     assert "<i>" not in page and "<u>" not in page and "&lt;u&gt;" in page
-    assert [visible(token) for token in (" a", "\n\n", "\t", "   ", " " * 8, "\x00", "é")] == [
-        " a", "⏎⏎", "⇥", "␣␣␣", "␣×8", "�", "é",
+    assert [visible(token) for token in (" a", "\n\n", "\t", "  ", " " * 8, "\x00", "é", "\n      x")] == [
+        " a", "⏎⏎", "⇥", "␣␣", "␣×8", "�", "é", "⏎␣×6x",
     ]  # fmt: skip
     assert [strength(value, 2.0) for value in (-1.0, 0.0, 1.0, 2.0, 3.0)] == [0, 0, 50, 100, 100]
     assert strength(1.0, 0.0) == 0

@@ -191,7 +191,7 @@ def test_a_killed_process_resumes_to_the_same_bytes(data: Path, tmp_path: Path, 
 def test_what_is_done_is_not_done_again(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = train_dicts(tmp_path / "run", dataset=str(data), **SMALL)
     capsys.readouterr()
-    assert train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"log_every": 3}) == first
+    assert train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"log_every": 3, "quiet": False}) == first
     assert "already done" in capsys.readouterr().err
     with pytest.raises(SettingsDiffer, match="lr"):
         train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"lr": 0.1})

@@ -100,6 +100,7 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "dictionaries": lambda names: f"{len(names)} dictionaries",
         "samples": lambda n: f"{human(n)} samples",
         "metrics": lambda by_name: _spans(by_name.values()),
+        "eval_rows": lambda n: f"on {n} held-out rows",
     },
     "compare": {"dictionaries": lambda names: f"{len(names)} dictionaries compared"},
     "report": {"page": str, "bytes": lambda n: f"{n / 1e6:.1f} MB"},

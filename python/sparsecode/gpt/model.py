@@ -151,7 +151,7 @@ class GPT(nn.Module):
         x = self.embed(idx)
         for block in self.blocks:
             x = block(x)
-        h = self.ln_f(x)
+        h: Tensor = self.ln_f(x)
         if targets is None:
             return h
         loss: Tensor = cross_entropy(h.view(-1, h.shape[-1]), self.wte.weight, targets.reshape(-1))
