@@ -1,7 +1,7 @@
 """The GPU engine on a GPU, beside torch autograd and the hand-written products; skipped by name where there is none.
 
 Batch 8192, 16-bit products, Adam included. `extra_info` holds what the paper model predicts for the device, where it
-knows its data sheet. What can be timed without a GPU is timed here too: the hand-written step on the CPU.
+knows its data sheet.
 """
 
 from __future__ import annotations

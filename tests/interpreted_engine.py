@@ -58,10 +58,10 @@ def engine_for(sweep: Sweep, precision: str, kind: str) -> GpuEngine:
     """An engine whose way of computing this sweep's gradients is fixed."""
     engine = GpuEngine("cpu", precision=precision)
     if kind == "gemm":
-        engine._steps[sweep] = gemm.GemmStep(sweep, precision, chunk_bytes=33 * 37 * 4 // 2)
+        engine._last = gemm.GemmStep(sweep, precision, chunk_bytes=33 * 37 * 4 // 2)
     else:
         tiles, processors = {"fused": (SMALL, 1), "apart": (APART, 1), "split": (SMALL, 3)}[kind]
-        engine._steps[sweep] = fused.FusedStep(sweep, precision, tiles, processors)
+        engine._last = fused.FusedStep(sweep, precision, tiles, processors)
     return engine
 
 
@@ -102,7 +102,7 @@ def test_engine_equals_the_reference(loss: LossSettings, kind: str) -> None:
 def test_splits_happen() -> None:
     sweep = make(LossSettings(), 20)
     engine = engine_for(sweep, "float32", "split")
-    step = engine._steps[sweep]
+    step = engine._last
     engine.gradients(sweep, batch(37, 20))
     assert isinstance(step, fused.FusedStep)
     assert step.splits == 3
@@ -161,7 +161,7 @@ def test_operands_follow_the_weights() -> None:
     """16-bit copies are written by Adam, and again where torch changed the weights: a loaded state."""
     sweep = make(LossSettings(), 20)
     engine = engine_for(sweep, "bfloat16", "fused")
-    step = engine._steps[sweep]
+    step = engine._last
     assert isinstance(step, fused.FusedStep)
     for seed in range(2):
         engine.step(sweep, batch(37, 20, seed), 1.0)
@@ -184,7 +184,24 @@ def test_dispatch_by_width() -> None:
         sweep = Sweep(D, [3], [0.1], [0])
         engine = GpuEngine("cpu", fused=wanted)
         engine.gradients(sweep, batch(2, D))
-        assert type(engine._steps[sweep]) is expected
+        assert type(engine._last) is expected
+
+
+def test_a_strided_batch_is_read_right() -> None:
+    sweep = make(LossSettings(), 20)
+    wide = batch(8, 40)
+    expected = engine_for(sweep, "float16", "fused").gradients(sweep, wide[:, ::2].contiguous())[1]
+    found = engine_for(sweep, "float16", "fused").gradients(sweep, wide[:, ::2])[1]
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_one_engine_serves_sweeps_in_turn() -> None:
+    engine, sweeps = GpuEngine("cpu", precision="float32"), [make(LossSettings(), D) for D in (20, 24)]
+    first = engine.gradients(sweeps[0], batch(5, 20))[1]
+    engine.gradients(sweeps[1], batch(5, 24))
+    again = engine.gradients(sweeps[0], batch(5, 20))[1]
+    assert all(torch.equal(first[name], value) for name, value in again.items())
 
 
 def test_bad_input_is_named() -> None:

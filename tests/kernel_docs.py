@@ -36,7 +36,7 @@ def gate_table() -> str:
     lines = [
         f"Triton {triton.__version__}, 16-bit operands unless the kernel says otherwise.",
         "",
-        "| kernel | arch | D | tile | warps, stages | registers | shared, KiB | tensor instr. | loop | spills | bound |",
+        "| kernel | arch | D | tile | warps, stages | registers | shared, KiB | tensor | loop | spills | bound |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case, report in kernel_gates.run():

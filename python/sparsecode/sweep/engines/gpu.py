@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,9 @@ from sparsecode.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
     from sparsecode.sweep.engines.fused import GpuStep
+
+# Triton 3.9 warns until this is set: fused multiply-adds, as all its versions before the warning.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 DEFAULT_PRECISION = "float16"  # 8 times the mantissa of bfloat16; activations are normalised, so the range suffices
 
@@ -95,31 +98,34 @@ class GpuEngine:
         if self.precision not in ("float16", "bfloat16", "float32"):
             raise InvalidSetting(f"precision must be float16, bfloat16 or float32, not '{self.precision}'")
         self.fused = fused
-        self._steps: weakref.WeakKeyDictionary[Sweep, GpuStep] = weakref.WeakKeyDictionary()
+        self._last: GpuStep | None = None  # of one sweep at a time: its buffers are worth gigabytes
 
     @torch.no_grad()
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
         """See `Engine.step`."""
-        own = self._step_of(sweep, x)
-        stats = own.gradients(x)
-        own.count_fired()
-        sweep.step += 1
-        own.update(lr_scale)
-        return stats
+        with self._here():
+            own, x = self._step_of(sweep, x), x.contiguous()
+            stats = own.gradients(x)
+            own.count_fired()
+            sweep.step += 1
+            own.update(lr_scale)
+            return stats
 
     @torch.no_grad()
     def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
         """See `Engine.gradients`."""
-        own = self._step_of(sweep, x)
-        return own.gradients(x), own.named_gradients()
+        with self._here():
+            own = self._step_of(sweep, x)
+            return own.gradients(x.contiguous()), own.named_gradients()
 
     @torch.no_grad()
     def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
         """See `Engine.evaluate`."""
-        own = self._step_of(sweep, x)
-        stats = own.evaluate(x)
-        own.count_fired()
-        return stats
+        with self._here():
+            own = self._step_of(sweep, x)
+            stats = own.evaluate(x.contiguous())
+            own.count_fired()
+            return stats
 
     def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Batches of host memory as device tensors; the next is copied while the one given out is worked on.
@@ -133,11 +139,14 @@ class GpuEngine:
 
     def _step_of(self, sweep: Sweep, x: Tensor) -> GpuStep:
         sweep.check_batch(x)
-        found = self._steps.get(sweep)
-        if found is None:
-            found = self._new_step(sweep, x.shape[0])
-            self._steps[sweep] = found
-        return found
+        if self._last is None or self._last.sweep is not sweep:
+            self._last = None  # its buffers go before the new ones come
+            self._last = self._new_step(sweep, x.shape[0])
+        return self._last
+
+    def _here(self) -> AbstractContextManager[object]:
+        """Triton launches on the current device, whatever device the tensors are on."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def _new_step(self, sweep: Sweep, batch: int) -> GpuStep:
         from sparsecode.kernels.configs import fused_tiles
@@ -175,12 +184,14 @@ def all_pairs_mcs(rows: Tensor, atoms: Tensor, offsets: Sequence[int]) -> tuple[
     value = torch.empty(rows.shape[0], len(offsets) - 1, dtype=torch.float32, device=rows.device)
     place = torch.empty_like(value, dtype=torch.int32)
     segments = Segments.of(offsets, rows.device)
-    max_cosine(rows.contiguous(), atoms.contiguous(), segments, tile, value=value, place=place, precision=precision)
+    where = torch.cuda.device(rows.device) if rows.is_cuda else nullcontext()
+    with where:
+        max_cosine(rows.contiguous(), atoms.contiguous(), segments, tile, value=value, place=place, precision=precision)
     return value, place
 
 
 def _fits(device: torch.device, D: int) -> bool:
-    """Whether the fused kernels' tiles fit a device's shared memory: 8.6, 8.9 and 12.x have too little above D = 128."""
+    """Whether the fused kernels' tiles fit shared memory: 8.6, 8.9 and 12.x have too little above D = 128."""
     if device.type == "cpu" or torch.version.hip is not None or D <= 128:
         return True
     return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin) >= 160 << 10
