@@ -24,7 +24,21 @@ from sparsecode.sweep import Dictionary, dictionary_name
 D, TRUE, CONTEXT, L1 = 32, 48, 32, 0.02
 SIZES, SEEDS = (16, 32, 64, 128), (0, 1)
 HOOK = "blocks.2.mlp.hook_post"
-WORDS = ("alpha", "beta", "gamma", "delta", "class", "return", "import", "self", "<tag>", "naïve", "日本", "\tif")
+WORDS = (
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "class",
+    "return",
+    "import",
+    "self",
+    "<tag>",
+    "naïve",
+    "日本",
+    "\tif",
+    "\n" + " " * 40 + "deep",
+)
 
 
 def true_features() -> Tensor:

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from sparsecode.cli import doctor, main
 from sparsecode.cli.output import columns, size
 from sparsecode.config import STAGES
+from sparsecode.errors import IoFailed
 from sparsecode.run import Run
 
 HOOK = "blocks.2.mlp.hook_post"
@@ -38,8 +39,8 @@ class StandInDataset:
         self.provenance = {"hook_point": HOOK}
         self.statistics = {"mean": [0.0] * 16, "rms": 0.125, "non_finite": 0}
 
-    def verify(self) -> list[str]:
-        return self.bad
+    def damage(self) -> list[tuple[str, str]]:
+        return [(shard, f"{shard}: digest differs") for shard in self.bad]
 
 
 def make_dataset(path: Path, *, rows: int = 1000, complete: bool = True, bad: Sequence[str] = ()) -> Path:
@@ -199,8 +200,8 @@ def test_verify_passes(run: Run) -> None:
     for args in (["--run", run.path], [run.path], [run.activations_path / HOOK]):
         result = call("verify", *args)
         assert (result.exit_code, result.stderr) == (0, "")
-        assert "2 shards, 1000 rows, complete" in result.stdout
-    assert called_json("verify", run.path)["datasets"][0]["bad_shards"] == []
+        assert "2 shards, 1000 rows, complete, all as written" in result.stdout
+    assert called_json("verify", run.path)["datasets"][0]["damage"] == []
 
 
 def test_verify_lists_bad_shards_and_exits_1(tmp_path: Path, store: types.ModuleType) -> None:
@@ -208,14 +209,27 @@ def test_verify_lists_bad_shards_and_exits_1(tmp_path: Path, store: types.Module
     make_dataset(tmp_path / "activations/bad", bad=["shard-00001.safetensors"])
     result = call("verify", tmp_path)
     assert result.exit_code == 1
-    assert "activations/bad: shard-00001.safetensors: not what was written" in result.stderr
-    assert "activations/good" not in result.stderr
+    assert "activations/bad: 2 shards, 1000 rows, complete, 1 bad" in result.stdout
+    assert "  shard-00001.safetensors: digest differs" in result.stdout
+    assert "activations/good: 2 shards, 1000 rows, complete, all as written" in result.stdout
+    assert "1 dataset is not what was written" in result.stderr
     as_json = call("verify", tmp_path, "--json")
     assert as_json.exit_code == 1
-    assert [entry["bad_shards"] for entry in json.loads(as_json.stdout)["datasets"]] == [
-        ["shard-00001.safetensors"],
-        [],
-    ]
+    bad, good = json.loads(as_json.stdout)["datasets"]
+    assert [one["shard"] for one in bad["damage"]] == ["shard-00001.safetensors"]
+    assert good["damage"] == []
+
+
+def test_verify_of_a_dataset_that_cannot_be_opened_is_a_failed_check(tmp_path: Path, store: types.ModuleType) -> None:
+    def broken(path: Path) -> None:
+        raise IoFailed(f"{path}/00000.safetensors: too short")
+
+    store.Dataset = broken  # type: ignore[attr-defined]
+    make_dataset(tmp_path / "d")
+    result = call("verify", tmp_path / "d")
+    assert result.exit_code == 1
+    assert "cannot be opened" in result.stdout
+    assert "00000.safetensors: too short" in result.stdout
 
 
 def test_verify_of_nothing(tmp_path: Path) -> None:
@@ -227,7 +241,7 @@ def test_verify_of_nothing(tmp_path: Path) -> None:
 def test_merge_calls_the_store(tmp_path: Path, store: types.ModuleType) -> None:
     calls: list[tuple[list[Path], Path]] = []
 
-    def merge_datasets(sources: Sequence[Path], target: Path) -> StandInDataset:
+    def merge_datasets(target: Path, sources: Sequence[Path]) -> StandInDataset:
         calls.append((list(sources), target))
         return StandInDataset(make_dataset(target, rows=2000))
 

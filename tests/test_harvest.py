@@ -125,7 +125,10 @@ def test_done_harvests_are_not_repeated_and_other_settings_are_named(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = harvest_activations(run, settings(), quiet=True)
+    capsys.readouterr()
     assert harvest_activations(run, settings(), quiet=True) == first
+    assert capsys.readouterr().err == ""
+    assert harvest_activations(run, settings()) == first
     assert "already done" in capsys.readouterr().err
     with pytest.raises(SettingsDiffer, match=r"dtype \"float32\", not \"float16\".*--force"):
         harvest_activations(run, settings(dtype="float16"), quiet=True)

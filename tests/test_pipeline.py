@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sparsecode.checkpoint import write_json
 from sparsecode.cli import main
 from sparsecode.config import STAGES, load_preset
 from sparsecode.errors import SettingsDiffer
@@ -22,17 +21,8 @@ RESULTS: dict[str, dict[str, Any]] = {
     "harvest": {"rows": 6_000_000, "hook_point": "blocks.2.mlp.hook_post"},
     "train-dicts": {"dictionaries": ["n32", "n64"], "samples": 1000},
     "compare": {"dictionaries": ["n32", "n64"]},
-    "report": {},
+    "report": {"page": "report.html", "bytes": 2_100_000, "summary": ["41 of 64 features come back."]},
 }
-COMPARISON = {
-    "settings": {"threshold": 0.9},
-    "dictionaries": [
-        {"name": "n32", "dict_size": 32, "activation_dim": 16, "next_other_seed": None, "other_seed": None,
-         "next": {"dictionary": "n64", "mcs": {"all": {"above": 20}}}},
-        {"name": "n64", "dict_size": 64, "activation_dim": 16, "next": None, "next_other_seed": None,
-         "other_seed": {"dictionary": "n64_s1", "mcs": {"all": {"above": 41}}}},
-    ],
-}  # fmt: skip
 
 
 class Stages:
@@ -55,8 +45,6 @@ class Stages:
                     if stage == self.broken:
                         raise KeyboardInterrupt
                     self.worked.append(stage)
-                    if stage == "compare":
-                        write_json(run.comparison_path, COMPARISON)
                     opened.finish(RESULTS[stage])
                 # compare gives an object, whose figures are those recorded
                 return object() if stage == "compare" else opened.result
@@ -119,9 +107,8 @@ def test_it_says_a_headline_per_stage_and_the_result(
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("train-gpt: 60 steps, validation loss 4.671, 1.250 bits per byte, in 0:0")
     assert [line.partition(":")[0] for line in told[:5]] == list(STAGES)
-    assert told[5] == (
-        "41 of 64 features of n64 are found again in n64_s1 (cosine above 0.9); the space has 16 dimensions"
-    )
+    assert told[4].startswith("report: report.html, 2.1 MB, in 0:0")
+    assert told[5] == "41 of 64 features come back."
     assert told[6].startswith("all stages done in 0:0")
     assert told[7] == f"report: {tmp_path / 'report.html'}"
     assert len(told) == 8

@@ -185,8 +185,8 @@ def test_a_claim_gets_its_row_on_top() -> None:
 def test_text_is_escaped_and_visible() -> None:
     page = render("<b>", "</script>", [Section("a", "<i>", "<u>")])
     assert "<i>" not in page and "<u>" not in page and "&lt;u&gt;" in page
-    assert [visible(token) for token in (" a", "\n\n", "\t", "   ", " " * 8, "\x00", "é")] == [
-        " a", "⏎⏎", "⇥", "␣␣␣", "␣×8", "�", "é",
+    assert [visible(token) for token in (" a", "\n\n", "\t", "  ", " " * 8, "\x00", "é", "\n      x")] == [
+        " a", "⏎⏎", "⇥", "␣␣", "␣×8", "�", "é", "⏎␣×6x",
     ]  # fmt: skip
     assert [strength(value, 2.0) for value in (-1.0, 0.0, 1.0, 2.0, 3.0)] == [0, 0, 50, 100, 100]
     assert strength(1.0, 0.0) == 0
@@ -195,3 +195,16 @@ def test_text_is_escaped_and_visible() -> None:
 def test_needs_a_comparison(tmp_path: Path) -> None:
     with pytest.raises(StageMissing, match="sparsecode compare"):
         sparsecode.write_report(tmp_path)
+
+
+def test_one_dictionary_alone_has_a_report(tmp_path: Path) -> None:
+    run, dataset = make_fake_run(tmp_path / "run", sizes=(16,), seeds=(0,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "Dataset", lambda path: dataset, raising=False)
+        found = sparsecode.compare_dicts(run, quiet=True)
+        sparsecode.write_report(run, quiet=True)
+        run.report_path.unlink()
+        sparsecode.write_report(run, quiet=True)
+    assert found.record["mmcs"]["all"] == [[1.0]] and found.record["steadiest"] == []
+    assert "n16" in found.table()
+    assert "There is one dictionary only." in run.report_path.read_text()

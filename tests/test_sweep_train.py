@@ -191,7 +191,7 @@ def test_a_killed_process_resumes_to_the_same_bytes(data: Path, tmp_path: Path, 
 def test_what_is_done_is_not_done_again(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = train_dicts(tmp_path / "run", dataset=str(data), **SMALL)
     capsys.readouterr()
-    assert train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"log_every": 3}) == first
+    assert train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"log_every": 3, "quiet": False}) == first
     assert "already done" in capsys.readouterr().err
     with pytest.raises(SettingsDiffer, match="lr"):
         train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"lr": 0.1})
@@ -284,7 +284,7 @@ def test_hook_points_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"lr": 0.0}, "--lr"), ({"batch_size": 0}, "--batch-size"), ({"decay_fraction": 1.5}, "--decay-fraction"),
-     ({"minutes": float("nan")}, "--minutes"), ({"seeds": 0}, "--seeds"), ({"sizes": "x"}, "sizes"),
+     ({"minutes": 0.0}, "--minutes"), ({"seeds": 0}, "--seeds"), ({"sizes": "x"}, "sizes"),
      ({"engine": "abacus"}, "engine 'abacus'")],
 )  # fmt: skip
 def test_bad_settings_are_named_and_leave_no_dictionary(
@@ -301,3 +301,11 @@ def test_data_without_spread_or_rows_are_named(tmp_path: Path) -> None:
         write_dataset(tmp_path / name, x)
         with pytest.raises(DatasetUnfit, match=message):
             train_dicts(tmp_path / f"run-{name}", dataset=str(tmp_path / name), **SMALL)
+
+
+def test_a_dataset_that_is_not_finished_is_named(tmp_path: Path) -> None:
+    provenance = {"hook_point": "h"}
+    with store.DatasetWriter(tmp_path / "d", activation_dim=D, dtype="float32", provenance=provenance) as writer:
+        writer.append(torch.randn(500, D), np.arange(500, dtype=np.int32))
+    with pytest.raises(DatasetUnfit, match="not finished"):
+        train_dicts(tmp_path / "run", dataset=str(tmp_path / "d"), **SMALL)

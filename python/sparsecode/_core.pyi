@@ -7,11 +7,18 @@ from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 __all__ = [
+    "Batch",
+    "CpuEngine",
+    "Dataset",
+    "DatasetWriter",
     "FileLock",
+    "Stream",
+    "SweepView",
     "attention_backward",
     "attention_forward",
     "cpu_features",
     "cross_entropy",
+    "read_shard_header",
 ]
 
 _Array: TypeAlias = Buffer | NDArray[Any]  # numpy's own types say so from Python 3.12 on
@@ -25,6 +32,73 @@ class _CpuFeatures(TypedDict):
 
 def cpu_features() -> _CpuFeatures:
     """The widest vector instruction set that the core has code for here, and which low-precision products there are."""
+
+_Triple: TypeAlias = tuple[_Array, _Array, _Array]
+_Sums: TypeAlias = tuple[list[float], list[float], list[float], list[float]]
+
+@final
+class SweepView:
+    """A packed sweep's tensors, each with its two moments, and settings, as `CpuEngine` takes them.
+
+    All contiguous float32, `fired` [N] int64; `W_enc` None where it is `W_dec`. They are kept alive, and changed in
+    place with the GIL released: no other thread may touch them meanwhile.
+
+    Raises:
+        InvalidArgument: a tensor that is not contiguous, read-only, or shares memory with another.
+    """
+
+    def __new__(
+        cls,
+        activation_dim: int,
+        sizes: list[int],
+        l1: list[float],
+        lr: list[float],
+        *,
+        mean: bool,
+        per_size: bool,
+        project: bool,
+        W_enc: _Triple | None,
+        b_enc: _Triple,
+        W_dec: _Triple,
+        b_dec: _Triple | None,
+        fired: _Array,
+    ) -> Self: ...
+
+@final
+class CpuEngine:
+    """One training step of every dictionary of a sweep. `x` is [B,D], contiguous float32.
+
+    Methods give lists over the dictionaries: squared error, sum of codes, active codes, codes that the screen let
+    through, all summed over rows.
+
+    Raises:
+        InvalidArgument: a path that is unknown or cannot run here; shapes that do not fit.
+    """
+
+    path: str
+    threads: int
+    bytes: int
+    def __new__(cls, path: str = "auto", threads: int = 1) -> Self: ...
+    @staticmethod
+    def paths() -> list[str]:
+        """Names of the paths of instructions that this machine can run, fastest first."""
+
+    def step(self, sweep: SweepView, x: _Array, t: int, lr_scale: float) -> _Sums:
+        """Updates everything; `t` is Adam's step number, from 1."""
+
+    def evaluate(self, sweep: SweepView, x: _Array) -> _Sums:
+        """Adds to the fired counts and changes nothing else."""
+
+    def gradients(
+        self,
+        sweep: SweepView,
+        x: _Array,
+        W_enc: _Array | None,
+        b_enc: _Array,
+        W_dec: _Array,
+        b_dec: _Array | None,
+    ) -> _Sums:
+        """Writes the gradients, before projection, and changes nothing else."""
 
 @final
 class FileLock:
@@ -85,3 +159,143 @@ def attention_backward(
     Raises:
         InvalidArgument: sizes that do not fit, or another head width.
     """
+
+# The activation store; `sparsecode.store` documents what these take and raise. Arrays are uint8 views.
+
+@final
+class DatasetWriter:
+    """The only writer of a dataset."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        activation_dim: int,
+        dtype: str,
+        provenance: str,
+        shard_bytes: int,
+        non_finite: str,
+        durable: bool,
+        threads: int,
+    ) -> Self: ...
+    @property
+    def rows(self) -> int:
+        """Rows in complete shards."""
+
+    @property
+    def consumed(self) -> int:
+        """Rows appended up to the end of the last complete shard, dropped ones included."""
+
+    def append(self, activations: object, dtype: str, tokens: object) -> None:
+        """Appends rows of `dtype` (bytes) with their tokens (bytes of int32)."""
+
+    def count_dropped(self, rows: int) -> None:
+        """Counts rows that were dropped before they came here."""
+
+    def finish(self) -> None:
+        """Completes the dataset."""
+
+    def close(self) -> None:
+        """Leaves it as it is."""
+
+@final
+class Dataset:
+    """A dataset open for reading."""
+
+    def __new__(cls, path: str | PathLike[str], access: str, verify: str) -> Self: ...
+    @property
+    def rows(self) -> int:
+        """Rows in all shards."""
+
+    @property
+    def activation_dim(self) -> int:
+        """Values per row."""
+
+    @property
+    def dtype(self) -> str:
+        """Type on disk."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether its writer finished it."""
+
+    @property
+    def provenance(self) -> str:
+        """JSON object, as text."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of rows and provenance."""
+
+    @property
+    def mean(self) -> list[float]:
+        """Mean of each dimension."""
+
+    @property
+    def spread(self) -> tuple[float, float, int]:
+        """(rms, variance, rows dropped)."""
+
+    @property
+    def shards(self) -> list[tuple[str, int, int, str]]:
+        """(file, rows, bytes, digest) of each."""
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a full shard."""
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a full block."""
+
+    def read_into(self, start: int, stop: int, out: object, raw: bool) -> None:
+        """Reads rows as float32, or as stored."""
+
+    def tokens_into(self, start: int, stop: int, out: object) -> None:
+        """Reads tokens as int32."""
+
+    def bad_shards(self, threads: int) -> list[tuple[str, str]]:
+        """(file, what is wrong) of each damaged shard."""
+
+@final
+class Stream:
+    """An endless sequence of batches."""
+
+    def __new__(
+        cls,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        start_row: int,
+        stop_row: int,
+        position: int,
+        window_bytes: int | None,
+        raw: bool,
+        mean: list[float] | None,
+        scale: float,
+        threads: int,
+        prefetch: int,
+        rank: int,
+        world_size: int,
+    ) -> Self: ...
+    @property
+    def position(self) -> int:
+        """Where the next round starts."""
+
+    def next(self) -> Batch:
+        """The next batch."""
+
+    def next_into(self, out: object) -> None:
+        """Writes the next batch into float32 memory."""
+
+    def close(self) -> None:
+        """Ends the threads."""
+
+@final
+class Batch:
+    """Memory of one batch, lent through the buffer protocol."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def read_shard_header(path: str | PathLike[str]) -> tuple[int, int, str]:
+    """Checks the header of a shard by itself: (rows, activation_dim, dtype)."""

@@ -25,7 +25,10 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     tmp = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        tmp.touch()
+        mode = tmp.stat().st_mode
         write(tmp)
+        tmp.chmod(mode)  # safetensors makes files that only their owner can read; a run may be others' to read
         _fsync(tmp)
         tmp.replace(path)
         _fsync(path.parent)

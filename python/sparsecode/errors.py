@@ -75,6 +75,93 @@ class MissingExtra(SparsecodeError):
     """An optional package is needed for this input."""
 
 
+# The activation store
+
+
+class DatasetMissing(SparsecodeError):
+    """There is no dataset in this folder."""
+
+
+class DatasetComplete(SparsecodeError):
+    """A dataset that is complete cannot be written to."""
+
+
+class FormatTooNew(SparsecodeError):
+    """Written by a later version in a format that this one does not know."""
+
+
+class ManifestInvalid(SparsecodeError):
+    """A manifest's digest is right, but its contents contradict each other."""
+
+
+class ShardMissing(SparsecodeError):
+    """A shard that the manifest lists is not there."""
+
+
+class ShardTruncated(SparsecodeError):
+    """A shard is shorter than it must be."""
+
+
+class ShardCorrupt(SparsecodeError):
+    """A shard's or the manifest's bytes are not the ones that were written."""
+
+
+class NonFiniteActivation(SparsecodeError):
+    """An activation is NaN or infinite, or too large for the type on disk."""
+
+
+class HeaderInvalid(SparsecodeError):
+    """A shard's header is not one that sparsecode writes; each way has a class below."""
+
+
+class HeaderLength(HeaderInvalid):
+    """The header's length is zero or beyond the limit."""
+
+
+class HeaderNotUtf8(HeaderInvalid):
+    """The header is not UTF-8."""
+
+
+class HeaderNotJson(HeaderInvalid):
+    """The header is not a JSON object."""
+
+
+class HeaderDuplicateKey(HeaderInvalid):
+    """A key stands twice in an object of the header."""
+
+
+class HeaderTooDeep(HeaderInvalid):
+    """The header's objects are nested too deeply."""
+
+
+class HeaderNegative(HeaderInvalid):
+    """A size or offset is negative."""
+
+
+class HeaderOverflow(HeaderInvalid):
+    """A size or offset, or a product of sizes, exceeds 64 bits."""
+
+
+class HeaderDtype(HeaderInvalid):
+    """A tensor's dtype is not one that the store knows."""
+
+
+class HeaderShape(HeaderInvalid):
+    """A shape does not fit a shard, or its offsets."""
+
+
+class HeaderTensors(HeaderInvalid):
+    """A tensor is missing, or one too many is there."""
+
+
+class HeaderOverlap(HeaderInvalid):
+    """Two tensors share bytes."""
+
+
+class HeaderHole(HeaderInvalid):
+    """Bytes between tensors belong to none."""
+
+
 # Text
 
 
@@ -114,4 +201,4 @@ class ZeroAtom(DictionaryInvalid):
 
 
 class DatasetUnfit(SparsecodeError):
-    """A dataset is whole, but dictionaries cannot be trained on it: too few rows, or all the same."""
+    """Dictionaries cannot be trained on a dataset: it is not finished, has too few rows, or rows all the same."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -57,7 +56,7 @@ def replicate(
         if _finish_times(folder) != before:  # a stage that was done has told so itself
             tell(stage, stages[stage], seconds[stage], quiet=quiet)
     if not quiet:
-        for line in summary(folder, sum(seconds.values())):
+        for line in summary(folder, stages["report"], sum(seconds.values())):
             say(line)
     return {
         "run": str(folder.path),
@@ -101,9 +100,10 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "dictionaries": lambda names: f"{len(names)} dictionaries",
         "samples": lambda n: f"{human(n)} samples",
         "metrics": lambda by_name: _spans(by_name.values()),
+        "eval_rows": lambda n: f"on {n} held-out rows",
     },
     "compare": {"dictionaries": lambda names: f"{len(names)} dictionaries compared"},
-    "report": {},
+    "report": {"page": str, "bytes": lambda n: f"{n / 1e6:.1f} MB"},
 }
 
 
@@ -125,28 +125,9 @@ def figures_of(found: Any, run: Run, stage: str) -> dict[str, Any]:
     return dict(run.config()["stages"].get(stage, {}).get("result") or {})
 
 
-def summary(run: Run, seconds: float) -> list[str]:
-    """The last lines of `replicate`: the results in words, how long it all took, and where the report is."""
-    return [*_found_again(run), f"all stages done in {clock(seconds)}", f"report: {run.report_path}"]
-
-
-def _found_again(run: Run) -> list[str]:
-    """The headline result: the dictionary with most features that another seed's next larger one has too."""
-    if not run.comparison_path.is_file():
-        return []
-    record = json.loads(run.comparison_path.read_text())
-    best: tuple[int, str] = (-1, "")
-    for entry in record["dictionaries"]:
-        other = entry.get("next_other_seed") or entry.get("other_seed") or entry.get("next")
-        if other is None:
-            continue
-        above = other["mcs"]["all"]["above"]
-        line = (
-            f"{above} of {entry['dict_size']} features of {entry['name']} are found again in {other['dictionary']} "
-            f"(cosine above {record['settings']['threshold']:g}); the space has {entry['activation_dim']} dimensions"
-        )
-        best = max(best, (above, line))
-    return [best[1]] if best[1] else []
+def summary(run: Run, report: Mapping[str, Any], seconds: float) -> list[str]:
+    """The last lines of `replicate`: the report's own sentences, how long it all took, and where the page is."""
+    return [*report.get("summary", []), f"all stages done in {clock(seconds)}", f"report: {run.report_path}"]
 
 
 def _finish_times(run: Run) -> dict[str, Any]:

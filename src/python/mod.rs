@@ -1,4 +1,5 @@
 //! The only files that name `PyO3`: explicit signatures, the GIL released around work, no logic.
+#![allow(clippy::needless_pass_by_value)] // arguments arrive as values made from Python objects
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -7,9 +8,13 @@ use crate::error::Error;
 
 mod arrays;
 mod attention;
+mod buffers;
 mod cpu;
 mod crossentropy;
+mod engine;
 mod lock;
+mod store;
+mod stream;
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -36,5 +41,11 @@ mod _core {
     #[pymodule_export]
     use super::crossentropy::cross_entropy;
     #[pymodule_export]
+    use super::engine::{CpuEngine, SweepView};
+    #[pymodule_export]
     use super::lock::FileLock;
+    #[pymodule_export]
+    use super::store::{Dataset, DatasetWriter, read_shard_header};
+    #[pymodule_export]
+    use super::stream::{Batch, Stream};
 }

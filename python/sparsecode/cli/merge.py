@@ -25,6 +25,6 @@ def command(sources: tuple[Path, ...], into: Path, quiet: bool) -> None:
     from sparsecode.progress import say
     from sparsecode.store import merge_datasets
 
-    merged = merge_datasets(sources, into)
+    merged = merge_datasets(into, sources)
     if not quiet:
         say(f"{into}: {merged.rows} rows from {len(sources)} datasets")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sparsecode.cli.options import debug_option, json_option, run_option
-from sparsecode.errors import CheckFailed, NotRecognised
+from sparsecode.errors import CheckFailed, NotRecognised, SparsecodeError
 
 
 @click.command("verify")
@@ -27,13 +27,12 @@ def command(dataset: Path | None, run: Path, as_json: bool) -> None:
     found = [_verified(folder) for folder in _datasets(dataset or run)]
     if as_json:
         print_json({"datasets": found})
-    for entry in found:
-        if not as_json:
-            state = "complete" if entry["complete"] else "not complete yet"
-            click.echo(f"{entry['path']}: {entry['shards']} shards, {entry['rows']} rows, {state}")
-    bad = [f"{entry['path']}: {', '.join(entry['bad_shards'])}" for entry in found if entry["bad_shards"]]
+    else:
+        click.echo("\n".join(line for entry in found for line in _lines(entry)))
+    bad = sum(bool(entry["damage"]) for entry in found)
     if bad:
-        raise CheckFailed(f"{'; '.join(bad)}: not what was written; harvest again with --force, or restore a copy")
+        what = "dataset is" if bad == 1 else "datasets are"
+        raise CheckFailed(f"{bad} {what} not what was written; harvest again with --force, or restore a copy")
 
 
 def _datasets(path: Path) -> list[Path]:
@@ -46,15 +45,27 @@ def _datasets(path: Path) -> list[Path]:
 
 
 def _verified(folder: Path) -> dict[str, Any]:
+    """{"path", "damage": [{"shard", "message"}]} and the facts of a dataset that can be opened."""
     from sparsecode.store import Dataset
 
-    dataset = Dataset(folder)
-    bad = [str(shard) for shard in dataset.verify()]
+    try:
+        dataset = Dataset(folder)
+    except SparsecodeError as error:  # opening checks the manifest and every shard's length and header
+        return {"path": str(folder), "damage": [{"shard": None, "message": str(error)}]}
     return {
         "path": str(folder),
         "complete": dataset.complete,
         "rows": dataset.rows,
         "shards": len(dataset.shards),
         "fingerprint": dataset.fingerprint,
-        "bad_shards": bad,
+        "damage": [{"shard": shard, "message": message} for shard, message in dataset.damage()],
     }
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    damage = [f"  {one['message']}" for one in entry["damage"]]
+    if "rows" not in entry:
+        return [f"{entry['path']}: cannot be opened", *damage]
+    state = "complete" if entry["complete"] else "not complete yet"
+    verdict = f"{len(damage)} bad" if damage else "all as written"
+    return [f"{entry['path']}: {entry['shards']} shards, {entry['rows']} rows, {state}, {verdict}", *damage]

@@ -50,15 +50,15 @@ class Member:
         return json.dumps([self.about.get(key) for key in keys], sort_keys=True)
 
 
-def load_members(paths: Iterable[str | Path]) -> list[Member]:
+def load_members(paths: Iterable[str | Path], *, least: int = 2) -> list[Member]:
     """Reads dictionaries; each is called by its file's name, or by its path where two share a name.
 
     Raises:
         DictionaryInvalid, ZeroAtom: a file is missing or broken, or the dictionaries have different dimensions.
-        InvalidSetting: fewer than two, or one given twice.
+        InvalidSetting: fewer than `least`, or one given twice.
     """
     places = [_stem(Path(path)) for path in paths]
-    if len(places) < 2:
+    if len(places) < least:
         raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(places)}")
     if len({place.resolve() for place in places}) < len(places):
         raise InvalidSetting("a dictionary was given twice; name each file once")

@@ -17,8 +17,10 @@ LISTED = 200  # steadiest features kept in the record: more than a person reads
 
 
 def stability(cosine: Tensor, own: int, threshold: float) -> Tensor:
-    """[n] share of the other dictionaries in which a feature has an atom above `threshold`; cosine [n, K]."""
+    """[n] share of the other dictionaries with an atom above `threshold` for a feature; 0 if K = 1. cosine [n, K]."""
     others = _others(cosine, own)
+    if others.shape[1] == 0:
+        return torch.zeros(len(cosine))
     return (others > threshold).float().mean(dim=1)
 
 
@@ -42,6 +44,8 @@ def steadiest(
     rows: list[tuple[float, float, float, int, int]] = []
     for k, member in enumerate(members):
         share = stability(cosine[k], k, threshold)
+        if not bool((share > 0).any()):
+            continue
         others = _others(cosine[k], k)
         chosen = torch.nonzero(member.live_or_all & (share > 0)).flatten()
         columns = (share[chosen], others[chosen].mean(dim=1), others[chosen].amin(dim=1))

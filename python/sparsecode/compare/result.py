@@ -73,7 +73,7 @@ class Comparison:
     def table(self) -> str:
         """The result as text: a row per dictionary where there are larger ones to compare with, else a row per pair."""
         related = any(entry["next"] or entry["other_seed"] for entry in self.record["dictionaries"])
-        return self._sweep_table() if related else self._pair_table()
+        return self._sweep_table() if related or len(self.names) == 1 else self._pair_table()
 
     def _sweep_table(self) -> str:
         threshold = self.record["settings"]["threshold"]

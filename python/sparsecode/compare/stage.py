@@ -33,6 +33,8 @@ def compare_dicts(
 ) -> Comparison:
     """Compares every dictionary of a run with every other: `RUN/comparison.json` and `RUN/comparison.safetensors`.
 
+    A run with a single dictionary has an empty comparison, so that its report can still be written.
+
     Args:
         run: the run folder, after `train_dicts`.
         config: settings; `settings` change single ones (`threshold=0.8`).
@@ -55,7 +57,7 @@ def compare_dicts(
             if not quiet:
                 say(f"compare: already done in {run.path} with the same settings")
             return Comparison.load(run.comparison_path)
-        comparison = _compare(load_members(paths), config, match_all=False, quiet=quiet)
+        comparison = _compare(load_members(paths, least=1), config, match_all=False, quiet=quiet)
         comparison.save(run.comparison_path)
         stage.finish(_headline(comparison))
         return comparison

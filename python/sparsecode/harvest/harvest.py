@@ -61,7 +61,8 @@ def harvest_activations(
     inputs = {"gpt": trained["fingerprint"], "tokens": trained["tokens_fingerprint"]}
     with run.stage(f"harvest/{hook}", config, inputs=inputs, outputs=[folder], force=force) as stage:
         if stage.done:
-            say(f"harvest: {hook} is already done in {run.path} with the same settings")
+            if not quiet:
+                say(f"harvest: {hook} is already done in {run.path} with the same settings")
             return stage.result
         return _harvest(run, config, stage, hook, folder, inputs, quiet)
 

@@ -25,12 +25,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Named columns and rows of JSON values."""
+    """Named columns and rows of JSON values; `folded` ones show their caption only, until they are opened."""
 
     id: str
     caption: str
     columns: list[Column]
     rows: list[list[Any]]
+    folded: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Rows as objects, keyed by the columns' titles."""

@@ -11,6 +11,7 @@ from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
 
 POINTS = 400  # of a curve: more than the pixels of a phone, few enough to read as a table
+BINS = 30  # of the histogram of motion: a phone is 300 pixels wide
 CELLS_WITH_NUMBERS = 14  # dictionaries up to which a heat map's cells hold their number
 
 RELATIONS = {
@@ -35,7 +36,7 @@ def gpt_loss(facts: Facts) -> Figure | None:
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers" if key == "val_loss" else "lines",
+                "mode": "lines+markers" if key == "val_loss" or len(rows) < 3 else "lines",
                 "name": name,
                 "x": [row["step"] for row in rows],
                 "y": [row[key] for row in rows],
@@ -71,12 +72,13 @@ def fvu_against_l0(facts: Facts) -> Figure | None:
     if not entries:
         return None
     data = []
+    first_seed = facts.dictionaries[0].get("seed")  # its points carry the sizes; those of others would lie on them
     for family in facts.families():
         measured = [entry for entry in family if entry in entries]
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers+text",
+                "mode": "lines+markers+text" if family[0].get("seed") == first_seed else "lines+markers",
                 "name": facts.label(family[0], size=False) or "dictionaries",
                 "x": [entry["metrics"]["l0"] for entry in measured],
                 "y": [entry["metrics"]["fvu"] for entry in measured],
@@ -281,9 +283,9 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
     best = facts.best()
     if best is None:
         return None
-    relation, edges = best[1], torch.linspace(-0.5, 1, 61)
+    relation, edges = best[1], torch.linspace(-0.5, 1, BINS + 1)
     kinds = {"found again": "@series2", "alive, not found": "@series1", "dead": "@dead"}
-    counts = {kind: torch.zeros(60) for kind in kinds}
+    counts = {kind: torch.zeros(BINS) for kind in kinds}
     for entry in facts.dictionaries:
         start = facts.comparison.tensors.get(f"{entry['name']}.initial_cosine")
         if start is None or not entry[relation]:
@@ -307,7 +309,7 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
         }
         for kind, color in kinds.items()
     ]
-    rows = [[float(edges[i]), *(int(counts[kind][i]) for kind in kinds)] for i in range(60)]
+    rows = [[float(edges[i]), *(int(counts[kind][i]) for kind in kinds)] for i in range(BINS)]
     layout = palette.layout(
         barmode="stack",
         bargap=0.04,

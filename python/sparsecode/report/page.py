@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -42,10 +43,11 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 
 def visible(token: str) -> str:
-    """A token's text with its line ends and tabs as signs; a token of spaces only as so many open boxes."""
-    if token.isspace() and set(token) == {" "}:
-        return "␣" * len(token) if len(token) <= 4 else f"␣×{len(token)}"
-    return "".join(_INVISIBLE.get(letter, letter if letter.isprintable() else "�") for letter in token)
+    """A token's text with line ends and tabs as signs; spaces as open boxes where they stand alone or in a long run."""
+    if token and set(token) == {" "}:
+        return "␣" * len(token) if len(token) < 3 else f"␣×{len(token)}"
+    short = re.sub(" {3,}", lambda run: f"␣×{len(run[0])}", token)
+    return "".join(_INVISIBLE.get(letter, letter if letter.isprintable() else "�") for letter in short)
 
 
 def strength(activation: float, peak: float) -> int:

@@ -58,7 +58,7 @@ def write_report(
     comparison = Comparison.load(run.comparison_path)
     inputs = {"comparison": hashlib.sha256(run.comparison_path.read_bytes()).hexdigest()[:16]}
     with run.stage("report", config, inputs=inputs, outputs=outputs, force=force) as stage:
-        if stage.done:
+        if stage.done and run.report_path.exists():
             if not quiet:
                 say(f"report: already done in {run.path} with the same settings")
             return stage.result

@@ -1,6 +1,6 @@
 """How good a dictionary is: pure functions over sums, so that batch size and order do not matter.
 
-Shape letters: B rows, D activation dimension, F features. Definitions are those of DESIGN.md section 2; errors are
+Shape letters: B rows, D activation dimension, F features. Definitions are those of docs/definitions.md; errors are
 measured on normalised activations, whatever the convention of the loss.
 """
 

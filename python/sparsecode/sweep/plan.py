@@ -33,8 +33,10 @@ def check(config: TrainDictsConfig, dataset: store.Dataset) -> None:
 
     Raises:
         InvalidSetting: a number outside its range, or sizes and coefficients that cannot be read.
-        DatasetUnfit: too few rows, or all the same.
+        DatasetUnfit: not finished, too few rows, or all the same.
     """
+    if not dataset.complete:
+        raise DatasetUnfit(f"{dataset.path}: its writer has not finished; run the command that writes it again")
     _check_numbers(config)
     _entries(config, dataset.activation_dim)
     held_out(config, dataset)
@@ -113,7 +115,7 @@ def held_out(config: TrainDictsConfig, dataset: store.Dataset) -> int:
     Raises:
         DatasetUnfit: too few rows to split.
     """
-    count = min(config.eval_rows, dataset.rows // _MOST_HELD_OUT)
+    count = min(config.eval_rows, int(dataset.rows) // _MOST_HELD_OUT)
     if count < 1:
         raise DatasetUnfit(f"{dataset.path}: {dataset.rows} rows are too few to train on; harvest more (--rows)")
     return count

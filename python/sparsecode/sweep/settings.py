@@ -20,7 +20,7 @@ _L1_HELP = "L1 coefficients look like 1e-3, 1e-3,1e-2 or 1e-4:1e-2:8 (8 values, 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Conventions of the loss of DESIGN.md section 2; the defaults are the seed's, with the projection.
+    """Conventions of the loss of docs/definitions.md; the defaults are the seed's, with the projection.
 
     Attributes:
         mse: squared error averaged over rows and dimensions ("mean", the seed) or over rows only ("sum").

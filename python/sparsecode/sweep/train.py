@@ -16,7 +16,7 @@ from sparsecode import store
 from sparsecode.checkpoint import load_tensors, save_tensors
 from sparsecode.config import TrainDictsConfig
 from sparsecode.errors import CheckpointCorrupt, TrainingDiverged
-from sparsecode.progress import Progress, human, say
+from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 from sparsecode.sweep import metrics, plan
 from sparsecode.sweep.engines import Engine, StepStats, choose_engine
@@ -66,14 +66,16 @@ def train_dicts(
     inputs = {"dataset": dataset.fingerprint}
     with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
         if stage.done:
-            say(f"{KEY}: already done in {run.path} with the same settings")
+            if not quiet:
+                say(f"{KEY}: already done in {run.path} with the same settings")
             return stage.result
         training = _Training(run, stage, config, dataset)
         training.restore()
         training.train(quiet=quiet)
         result = training.finish()
-        if not quiet:
-            say(_summary(result))
+        if result["diverged"] and not quiet:
+            names = ", ".join(result["diverged"])
+            say(f"{KEY}: {len(result['diverged'])} dictionaries ran into NaN and were not saved: {names}")
         return result
 
 
@@ -270,14 +272,3 @@ def _range(found: dict[str, dict[str, Any]], name: str, form: str) -> str:
         return "NaN"
     low, high = format(min(values), form), format(max(values), form)
     return low if low == high else f"{low}-{high}"
-
-
-def _summary(result: dict[str, Any]) -> str:
-    found = result["metrics"]
-    line = (
-        f"{KEY}: {len(found)} dictionaries on {human(result['samples'])} rows; on {result['eval_rows']} held-out rows "
-        f"FVU {_range(found, 'fvu', '.3f')}, L0 {_range(found, 'l0', '.1f')}, dead {_range(found, 'dead', 'd')}"
-    )
-    if result["diverged"]:
-        line += f"; {len(result['diverged'])} ran into NaN and were not saved: {', '.join(result['diverged'])}"
-    return line

@@ -11,7 +11,8 @@ from sparsecode.report.facts import Facts
 
 def section(facts: Facts) -> Section:
     """A row per dictionary, and FVU against L0."""
-    measured = [entry["metrics"] for entry in facts.dictionaries if entry.get("metrics")]
+    known = [entry.get("metrics") or {} for entry in facts.dictionaries]
+    measured = [found for found in known if found.get("fvu") is not None and found.get("l0") is not None]
     summary = ""
     if measured:
         explained = sorted(1 - found["fvu"] for found in measured)

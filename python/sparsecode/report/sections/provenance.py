@@ -10,40 +10,50 @@ from sparsecode.report.facts import Facts
 
 
 def section(facts: Facts) -> Section:
-    """A table of stages with their settings, and one of versions and machine."""
+    """When and where each stage ran, and every setting."""
+    stages = facts.stages
+    places = {stage: f"{_machine(record)}; {_versions(record)}" for stage, record in stages.items()}
+    distinct = list(dict.fromkeys(places.values()))
+    one_place = len(distinct) == 1
+    columns = [Column("stage"), Column("started"), Column("finished")]
+    rows = [[stage, record.get("started"), record.get("finished")] for stage, record in stages.items()]
+    if not one_place:
+        columns.append(Column("place", help="where, in the list above"))
+        rows = [[*row, str(1 + distinct.index(places[row[0]]))] for row in rows]
     settings = [
         [stage, name, _text(value)]
-        for stage, record in facts.stages.items()
-        for name, value in record["settings"].items()
+        for stage, record in stages.items()
+        for name, value in (record["settings"] | _inputs(record)).items()
     ]
-    inputs = [
-        [stage, f"input: {name}", _text(value)]
-        for stage, record in facts.stages.items()
-        for name, value in record.get("inputs", {}).items()
-    ]
-    places = []
-    for stage, record in facts.stages.items():
-        machine = ", ".join(f"{value}" for value in record.get("machine", {}).values())
-        versions = ", ".join(f"{name} {value}" for name, value in record.get("versions", {}).items())
-        places.append([stage, record.get("started"), record.get("finished"), machine, versions])
     return Section(
         "provenance",
         "How this was made",
+        lead=[f"{'Every stage' if one_place else f'Place {i}'} ran on {where}." for i, where in enumerate(distinct, 1)],
         blocks=[
-            Table(
-                "stages",
-                "When, where and with what each stage ran.",
-                [Column("stage"), Column("started"), Column("finished"), Column("machine"), Column("versions")],
-                places,
-            ),
+            Table("stages", "When each stage ran.", columns, rows),
             Table(
                 "settings",
-                "Every setting that decides a result.",
+                "Every setting that decides a result, and the fingerprints of what each stage read",
                 [Column("stage"), Column("setting"), Column("value")],
-                sorted(settings + inputs, key=lambda row: list(facts.stages).index(row[0])),
+                settings,
+                folded=True,
             ),
         ],
     )
+
+
+def _machine(record: dict[str, Any]) -> str:
+    found = record.get("machine", {})
+    cores = f", {found['cores']} cores" if "cores" in found else ""
+    return f"{found.get('processor', 'an unknown processor')}{cores}, {found.get('system', 'unknown')}"
+
+
+def _versions(record: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in record.get("versions", {}).items())
+
+
+def _inputs(record: dict[str, Any]) -> dict[str, Any]:
+    return {f"input: {name}": value for name, value in record.get("inputs", {}).items()}
 
 
 def _text(value: Any) -> str:

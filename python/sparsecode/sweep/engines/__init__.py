@@ -18,6 +18,8 @@ from sparsecode.machine import torch_device
 from sparsecode.sweep.sweep import Sweep
 
 ENGINES = ("reference", "cpu", "gpu")
+# Ways for the cpu engine to compute, fastest first: all give the same bits. A machine can run some of them.
+CPU_PATHS = ("amx", "vnni", "avx512-bf16", "avx512", "avx2", "neon", "scalar")
 _CLASSES = {"reference": "ReferenceEngine", "cpu": "CpuEngine", "gpu": "GpuEngine"}
 
 
@@ -89,8 +91,13 @@ def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | No
         name = os.environ.get("SPARSECODE_ENGINE", "auto")
     if name == "auto":
         name = "cpu" if where.type == "cpu" and _has_cpu_engine() else "reference"
+    if name in CPU_PATHS:
+        from sparsecode.sweep.engines.cpu import CpuEngine
+
+        return CpuEngine(where, threads, name)
     if name not in ENGINES:
-        raise InvalidSetting(f"engine '{name}' is unknown; known: auto, {', '.join(ENGINES)}")
+        known = ", ".join((*ENGINES, *CPU_PATHS))
+        raise InvalidSetting(f"engine '{name}' is unknown; known: auto, {known}")
     try:
         module: Any = importlib.import_module(f"sparsecode.sweep.engines.{name}")
         found = getattr(module, _CLASSES[name])

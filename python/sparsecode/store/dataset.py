@@ -1,0 +1,173 @@
+"""Opening a dataset and reading rows in order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparsecode import _core
+from sparsecode.errors import InvalidArgument
+from sparsecode.machine import cores
+
+TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+Access = Literal["mmap", "pread"]
+Verify = Literal["once", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a dataset, as the manifest lists it."""
+
+    file: str
+    rows: int
+    bytes: int
+    digest: str
+
+
+class Dataset:
+    """A dataset on disk: `rows` activations of width D = `activation_dim`, each with the token it belongs to.
+
+    Opening checks the manifest and every shard's length and header; the digests of rows are compared when they are
+    first read. Nothing is written: a read-only folder will do.
+
+    Args:
+        path: the dataset's folder.
+        access: `mmap` reads from mappings, fast; `pread` with system calls, slower, but a file that is truncated while
+            it is read is an error and never a crash (see docs/reliability.md).
+        verify: compare digests of what is read `once` per process, `always`, or `never`.
+
+    Raises:
+        DatasetMissing, FormatTooNew, ManifestInvalid, InvalidName: the manifest cannot be used.
+        ShardMissing, ShardTruncated, ShardCorrupt, HeaderInvalid: a shard is not what the manifest says.
+    """
+
+    def __init__(self, path: str | Path, *, access: Access = "mmap", verify: Verify = "once") -> None:
+        self.path = Path(path)
+        self.access: Access = access
+        self.verify_mode: Verify = verify
+        self._core = _core.Dataset(self.path, access, verify)
+        self._digest = self.fingerprint
+
+    @property
+    def rows(self) -> int:
+        """Rows in all shards."""
+        return self._core.rows
+
+    @property
+    def activation_dim(self) -> int:
+        """Width D of a row."""
+        return self._core.activation_dim
+
+    @property
+    def dtype(self) -> str:
+        """Type on disk: float16, bfloat16 or float32."""
+        return self._core.dtype
+
+    @property
+    def complete(self) -> bool:
+        """Whether its writer finished it."""
+        return self._core.complete
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of rows in a full shard: what to pass to a writer to have shards of the same number of rows."""
+        return self._core.shard_rows * (self.activation_dim * TORCH_DTYPES[self.dtype].itemsize + 4)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that depend on every row and on the provenance."""
+        return self._core.fingerprint
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the rows came from, as the writer was told."""
+        return dict(json.loads(self._core.provenance))
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """{"mean" [D], "rms", "variance", "non_finite"}: of the stored rows.
+
+        variance is the mean over rows and dimensions of (x - mean of its dimension)^2; non_finite counts dropped rows.
+        """
+        rms, variance, non_finite = self._core.spread
+        return {"mean": self._core.mean, "rms": rms, "variance": variance, "non_finite": non_finite}
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The files, in order."""
+        return [Shard(*entry) for entry in self._core.shards]
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` .. `stop` as float32 [stop - start, D].
+
+        Raises:
+            InvalidArgument: there are no such rows.
+            ShardCorrupt, ShardTruncated: their bytes are not the ones that were written.
+        """
+        out = torch.empty((self._count(start, stop), self.activation_dim), dtype=torch.float32)
+        self._core.read_into(start, stop, as_bytes(out), False)
+        return out
+
+    def read_stored(self, start: int, stop: int) -> torch.Tensor:
+        """The same in the type on disk."""
+        out = torch.empty((self._count(start, stop), self.activation_dim), dtype=TORCH_DTYPES[self.dtype])
+        self._core.read_into(start, stop, as_bytes(out), True)
+        return out
+
+    def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]:
+        """The tokens of rows `start` .. `stop`, int32 [stop - start]."""
+        out = np.empty(self._count(start, stop), dtype=np.int32)
+        self._core.tokens_into(start, stop, out.view(np.uint8))
+        return out
+
+    def verify(self, threads: int | None = None) -> list[str]:
+        """Compares the digests of all rows again: the file names of bad shards, none if all is well."""
+        return [file for file, _ in self.damage(threads)]
+
+    def damage(self, threads: int | None = None) -> list[tuple[str, str]]:
+        """The same with what is wrong: (file name, message)."""
+        return self._core.bad_shards(threads or cores())
+
+    def _count(self, start: int, stop: int) -> int:
+        if not 0 <= start <= stop <= self.rows:
+            raise InvalidArgument(f"{self.path}: rows {start} to {stop} do not exist; there are {self.rows}")
+        return stop - start
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __repr__(self) -> str:
+        state = "" if self.complete else ", incomplete"
+        return f"Dataset({str(self.path)!r}, {self.rows} rows of {self.activation_dim} {self.dtype}{state})"
+
+    # A spawned worker opens the folder for itself; mappings cannot be sent.
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "access": self.access, "verify": self.verify_mode, "fingerprint": self._digest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], access=state["access"], verify=state["verify"])  # type: ignore[misc]
+        if self.fingerprint != state["fingerprint"]:
+            raise InvalidArgument(f"{self.path}: the dataset changed since it was opened; open it again")
+
+
+def read_header(path: str | Path) -> tuple[int, int, str]:
+    """Checks the header of one shard file by itself: (rows, activation_dim, dtype).
+
+    Raises:
+        HeaderInvalid: one of its subclasses says how. ShardTruncated, ShardCorrupt, ShardMissing.
+    """
+    return _core.read_shard_header(Path(path))
+
+
+def as_bytes(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """A contiguous CPU tensor's memory as bytes, not copied."""
+    flat = tensor.detach().reshape(-1)
+    view: npt.NDArray[np.uint8] = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+    return view

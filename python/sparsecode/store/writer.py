@@ -1,0 +1,145 @@
+"""Writing a dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparsecode import _core
+from sparsecode.errors import InvalidArgument
+from sparsecode.machine import cores
+from sparsecode.store.dataset import TORCH_DTYPES, Dataset, as_bytes
+
+_NAMES = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
+
+
+class DatasetWriter:
+    """The only writer of a dataset; opening an incomplete one with the same settings goes on where it stopped.
+
+    Rows are safe once their shard is complete: `rows` of them. What comes after is lost when the process dies, so a
+    program that resumes appends again from row `rows` on.
+
+    Args:
+        path: folder of the dataset; made if missing.
+        activation_dim: width D of a row.
+        dtype: type on disk: float16, bfloat16 or float32.
+        provenance: where the rows come from: names and JSON values. Another provenance is another dataset.
+        shard_bytes: size of a shard file, about.
+        non_finite: what to do with a row that holds NaN or infinities (or a value too large for `dtype`): `error`, or
+            `drop` it and count it.
+        durable: survive a power failure (fsync); off: only the death of the process, for data that is cheap to make.
+        threads: 1, or 2 to write and digest at the same time; default 2 where there are two cores.
+
+    Raises:
+        RunLocked: another process writes here.
+        SettingsDiffer: begun with other settings.
+        InvalidArgument, ManifestInvalid, OutOfSpace, IoFailed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        activation_dim: int,
+        dtype: str,
+        provenance: Mapping[str, Any],
+        shard_bytes: int = 256 << 20,
+        non_finite: Literal["error", "drop"] = "error",
+        durable: bool = True,
+        threads: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.activation_dim = activation_dim
+        if activation_dim < 1 or shard_bytes < 1:
+            raise InvalidArgument(
+                f"{path}: activation_dim {activation_dim} and shard_bytes {shard_bytes} must be at least 1"
+            )
+        try:
+            text = json.dumps(dict(provenance), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"{path}: provenance must be JSON values ({error})") from error
+        self._core = _core.DatasetWriter(
+            self.path, activation_dim, dtype, text, shard_bytes, non_finite, durable, threads or min(2, cores())
+        )
+        self._rows = self._core.rows
+        self._consumed = self._core.consumed
+
+    @property
+    def rows(self) -> int:
+        """Rows in complete shards, safe on disk: where to go on after an interruption."""
+        return self._rows
+
+    @property
+    def consumed(self) -> int:
+        """Rows appended up to the end of the last complete shard, dropped ones included."""
+        return self._consumed
+
+    def append(self, activations: torch.Tensor, tokens: torch.Tensor | npt.NDArray[np.integer[Any]]) -> None:
+        """Appends rows; not copied where their type is the one on disk.
+
+        Args:
+            activations: [R, D], any float type, any device.
+            tokens: [R], the token each row belongs to, below 2^31.
+
+        Raises:
+            NonFiniteActivation: NaN or infinities; nothing of this batch is appended.
+            InvalidArgument: shapes or types do not fit.
+            DatasetComplete: the dataset is complete already.
+            OutOfSpace, IoFailed: open the writer again, it goes on from the last complete shard.
+        """
+        if activations.ndim != 2 or activations.shape[1] != self.activation_dim:
+            shape = list(activations.shape)
+            raise InvalidArgument(f"{self.path}: activations must be [R, {self.activation_dim}], not {shape}")
+        if activations.dtype not in _NAMES:
+            if not activations.dtype.is_floating_point:
+                raise InvalidArgument(f"{self.path}: activations must be floating point, not {activations.dtype}")
+            activations = activations.to(torch.float32)
+        activations = activations.detach().cpu().contiguous()
+        ids = _int32(self.path, tokens, len(activations))
+        self._core.append(as_bytes(activations), _NAMES[activations.dtype], ids.view(np.uint8))
+        self._rows, self._consumed = self._core.rows, self._core.consumed
+
+    def count_dropped(self, rows: int) -> None:
+        """Counts rows that were dropped for NaN or infinities before they came here."""
+        self._core.count_dropped(rows)
+
+    def finish(self) -> Dataset:
+        """Writes what is left, marks the dataset complete and opens it.
+
+        Raises:
+            OutOfSpace, IoFailed: it stays incomplete.
+        """
+        self._core.finish()
+        dataset = Dataset(self.path)
+        self._rows = dataset.rows
+        return dataset
+
+    def close(self) -> None:
+        """Leaves the dataset as it is, incomplete unless `finish` was called; another writer may go on."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _int32(path: Path, tokens: torch.Tensor | npt.NDArray[np.integer[Any]], rows: int) -> npt.NDArray[np.int32]:
+    array = tokens.detach().cpu().numpy() if isinstance(tokens, torch.Tensor) else np.asarray(tokens)
+    if array.shape != (rows,) or array.dtype.kind not in "iu":
+        raise InvalidArgument(f"{path}: tokens must be integers [{rows}], not {array.dtype} {list(array.shape)}")
+    if array.dtype.itemsize > 2 and array.size and array.dtype != np.int32:
+        low, high = int(array.min()), int(array.max())
+        if low < -(2**31) or high >= 2**31:
+            raise InvalidArgument(f"{path}: tokens from {low} to {high} do not fit int32")
+    return np.ascontiguousarray(array, dtype=np.int32)

@@ -1,0 +1,137 @@
+"""The CPU engine: the Rust core on numpy views of a sweep's tensors. `docs/engine.md` explains how it works.
+
+Every path of instructions gives the same bits, for any number of threads, and for a dictionary alone or in a sweep.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecode import _core
+from sparsecode.errors import InvalidArgument, InvalidSetting
+from sparsecode.machine import cores
+from sparsecode.sweep.engines import CPU_PATHS, StepStats
+from sparsecode.sweep.sweep import Sweep
+
+
+class CpuEngine:
+    """Trains on the CPU: float32, exact codes, work only where codes are not zero.
+
+    Sweeps must be contiguous float32 on the CPU. No other thread may touch a sweep while the engine works on it: the
+    GIL is released.
+
+    Args:
+        device: the CPU.
+        threads: threads; None: all cores.
+        path: instructions, one of `CPU_PATHS`; `auto`: what SPARSECODE_ENGINE names, else the fastest here.
+
+    Attributes:
+        path: the name of the path in use.
+        candidates: [K] float64, of the last batch: codes that the screen let through, of which `l0` were active.
+
+    Raises:
+        InvalidSetting: not the CPU, or a path that is unknown or cannot run here.
+    """
+
+    name = "cpu"
+
+    def __init__(self, device: torch.device | str = "cpu", threads: int | None = None, path: str = "auto") -> None:
+        self.device = torch.device(device)
+        if self.device.type != "cpu":
+            raise InvalidSetting(f"engine 'cpu' cannot work on {self.device}; use --device cpu or another engine")
+        asked = os.environ.get("SPARSECODE_ENGINE", "")
+        if path == "auto" and asked in CPU_PATHS:
+            path = asked
+        try:
+            self._core = _core.CpuEngine(path, threads or cores())
+        except InvalidArgument as error:
+            raise InvalidSetting(str(error)) from error
+        self.path = self._core.path
+        self.candidates = torch.zeros(0, dtype=torch.float64)
+        self._view: _View | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Memory held beside the sweep: O(B (D + L0)), and the packed encoder of the largest dictionary."""
+        return self._core.bytes
+
+    @torch.no_grad()
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
+        """See `Engine.step`."""
+        view = self._prepare(sweep, x)
+        sums = self._core.step(view, x.numpy(), sweep.step + 1, lr_scale)
+        sweep.step += 1
+        return self._stats(x, sums)
+
+    @torch.no_grad()
+    def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
+        """See `Engine.gradients`."""
+        view = self._prepare(sweep, x)
+        found = {name: torch.empty_like(value) for name, value in sweep.parameters().items()}
+        buffers = {name: found[name].numpy() if name in found else None for name in _PARAMETERS}
+        sums = self._core.gradients(view, x.numpy(), **buffers)
+        return self._stats(x, sums), found
+
+    @torch.no_grad()
+    def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
+        """See `Engine.evaluate`."""
+        return self._stats(x, self._core.evaluate(self._prepare(sweep, x), x.numpy()))
+
+    def _prepare(self, sweep: Sweep, x: Tensor) -> _core.SweepView:
+        sweep.check_batch(x)
+        key = _key(sweep)
+        if self._view is None or self._view.key != key:
+            self._view = _View(key, _view(sweep))
+        return self._view.view
+
+    def _stats(self, x: Tensor, sums: Sequence[Sequence[float]]) -> StepStats:
+        sse, l1, l0, self.candidates = (torch.tensor(values, dtype=torch.float64) for values in sums)
+        return StepStats(x.shape[0], sse, l1, l0)
+
+
+_PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
+
+
+@dataclass
+class _View:
+    """A sweep as the core sees it, valid while its tensors and settings are those of `key`."""
+
+    key: tuple[Any, ...]
+    view: _core.SweepView
+
+
+def _tensors(sweep: Sweep) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    return {name: (value, *sweep.moments[name]) for name, value in sweep.parameters().items()}
+
+
+def _key(sweep: Sweep) -> tuple[Any, ...]:
+    places = [tensor.data_ptr() for triple in _tensors(sweep).values() for tensor in triple]
+    return (*places, sweep.fired.data_ptr(), *sweep.sizes, *sweep.l1, *sweep.lr, sweep.loss, sweep.activation_dim)
+
+
+def _view(sweep: Sweep) -> _core.SweepView:
+    for name, triple in _tensors(sweep).items():
+        for tensor in triple:
+            if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
+                raise InvalidArgument(
+                    f"engine 'cpu' needs contiguous float32 on the CPU; {name} or a moment of it is {tensor.dtype} on "
+                    f"{tensor.device}"
+                )
+    buffers = {name: tuple(part.detach().numpy() for part in triple) for name, triple in _tensors(sweep).items()}
+    return _core.SweepView(
+        sweep.activation_dim,
+        sweep.sizes,
+        sweep.l1,
+        sweep.lr,
+        mean=sweep.loss.mse == "mean",
+        per_size=sweep.loss.l1_scale == "per-size",
+        project=sweep.loss.project_gradient,
+        fired=sweep.fired.numpy(),
+        **{name: buffers.get(name) for name in _PARAMETERS},
+    )

@@ -1,0 +1,242 @@
+//! Phase two of a step, over features: a feature's gradients from its codes, in registers, then projection, Adam and
+//! renormalisation while its rows are at hand. A feature's rows are always added in row order, so that the bits depend
+//! on neither threads nor blocks.
+
+use super::adam::Adam;
+use super::rows::Codes;
+use super::simd::{Kernel, LANES, Simd, dot};
+
+/// The rows that codes point to.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// D.
+    pub d: usize,
+    /// d padded to whole vectors.
+    pub stride: usize,
+    /// [B][stride].
+    pub x: &'a [f32],
+    /// [B][stride]: the derivative of the loss by the reconstruction.
+    pub residual: &'a [f32],
+}
+
+/// Gradients of some features: sums over the codes so far.
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// [features][2][stride]: of the decoder, and of the encoder.
+    pub rows: &'a mut [f32],
+    /// [features], of the bias.
+    pub bias: &'a mut [f64],
+}
+
+/// A parameter and its moments.
+#[derive(Debug)]
+pub struct Trained<'a> {
+    /// The parameter.
+    pub value: &'a mut [f32],
+    /// First moment.
+    pub m: &'a mut [f32],
+    /// Second moment.
+    pub v: &'a mut [f32],
+}
+
+impl Trained<'_> {
+    /// The same, for a shorter time.
+    pub fn reborrow(&mut self) -> Trained<'_> {
+        Trained { value: self.value, m: self.m, v: self.v }
+    }
+
+    /// Some of its values.
+    pub fn part(&mut self, at: std::ops::Range<usize>) -> Trained<'_> {
+        Trained { value: &mut self.value[at.clone()], m: &mut self.m[at.clone()], v: &mut self.v[at] }
+    }
+
+    /// Consecutive parts of `size` values.
+    pub fn chunks(&mut self, size: usize) -> impl Iterator<Item = Trained<'_>> {
+        let moments = self.m.chunks_mut(size).zip(self.v.chunks_mut(size));
+        self.value.chunks_mut(size).zip(moments).map(|(value, (m, v))| Trained { value, m, v })
+    }
+
+    #[inline(always)]
+    fn row(&mut self, j: usize, d: usize) -> Trained<'_> {
+        self.part(j * d..(j + 1) * d)
+    }
+}
+
+/// The parameters of some features.
+#[derive(Debug)]
+pub struct Features<'a> {
+    /// [features][d]; None where the encoder is the decoder.
+    pub encoder: Option<Trained<'a>>,
+    /// [features].
+    pub bias: Trained<'a>,
+    /// [features][d].
+    pub decoder: Trained<'a>,
+}
+
+/// What happens to a feature once its gradients are known.
+#[derive(Debug, Clone, Copy)]
+pub struct Update {
+    /// Constants of the step.
+    pub adam: Adam,
+    /// Whether the gradient along the atom is removed.
+    pub project: bool,
+}
+
+/// Phase two over some features.
+pub struct FeaturesKernel<'a, 'b> {
+    /// The rows.
+    pub rows: Rows<'a>,
+    /// Blocks of codes in row order.
+    pub blocks: &'a [Codes],
+    /// First feature.
+    pub first: usize,
+    /// Parameters.
+    pub features: Features<'b>,
+    /// [features]: rows on which each was above zero are added.
+    pub fired: Option<&'b mut [i64]>,
+    /// Sums of the gradients, continued.
+    pub gradients: Gradients<'b>,
+    /// [stride], once the gradients are complete: minus the sum over the features of bias gradient times encoder row is
+    /// added, which is what reaches the pre-bias through the encoder.
+    pub through_encoder: Option<&'b mut [f32]>,
+    /// What to do once the gradients are complete; they are used up.
+    pub update: Option<Update>,
+}
+
+impl Kernel for FeaturesKernel<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Self { rows, blocks, first, mut features, mut fired, gradients, mut through_encoder, update } = self;
+        let d = rows.d;
+        let mut list = Vec::new();
+        for (j, (sums, bias)) in gradients.rows.chunks_exact_mut(2 * rows.stride).zip(gradients.bias).enumerate() {
+            list.clear();
+            for block in blocks {
+                list.extend_from_slice(block.feature(first + j));
+            }
+            for code in &list {
+                *bias += f64::from(code.g);
+            }
+            if let Some(fired) = &mut fired {
+                fired[j] += list.iter().filter(|code| code.z > 0.0).count() as i64;
+            }
+            let (to_decoder, to_encoder) = sums.split_at_mut(rows.stride);
+            accumulate(s, &rows, &list, to_decoder, to_encoder);
+            if let Some(out) = through_encoder.as_deref_mut() {
+                let encoder = features.encoder.as_ref().unwrap_or(&features.decoder);
+                add_scaled(s, &mut out[..d], -*bias as f32, &encoder.value[j * d..(j + 1) * d]);
+            }
+            if let Some(update) = update {
+                apply(s, update, &mut features, j, d, to_decoder, to_encoder, *bias as f32);
+            }
+        }
+    }
+}
+
+/// Updates feature j by its gradients.
+#[inline(always)]
+fn apply<S: Simd>(
+    s: S,
+    update: Update,
+    features: &mut Features<'_>,
+    j: usize,
+    d: usize,
+    to_decoder: &mut [f32],
+    to_encoder: &[f32],
+    to_bias: f32,
+) {
+    let adam = update.adam;
+    let decoder = features.decoder.row(j, d);
+    if let Some(encoder) = &mut features.encoder {
+        let encoder = encoder.row(j, d);
+        adam.row(s, encoder.value, encoder.m, encoder.v, to_encoder);
+    } else {
+        add_scaled(s, to_decoder, 1.0, to_encoder);
+    }
+    if update.project {
+        let along = dot(s, to_decoder, decoder.value);
+        add_scaled(s, &mut to_decoder[..d], -along, decoder.value);
+    }
+    let squares = adam.row(s, decoder.value, decoder.m, decoder.v, to_decoder);
+    scale(s, decoder.value, 1.0 / s.sum(squares).sqrt());
+    let bias = features.bias.row(j, 1);
+    adam.one(&mut bias.value[0], &mut bias.m[0], &mut bias.v[0], to_bias);
+}
+
+#[inline(always)]
+fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, list: &[super::rows::Code], decoder: &mut [f32], encoder: &mut [f32]) {
+    let vectors = rows.stride / LANES;
+    let mut v = 0;
+    macro_rules! columns {
+        ($count:literal) => {
+            while vectors - v >= $count {
+                accumulate_columns::<S, $count>(s, rows, list, decoder, encoder, v);
+                v += $count;
+            }
+        };
+    }
+    if S::ACCUMULATORS >= 16 {
+        columns!(8);
+        columns!(4);
+    }
+    columns!(2);
+    columns!(1);
+}
+
+#[inline(always)]
+fn accumulate_columns<S: Simd, const C: usize>(
+    s: S,
+    rows: &Rows<'_>,
+    list: &[super::rows::Code],
+    decoder: &mut [f32],
+    encoder: &mut [f32],
+    v: usize,
+) {
+    let columns = v * LANES..(v + C) * LANES;
+    let decoder = decoder[columns.clone()].as_chunks_mut::<LANES>().0;
+    let encoder = encoder[columns.clone()].as_chunks_mut::<LANES>().0;
+    let mut to_decoder: [S::V; C] = std::array::from_fn(|i| s.load(&decoder[i]));
+    let mut to_encoder: [S::V; C] = std::array::from_fn(|i| s.load(&encoder[i]));
+    for code in list {
+        let at = code.row as usize * rows.stride + columns.start;
+        let residual = rows.residual[at..at + C * LANES].as_chunks::<LANES>().0;
+        let x = rows.x[at..at + C * LANES].as_chunks::<LANES>().0;
+        let (z, g) = (s.splat(code.z), s.splat(code.g));
+        for i in 0..C {
+            to_decoder[i] = s.fma(z, s.load(&residual[i]), to_decoder[i]);
+            to_encoder[i] = s.fma(g, s.load(&x[i]), to_encoder[i]);
+        }
+    }
+    for i in 0..C {
+        s.store(to_decoder[i], &mut decoder[i]);
+        s.store(to_encoder[i], &mut encoder[i]);
+    }
+}
+
+/// out += factor * row.
+#[inline(always)]
+pub fn add_scaled<S: Simd>(s: S, out: &mut [f32], factor: f32, row: &[f32]) {
+    let factor = s.splat(factor);
+    let (out_whole, out_rest) = out.as_chunks_mut::<LANES>();
+    let (row_whole, row_rest) = row.as_chunks::<LANES>();
+    for (out, row) in out_whole.iter_mut().zip(row_whole) {
+        s.store(s.fma(factor, s.load(row), s.load(out)), out);
+    }
+    if !out_rest.is_empty() {
+        s.store_part(s.fma(factor, s.load_part(row_rest), s.load_part(out_rest)), out_rest);
+    }
+}
+
+#[inline(always)]
+fn scale<S: Simd>(s: S, row: &mut [f32], by: f32) {
+    let by = s.splat(by);
+    let (whole, rest) = row.as_chunks_mut::<LANES>();
+    for row in whole {
+        s.store(s.mul(s.load(row), by), row);
+    }
+    if !rest.is_empty() {
+        s.store_part(s.mul(s.load_part(rest), by), rest);
+    }
+}

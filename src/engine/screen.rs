@@ -1,0 +1,490 @@
+//! Screening: which features may be active on which rows, from a cheap encode with a rigorous error bound.
+//!
+//! For row x and feature j the exact engine takes feature j as inactive when `dot(x, w) + b <= 0`, with the dot product
+//! in float32 as [`super::simd::dot`] adds it. A screen computes another product s of rounded copies x', w' and keeps
+//! the feature unless
+//!
+//! ```text
+//! s <= -b - e        e = |x| ((1 + r) |w - w'| + (r + c) |w|),   r = max over rows of |x - x'| / |x|
+//! ```
+//!
+//! Since x.w - x'.w' = (x - x').w + x'.(w - w'), Cauchy-Schwarz bounds what the rounding of the operands changed by the
+//! first terms of e, with the norms of the errors that were in fact made, not of the largest possible ones (these would
+//! be twice as large). `c` covers everything that is rounded to float32: both products, the norms and e itself. So
+//! what is dropped is inactive, candidates are computed again exactly, and no screen changes a bit of the result.
+//! `docs/engine.md` derives c. Rows and features whose norms are not finite, or huge, are always kept.
+
+use super::aligned::Aligned;
+use super::simd::{Kernel, LANES, Lanes, Simd};
+
+/// Rows of a tile: the bits of one mask.
+pub const TILE: usize = 64;
+/// Groups of sixteen rows in a tile.
+pub const GROUPS: usize = TILE / LANES;
+
+/// Norms from here on count as infinite: products of two stay far from overflow.
+const HUGE: f32 = 1e9;
+/// Added to norms and biases: more than what underflow can take from them below `HUGE`.
+const TINY_NORM: f32 = 1.0 / (1u64 << 58) as f32;
+const TINY: f32 = TINY_NORM / (1u64 << 22) as f32;
+/// Smallest step of an integer copy.
+const SMALLEST_STEP: f32 = TINY_NORM;
+
+/// How operands are rounded for a screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rounding {
+    /// Not at all; the screen's product is summed in another order.
+    Float32,
+    /// To the nearest bfloat16, two in a word.
+    Bfloat16,
+    /// To integers times a step of the row's own, four in a word.
+    Int8,
+}
+
+impl Rounding {
+    /// 32-bit words of a rounded row of `d` values. Bfloat16 rows fill whole tile rows of 64 bytes.
+    #[must_use]
+    pub fn words(self, d: usize) -> usize {
+        match self {
+            Self::Float32 => d,
+            Self::Bfloat16 => d.div_ceil(32) * 16,
+            Self::Int8 => d.div_ceil(4),
+        }
+    }
+}
+
+/// A bound on the relative effect of float32 rounding, see the module's text.
+fn rounding_slack(d: usize) -> f32 {
+    (d + 64) as f32 / (1u32 << 23) as f32
+}
+
+/// A batch as a screen reads it.
+#[derive(Debug, Default)]
+pub struct RowPack {
+    /// Words of a row; 0 before the first use.
+    pub words: usize,
+    /// [tiles][GROUPS][words][16 rows]: words of sixteen rows side by side.
+    pub lines: Aligned,
+    /// [rows of whole tiles]: what multiplies the bias of a feature: 1 / step.
+    pub scale: Aligned,
+    /// [rows of whole tiles]: what multiplies the error of a feature: norm / step; NaN keeps every feature.
+    pub reach: Aligned,
+    /// [tiles]: largest |x - x'| / |x| of the tile's rows.
+    pub ratio: Aligned,
+}
+
+impl RowPack {
+    /// Makes room for `rows` rows of `d` values.
+    pub fn resize(&mut self, rounding: Rounding, rows: usize, d: usize) {
+        let tiles = rows.div_ceil(TILE);
+        self.words = rounding.words(d);
+        self.lines.resize(tiles * TILE * self.words);
+        self.scale.resize(tiles * TILE);
+        self.reach.resize(tiles * TILE);
+        self.ratio.resize(tiles);
+    }
+
+    /// Parts for `tiles` tiles each, to be filled independently.
+    pub fn parts(&mut self, tiles: usize) -> Vec<RowPart<'_>> {
+        let rows = tiles * TILE;
+        let lines = self.lines.chunks_mut(rows * self.words);
+        let scale = self.scale.chunks_mut(rows).zip(self.reach.chunks_mut(rows));
+        lines
+            .zip(scale.zip(self.ratio.chunks_mut(tiles)))
+            .map(|(lines, ((scale, reach), ratio))| RowPart { words: self.words, lines, scale, reach, ratio })
+            .collect()
+    }
+
+    /// One tile, to be read.
+    #[must_use]
+    pub fn tile(&self, tile: usize) -> RowTile<'_> {
+        let rows = tile * TILE..(tile + 1) * TILE;
+        let size = self.words * TILE;
+        RowTile {
+            words: self.words,
+            lines: &self.lines[tile * size..(tile + 1) * size],
+            scale: &self.scale[rows.clone()],
+            reach: &self.reach[rows],
+        }
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lines.bytes() + self.scale.bytes() + self.reach.bytes() + self.ratio.bytes()
+    }
+}
+
+/// Some tiles of a [`RowPack`], to be filled.
+#[derive(Debug)]
+pub struct RowPart<'a> {
+    words: usize,
+    lines: &'a mut [f32],
+    scale: &'a mut [f32],
+    reach: &'a mut [f32],
+    ratio: &'a mut [f32],
+}
+
+/// One tile of a [`RowPack`].
+#[derive(Debug, Clone, Copy)]
+pub struct RowTile<'a> {
+    /// Words of a row.
+    pub words: usize,
+    /// [GROUPS][words][16].
+    pub lines: &'a [f32],
+    /// [TILE].
+    pub scale: &'a [f32],
+    /// [TILE].
+    pub reach: &'a [f32],
+}
+
+/// A dictionary's encoder as a screen reads it. Rows are padded to whole panels of 32 features.
+#[derive(Debug, Default)]
+pub struct WeightPack {
+    /// Words of a row.
+    pub words: usize,
+    /// [features][words]; empty for [`Rounding::Float32`], which reads the encoder itself.
+    pub rows: Aligned,
+    /// [features]: -(bias) / step; -inf for features that do not exist is never needed, masks beyond n are ignored.
+    pub bias: Aligned,
+    /// [features]: -(error per unit of |x|) / step; NaN keeps the feature on every row.
+    pub error: Aligned,
+    /// [features]: what the sum of products begins with, an integer's bits: takes back the offset of unsigned rows.
+    pub offset: Aligned,
+}
+
+/// Features of a panel.
+pub const PANEL: usize = 32;
+
+impl WeightPack {
+    /// Makes room for `n` features of `d` values.
+    pub fn resize(&mut self, rounding: Rounding, n: usize, d: usize) {
+        let padded = n.next_multiple_of(PANEL);
+        self.words = rounding.words(d);
+        self.rows.resize(if rounding == Rounding::Float32 { 0 } else { padded * self.words });
+        self.bias.resize(padded);
+        self.error.resize(padded);
+        self.offset.resize(padded);
+    }
+
+    /// Parts of `features` features each (a multiple of [`PANEL`]), to be filled independently.
+    pub fn parts(&mut self, features: usize) -> Vec<WeightPart<'_>> {
+        let count = self.bias.len().div_ceil(features);
+        let mut rows = self.rows.chunks_mut((features * self.words).max(1));
+        let rows = (0..count).map(|_| rows.next().unwrap_or_default());
+        rows.zip(self.bias.chunks_mut(features).zip(self.error.chunks_mut(features)))
+            .zip(self.offset.chunks_mut(features))
+            .map(|((rows, (bias, error)), offset)| WeightPart { words: self.words, rows, bias, error, offset })
+            .collect()
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + self.bias.bytes() + self.error.bytes() + self.offset.bytes()
+    }
+}
+
+/// Some features of a [`WeightPack`], to be filled.
+#[derive(Debug)]
+pub struct WeightPart<'a> {
+    words: usize,
+    rows: &'a mut [f32],
+    bias: &'a mut [f32],
+    error: &'a mut [f32],
+    offset: &'a mut [f32],
+}
+
+/// Rounds rows into a part of a [`RowPack`].
+pub struct PackRows<'a, 'b> {
+    /// How.
+    pub rounding: Rounding,
+    /// Values of a row.
+    pub d: usize,
+    /// [rows][stride], the first `d` of each row used; fewer rows than the part has are followed by zeros.
+    pub rows: &'a [f32],
+    /// Floats from one row to the next.
+    pub stride: usize,
+    /// Where to.
+    pub part: RowPart<'b>,
+}
+
+impl Kernel for PackRows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Self { rounding, d, rows, stride, part } = self;
+        let count = rows.len() / stride;
+        let words = part.words;
+        let mut word = vec![0.0f32; words];
+        part.ratio.fill(0.0);
+        for index in 0..part.scale.len() {
+            let (tile, lane) = (index / TILE, index % LANES);
+            let group = index / LANES;
+            let lines = &mut part.lines[group * words * LANES..(group + 1) * words * LANES];
+            if index >= count {
+                for line in lines.as_chunks_mut::<LANES>().0 {
+                    line[lane] = 0.0;
+                }
+                (part.scale[index], part.reach[index]) = (1.0, 0.0);
+                continue;
+            }
+            let row = &rows[index * stride..index * stride + d];
+            let rounded = round_row(s, rounding, row, &mut word, 128);
+            for (line, word) in lines.as_chunks_mut::<LANES>().0.iter_mut().zip(&word) {
+                line[lane] = *word;
+            }
+            part.scale[index] = 1.0 / rounded.step;
+            part.reach[index] = rounded.norm / rounded.step;
+            let ratio = rounded.error / rounded.norm;
+            if ratio > part.ratio[tile] {
+                part.ratio[tile] = ratio;
+            }
+        }
+    }
+}
+
+/// Rounds encoder rows into a part of a [`WeightPack`].
+pub struct PackWeights<'a, 'b> {
+    /// How.
+    pub rounding: Rounding,
+    /// Values of a row.
+    pub d: usize,
+    /// [features][d]; fewer than the part has are followed by zeros.
+    pub rows: &'a [f32],
+    /// [features].
+    pub bias: &'a [f32],
+    /// Largest |x - x'| / |x| of the rows they will meet.
+    pub ratio: f32,
+    /// Where to.
+    pub part: WeightPart<'b>,
+}
+
+impl Kernel for PackWeights<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Self { rounding, d, rows, bias, ratio, part } = self;
+        let words = part.words;
+        let slack = rounding_slack(d);
+        let mut unused = [0.0; 0];
+        for j in 0..part.bias.len() {
+            let packed =
+                if part.rows.is_empty() { &mut unused[..] } else { &mut part.rows[j * words..(j + 1) * words] };
+            if j >= bias.len() {
+                packed.fill(0.0);
+                (part.bias[j], part.error[j], part.offset[j]) = (0.0, 0.0, 0.0);
+                continue;
+            }
+            let rounded = round_row(s, rounding, &rows[j * d..(j + 1) * d], packed, 0);
+            let error = (1.0 + ratio) * rounded.error + (ratio + slack) * rounded.norm;
+            part.bias[j] = -(bias[j] + TINY) / rounded.step;
+            part.error[j] = -error / rounded.step;
+            part.offset[j] = f32::from_bits((-128 * rounded.total) as u32);
+        }
+    }
+}
+
+/// What rounding a row did.
+struct Rounded {
+    /// At least |row|; NaN where it is not finite or too large to bound.
+    norm: f32,
+    /// At least |row - rounded row|.
+    error: f32,
+    /// What an integer stands for; 1 for floats.
+    step: f32,
+    /// Sum of the integers.
+    total: i32,
+}
+
+/// Rounds `row` into `words` (which may be empty for float32) and measures what that changed.
+#[inline(always)]
+fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &mut [f32], center: i32) -> Rounded {
+    let d = row.len();
+    // Norms are themselves rounded: by less than this.
+    let up = 1.0 + rounding_slack(d);
+    let norm = super::simd::dot(s, row, row).sqrt() * up + TINY_NORM;
+    let norm = if norm < HUGE { norm } else { f32::NAN };
+    let (mut error, mut step, mut total) = (0.0, 1.0, 0);
+    match rounding {
+        Rounding::Float32 => {
+            if !words.is_empty() {
+                words.copy_from_slice(row);
+            }
+        }
+        Rounding::Bfloat16 => {
+            let mut errors = [0.0f32; LANES];
+            let mut values = [0.0f32; 2 * LANES];
+            for (chunk, words) in row.chunks(2 * LANES).zip(words.as_chunks_mut::<LANES>().0) {
+                values[..chunk.len()].copy_from_slice(chunk);
+                values[chunk.len()..].fill(0.0);
+                for (i, word) in words.iter_mut().enumerate() {
+                    let (low, high) = (bfloat16(values[2 * i]), bfloat16(values[2 * i + 1]));
+                    *word = f32::from_bits((low >> 16) | high);
+                    let (a, b) = (values[2 * i] - f32::from_bits(low), values[2 * i + 1] - f32::from_bits(high));
+                    errors[i] += a * a + b * b;
+                }
+            }
+            error = errors.iter().sum::<f32>().sqrt() * up + TINY_NORM;
+        }
+        Rounding::Int8 => {
+            let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            step = (largest / 127.0).max(SMALLEST_STEP);
+            let inverse = 1.0 / step;
+            let mut errors = 0.0f32;
+            for (chunk, word) in row.chunks(4).zip(words.iter_mut()) {
+                let mut bits = 0u32;
+                for i in 0..4 {
+                    let x = chunk.get(i).copied().unwrap_or(0.0);
+                    let q = (x * inverse).round_ties_even().clamp(-127.0, 127.0);
+                    let q = if q.is_nan() { 0 } else { q as i32 };
+                    total += q;
+                    let gap = x - q as f32 * step;
+                    errors += gap * gap;
+                    bits |= u32::from((q + center) as u8) << (8 * i);
+                }
+                *word = f32::from_bits(bits);
+            }
+            error = errors.sqrt() * up + TINY_NORM;
+        }
+    }
+    Rounded { norm, error, step, total }
+}
+
+/// The nearest bfloat16 (ties to even) as the bits of a float32 whose lower half is zero. NaN may become infinite: its
+/// row is kept whatever the screen finds.
+#[inline(always)]
+fn bfloat16(value: f32) -> u32 {
+    let bits = value.to_bits();
+    bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000
+}
+
+/// One tile of rows against one dictionary.
+#[derive(Debug, Clone, Copy)]
+pub struct Screening<'a> {
+    /// The rows.
+    pub tile: RowTile<'a>,
+    /// [features][words]: of the pack, or the encoder itself.
+    pub weights: &'a [f32],
+    /// [features].
+    pub bias: &'a [f32],
+    /// [features].
+    pub error: &'a [f32],
+    /// [features].
+    pub offset: &'a [f32],
+}
+
+/// How a screen multiplies words and adds the products.
+pub trait Products: Copy {
+    /// Its float lanes.
+    type S: Simd;
+    /// Sums of sixteen rows.
+    type Acc: Copy;
+    /// Where the sums begin; `offset` holds an integer's bits.
+    fn start(self, offset: f32) -> Self::Acc;
+    /// Adds the products of a word of sixteen rows with a word of one feature.
+    fn add(self, acc: Self::Acc, rows: &Lanes, feature: f32) -> Self::Acc;
+    /// The sums as floats.
+    fn value(self, acc: Self::Acc) -> <Self::S as Simd>::V;
+    /// The float lanes.
+    fn lanes(self) -> Self::S;
+}
+
+/// Screens a tile with blocks of `F` features by `G` groups of rows in registers; bit r of `masks[j]`: row r is kept.
+#[inline(always)]
+pub fn screen_tile<P: Products, const F: usize, const G: usize>(p: P, what: Screening<'_>, masks: &mut [u64]) {
+    let n = masks.len();
+    masks.fill(0);
+    for group in (0..GROUPS).step_by(G) {
+        let mut j = 0;
+        while j + F <= n {
+            screen_block::<P, F, G>(p, &what, group, j, masks);
+            j += F;
+        }
+        while j < n {
+            screen_block::<P, 1, G>(p, &what, group, j, masks);
+            j += 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn screen_block<P: Products, const F: usize, const G: usize>(
+    p: P,
+    what: &Screening<'_>,
+    group: usize,
+    j: usize,
+    masks: &mut [u64],
+) {
+    let words = what.tile.words;
+    let (lines, _) = what.tile.lines.as_chunks::<LANES>();
+    let lines: [&[Lanes]; G] = std::array::from_fn(|g| &lines[(group + g) * words..(group + g + 1) * words]);
+    let weights: [&[f32]; F] = std::array::from_fn(|f| &what.weights[(j + f) * words..(j + f + 1) * words]);
+    let mut acc: [[P::Acc; G]; F] = std::array::from_fn(|f| [p.start(what.offset[j + f]); G]);
+    for k in 0..words {
+        for f in 0..F {
+            for g in 0..G {
+                acc[f][g] = p.add(acc[f][g], &lines[g][k], weights[f][k]);
+            }
+        }
+    }
+    let s = p.lanes();
+    let (scale, reach) = (what.tile.scale.as_chunks::<LANES>().0, what.tile.reach.as_chunks::<LANES>().0);
+    for f in 0..F {
+        let bias = s.splat(what.bias[j + f]);
+        let error = s.splat(what.error[j + f]);
+        for g in 0..G {
+            let limit = s.fma(error, s.load(&reach[group + g]), s.mul(bias, s.load(&scale[group + g])));
+            let kept = s.not_le(p.value(acc[f][g]), limit);
+            masks[j + f] |= u64::from(kept) << ((group + g) * LANES);
+        }
+    }
+}
+
+/// Float32 products: the screen that every instruction set has.
+#[derive(Debug, Clone, Copy)]
+pub struct Float32<S>(pub S);
+
+#[allow(clippy::inline_always)]
+impl<S: Simd> Products for Float32<S> {
+    type S = S;
+    type Acc = S::V;
+    #[inline(always)]
+    fn start(self, _offset: f32) -> S::V {
+        self.0.zero()
+    }
+    #[inline(always)]
+    fn add(self, acc: S::V, rows: &Lanes, feature: f32) -> S::V {
+        self.0.fma(self.0.load(rows), self.0.splat(feature), acc)
+    }
+    #[inline(always)]
+    fn value(self, acc: S::V) -> S::V {
+        acc
+    }
+    #[inline(always)]
+    fn lanes(self) -> S {
+        self.0
+    }
+}
+
+/// The float32 screen as a kernel.
+pub struct ScreenFloat32<'a, 'b> {
+    /// What to screen.
+    pub what: Screening<'a>,
+    /// [features].
+    pub masks: &'b mut [u64],
+}
+
+impl Kernel for ScreenFloat32<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        if S::ACCUMULATORS >= 16 {
+            screen_tile::<_, 6, 4>(Float32(s), self.what, self.masks);
+        } else {
+            screen_tile::<_, 6, 1>(Float32(s), self.what, self.masks);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! 512-bit x86 vectors: sixteen lanes are one register.
+
+use std::arch::x86_64::{
+    __m512, _CMP_NLE_UQ, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castps512_ps256, _mm512_cmp_ps_mask,
+    _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_sqrt_ps, _mm512_storeu_ps, _mm512_sub_ps,
+};
+
+use super::avx2::sum8;
+use super::{Kernel, LANES, Lanes, Simd};
+
+/// AVX-512 F, BW, DQ and VL, with AVX2 and FMA.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// The proof that this processor has the instructions, or None.
+    pub fn detect() -> Option<Self> {
+        (crate::cpu::cpu().simd >= crate::cpu::Simd::Avx512).then_some(Self(()))
+    }
+}
+
+#[allow(clippy::inline_always)]
+impl Simd for Avx512 {
+    type V = __m512;
+    const ACCUMULATORS: usize = 16;
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+        fn inner<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
+            kernel.call(s)
+        }
+        // SAFETY: `self` exists only where `cpu()` found these features; every processor with AVX-512 has the bit
+        // manipulation ones.
+        unsafe { inner(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        // SAFETY: `self` exists only where the processor has AVX-512 (so for every block without a reason below).
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &Lanes) -> __m512 {
+        // SAFETY: as above; sixteen floats are readable at `from`.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_part(self, from: &[f32]) -> __m512 {
+        let mask = part(from.len());
+        // SAFETY: as above; the mask has at most `from.len()` lanes, the others are not touched.
+        unsafe { _mm512_maskz_loadu_ps(mask, from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, value: __m512, to: &mut Lanes) {
+        // SAFETY: as above; sixteen floats are writable at `to`.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
+    }
+
+    #[inline(always)]
+    fn store_part(self, value: __m512, to: &mut [f32]) {
+        let mask = part(to.len());
+        // SAFETY: as above; the mask has at most `to.len()` lanes, the others are not touched.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, value) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        // SAFETY: see `splat`; AVX-512 implies AVX2 in `cpu()`.
+        unsafe { sum8(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)) }
+    }
+
+    #[inline(always)]
+    fn not_le(self, a: __m512, b: __m512) -> u32 {
+        // SAFETY: see `splat`.
+        u32::from(unsafe { _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(a, b) })
+    }
+
+    #[inline(always)]
+    fn prefetch(self, row: &[f32]) {
+        for line in row.chunks(LANES) {
+            // SAFETY: a prefetch touches no memory that the program can see, and the address is that of a live slice.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        }
+    }
+}
+
+#[inline(always)]
+fn part(len: usize) -> u16 {
+    debug_assert!(len < LANES);
+    ((1u32 << len.min(LANES)) - 1) as u16
+}

@@ -1,0 +1,61 @@
+//! The screen with `vpdpbusd`: four products of bytes and their sum, exact, per lane and instruction.
+
+use std::arch::x86_64::{
+    __m512, __m512i, _mm512_castps_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_set1_epi32,
+};
+
+use super::{Avx512, Lanes};
+use crate::engine::screen::{Products, Screening, screen_tile};
+
+/// AVX-512 with byte products. Rows are unsigned (128 added), features signed.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512Vnni(Avx512);
+
+impl Avx512Vnni {
+    /// The proof that this processor has the instructions, or None.
+    pub fn detect() -> Option<Self> {
+        if crate::cpu::cpu().avx512_vnni { Avx512::detect().map(Self) } else { None }
+    }
+
+    /// Screens a tile; bit r of `masks[j]`: feature j is kept on row r.
+    pub fn screen(self, what: Screening<'_>, masks: &mut [u64]) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+        fn inner(p: Avx512Vnni, what: Screening<'_>, masks: &mut [u64]) {
+            screen_tile::<_, 6, 4>(p, what, masks);
+        }
+        // SAFETY: `self` exists only where `cpu()` found these features.
+        unsafe { inner(self, what, masks) }
+    }
+}
+
+#[allow(clippy::inline_always)]
+impl Products for Avx512Vnni {
+    type S = Avx512;
+    type Acc = __m512i;
+
+    #[inline(always)]
+    fn start(self, offset: f32) -> __m512i {
+        // SAFETY: `self` exists only where the processor has AVX-512.
+        unsafe { _mm512_set1_epi32(offset.to_bits() as i32) }
+    }
+
+    #[inline(always)]
+    fn add(self, acc: __m512i, rows: &Lanes, feature: f32) -> __m512i {
+        // SAFETY: `self` exists only where the processor has AVX-512 with VNNI; sixteen words are readable at `rows`.
+        unsafe {
+            let rows = _mm512_castps_si512(_mm512_loadu_ps(rows.as_ptr()));
+            _mm512_dpbusd_epi32(acc, rows, _mm512_set1_epi32(feature.to_bits() as i32))
+        }
+    }
+
+    #[inline(always)]
+    fn value(self, acc: __m512i) -> __m512 {
+        // SAFETY: `self` exists only where the processor has AVX-512.
+        unsafe { _mm512_cvtepi32_ps(acc) }
+    }
+
+    #[inline(always)]
+    fn lanes(self) -> Avx512 {
+        self.0
+    }
+}

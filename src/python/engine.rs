@@ -1,0 +1,276 @@
+//! `SweepView` and `CpuEngine` for Python: tensors come as objects with the buffer protocol and are changed in place.
+
+use pyo3::buffer::{Element, PyBuffer};
+use pyo3::prelude::*;
+
+use crate::engine::{self, Batch, GradientsOut, Loss, Mode, Path, Sweep, Totals, Trained};
+use crate::error::{Error, Result};
+
+/// A contiguous buffer of a tensor, kept alive.
+struct Tensor<T: Element> {
+    buffer: PyBuffer<T>,
+}
+
+impl<T: Element> Tensor<T> {
+    fn open(name: &str, from: &Bound<'_, PyAny>, writable: bool) -> Result<Self> {
+        let wrong = |why: &str| Error::InvalidArgument(format!("engine: {name} {why}"));
+        let buffer =
+            PyBuffer::<T>::get(from).map_err(|error| wrong(&format!("is not a buffer of its type ({error})")))?;
+        if !buffer.is_c_contiguous() {
+            return Err(wrong("is not contiguous"));
+        }
+        if writable && buffer.readonly() {
+            return Err(wrong("is read-only"));
+        }
+        if !buffer.buf_ptr().cast::<T>().is_aligned() {
+            return Err(wrong("is not aligned"));
+        }
+        Ok(Self { buffer })
+    }
+
+    fn range(&self) -> std::ops::Range<usize> {
+        let start = self.buffer.buf_ptr() as usize;
+        start..start + self.buffer.len_bytes()
+    }
+
+    fn len(&self) -> usize {
+        self.buffer.item_count()
+    }
+
+    /// # Safety
+    /// Nothing else writes to the memory while the slice lives.
+    unsafe fn read(&self) -> &[T] {
+        if self.len() == 0 {
+            return &[];
+        }
+        // SAFETY: an aligned, contiguous buffer of `len` items, kept alive by `self`; the caller answers for the rest.
+        unsafe { std::slice::from_raw_parts(self.buffer.buf_ptr().cast(), self.len()) }
+    }
+
+    /// # Safety
+    /// Nothing else reads or writes the memory while the slice lives; the buffer is writable.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn write(&self) -> &mut [T] {
+        if self.len() == 0 {
+            return &mut [];
+        }
+        // SAFETY: as `read`; the caller answers for exclusiveness.
+        unsafe { std::slice::from_raw_parts_mut(self.buffer.buf_ptr().cast(), self.len()) }
+    }
+}
+
+/// A parameter with its moments.
+struct Triple([Tensor<f32>; 3]);
+
+type Triples<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+impl Triple {
+    fn open(name: &str, from: &Triples<'_>) -> Result<Self> {
+        let part = |what: &str, from| Tensor::open(&format!("{what}{name}"), from, true);
+        Ok(Self([part("", &from.0)?, part("first moment of ", &from.1)?, part("second moment of ", &from.2)?]))
+    }
+
+    /// # Safety
+    /// As [`Tensor::write`], for all three.
+    unsafe fn trained(&self) -> Trained<'_> {
+        // SAFETY: the caller answers.
+        unsafe { Trained { value: self.0[0].write(), m: self.0[1].write(), v: self.0[2].write() } }
+    }
+}
+
+/// The tensors and settings of a packed sweep, as the engine takes them.
+#[pyclass(module = "sparsecode._core")]
+pub struct SweepView {
+    d: usize,
+    sizes: Vec<usize>,
+    l1: Vec<f64>,
+    lr: Vec<f64>,
+    loss: Loss,
+    encoder: Option<Triple>,
+    bias: Triple,
+    decoder: Triple,
+    pre_bias: Option<Triple>,
+    fired: Tensor<i64>,
+}
+
+#[pymethods]
+impl SweepView {
+    #[new]
+    #[pyo3(signature = (activation_dim, sizes, l1, lr, *, mean, per_size, project, W_enc, b_enc, W_dec, b_dec, fired))]
+    #[allow(non_snake_case)]
+    fn new(
+        activation_dim: usize,
+        sizes: Vec<usize>,
+        l1: Vec<f64>,
+        lr: Vec<f64>,
+        mean: bool,
+        per_size: bool,
+        project: bool,
+        W_enc: Option<Triples<'_>>,
+        b_enc: Triples<'_>,
+        W_dec: Triples<'_>,
+        b_dec: Option<Triples<'_>>,
+        fired: &Bound<'_, PyAny>,
+    ) -> Result<Self> {
+        let view = Self {
+            d: activation_dim,
+            sizes,
+            l1,
+            lr,
+            loss: Loss { mean, per_size, project },
+            encoder: W_enc.map(|from| Triple::open("W_enc", &from)).transpose()?,
+            bias: Triple::open("b_enc", &b_enc)?,
+            decoder: Triple::open("W_dec", &W_dec)?,
+            pre_bias: b_dec.map(|from| Triple::open("b_dec", &from)).transpose()?,
+            fired: Tensor::open("fired", fired, true)?,
+        };
+        view.ranges_apart(&[])?;
+        Ok(view)
+    }
+}
+
+impl SweepView {
+    /// Fails where two of the tensors share memory: each is borrowed alone. `more` are written to as well.
+    fn ranges_apart(&self, more: &[std::ops::Range<usize>]) -> Result<()> {
+        let triples = [Some(&self.bias), Some(&self.decoder), self.encoder.as_ref(), self.pre_bias.as_ref()];
+        let mut ranges: Vec<_> =
+            triples.into_iter().flatten().flat_map(|triple| &triple.0).map(Tensor::range).collect();
+        ranges.push(self.fired.range());
+        ranges.extend_from_slice(more);
+        ranges.retain(|range| !range.is_empty());
+        ranges.sort_by_key(|range| range.start);
+        if ranges.windows(2).any(|pair| pair[0].end > pair[1].start) {
+            return Err(Error::InvalidArgument("engine: two of the tensors share memory; pass copies".into()));
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// Nothing else reads or writes the tensors while the sweep lives.
+    unsafe fn sweep(&mut self) -> Sweep<'_> {
+        // SAFETY: the caller answers, and `new` made sure that no two tensors overlap.
+        unsafe {
+            Sweep {
+                d: self.d,
+                sizes: &self.sizes,
+                l1: &self.l1,
+                lr: &self.lr,
+                loss: self.loss,
+                encoder: self.encoder.as_ref().map(|triple| triple.trained()),
+                bias: self.bias.trained(),
+                decoder: self.decoder.trained(),
+                pre_bias: self.pre_bias.as_ref().map(|triple| triple.trained()),
+                fired: self.fired.write(),
+            }
+        }
+    }
+}
+
+/// Sums per dictionary: squared error, codes, active codes, candidates of the screen.
+type Sums = (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>);
+
+/// The engine: threads, a path of instructions, and buffers.
+#[pyclass(module = "sparsecode._core")]
+pub struct CpuEngine {
+    engine: engine::Engine,
+}
+
+#[pymethods]
+impl CpuEngine {
+    #[new]
+    #[pyo3(signature = (path = "auto", threads = 1))]
+    fn new(path: &str, threads: usize) -> Result<Self> {
+        Ok(Self { engine: engine::Engine::new(Path::named(path)?, threads) })
+    }
+
+    #[staticmethod]
+    fn paths() -> Vec<&'static str> {
+        Path::available()
+    }
+
+    #[getter]
+    fn path(&self) -> &'static str {
+        self.engine.path().name()
+    }
+
+    #[getter]
+    fn threads(&self) -> usize {
+        self.engine.threads()
+    }
+
+    #[getter]
+    fn bytes(&self) -> usize {
+        self.engine.bytes()
+    }
+
+    #[pyo3(signature = (sweep, x, t, lr_scale))]
+    fn step(
+        &mut self,
+        py: Python<'_>,
+        sweep: &mut SweepView,
+        x: &Bound<'_, PyAny>,
+        t: u64,
+        lr_scale: f64,
+    ) -> Result<Sums> {
+        self.run(py, sweep, x, Mode::Step { t, lr_scale }, &[])
+    }
+
+    #[pyo3(signature = (sweep, x))]
+    fn evaluate(&mut self, py: Python<'_>, sweep: &mut SweepView, x: &Bound<'_, PyAny>) -> Result<Sums> {
+        self.run(py, sweep, x, Mode::Evaluate, &[])
+    }
+
+    #[pyo3(signature = (sweep, x, W_enc, b_enc, W_dec, b_dec))]
+    #[allow(non_snake_case)]
+    fn gradients(
+        &mut self,
+        py: Python<'_>,
+        sweep: &mut SweepView,
+        x: &Bound<'_, PyAny>,
+        W_enc: Option<&Bound<'_, PyAny>>,
+        b_enc: &Bound<'_, PyAny>,
+        W_dec: &Bound<'_, PyAny>,
+        b_dec: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Sums> {
+        let open = |name, from| Tensor::<f32>::open(name, from, true);
+        let encoder = W_enc.map(|from| open("gradient of W_enc", from)).transpose()?;
+        let pre_bias = b_dec.map(|from| open("gradient of b_dec", from)).transpose()?;
+        let (bias, decoder) = (open("gradient of b_enc", b_enc)?, open("gradient of W_dec", W_dec)?);
+        let outputs = [Some(&bias), Some(&decoder), encoder.as_ref(), pre_bias.as_ref()];
+        let ranges: Vec<_> = outputs.into_iter().flatten().map(Tensor::range).collect();
+        // SAFETY: `run` checks that these share no memory with each other or with what it reads, and Python code that
+        // would touch them while the GIL is released breaks the documented contract of the class.
+        let out = unsafe {
+            GradientsOut {
+                encoder: encoder.as_ref().map(|tensor| tensor.write()),
+                bias: bias.write(),
+                decoder: decoder.write(),
+                pre_bias: pre_bias.as_ref().map(|tensor| tensor.write()),
+            }
+        };
+        self.run(py, sweep, x, Mode::Gradients(out), &ranges)
+    }
+}
+
+impl CpuEngine {
+    fn run(
+        &mut self,
+        py: Python<'_>,
+        sweep: &mut SweepView,
+        x: &Bound<'_, PyAny>,
+        mode: Mode<'_>,
+        outputs: &[std::ops::Range<usize>],
+    ) -> Result<Sums> {
+        let x = Tensor::<f32>::open("x", x, false)?;
+        let mut apart = outputs.to_vec();
+        apart.push(x.range());
+        sweep.ranges_apart(&apart)?;
+        // SAFETY: no two of the buffers share memory (just checked); Python code that would write to one of them while
+        // the GIL is released breaks the documented contract of the class.
+        let (mut view, x) = unsafe { (sweep.sweep(), x.read()) };
+        let batch = Batch { x, rows: x.len() / view.d.max(1) };
+        let engine = &mut self.engine;
+        let Totals { sse, l1, l0, candidates } = py.detach(|| engine.run(&mut view, batch, mode))?;
+        Ok((sse, l1, l0, candidates))
+    }
+}

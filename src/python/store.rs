@@ -1,0 +1,231 @@
+//! The activation store for Python: writing and opening datasets.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use pyo3::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::python::buffers::Bytes;
+use crate::shard::commit::{self, Durability};
+use crate::shard::dataset::Out;
+use crate::shard::open::read_header;
+use crate::shard::{self, Access, Dtype, NonFinite, Verify, WriterSettings};
+use crate::simd::Normalize;
+
+pub fn dtype(name: &str) -> Result<Dtype> {
+    Dtype::from_name(name).ok_or_else(|| {
+        Error::InvalidArgument(format!("dtype {name:?} cannot be stored; choose float16, bfloat16 or float32"))
+    })
+}
+
+fn choose<T>(what: &str, name: &str, options: [(&str, T); 2]) -> Result<T> {
+    let names = options.each_ref().map(|(n, _)| *n).join(" or ");
+    let found = options.into_iter().find(|(n, _)| *n == name);
+    found.map(|(_, v)| v).ok_or_else(|| Error::InvalidArgument(format!("{what} must be {names}, not {name:?}")))
+}
+
+fn access(name: &str) -> Result<Access> {
+    choose("access", name, [("mmap", Access::Mmap), ("pread", Access::Pread)])
+}
+
+fn verify(name: &str) -> Result<Verify> {
+    match name {
+        "once" => Ok(Verify::Once),
+        "always" => Ok(Verify::Always),
+        "never" => Ok(Verify::Never),
+        _ => Err(Error::InvalidArgument(format!("verify must be once, always or never, not {name:?}"))),
+    }
+}
+
+/// The only writer of a dataset.
+#[pyclass(module = "sparsecode._core")]
+pub struct DatasetWriter {
+    inner: Option<shard::DatasetWriter>,
+}
+
+impl DatasetWriter {
+    fn open(&mut self) -> Result<&mut shard::DatasetWriter> {
+        self.inner.as_mut().ok_or_else(|| Error::InvalidArgument("the writer is closed".to_owned()))
+    }
+}
+
+#[pymethods]
+impl DatasetWriter {
+    #[new]
+    #[pyo3(signature = (path, activation_dim, dtype, provenance, shard_bytes, non_finite, durable, threads))]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        activation_dim: usize,
+        dtype: &str,
+        provenance: &str,
+        shard_bytes: u64,
+        non_finite: &str,
+        durable: bool,
+        threads: usize,
+    ) -> Result<Self> {
+        let provenance = serde_json::from_str(provenance)
+            .map_err(|e| Error::InvalidArgument(format!("provenance is not a JSON object ({e})")))?;
+        let settings = WriterSettings {
+            dim: activation_dim,
+            dtype: self::dtype(dtype)?,
+            provenance,
+            shard_bytes,
+            non_finite: choose("non_finite", non_finite, [("error", NonFinite::Error), ("drop", NonFinite::Drop)])?,
+            durability: if durable { Durability::Power } else { Durability::Process },
+            threads,
+        };
+        let inner = py.detach(|| shard::DatasetWriter::open(&path, settings))?;
+        Ok(Self { inner: Some(inner) })
+    }
+
+    #[getter]
+    fn rows(&mut self) -> Result<u64> {
+        Ok(self.open()?.rows())
+    }
+
+    #[getter]
+    fn consumed(&mut self) -> Result<u64> {
+        Ok(self.open()?.consumed())
+    }
+
+    #[pyo3(signature = (activations, dtype, tokens))]
+    fn append(
+        &mut self,
+        py: Python<'_>,
+        activations: &Bound<'_, PyAny>,
+        dtype: &str,
+        tokens: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (data, tokens, dtype) = (Bytes::new(activations)?, Bytes::new(tokens)?, self::dtype(dtype)?);
+        let writer = self.open()?;
+        Ok(py.detach(|| writer.append(data.get(), dtype, tokens.values()?))?)
+    }
+
+    #[pyo3(signature = (rows))]
+    fn count_dropped(&mut self, rows: u64) -> Result<()> {
+        self.open()?.count_dropped(rows);
+        Ok(())
+    }
+
+    fn finish(&mut self, py: Python<'_>) -> Result<()> {
+        let writer = self.open()?;
+        py.detach(|| writer.finish())?;
+        self.inner = None;
+        Ok(())
+    }
+
+    fn close(&mut self, py: Python<'_>) {
+        let writer = self.inner.take();
+        py.detach(|| drop(writer));
+    }
+}
+
+/// A dataset open for reading.
+#[pyclass(module = "sparsecode._core", frozen)]
+pub struct Dataset {
+    pub inner: Arc<shard::Dataset>,
+}
+
+#[pymethods]
+impl Dataset {
+    #[new]
+    #[pyo3(signature = (path, access, verify))]
+    fn new(py: Python<'_>, path: PathBuf, access: &str, verify: &str) -> Result<Self> {
+        let (access, verify) = (self::access(access)?, self::verify(verify)?);
+        let inner = py.detach(|| shard::Dataset::open(&path, access, verify))?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    #[getter]
+    fn rows(&self) -> u64 {
+        self.inner.rows()
+    }
+
+    #[getter]
+    fn activation_dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        self.inner.manifest().dtype.name()
+    }
+
+    #[getter]
+    fn complete(&self) -> bool {
+        self.inner.manifest().complete
+    }
+
+    #[getter]
+    fn provenance(&self) -> String {
+        serde_json::Value::Object(self.inner.manifest().provenance.clone()).to_string()
+    }
+
+    #[getter]
+    fn fingerprint(&self) -> String {
+        self.inner.manifest().fingerprint()
+    }
+
+    #[getter]
+    fn mean(&self) -> Vec<f64> {
+        self.inner.manifest().moments.mean.clone()
+    }
+
+    /// (rms, variance, rows dropped for NaN or infinities)
+    #[getter]
+    fn spread(&self) -> (f64, f64, u64) {
+        let manifest = self.inner.manifest();
+        (manifest.moments.rms(), manifest.moments.variance(), manifest.non_finite)
+    }
+
+    /// (file name, rows, bytes, digest) of every shard
+    #[getter]
+    fn shards(&self) -> Vec<(String, u64, u64, String)> {
+        let shards = self.inner.manifest().shards.iter().enumerate();
+        shards.map(|(i, s)| (commit::shard_name(i), s.rows, s.bytes, format!("{:032x}", s.digest))).collect()
+    }
+
+    #[getter]
+    fn shard_rows(&self) -> u64 {
+        self.inner.manifest().shard_rows
+    }
+
+    #[getter]
+    fn block_rows(&self) -> u64 {
+        self.inner.manifest().block_rows
+    }
+
+    #[pyo3(signature = (start, stop, out, raw))]
+    fn read_into(&self, py: Python<'_>, start: u64, stop: u64, out: &Bound<'_, PyAny>, raw: bool) -> PyResult<()> {
+        let mut out = Bytes::new(out)?;
+        Ok(py.detach(|| {
+            let out = if raw { Out::Raw(out.get_mut()?) } else { Out::F32(out.values_mut()?, Normalize::No) };
+            self.inner.read(start..stop, out)
+        })?)
+    }
+
+    #[pyo3(signature = (start, stop, out))]
+    fn tokens_into(&self, py: Python<'_>, start: u64, stop: u64, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut out = Bytes::new(out)?;
+        Ok(py.detach(|| self.inner.tokens(start..stop, out.values_mut()?))?)
+    }
+
+    /// (file name, what is wrong) of every shard whose digests do not fit
+    #[pyo3(signature = (threads))]
+    fn bad_shards(&self, py: Python<'_>, threads: usize) -> Vec<(String, String)> {
+        let stop = AtomicBool::new(false);
+        let bad = py.detach(|| self.inner.bad_shards(threads, &stop));
+        bad.into_iter().map(|(shard, error)| (commit::shard_name(shard), error.to_string())).collect()
+    }
+}
+
+/// Checks the header of a shard by itself: (rows, dim, dtype).
+#[pyfunction]
+#[pyo3(signature = (path))]
+pub fn read_shard_header(py: Python<'_>, path: PathBuf) -> Result<(u64, u64, &'static str)> {
+    let header = py.detach(|| read_header(&path))?;
+    Ok((header.rows, header.dim, header.dtype.name()))
+}

@@ -1,0 +1,466 @@
+//! Writing a dataset, shard by shard. What is complete on disk stays; a writer that is opened again goes on after it.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::cpu::cpu;
+use crate::error::{Error, Result};
+use crate::lock::FileLock;
+use crate::shard::commit::{self, Durability};
+use crate::shard::digest::{BlockDigest, shard_digest};
+use crate::shard::dtype::Dtype;
+use crate::shard::header;
+use crate::shard::manifest::{Manifest, Provenance, ShardEntry};
+use crate::shard::statistics::ShardMoments;
+use crate::simd;
+
+/// What is done with a row that holds NaN or infinities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NonFinite {
+    /// `append` fails and appends nothing.
+    Error,
+    /// The row is left out and counted.
+    Drop,
+}
+
+/// What a dataset is to hold, and how it is written.
+#[derive(Debug, Clone)]
+pub struct WriterSettings {
+    /// Values per row.
+    pub dim: usize,
+    /// Type on disk.
+    pub dtype: Dtype,
+    /// Where the rows come from.
+    pub provenance: Provenance,
+    /// Bytes of a full shard, about.
+    pub shard_bytes: u64,
+    /// What to do with NaN and infinities.
+    pub non_finite: NonFinite,
+    /// What a commit must survive.
+    pub durability: Durability,
+    /// Threads: 1, or 2 to write and digest at the same time. The files are the same.
+    pub threads: usize,
+}
+
+/// Bytes of a piece that is widened, summed and digested at once: it stays in the second-level cache.
+const PIECE_BYTES: usize = 128 << 10;
+/// Below this, a second thread costs more than it brings (about 30 microseconds to start).
+const PARALLEL_BYTES: usize = 256 << 10;
+
+/// The only writer of a dataset.
+pub struct DatasetWriter {
+    folder: PathBuf,
+    settings: WriterSettings,
+    manifest: Manifest,
+    shard: Option<Shard>,
+    /// Rows dropped since the last complete shard.
+    dropped: u64,
+    converted: Vec<u8>,
+    failed: bool,
+    process: u32,
+    _lock: FileLock,
+}
+
+impl DatasetWriter {
+    /// Opens the dataset in `folder` for writing: a new one, or one that was begun with the same settings.
+    ///
+    /// # Errors
+    /// `RunLocked`, `SettingsDiffer`, `InvalidArgument`, `ManifestInvalid` (shards without a manifest), `OutOfSpace`,
+    /// `IoFailed`, and those of [`Manifest::load`].
+    pub fn open(folder: &Path, settings: WriterSettings) -> Result<Self> {
+        let (dim, dtype) = (settings.dim as u64, settings.dtype);
+        if !(1..=header::MAX_DIM).contains(&dim) || settings.shard_bytes == 0 {
+            return Err(Error::InvalidArgument(format!("activation_dim {dim}, shard_bytes {}", settings.shard_bytes)));
+        }
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        let lock = FileLock::acquire(&folder.join(commit::LOCK))?;
+        let fresh = Manifest::new(dim, dtype, settings.shard_bytes, settings.provenance.clone());
+        let manifest = match Manifest::load(folder) {
+            Ok(old) => {
+                same_settings(folder, &old, &fresh)?;
+                check_sizes(folder, &old)?;
+                old
+            }
+            Err(Error::DatasetMissing(_)) => {
+                refuse_foreign_shards(folder)?;
+                fresh.save(folder, settings.durability)?;
+                fresh
+            }
+            Err(error) => return Err(error),
+        };
+        if !manifest.complete {
+            commit::remove_leftovers(folder, manifest.shards.len())?;
+        }
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            settings,
+            manifest,
+            shard: None,
+            dropped: 0,
+            converted: Vec::new(),
+            failed: false,
+            process: std::process::id(),
+            _lock: lock,
+        })
+    }
+
+    /// Rows in complete shards: where to go on after an interruption.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.manifest.rows()
+    }
+
+    /// Rows passed to `append` up to the last complete shard: `rows` and those that were dropped before it.
+    #[must_use]
+    pub fn consumed(&self) -> u64 {
+        self.rows() + self.manifest.non_finite
+    }
+
+    /// Whether the dataset was complete when it was opened, or is since `finish`.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.manifest.complete
+    }
+
+    /// Appends rows: `data` holds `tokens.len()` rows of `dtype`, little-endian.
+    ///
+    /// # Errors
+    /// `NonFiniteActivation` (nothing is appended, the writer goes on); `DatasetComplete`, `InvalidArgument`;
+    /// `OutOfSpace`, `IoFailed` (what was not in a complete shard is lost, the writer is closed).
+    pub fn append(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> Result<()> {
+        self.check_open()?;
+        let values = tokens.len() * self.settings.dim;
+        if data.len() != values * dtype.size() {
+            return Err(Error::InvalidArgument(format!(
+                "{} bytes of {} are not {} rows of {}",
+                data.len(),
+                dtype.name(),
+                tokens.len(),
+                self.settings.dim
+            )));
+        }
+        let mut converted = std::mem::take(&mut self.converted);
+        let stored = if dtype == self.settings.dtype {
+            data
+        } else {
+            convert(data, dtype, self.settings.dtype, values, &mut converted);
+            &converted
+        };
+        let result = self.append_stored(stored, (data, dtype), tokens);
+        self.converted = converted;
+        result
+    }
+
+    fn append_stored(&mut self, stored: &[u8], given: (&[u8], Dtype), tokens: &[i32]) -> Result<()> {
+        let row_bytes = self.manifest.row_bytes();
+        let Some(first) = simd::first_non_finite(cpu().simd, self.settings.dtype, stored) else {
+            return self.write(stored, tokens);
+        };
+        if self.settings.non_finite == NonFinite::Error {
+            return Err(self.non_finite_error(first, given));
+        }
+        let mut kept = Vec::with_capacity(stored.len());
+        let mut kept_tokens = Vec::with_capacity(tokens.len());
+        for (row, &token) in stored.chunks_exact(row_bytes).zip(tokens) {
+            if simd::first_non_finite(cpu().simd, self.settings.dtype, row).is_none() {
+                kept.extend_from_slice(row);
+                kept_tokens.push(token);
+            }
+        }
+        self.dropped += (tokens.len() - kept_tokens.len()) as u64;
+        self.write(&kept, &kept_tokens)
+    }
+
+    fn non_finite_error(&self, value: usize, (data, dtype): (&[u8], Dtype)) -> Error {
+        let bytes = &data[value * dtype.size()..(value + 1) * dtype.size()];
+        let mut given = [0.0];
+        simd::widen(cpu().simd, dtype, bytes, &mut given);
+        let what = if given[0].is_finite() {
+            format!("{:e} is too large for {}; store as bfloat16 or float32", given[0], self.settings.dtype.name())
+        } else {
+            format!("the activation of dimension {} is {}", value % self.settings.dim, given[0])
+        };
+        let here = self.shard.as_ref().map_or(0, Shard::rows);
+        let row = self.rows() + here + (value / self.settings.dim) as u64;
+        let path = self.folder.clone();
+        Error::NonFiniteActivation { path, shard: (row / self.manifest.shard_rows) as usize, row, what }
+    }
+
+    fn write(&mut self, mut data: &[u8], mut tokens: &[i32]) -> Result<()> {
+        let row_bytes = self.manifest.row_bytes();
+        while !tokens.is_empty() {
+            let result = self.write_some(data, tokens);
+            let Ok(rows) = result else { return self.fail(result) };
+            data = &data[rows * row_bytes..];
+            tokens = &tokens[rows..];
+        }
+        Ok(())
+    }
+
+    /// Writes as many rows as the current shard takes; returns their number.
+    fn write_some(&mut self, data: &[u8], tokens: &[i32]) -> Result<usize> {
+        let shard = match &mut self.shard {
+            Some(shard) => shard,
+            none => none.insert(Shard::create(&self.folder, &self.manifest)?),
+        };
+        let rows = tokens.len().min((self.manifest.shard_rows - shard.rows()) as usize);
+        shard.append(&data[..rows * self.manifest.row_bytes()], &tokens[..rows], self.settings.threads)?;
+        if shard.rows() == self.manifest.shard_rows {
+            self.commit()?;
+        }
+        Ok(rows)
+    }
+
+    /// Makes the rows so far a complete shard, then lists it.
+    fn commit(&mut self) -> Result<()> {
+        let Some(shard) = self.shard.take() else { return Ok(()) };
+        let (entry, moments) = shard.publish(&self.folder, self.settings.durability)?;
+        let mut next = self.manifest.clone();
+        next.shards.push(entry);
+        next.moments.merge(&moments);
+        next.non_finite += std::mem::take(&mut self.dropped);
+        next.save(&self.folder, self.settings.durability)?;
+        self.manifest = next;
+        Ok(())
+    }
+
+    /// Counts rows that were dropped for NaN or infinities before they came here.
+    pub fn count_dropped(&mut self, rows: u64) {
+        self.dropped += rows;
+    }
+
+    /// Writes the last shard and marks the dataset complete. Does nothing where it is complete already.
+    ///
+    /// # Errors
+    /// `OutOfSpace`, `IoFailed`, `InvalidArgument` after a failure.
+    pub fn finish(&mut self) -> Result<()> {
+        if self.manifest.complete {
+            return Ok(());
+        }
+        self.check_open()?;
+        let result = self.commit().and_then(|()| {
+            let mut last = self.manifest.clone();
+            last.complete = true;
+            last.non_finite += std::mem::take(&mut self.dropped);
+            last.save(&self.folder, self.settings.durability)?;
+            self.manifest = last;
+            Ok(())
+        });
+        if result.is_err() {
+            return self.fail(result);
+        }
+        // Nobody writes to a complete dataset, so nobody needs the lock; one who just opened it finds it complete.
+        let _ = std::fs::remove_file(self.folder.join(commit::LOCK));
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.manifest.complete {
+            return Err(Error::DatasetComplete(self.folder.clone()));
+        }
+        if self.failed || self.process != std::process::id() {
+            return Err(Error::InvalidArgument(format!(
+                "{}: this writer is closed after a failure or a fork; open it again, it goes on after row {}",
+                self.folder.display(),
+                self.rows()
+            )));
+        }
+        Ok(())
+    }
+
+    fn fail<T>(&mut self, result: Result<T>) -> Result<()> {
+        self.failed = true;
+        self.shard = None;
+        // The files that are not listed take room that the next attempt needs. The first error is the one to report.
+        let _ = commit::remove_leftovers(&self.folder, self.manifest.shards.len());
+        result.map(|_| ())
+    }
+}
+
+impl Drop for DatasetWriter {
+    fn drop(&mut self) {
+        // A child made by fork holds a copy; the files belong to the parent.
+        if self.process == std::process::id() && !self.manifest.complete {
+            self.shard = None;
+            let _ = commit::remove_leftovers(&self.folder, self.manifest.shards.len());
+        }
+    }
+}
+
+fn convert(data: &[u8], from: Dtype, to: Dtype, values: usize, out: &mut Vec<u8>) {
+    out.resize(values * to.size(), 0);
+    let mut piece = vec![0.0; PIECE_BYTES / 4];
+    for (src, dst) in data.chunks(piece.len() * from.size()).zip(out.chunks_mut(piece.len() * to.size())) {
+        let piece = &mut piece[..src.len() / from.size()];
+        simd::widen(cpu().simd, from, src, piece);
+        simd::narrow(cpu().simd, to, piece, dst);
+    }
+}
+
+fn same_settings(folder: &Path, old: &Manifest, new: &Manifest) -> Result<()> {
+    let mut differences = Vec::new();
+    let mut compare = |name: &str, old: String, new: String| {
+        if old != new {
+            differences.push(format!("{name} {old:.60}, not {new:.60}"));
+        }
+    };
+    compare("activation_dim", old.dim.to_string(), new.dim.to_string());
+    compare("dtype", old.dtype.name().into(), new.dtype.name().into());
+    compare("rows per shard", old.shard_rows.to_string(), new.shard_rows.to_string());
+    let names: std::collections::BTreeSet<_> = old.provenance.keys().chain(new.provenance.keys()).collect();
+    for name in names {
+        let text = |p: &Provenance| p.get(name).map_or("nothing".to_owned(), ToString::to_string);
+        compare(name, text(&old.provenance), text(&new.provenance));
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::SettingsDiffer { path: folder.into(), differences: differences.join("; ") })
+}
+
+/// Before rows are added to a dataset, those it has must be there.
+fn check_sizes(folder: &Path, manifest: &Manifest) -> Result<()> {
+    for (index, shard) in manifest.shards.iter().enumerate() {
+        let path = folder.join(commit::shard_name(index));
+        match std::fs::symlink_metadata(&path) {
+            Ok(meta) if meta.len() < shard.bytes => {
+                return Err(Error::ShardTruncated { path, expected: shard.bytes, found: meta.len() });
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Error::ShardMissing(path)),
+            Err(e) => return Err(Error::io(&path, e)),
+        }
+    }
+    Ok(())
+}
+
+/// A writer puts the manifest first, so shards without one are somebody else's, or a manifest was lost: not ours to delete.
+fn refuse_foreign_shards(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let name = entry.map_err(|e| Error::io(folder, e))?.file_name();
+        if commit::shard_index(&name.to_string_lossy()).is_some() {
+            let what = format!("the folder holds {} but no manifest; choose another folder", name.to_string_lossy());
+            return Err(Error::ManifestInvalid { path: folder.into(), what });
+        }
+    }
+    Ok(())
+}
+
+/// The shard that is being written, under its temporary name.
+struct Shard {
+    name: String,
+    index: u64,
+    path: PathBuf,
+    file: File,
+    dim: usize,
+    dtype: Dtype,
+    block_rows: usize,
+    tokens: Vec<i32>,
+    block: BlockDigest,
+    blocks: Vec<u64>,
+    moments: ShardMoments,
+    wide: Vec<f32>,
+}
+
+impl Shard {
+    fn create(folder: &Path, manifest: &Manifest) -> Result<Self> {
+        let index = manifest.shards.len();
+        let name = commit::shard_name(index);
+        let path = commit::temporary(folder, &name);
+        let mut file = commit::create(folder, &name)?;
+        // The header is written last: its rows are not known yet.
+        file.seek(SeekFrom::Start(header::WRITTEN_BYTES as u64)).map_err(|e| Error::io(&path, e))?;
+        Ok(Self {
+            block: BlockDigest::new(&name, index as u64, 0),
+            name,
+            index: index as u64,
+            path,
+            file,
+            dim: manifest.dim as usize,
+            dtype: manifest.dtype,
+            block_rows: manifest.block_rows as usize,
+            tokens: Vec::with_capacity(manifest.shard_rows.min(1 << 16) as usize),
+            blocks: Vec::new(),
+            moments: ShardMoments::new(manifest.dim as usize),
+            wide: Vec::new(),
+        })
+    }
+
+    fn rows(&self) -> u64 {
+        self.tokens.len() as u64
+    }
+
+    fn append(&mut self, data: &[u8], tokens: &[i32], threads: usize) -> Result<()> {
+        let mut file = &self.file;
+        let written = if threads > 1 && data.len() >= PARALLEL_BYTES {
+            let path = self.path.clone();
+            let file = self.file.try_clone().map_err(|e| Error::io(&path, e))?;
+            std::thread::scope(|scope| {
+                let writing = scope.spawn(move || (&file).write_all(data));
+                self.digest(data, tokens);
+                writing.join().unwrap_or_else(|_| Err(std::io::Error::other("the writing thread panicked")))
+            })
+        } else {
+            let written = file.write_all(data);
+            self.digest(data, tokens);
+            written
+        };
+        written.map_err(|e| Error::io(&self.path, e))
+    }
+
+    fn digest(&mut self, data: &[u8], tokens: &[i32]) {
+        let row_bytes = self.dim * self.dtype.size();
+        let most = (PIECE_BYTES / row_bytes).max(1);
+        let mut done = 0;
+        while done < tokens.len() {
+            let in_block = self.tokens.len() % self.block_rows;
+            let rows = (tokens.len() - done).min(self.block_rows - in_block).min(most);
+            let piece = &data[done * row_bytes..(done + rows) * row_bytes];
+            self.block.update(piece);
+            self.wide.resize(rows * self.dim, 0.0);
+            simd::widen(cpu().simd, self.dtype, piece, &mut self.wide);
+            self.moments.update(cpu().simd, &self.wide);
+            self.tokens.extend_from_slice(&tokens[done..done + rows]);
+            done += rows;
+            if in_block + rows == self.block_rows {
+                self.end_block();
+            }
+        }
+    }
+
+    /// Closes the current block: its tokens follow its activations.
+    fn end_block(&mut self) {
+        let start = self.blocks.len() * self.block_rows;
+        self.block.update(&little_endian(&self.tokens[start..]));
+        self.blocks.push(self.block.finish());
+        self.block = BlockDigest::new(&self.name, self.index, self.blocks.len() as u64);
+    }
+
+    fn publish(
+        mut self,
+        folder: &Path,
+        durability: Durability,
+    ) -> Result<(ShardEntry, crate::shard::statistics::Moments)> {
+        if !self.tokens.len().is_multiple_of(self.block_rows) {
+            self.end_block();
+        }
+        let rows = self.rows();
+        let head = header::build(rows, self.dim as u64, self.dtype);
+        let write = || -> std::io::Result<()> {
+            let mut file = &self.file;
+            file.write_all(&little_endian(&self.tokens))?;
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&head)
+        };
+        write().map_err(|e| Error::io(&self.path, e))?;
+        commit::publish(folder, &self.name, &self.file, durability)?;
+        let bytes = (head.len() + self.tokens.len() * (self.dim * self.dtype.size() + 4)) as u64;
+        let digest = shard_digest(&self.name, self.index, bytes, &head, &self.blocks);
+        Ok((ShardEntry { rows, bytes, digest, blocks: self.blocks }, self.moments.finish()))
+    }
+}
+
+fn little_endian(tokens: &[i32]) -> Vec<u8> {
+    tokens.iter().flat_map(|token| token.to_le_bytes()).collect()
+}

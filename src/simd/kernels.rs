@@ -1,0 +1,288 @@
+//! The loops, written once: each instruction set's file compiles them for itself with `instantiate!`.
+//!
+//! They are `inline(always)` so that they take on the features of the function they are inlined into.
+
+use crate::shard::Dtype;
+use crate::simd::Normalize;
+use crate::simd::lanes::{Lanes, Stored};
+use crate::simd::scalar::{self, Scalar};
+
+/// Bytes of later rows that are asked for ahead of time. Measured on 256-byte rows: 1 KiB is too late, from 2 KiB to
+/// 8 KiB there is no difference; longer rows than that are left to the processor's own prefetcher after their start.
+const AHEAD_BYTES: usize = 4096;
+/// Most cache lines asked for per row.
+const AHEAD_LINES: usize = 16;
+
+/// # Safety
+/// `from` readable for `n` stored values, `to` writable for `n`; the instruction set of `L` enabled.
+#[inline(always)]
+pub unsafe fn widen<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: usize) {
+    // SAFETY: i + WIDTH <= n in the first loop and i < n in the second.
+    unsafe {
+        let mut i = 0;
+        while i + L::WIDTH <= n {
+            L::store(to.add(i), T::load::<L>(from.add(i * T::SIZE)));
+            i += L::WIDTH;
+        }
+        while i < n {
+            Scalar::store(to.add(i), T::load::<Scalar>(from.add(i * T::SIZE)));
+            i += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As [`widen`], with `mean` readable for `n`.
+#[inline(always)]
+unsafe fn widen_centered<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: usize, mean: *const f32, factor: f32) {
+    // SAFETY: as in `widen`.
+    unsafe {
+        let wide = L::splat(factor);
+        let mut i = 0;
+        while i + L::WIDTH <= n {
+            let x = L::sub(T::load::<L>(from.add(i * T::SIZE)), L::load(mean.add(i)));
+            L::store(to.add(i), L::mul(x, wide));
+            i += L::WIDTH;
+        }
+        while i < n {
+            let x = Scalar::sub(T::load::<Scalar>(from.add(i * T::SIZE)), *mean.add(i));
+            Scalar::store(to.add(i), Scalar::mul(x, factor));
+            i += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As [`widen`].
+#[inline(always)]
+unsafe fn widen_scaled<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: usize, factor: f32) {
+    // SAFETY: as in `widen`.
+    unsafe {
+        let wide = L::splat(factor);
+        let mut i = 0;
+        while i + L::WIDTH <= n {
+            L::store(to.add(i), L::mul(T::load::<L>(from.add(i * T::SIZE)), wide));
+            i += L::WIDTH;
+        }
+        while i < n {
+            Scalar::store(to.add(i), Scalar::mul(T::load::<Scalar>(from.add(i * T::SIZE)), factor));
+            i += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As [`crate::simd::gather`]; `to` writable for all rows.
+#[inline(always)]
+pub unsafe fn gather<L: Lanes, T: Stored>(rows: &[*const u8], dim: usize, normalize: Normalize<'_>, to: *mut f32) {
+    let ahead = Ahead::new(dim * T::SIZE);
+    for (i, &row) in rows.iter().enumerate() {
+        ahead.ask(rows, i);
+        // SAFETY: row i is readable by the caller's promise, and out holds rows.len() * dim values.
+        unsafe {
+            let to = to.add(i * dim);
+            match normalize {
+                Normalize::No => widen::<L, T>(row, to, dim),
+                Normalize::Scale(factor) => widen_scaled::<L, T>(row, to, dim, factor),
+                Normalize::Center(mean, factor) => widen_centered::<L, T>(row, to, dim, mean.as_ptr(), factor),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`crate::simd::gather_raw`]; `to` writable for all rows.
+#[inline(always)]
+pub unsafe fn gather_raw<L: Lanes>(rows: &[*const u8], row_bytes: usize, to: *mut u8) {
+    let ahead = Ahead::new(row_bytes);
+    let step = L::WIDTH * 4;
+    for (i, &row) in rows.iter().enumerate() {
+        ahead.ask(rows, i);
+        // SAFETY: row i is readable and out holds rows.len() * row_bytes; the vectors only carry bytes.
+        unsafe {
+            let to = to.add(i * row_bytes);
+            if row_bytes.is_multiple_of(step) && row_bytes <= AHEAD_BYTES {
+                let mut at = 0;
+                while at < row_bytes {
+                    L::store(to.add(at).cast(), L::load(row.add(at).cast()));
+                    at += step;
+                }
+            } else {
+                std::ptr::copy_nonoverlapping(row, to, row_bytes);
+            }
+        }
+    }
+}
+
+/// Which later row is asked for while row i is handled.
+struct Ahead {
+    rows: usize,
+    lines: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn new(row_bytes: usize) -> Self {
+        // A row that begins inside a cache line reaches into one more.
+        let lines = (row_bytes.div_ceil(64) + usize::from(!row_bytes.is_multiple_of(64))).min(AHEAD_LINES);
+        Self { rows: (AHEAD_BYTES / row_bytes.max(1)).clamp(1, 32), lines }
+    }
+
+    #[inline(always)]
+    fn ask(&self, rows: &[*const u8], i: usize) {
+        if let Some(&next) = rows.get(i + self.rows) {
+            for line in 0..self.lines {
+                prefetch(next.wrapping_add(line * 64));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is allowed; it never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
+}
+
+/// # Safety
+/// `from` readable for `n` values, `to` writable for `n` stored ones; the instruction set of `L` enabled.
+#[inline(always)]
+pub unsafe fn narrow<L: Lanes, T: Stored>(from: *const f32, to: *mut u8, n: usize) {
+    // SAFETY: every index is below n.
+    unsafe {
+        match T::DTYPE {
+            Dtype::F32 => std::ptr::copy_nonoverlapping(from.cast::<u8>(), to, n * 4),
+            // Integer arithmetic that compilers turn into vectors by themselves.
+            Dtype::Bf16 => {
+                for i in 0..n {
+                    let bits = scalar::f32_to_bf16(from.add(i).read_unaligned());
+                    to.add(i * 2).cast::<u16>().write_unaligned(bits.to_le());
+                }
+            }
+            Dtype::F16 => {
+                let mut i = 0;
+                while i + L::WIDTH <= n {
+                    L::store_f16(to.add(i * 2), L::load(from.add(i)));
+                    i += L::WIDTH;
+                }
+                while i < n {
+                    Scalar::store_f16(to.add(i * 2), Scalar::load(from.add(i)));
+                    i += 1;
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set of `L` enabled; lengths as [`crate::simd::accumulate`] checks them.
+#[inline(always)]
+pub unsafe fn accumulate<L: Lanes>(x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
+    let dim = shift.len();
+    for row in x.chunks_exact(dim) {
+        let mut i = 0;
+        // SAFETY: i + WIDTH <= dim, the length of all four.
+        unsafe {
+            while i + L::WIDTH <= dim {
+                let v = L::sub(L::load(row.as_ptr().add(i)), L::load(shift.as_ptr().add(i)));
+                L::store(sum.as_mut_ptr().add(i), L::add(L::load(sum.as_ptr().add(i)), v));
+                L::store(squares.as_mut_ptr().add(i), L::add(L::load(squares.as_ptr().add(i)), L::mul(v, v)));
+                i += L::WIDTH;
+            }
+        }
+        while i < dim {
+            let v = row[i] - shift[i];
+            sum[i] += v;
+            squares[i] += v * v;
+            i += 1;
+        }
+    }
+}
+
+/// Whether any value of `bytes` is NaN or infinite: all exponent bits set.
+#[inline(always)]
+pub fn any_non_finite<T: Stored>(bytes: &[u8]) -> bool {
+    match T::DTYPE {
+        Dtype::F16 => any_exponent_full(bytes, 0x7c00),
+        Dtype::Bf16 => any_exponent_full(bytes, 0x7f80),
+        Dtype::F32 => bytes.chunks_exact(4).fold(false, |found, b| {
+            found | ((u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7f80_0000) == 0x7f80_0000)
+        }),
+    }
+}
+
+#[inline(always)]
+fn any_exponent_full(bytes: &[u8], mask: u16) -> bool {
+    bytes.chunks_exact(2).fold(false, |found, b| found | ((u16::from_le_bytes([b[0], b[1]]) & mask) == mask))
+}
+
+/// Compiles every kernel for one instruction set.
+macro_rules! instantiate {
+    ($lanes:ty $(, $features:literal)?) => {
+        use $crate::simd::lanes::Stored;
+
+        /// # Safety
+        /// As [`kernels::widen`].
+        $(#[target_feature(enable = $features)])?
+        pub unsafe fn widen<T: Stored>(from: *const u8, to: *mut f32, n: usize) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::simd::kernels::widen::<$lanes, T>(from, to, n) }
+        }
+
+        /// # Safety
+        /// As [`kernels::narrow`].
+        $(#[target_feature(enable = $features)])?
+        pub unsafe fn narrow<T: Stored>(from: *const f32, to: *mut u8, n: usize) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::simd::kernels::narrow::<$lanes, T>(from, to, n) }
+        }
+
+        /// # Safety
+        /// As [`crate::simd::gather`].
+        $(#[target_feature(enable = $features)])?
+        pub unsafe fn gather<T: Stored>(
+            rows: &[*const u8],
+            dim: usize,
+            normalize: $crate::simd::Normalize<'_>,
+            to: *mut f32,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::simd::kernels::gather::<$lanes, T>(rows, dim, normalize, to) }
+        }
+
+        /// # Safety
+        /// As [`crate::simd::gather_raw`].
+        $(#[target_feature(enable = $features)])?
+        pub unsafe fn gather_raw(rows: &[*const u8], row_bytes: usize, to: *mut u8) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::simd::kernels::gather_raw::<$lanes>(rows, row_bytes, to) }
+        }
+
+        /// # Safety
+        /// The instruction set must be there.
+        $(#[target_feature(enable = $features)])?
+        pub unsafe fn accumulate(x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::simd::kernels::accumulate::<$lanes>(x, shift, sum, squares) }
+        }
+
+        /// # Safety
+        /// The instruction set must be there.
+        $(#[target_feature(enable = $features)])?
+        pub unsafe fn any_non_finite<T: Stored>(bytes: &[u8]) -> bool {
+            $crate::simd::kernels::any_non_finite::<T>(bytes)
+        }
+    };
+}
+
+pub(super) use instantiate;

@@ -1,0 +1,149 @@
+//! Conversion of stored activations to float32 and back, chosen at run time for this processor.
+//!
+//! `lanes` says what a vector is, one file per instruction set implements it, `kernels` is written once over it. All
+//! levels give the same bits: widening is exact, narrowing rounds to nearest even, and normalisation is one subtraction
+//! and one multiplication, never fused.
+
+#![allow(clippy::inline_always)] // kernels take on the features of the function that they are inlined into
+
+mod kernels;
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::cpu::Simd;
+use crate::shard::Dtype;
+
+/// What is done to a row after it is widened: nothing, `x * factor`, or `(x - mean) * factor`.
+#[derive(Debug, Clone, Copy)]
+pub enum Normalize<'a> {
+    /// `x`.
+    No,
+    /// `x * factor`.
+    Scale(f32),
+    /// `(x - mean) * factor`, `mean` of the length of a row.
+    Center(&'a [f32], f32),
+}
+
+macro_rules! dispatch {
+    ($simd:expr, $kernel:ident $(::<$d:ident>)? ($($argument:expr),*)) => {
+        match $simd {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `cpu()` reports these levels only where the processor has them; `level` clamps to that.
+            Simd::Avx512 => unsafe { x86::avx512::$kernel$(::<$d>)?($($argument),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Simd::Avx2 => unsafe { x86::avx2::$kernel$(::<$d>)?($($argument),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: NEON is part of the aarch64 baseline.
+            Simd::Neon => unsafe { neon::$kernel$(::<$d>)?($($argument),*) },
+            // SAFETY: the scalar kernels need no feature; the pointers are the caller's promise, as above.
+            _ => unsafe { scalar::$kernel$(::<$d>)?($($argument),*) },
+        }
+    };
+}
+
+macro_rules! dispatch_dtype {
+    ($simd:expr, $dtype:expr, $kernel:ident ($($argument:expr),*)) => {{
+        use lanes::{Bf16, F16, F32};
+        match $dtype {
+            Dtype::F16 => dispatch!($simd, $kernel::<F16>($($argument),*)),
+            Dtype::Bf16 => dispatch!($simd, $kernel::<Bf16>($($argument),*)),
+            Dtype::F32 => dispatch!($simd, $kernel::<F32>($($argument),*)),
+        }
+    }};
+}
+
+/// The level to use where `wanted` was asked for: never more than the processor has.
+fn level(wanted: Simd) -> Simd {
+    wanted.min(crate::cpu::cpu().simd)
+}
+
+/// Widens `src` (values of `dtype`) into `dst`.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn widen(simd: Simd, dtype: Dtype, src: &[u8], dst: &mut [f32]) {
+    assert_eq!(src.len(), dst.len() * dtype.size(), "widen: {} bytes into {} values", src.len(), dst.len());
+    let (from, to, n) = (src.as_ptr(), dst.as_mut_ptr(), dst.len());
+    dispatch_dtype!(level(simd), dtype, widen(from, to, n));
+}
+
+/// Rounds `src` to `dtype` (to nearest, ties to even; beyond the largest finite value to infinity) into `dst`.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn narrow(simd: Simd, dtype: Dtype, src: &[f32], dst: &mut [u8]) {
+    assert_eq!(dst.len(), src.len() * dtype.size(), "narrow: {} values into {} bytes", src.len(), dst.len());
+    let (from, to, n) = (src.as_ptr(), dst.as_mut_ptr(), src.len());
+    dispatch_dtype!(level(simd), dtype, narrow(from, to, n));
+}
+
+/// Widens and normalises the rows that `rows` points at, one after another, into `out`, asking for later rows early.
+///
+/// # Safety
+/// Every pointer in `rows` must be readable for `dim` values of `dtype`.
+///
+/// # Panics
+/// If `out` or the mean do not fit.
+pub unsafe fn gather(
+    simd: Simd,
+    dtype: Dtype,
+    rows: &[*const u8],
+    dim: usize,
+    normalize: Normalize<'_>,
+    out: &mut [f32],
+) {
+    assert_eq!(out.len(), rows.len() * dim, "gather: {} rows of {dim} into {} values", rows.len(), out.len());
+    if let Normalize::Center(mean, _) = normalize {
+        assert_eq!(mean.len(), dim, "gather: a mean of {} for rows of {dim}", mean.len());
+    }
+    let to = out.as_mut_ptr();
+    dispatch_dtype!(level(simd), dtype, gather(rows, dim, normalize, to));
+}
+
+/// Copies the rows of `row_bytes` that `rows` points at, one after another, into `out`.
+///
+/// # Safety
+/// Every pointer in `rows` must be readable for `row_bytes`.
+///
+/// # Panics
+/// If `out` does not fit.
+pub unsafe fn gather_raw(simd: Simd, rows: &[*const u8], row_bytes: usize, out: &mut [u8]) {
+    assert_eq!(out.len(), rows.len() * row_bytes, "gather: {} rows of {row_bytes} bytes", rows.len());
+    let to = out.as_mut_ptr();
+    dispatch!(level(simd), gather_raw(rows, row_bytes, to));
+}
+
+/// Adds the rows of `x`, less `shift`, to `sum`, and their squares to `squares`.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn accumulate(simd: Simd, x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
+    let dim = shift.len();
+    assert!(dim > 0 && x.len().is_multiple_of(dim) && sum.len() == dim && squares.len() == dim, "accumulate: lengths");
+    dispatch!(level(simd), accumulate(x, shift, sum, squares));
+}
+
+/// Index of the first value of `dtype` in `bytes` that is NaN or infinite.
+#[must_use]
+pub fn first_non_finite(simd: Simd, dtype: Dtype, bytes: &[u8]) -> Option<usize> {
+    // In chunks: the scan of a chunk has no early exit, so that it becomes vector code.
+    const CHUNK: usize = 4096;
+    let size = dtype.size();
+    for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
+        let found = dispatch_dtype!(level(simd), dtype, any_non_finite(chunk));
+        if found {
+            let inside = chunk.chunks_exact(size).position(|value| scalar::non_finite(dtype, value));
+            return inside.map(|j| i * (CHUNK / size) + j);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Making blocks ready before rows are taken from them: digests compared, pages in memory, one window ahead.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::shard::open::Files;
+use crate::shard::{Dataset, Verify};
+use crate::stream::order::{Mode, Order};
+
+/// Windows that are prepared beyond the one in use.
+const WINDOWS_AHEAD: u64 = 1;
+/// How often mapped files are asked for their length: what is cut off in between can still be a SIGBUS.
+const LENGTH_CHECK: Duration = Duration::from_millis(50);
+
+/// Whether rows of `window` may be read before its blocks are prepared.
+///
+/// In the exact order every block is used all the time, so that only the comparison of digests is worth waiting for.
+pub(crate) fn may_start_early(dataset: &Dataset, order: &Order, mode: Mode, window: u64) -> bool {
+    mode == Mode::Exact
+        && match dataset.verify_mode() {
+            Verify::Never => true,
+            Verify::Always => false,
+            Verify::Once => order.blocks_of_window(window).blocks.iter().all(|&block| dataset.is_verified(block)),
+        }
+}
+
+/// Whether reading all of `dataset` into memory ahead of use pays: it must fit beside everything else.
+fn fits_in_memory(dataset: &Dataset) -> bool {
+    let bytes: u64 = dataset.manifest().shards.iter().map(|shard| shard.bytes).sum();
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = available.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.is_some_and(|kib| bytes / 1024 < kib / 2)
+}
+
+/// The windows under way, shared by the threads that prepare them and those that wait.
+pub(crate) struct Windows {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// The newest window that somebody needs.
+    wanted: u64,
+    /// Windows before this one are ready, or were never needed.
+    ready: u64,
+    /// The window whose blocks are handed out next, after all of `jobs`.
+    next: u64,
+    jobs: VecDeque<Job>,
+    stop: bool,
+}
+
+struct Job {
+    window: u64,
+    blocks: Vec<usize>,
+    taken: usize,
+    done: usize,
+    early: bool,
+    failed: bool,
+    error: Option<Error>,
+}
+
+impl Windows {
+    /// Nothing is prepared before window `first`.
+    pub fn new(first: u64) -> Self {
+        let state = State { wanted: first, ready: first, next: first, jobs: VecDeque::new(), stop: false };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all waiting and preparing.
+    pub fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `window` may be read; false where everything stops.
+    ///
+    /// The first who waits for a window that could not be prepared gets the error, others get false.
+    pub fn wait(&self, window: u64) -> Result<bool> {
+        let mut state = self.lock();
+        if state.wanted < window {
+            state.wanted = window;
+            self.changed.notify_all();
+        }
+        loop {
+            if state.stop {
+                return Ok(false);
+            }
+            let ready = window < state.ready;
+            let job = state.jobs.iter_mut().find(|job| job.window == window);
+            match job {
+                Some(job) if job.failed => return job.error.take().map_or(Ok(false), Err),
+                Some(job) if job.early => return Ok(true),
+                _ if ready => return Ok(true),
+                _ => {}
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The work of one preparing thread, until `stop`.
+    pub fn work(&self, dataset: &Dataset, order: &Order, mode: Mode) {
+        let mut files = Files::default();
+        while let Some((window, block)) = self.take(dataset, order, mode) {
+            self.finish(window, dataset.prepare(block, true, &mut files));
+        }
+    }
+
+    /// The next block to prepare, opening windows up to `WINDOWS_AHEAD` beyond the wanted one.
+    fn take(&self, dataset: &Dataset, order: &Order, mode: Mode) -> Option<(u64, usize)> {
+        let mut state = self.lock();
+        loop {
+            if state.stop {
+                return None;
+            }
+            let open = state.jobs.iter_mut().find(|job| job.taken < job.blocks.len() && !job.failed);
+            if let Some(job) = open {
+                job.taken += 1;
+                return Some((job.window, job.blocks[job.taken - 1]));
+            }
+            if state.next <= state.wanted + WINDOWS_AHEAD {
+                let window = state.next;
+                state.next += 1;
+                let early = may_start_early(dataset, order, mode, window);
+                let useful = !early || (window == 0 && fits_in_memory(dataset));
+                let blocks = if useful { order.blocks_of_window(window).blocks } else { Vec::new() };
+                if mode != Mode::Exact {
+                    // All reads of the window are under way at once; the system orders them.
+                    let mut files = Files::default();
+                    for &block in &blocks {
+                        // Advice: what fails here fails again, with its error, when the block is prepared.
+                        let _ = dataset.read_ahead(block, &mut files);
+                    }
+                }
+                state.jobs.push_back(Job { window, blocks, taken: 0, done: 0, early, failed: false, error: None });
+                settle(&mut state);
+                self.changed.notify_all();
+                continue;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self, window: u64, result: Result<()>) {
+        let mut state = self.lock();
+        if let Some(job) = state.jobs.iter_mut().find(|job| job.window == window) {
+            job.done += 1;
+            if let Err(error) = result
+                && !job.failed
+            {
+                (job.failed, job.error) = (true, Some(error));
+            }
+        }
+        settle(&mut state);
+        self.changed.notify_all();
+    }
+}
+
+/// Drops finished windows from the front and counts them as ready.
+fn settle(state: &mut State) {
+    while state.jobs.front().is_some_and(|job| job.done == job.blocks.len() && !job.failed) {
+        state.ready = state.jobs.pop_front().map_or(state.ready, |job| job.window + 1);
+    }
+}
+
+/// When the lengths of mapped files were last looked at.
+pub(crate) struct LengthCheck(Option<Instant>);
+
+impl LengthCheck {
+    pub fn new() -> Self {
+        Self(None)
+    }
+
+    /// Looks again where it is time.
+    pub fn run(&mut self, dataset: &Dataset) -> Result<()> {
+        if self.0.is_none_or(|last| last.elapsed() >= LENGTH_CHECK) {
+            for shard in dataset.shards() {
+                shard.check_length()?;
+            }
+            self.0 = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
