@@ -68,6 +68,7 @@ class CpuEngine:
     path: str
     threads: int
     bytes: int
+    profile: dict[str, float]
     def __new__(cls, path: str = "auto", threads: int = 1) -> Self: ...
     @staticmethod
     def paths() -> list[str]:

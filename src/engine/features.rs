@@ -185,6 +185,9 @@ fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, list: &[super::rows::Code], decode
     columns!(1);
 }
 
+/// Codes that rows are fetched ahead.
+const AHEAD: usize = 4;
+
 #[inline(always)]
 fn accumulate_columns<S: Simd, const C: usize>(
     s: S,
@@ -199,7 +202,12 @@ fn accumulate_columns<S: Simd, const C: usize>(
     let encoder = encoder[columns.clone()].as_chunks_mut::<LANES>().0;
     let mut to_decoder: [S::V; C] = std::array::from_fn(|i| s.load(&decoder[i]));
     let mut to_encoder: [S::V; C] = std::array::from_fn(|i| s.load(&encoder[i]));
-    for code in list {
+    for (index, code) in list.iter().enumerate() {
+        if let Some(next) = list.get(index + AHEAD) {
+            let at = next.row as usize * rows.stride + columns.start;
+            s.prefetch(&rows.residual[at..at + C * LANES]);
+            s.prefetch(&rows.x[at..at + C * LANES]);
+        }
         let at = code.row as usize * rows.stride + columns.start;
         let residual = rows.residual[at..at + C * LANES].as_chunks::<LANES>().0;
         let x = rows.x[at..at + C * LANES].as_chunks::<LANES>().0;

@@ -21,4 +21,5 @@ mod team;
 
 pub use features::Trained;
 pub use path::{NAMES, Path};
-pub use step::{Batch, Engine, GradientsOut, Loss, Mode, Sweep, Totals};
+pub use rows::Spent;
+pub use step::{Batch, Engine, GradientsOut, Loss, Mode, Profile, Sweep, Totals};

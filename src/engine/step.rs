@@ -1,12 +1,13 @@
 //! One step of a sweep: dictionaries one after the other, each in its phases over the team's threads.
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use super::adam::Adam;
 use super::aligned::Aligned;
 use super::features::{Features, FeaturesKernel, Gradients, Rows, Trained, Update, add_scaled};
 use super::path::Path;
-use super::rows::{Codes, RowsKernel, Scales, Scratch, TileStats, Weights};
+use super::rows::{Codes, RowsKernel, Scales, Scratch, Spent, TileStats, Weights};
 use super::screen::{PANEL, PackRows, PackWeights, Rounding, RowPack, Screening, TILE, WeightPack};
 use super::simd::{Kernel, LANES, Simd};
 use super::team::Team;
@@ -121,6 +122,22 @@ pub struct Engine {
     tile_sums: Aligned,
     /// Expected codes per row of each dictionary: of the last batch.
     density: Vec<f64>,
+    profile: Profile,
+}
+
+/// Where the time went, in seconds since the engine was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Profile {
+    /// The batch copied and packed.
+    pub batch: f64,
+    /// Encoders packed for the screen.
+    pub pack: f64,
+    /// Phase one, over rows.
+    pub rows: f64,
+    /// Phase two, over features.
+    pub features: f64,
+    /// Parts of phase one, summed over threads.
+    pub threads: Spent,
 }
 
 #[derive(Debug, Default)]
@@ -162,6 +179,7 @@ impl Engine {
             chunk_sums: Aligned::default(),
             tile_sums: Aligned::default(),
             density: Vec::new(),
+            profile: Profile::default(),
         }
     }
 
@@ -175,6 +193,19 @@ impl Engine {
     #[must_use]
     pub fn threads(&self) -> usize {
         self.team.threads()
+    }
+
+    /// Where the time went since the engine was made.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        let mut profile = self.profile;
+        for scratch in &self.scratch {
+            let spent = lock(scratch).spent;
+            profile.threads.screen += spent.screen;
+            profile.threads.encode += spent.encode;
+            profile.threads.decode += spent.decode;
+        }
+        profile
     }
 
     /// Bytes of buffers beside the sweep itself.
@@ -220,6 +251,7 @@ impl Engine {
 
     /// Copies the batch, less `pre_bias`, into rows of whole vectors, and packs it for the screen.
     fn read_batch(&mut self, batch: Batch<'_>, d: usize, pre_bias: Option<&[f32]>) {
+        let start = Instant::now();
         let Self { path, team, batch: buffers, .. } = self;
         let (stride, rounding) = (buffers.stride, path.rounding());
         let rows = BLOCK_TILES * TILE;
@@ -243,6 +275,7 @@ impl Engine {
             }
         });
         buffers.ratio = buffers.pack.ratio.iter().fold(0.0, |largest, ratio| largest.max(*ratio));
+        self.profile.batch += start.elapsed().as_secs_f64();
     }
 
     fn dictionary(&mut self, mut own: Dictionary<'_>, rows: usize, d: usize, k: usize) -> TileStats {
@@ -295,6 +328,7 @@ impl Engine {
     }
 
     fn pack_weights(&mut self, own: &Dictionary<'_>, d: usize) {
+        let start = Instant::now();
         let Self { path, team, weights, batch, .. } = self;
         let (rounding, ratio) = (path.rounding(), batch.ratio);
         let n = own.bias.value.len();
@@ -312,6 +346,7 @@ impl Engine {
                 path.run(kernel);
             }
         });
+        self.profile.pack += start.elapsed().as_secs_f64();
     }
 
     fn rows_phase(
@@ -323,6 +358,7 @@ impl Engine {
         block_tiles: usize,
         stats: &mut [TileStats],
     ) {
+        let start = Instant::now();
         let Self { path, team, batch, weights: pack, blocks: codes, scratch, tile_sums, .. } = self;
         let stride = batch.stride;
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
@@ -346,12 +382,14 @@ impl Engine {
         team.for_each(&mut items, |thread, index, (x, residual, stats, codes, residual_sums)| {
             let scratch = &mut *lock(&scratch[thread]);
             let first_tile = (skip + index) * block_tiles;
+            let start = Instant::now();
             scratch.masks.resize(block_tiles * mask_stride, 0);
             for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
                 let tile = batch_pack.tile(first_tile + tile);
                 let (bias, error, offset) = (&pack.bias, &pack.error, &pack.offset);
                 path.screen(Screening { tile, weights: screen_rows, bias, error, offset }, n, masks);
             }
+            scratch.spent.screen += start.elapsed().as_secs_f64();
             debug_assert!(first_tile * TILE < rows);
             path.run(RowsKernel {
                 weights,
@@ -368,9 +406,11 @@ impl Engine {
                 scratch,
             });
         });
+        self.profile.rows += start.elapsed().as_secs_f64();
     }
 
     fn features_phase(&mut self, own: &mut Dictionary<'_>, d: usize, wave: usize, kept: bool, last: bool) {
+        let start = Instant::now();
         let Self { path, team, batch, blocks, gradients, bias_gradients, chunk_sums, .. } = self;
         let stride = batch.stride;
         let n = own.bias.value.len();
@@ -397,16 +437,16 @@ impl Engine {
             let Some((first, features, fired, kept_rows, kept_bias, sums)) = item.take() else { return };
             let count = features.bias.value.len();
             let (mut own_rows, mut own_bias) = (Vec::new(), Vec::new());
-            let gradients = match (kept_rows, kept_bias) {
-                (Some(rows), Some(bias)) => Gradients { rows, bias },
-                _ => {
-                    own_rows.resize(2 * count * stride, 0.0);
-                    own_bias.resize(count, 0.0);
-                    Gradients { rows: &mut own_rows, bias: &mut own_bias }
-                }
+            let gradients = if let (Some(rows), Some(bias)) = (kept_rows, kept_bias) {
+                Gradients { rows, bias }
+            } else {
+                own_rows.resize(2 * count * stride, 0.0);
+                own_bias.resize(count, 0.0);
+                Gradients { rows: &mut own_rows, bias: &mut own_bias }
             };
             path.run(FeaturesKernel { rows, blocks, first, gradients, fired, features, update, through_encoder: sums });
         });
+        self.profile.features += start.elapsed().as_secs_f64();
     }
 
     /// The gradient of the pre-bias, from the parts that the phases left, and its update.

@@ -2,6 +2,7 @@
 
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::engine::{self, Batch, GradientsOut, Loss, Mode, Path, Sweep, Totals, Trained};
 use crate::error::{Error, Result};
@@ -196,6 +197,19 @@ impl CpuEngine {
     #[getter]
     fn threads(&self) -> usize {
         self.engine.threads()
+    }
+
+    #[getter]
+    fn profile(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        let engine::Profile { batch, pack, rows, features, threads } = self.engine.profile();
+        let found = PyDict::new(py);
+        let parts = [("screen", threads.screen), ("encode", threads.encode), ("decode", threads.decode)];
+        for (name, seconds) in
+            [("batch", batch), ("pack", pack), ("rows", rows), ("features", features)].into_iter().chain(parts)
+        {
+            found.set_item(name, seconds)?;
+        }
+        Ok(found.unbind())
     }
 
     #[getter]

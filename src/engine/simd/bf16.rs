@@ -1,9 +1,9 @@
 //! The screen with `vdpbf16ps`: two products of bfloat16 and their sum per lane and instruction.
 
-use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps};
+use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps, _mm512_setzero_ps};
 
-use super::{Avx512, Lanes};
-use crate::engine::screen::{Products, Screening, screen_tile};
+use super::{Avx512, Products, screen_tile};
+use crate::engine::screen::Screening;
 
 /// AVX-512 with bfloat16 products.
 #[derive(Debug, Clone, Copy)]
@@ -38,12 +38,12 @@ impl Products for Avx512Bf16 {
     }
 
     #[inline(always)]
-    fn add(self, acc: __m512, rows: &Lanes, feature: f32) -> __m512 {
-        // SAFETY: `self` exists only where the processor has AVX-512 with bfloat16; sixteen words are readable at
-        // `rows`; the transmutes give 512 bits another name.
+    fn add(self, acc: __m512, rows: __m512, feature: __m512) -> __m512 {
+        // SAFETY: `self` exists only where the processor has AVX-512 with bfloat16; the transmutes give 512 bits another
+        // name.
         unsafe {
-            let rows = std::mem::transmute::<__m512, __m512bh>(_mm512_loadu_ps(rows.as_ptr()));
-            let feature = std::mem::transmute::<__m512, __m512bh>(_mm512_set1_ps(feature));
+            let rows = std::mem::transmute::<__m512, __m512bh>(rows);
+            let feature = std::mem::transmute::<__m512, __m512bh>(feature);
             _mm512_dpbf16_ps(acc, rows, feature)
         }
     }

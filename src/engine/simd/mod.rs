@@ -14,6 +14,7 @@ mod avx512;
 mod bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod products;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -28,6 +29,7 @@ pub use avx512::Avx512;
 pub use bf16::Avx512Bf16;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
+pub use products::{Products, screen_tile};
 pub use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 pub use vnni::Avx512Vnni;
@@ -128,6 +130,7 @@ pub fn dot_lanes<S: Simd>(s: S, a: &[f32], b: &[f32]) -> S::V {
 
 /// Four dot products, in the order of [`dot`].
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // four arrays are walked at once
 pub fn dot4<S: Simd>(s: S, a: [&[f32]; 4], b: [&[f32]; 4]) -> [f32; 4] {
     let d = b[0].len();
     let b = b.map(|b| b[..d].as_chunks::<LANES>());
@@ -139,7 +142,7 @@ pub fn dot4<S: Simd>(s: S, a: [&[f32]; 4], b: [&[f32]; 4]) -> [f32; 4] {
             acc[i] = s.fma(s.load(&a_whole[i][v]), s.load(&b[i].0[v]), acc[i]);
         }
     }
-    if d % LANES != 0 {
+    if !d.is_multiple_of(LANES) {
         for i in 0..4 {
             acc[i] = s.fma(s.load_part(&a[i][whole * LANES..d]), s.load_part(b[i].1), acc[i]);
         }

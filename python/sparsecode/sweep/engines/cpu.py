@@ -61,6 +61,13 @@ class CpuEngine:
         """Memory held beside the sweep: O(B (D + L0)), and the packed encoder of the largest dictionary."""
         return self._core.bytes
 
+    @property
+    def profile(self) -> dict[str, float]:
+        """Seconds since the engine was made: batch, pack, rows and features of the whole team; screen, encode and decode
+        are the parts of rows, summed over threads.
+        """
+        return self._core.profile
+
     @torch.no_grad()
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
         """See `Engine.step`."""
