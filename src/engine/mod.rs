@@ -11,6 +11,7 @@
 
 mod adam;
 mod aligned;
+mod dense;
 mod features;
 mod path;
 mod rows;

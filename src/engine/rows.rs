@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use super::dense::Dense;
 use super::features::add_scaled;
 use super::screen::TILE;
 use super::simd::{Kernel, LANES, Simd, dot4};
@@ -28,6 +29,10 @@ pub struct Codes {
     /// The codes, and room for more.
     pub codes: Vec<Code>,
     count: usize,
+    /// The same codes with all zeros between them, where they are many.
+    pub dense: Dense,
+    /// Whether `dense` holds them.
+    pub is_dense: bool,
 }
 
 impl Codes {
@@ -41,7 +46,7 @@ impl Codes {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.starts.capacity() * size_of::<u32>() + self.codes.capacity() * size_of::<Code>()
+        self.starts.capacity() * size_of::<u32>() + self.codes.capacity() * size_of::<Code>() + self.dense.bytes()
     }
 }
 
@@ -101,8 +106,8 @@ struct RowCode {
 pub struct TileStats {
     /// Squared error.
     pub sse: f64,
-    /// Codes.
-    pub l1: f64,
+    /// Codes, those of feature j in lane j % 16: a sum that vectors can add in the same order.
+    pub l1: [f64; LANES],
     /// Codes above zero.
     pub l0: u64,
     /// Candidates that were computed exactly.
@@ -194,7 +199,7 @@ impl Kernel for RowsKernel<'_, '_> {
             }
             stats.sse += f64::from(decode(s, &weights, places, &x[at], scales.error, residual));
             for place in places {
-                stats.l1 += f64::from(place.z);
+                stats.l1[place.feature as usize % LANES] += f64::from(place.z);
                 stats.l0 += u64::from(place.z > 0.0);
             }
             if derivatives {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::adam::Adam;
 use super::aligned::Aligned;
+use super::dense::DenseRows;
 use super::features::{Features, FeaturesKernel, Gradients, Rows, Trained, Update, add_scaled};
 use super::path::Path;
 use super::rows::{Codes, RowsKernel, Scales, Scratch, Spent, TileStats, Weights};
@@ -16,6 +17,9 @@ use crate::error::{Error, Result};
 /// Most tiles in a block of rows: 256 rows of D = 128 are 128 KB, so that they stay in the second cache while the
 /// encoder streams past.
 const BLOCK_TILES: usize = 4;
+
+/// Share of active codes from which matrix products beat lists (`benches/bench_engine.py` shows both).
+const DENSE: f64 = 0.1;
 
 /// Codes that are held at once (12 bytes each); a dictionary that has more is worked on in waves of rows.
 const WAVE_CODES: usize = 2 << 20;
@@ -241,7 +245,7 @@ impl Engine {
             let stats = self.dictionary(dictionary, batch.rows, d, k);
             self.density[k] = stats.candidates as f64 / batch.rows as f64;
             totals.sse.push(stats.sse);
-            totals.l1.push(stats.l1);
+            totals.l1.push(stats.l1.iter().sum());
             totals.l0.push(stats.l0 as f64);
             totals.candidates.push(stats.candidates as f64);
             first += n;
@@ -284,9 +288,11 @@ impl Engine {
         self.pack_weights(&own, d);
         let tiles = rows.div_ceil(TILE);
         let block_tiles = BLOCK_TILES.min(tiles.div_ceil(2 * self.team.threads())).max(1);
-        let expected = (self.density[k].min(n as f64) * (block_tiles * TILE) as f64).ceil() as usize;
+        let active = self.density[k].min(n as f64);
+        let dense = active > DENSE * n as f64;
+        let expected = if dense { n as f64 } else { active } * (block_tiles * TILE) as f64;
         let blocks = tiles.div_ceil(block_tiles);
-        let wave = (WAVE_CODES / expected.max(1)).clamp(1, blocks);
+        let wave = ((WAVE_CODES as f64 / expected.max(1.0)) as usize).clamp(self.team.threads().min(blocks), blocks);
         if self.blocks.len() < wave {
             self.blocks.resize_with(wave, Codes::default);
         }
@@ -304,12 +310,13 @@ impl Engine {
         }
         for first in (0..blocks).step_by(wave) {
             let last = (first + wave).min(blocks);
-            self.rows_phase(&own, rows, d, first..last, block_tiles, &mut stats);
+            self.rows_phase(&own, rows, d, first..last, block_tiles, dense, &mut stats);
             let done = &self.blocks[..last - first];
             if own.is_evaluation() {
                 count_fired(own.fired.as_deref_mut().unwrap_or_default(), done);
             } else {
-                self.features_phase(&mut own, d, last - first, kept, last == blocks);
+                let (first_row, block_rows) = (first * block_tiles * TILE, block_tiles * TILE);
+                self.features_phase(&mut own, d, last - first, first_row, block_rows, kept, last == blocks);
             }
         }
         if let Some(out) = &mut own.gradients {
@@ -320,7 +327,7 @@ impl Engine {
         }
         stats.iter().fold(TileStats::default(), |mut sum, tile| {
             sum.sse += tile.sse;
-            sum.l1 += tile.l1;
+            sum.l1.iter_mut().zip(tile.l1).for_each(|(sum, lane)| *sum += lane);
             sum.l0 += tile.l0;
             sum.candidates += tile.candidates;
             sum
@@ -356,6 +363,7 @@ impl Engine {
         d: usize,
         blocks: std::ops::Range<usize>,
         block_tiles: usize,
+        dense: bool,
         stats: &mut [TileStats],
     ) {
         let start = Instant::now();
@@ -382,6 +390,21 @@ impl Engine {
         team.for_each(&mut items, |thread, index, (x, residual, stats, codes, residual_sums)| {
             let scratch = &mut *lock(&scratch[thread]);
             let first_tile = (skip + index) * block_tiles;
+            codes.is_dense = dense
+                && path.run(DenseRows {
+                    weights,
+                    stride,
+                    x,
+                    scales,
+                    derivatives,
+                    residual,
+                    stats,
+                    residual_sums,
+                    dense: &mut codes.dense,
+                });
+            if codes.is_dense {
+                return;
+            }
             let start = Instant::now();
             scratch.masks.resize(block_tiles * mask_stride, 0);
             for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
@@ -409,7 +432,16 @@ impl Engine {
         self.profile.rows += start.elapsed().as_secs_f64();
     }
 
-    fn features_phase(&mut self, own: &mut Dictionary<'_>, d: usize, wave: usize, kept: bool, last: bool) {
+    fn features_phase(
+        &mut self,
+        own: &mut Dictionary<'_>,
+        d: usize,
+        wave: usize,
+        first_row: usize,
+        block_rows: usize,
+        kept: bool,
+        last: bool,
+    ) {
         let start = Instant::now();
         let Self { path, team, batch, blocks, gradients, bias_gradients, chunk_sums, .. } = self;
         let stride = batch.stride;
@@ -444,7 +476,18 @@ impl Engine {
                 own_bias.resize(count, 0.0);
                 Gradients { rows: &mut own_rows, bias: &mut own_bias }
             };
-            path.run(FeaturesKernel { rows, blocks, first, gradients, fired, features, update, through_encoder: sums });
+            path.run(FeaturesKernel {
+                rows,
+                blocks,
+                first_row,
+                block_rows,
+                first,
+                gradients,
+                fired,
+                features,
+                update,
+                through_encoder: sums,
+            });
         });
         self.profile.features += start.elapsed().as_secs_f64();
     }
@@ -570,8 +613,11 @@ fn cut<'a>(
 }
 
 fn count_fired(fired: &mut [i64], blocks: &[Codes]) {
+    for block in blocks.iter().filter(|block| block.is_dense) {
+        block.dense.count_fired(fired);
+    }
     for (j, fired) in fired.iter_mut().enumerate() {
-        for block in blocks {
+        for block in blocks.iter().filter(|block| !block.is_dense) {
             *fired += block.feature(j).iter().filter(|code| code.z > 0.0).count() as i64;
         }
     }

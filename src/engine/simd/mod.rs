@@ -105,6 +105,15 @@ pub trait Simd: Copy + Send + Sync {
     }
 }
 
+/// Up to sixteen lanes, the others 0.
+#[inline(always)]
+pub fn load_columns<S: Simd>(s: S, from: &[f32]) -> S::V {
+    match from.first_chunk::<LANES>() {
+        Some(lanes) => s.load(lanes),
+        None => s.load_part(from),
+    }
+}
+
 /// The dot product of two rows of equal length, of which `a` may be padded with zeros to whole vectors. The one order
 /// of additions that every path of the engine keeps to: a lane's terms in order, then the tree of [`Simd::sum`].
 #[inline(always)]
