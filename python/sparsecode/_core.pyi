@@ -69,7 +69,7 @@ class CpuEngine:
     threads: int
     bytes: int
     profile: dict[str, float]
-    def __new__(cls, path: str = "auto", threads: int = 1) -> Self: ...
+    def __new__(cls, path: str = "auto", threads: int = 1, codes: str = "measured") -> Self: ...
     @staticmethod
     def paths() -> list[str]:
         """Names of the paths of instructions that this machine can run, fastest first."""

@@ -23,4 +23,4 @@ mod team;
 pub use features::Trained;
 pub use path::{NAMES, Path};
 pub use rows::Spent;
-pub use step::{Batch, Engine, GradientsOut, Loss, Mode, Profile, Sweep, Totals};
+pub use step::{Batch, CodesAs, Engine, GradientsOut, Loss, Mode, Profile, Sweep, Totals};

@@ -126,7 +126,35 @@ pub struct Engine {
     tile_sums: Aligned,
     /// Expected codes per row of each dictionary: of the last batch.
     density: Vec<f64>,
+    codes: CodesAs,
     profile: Profile,
+}
+
+/// How codes are held between the phases: all give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodesAs {
+    /// As lists, or as whole matrices where the last batch had many.
+    #[default]
+    Measured,
+    /// As lists.
+    Lists,
+    /// As whole matrices.
+    Dense,
+}
+
+impl CodesAs {
+    /// By name: measured, lists or dense.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`]: no such name.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "measured" => Ok(Self::Measured),
+            "lists" => Ok(Self::Lists),
+            "dense" => Ok(Self::Dense),
+            _ => Err(Error::InvalidArgument(format!("codes as '{name}'; known: measured, lists, dense"))),
+        }
+    }
 }
 
 /// Where the time went, in seconds since the engine was made.
@@ -183,8 +211,16 @@ impl Engine {
             chunk_sums: Aligned::default(),
             tile_sums: Aligned::default(),
             density: Vec::new(),
+            codes: CodesAs::Measured,
             profile: Profile::default(),
         }
+    }
+
+    /// Holds codes as asked from now on.
+    #[must_use]
+    pub fn with_codes(mut self, codes: CodesAs) -> Self {
+        self.codes = codes;
+        self
     }
 
     /// The path in use.
@@ -289,7 +325,11 @@ impl Engine {
         let tiles = rows.div_ceil(TILE);
         let block_tiles = BLOCK_TILES.min(tiles.div_ceil(2 * self.team.threads())).max(1);
         let active = self.density[k].min(n as f64);
-        let dense = active > DENSE * n as f64;
+        let dense = match self.codes {
+            CodesAs::Measured => active > DENSE * n as f64,
+            CodesAs::Lists => false,
+            CodesAs::Dense => true,
+        };
         let expected = if dense { n as f64 } else { active } * (block_tiles * TILE) as f64;
         let blocks = tiles.div_ceil(block_tiles);
         let wave = ((WAVE_CODES as f64 / expected.max(1.0)) as usize).clamp(self.team.threads().min(blocks), blocks);

@@ -10,8 +10,6 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod products;
@@ -25,8 +23,6 @@ pub use amx::Amx;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-#[cfg(target_arch = "x86_64")]
-pub use bf16::Avx512Bf16;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 pub use products::{Products, screen_tile};

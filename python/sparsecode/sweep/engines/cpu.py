@@ -30,6 +30,8 @@ class CpuEngine:
         device: the CPU.
         threads: threads; None: all cores.
         path: instructions, one of `CPU_PATHS`; `auto`: what SPARSECODE_ENGINE names, else the fastest here.
+        codes: between the phases as `lists` of those that are active, as `dense` matrices, or `measured`: dense while
+            more than a tenth were active in the batch before.
 
     Attributes:
         path: the name of the path in use.
@@ -41,7 +43,7 @@ class CpuEngine:
 
     name = "cpu"
 
-    def __init__(self, device: torch.device | str = "cpu", threads: int | None = None, path: str = "auto") -> None:
+    def __init__(self, device: torch.device | str = "cpu", threads: int | None = None, path: str = "auto", codes: str = "measured") -> None:
         self.device = torch.device(device)
         if self.device.type != "cpu":
             raise InvalidSetting(f"engine 'cpu' cannot work on {self.device}; use --device cpu or another engine")
@@ -49,7 +51,7 @@ class CpuEngine:
         if path == "auto" and asked in CPU_PATHS:
             path = asked
         try:
-            self._core = _core.CpuEngine(path, threads or cores())
+            self._core = _core.CpuEngine(path, threads or cores(), codes)
         except InvalidArgument as error:
             raise InvalidSetting(str(error)) from error
         self.path = self._core.path
