@@ -74,7 +74,7 @@ class CpuEngine:
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
         """See `Engine.step`."""
         view = self._prepare(sweep, x)
-        sums = self._core.step(view, x.numpy(), sweep.step + 1, lr_scale)
+        sums = self._core.step(view, _array(x), sweep.step + 1, lr_scale)
         sweep.step += 1
         return self._stats(x, sums)
 
@@ -84,13 +84,13 @@ class CpuEngine:
         view = self._prepare(sweep, x)
         found = {name: torch.empty_like(value) for name, value in sweep.parameters().items()}
         buffers = {name: found[name].numpy() if name in found else None for name in _PARAMETERS}
-        sums = self._core.gradients(view, x.numpy(), **buffers)
+        sums = self._core.gradients(view, _array(x), **buffers)
         return self._stats(x, sums), found
 
     @torch.no_grad()
     def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
         """See `Engine.evaluate`."""
-        return self._stats(x, self._core.evaluate(self._prepare(sweep, x), x.numpy()))
+        return self._stats(x, self._core.evaluate(self._prepare(sweep, x), _array(x)))
 
     def _prepare(self, sweep: Sweep, x: Tensor) -> _core.SweepView:
         sweep.check_batch(x)
@@ -102,6 +102,10 @@ class CpuEngine:
     def _stats(self, x: Tensor, sums: Sequence[Sequence[float]]) -> StepStats:
         sse, l1, l0, self.candidates = (torch.tensor(values, dtype=torch.float64) for values in sums)
         return StepStats(x.shape[0], sse, l1, l0)
+
+
+def _array(x: Tensor) -> Any:
+    return x.detach().contiguous().numpy()
 
 
 _PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
