@@ -7,7 +7,7 @@
 use std::arch::asm;
 
 use super::{Avx512, Kernel, LANES, Lanes, Simd};
-use crate::engine::screen::{GROUPS, PANEL, Screening};
+use crate::engine::screen::{GROUPS, PANEL, Screening, TILE};
 
 /// AMX tiles with bfloat16 products, and AVX-512.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ impl Kernel for Screen<'_, '_> {
             if block < blocks {
                 let (panel, half) = (block / 2, block % 2);
                 let weights = &what.weights[panel * PANEL * words..(panel + 1) * PANEL * words];
-                let rows = &what.tile.lines[half * 2 * words * LANES..(half + 1) * 2 * words * LANES];
+                let rows = &what.tile.lines[half * 2 * LANES..];
                 multiply(weights, rows, words, &mut sums[block % 2]);
             }
             if block > 0 {
@@ -85,11 +85,11 @@ impl Kernel for Screen<'_, '_> {
 /// The 32 by 32 sums of a panel of weights with half a tile of rows. The tiles are configured.
 #[inline(always)]
 fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
-    assert!(weights.len() == PANEL * words && rows.len() == 2 * LANES * words);
+    assert!(weights.len() == PANEL * words && rows.len() + 2 * LANES >= words * TILE && words > 0);
     let (w0, r0) = (weights.as_ptr(), rows.as_ptr());
     // SAFETY: `Screen::call` has configured the tiles. The loop reads `words / 16` tiles of 16 rows: from `w0` and from
-    // 16 rows further with a stride of a row of weights, from `r0` and from one group further without gaps: all within
-    // the slices, whose lengths were just checked. The stores fill the four quarters of `sums`. All tiles are named as
+    // 16 rows further with a stride of a row of weights, from `r0` and from one group further with the stride of a
+    // word of the tile's 64 rows: all within the slices, whose lengths were just checked. The stores fill the four quarters of `sums`. All tiles are named as
     // clobbered.
     unsafe {
         asm!(
@@ -99,17 +99,17 @@ fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
             "tilezero tmm3",
             "2:",
             "tileloadd tmm4, [{w0} + {stride}]",
-            "tileloadd tmm6, [{r0} + {line}]",
+            "tileloadd tmm6, [{r0} + {rows}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{r1} + {line}]",
+            "tileloadd tmm7, [{r1} + {rows}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tileloadd tmm5, [{w1} + {stride}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {w0}, 64",
             "add {w1}, 64",
-            "add {r0}, 1024",
-            "add {r1}, 1024",
+            "add {r0}, 4096",
+            "add {r1}, 4096",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{out} + {line}], tmm0",
@@ -119,9 +119,10 @@ fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
             w0 = inout(reg) w0 => _,
             w1 = inout(reg) w0.add(LANES * words) => _,
             r0 = inout(reg) r0 => _,
-            r1 = inout(reg) r0.add(LANES * words) => _,
+            r1 = inout(reg) r0.add(LANES) => _,
             steps = inout(reg) words / TILE_WORDS => _,
             stride = in(reg) words * size_of::<f32>(),
+            rows = in(reg) TILE * size_of::<f32>(),
             line = in(reg) 64usize,
             out = in(reg) sums.0.as_mut_ptr(),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
