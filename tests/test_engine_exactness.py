@@ -67,7 +67,7 @@ def batch(rows: int, width: int = 20, seed: int = 0, scale: float = 1.0) -> Tens
 def assert_near(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     """Relative to the largest: gradients are sums in which large terms cancel."""
     gap = (found.double() - expected).abs().max()
-    assert gap <= tolerance * max(expected.abs().max(), 1e-20), what
+    assert gap <= tolerance * max(float(expected.abs().max()), 1e-20), what
 
 
 def assert_same_sums(found: StepStats, expected: StepStats) -> None:
