@@ -82,6 +82,20 @@ pub struct Features<'a> {
     pub decoder: Trained<'a>,
 }
 
+impl Features<'_> {
+    /// Asks for the rows of feature j: they come from far away, once per step.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, j: usize, d: usize) {
+        for part in [Some(&self.decoder), self.encoder.as_ref()].into_iter().flatten() {
+            for values in [&part.value, &part.m, &part.v] {
+                if let Some(row) = values.get(j * d..(j + 1) * d) {
+                    s.prefetch(row);
+                }
+            }
+        }
+    }
+}
+
 /// What happens to a feature once its gradients are known.
 #[derive(Debug, Clone, Copy)]
 pub struct Update {
@@ -149,6 +163,9 @@ impl Kernel for FeaturesKernel<'_, '_> {
             }
         }
         for j in 0..gradients.bias.len() {
+            if update.is_some() {
+                features.prefetch(s, j + 1, d);
+            }
             list.clear();
             for block in &blocks[dense..] {
                 list.extend_from_slice(block.feature(first + j));

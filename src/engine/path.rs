@@ -1,6 +1,6 @@
 //! Which instructions the engine uses: what this processor has, or what was asked for by name.
 
-use super::screen::{Rounding, ScreenFloat32, Screening};
+use super::screen::{Mask, Rounding, ScreenFloat32, Screening};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -123,7 +123,7 @@ impl Path {
     }
 
     /// Screens one tile of rows against `n` features; `masks` has whole panels, those beyond `n` mean nothing.
-    pub fn screen(&self, what: Screening<'_>, n: usize, masks: &mut [u64]) {
+    pub fn screen(&self, what: Screening<'_>, n: usize, masks: &mut [Mask]) {
         match self.screen {
             Screen::Float32 => self.run(ScreenFloat32 { what, masks: &mut masks[..n] }),
             #[cfg(target_arch = "x86_64")]

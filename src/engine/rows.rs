@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::dense::Dense;
 use super::features::add_scaled;
-use super::screen::TILE;
+use super::screen::{Mask, TILE};
 use super::simd::{Kernel, LANES, Simd, dot4};
 
 /// A code that is not zero: z of a feature on a row, and the derivative of the loss by it.
@@ -54,8 +54,10 @@ impl Codes {
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// [tiles][features]: candidate rows, a bit each.
-    pub masks: Vec<u64>,
+    pub masks: Vec<Mask>,
+    any: Vec<u32>,
     candidates: Vec<Place>,
+    count: usize,
     values: Vec<f32>,
     features: Vec<u32>,
     row_starts: Vec<u32>,
@@ -79,7 +81,8 @@ impl Scratch {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.masks.capacity() * size_of::<u64>()
+        self.masks.capacity() * size_of::<Mask>()
+            + self.any.capacity() * size_of::<u32>()
             + self.candidates.capacity() * size_of::<Place>()
             + self.by_row.capacity() * size_of::<RowCode>()
             + (self.features.capacity() + self.row_starts.capacity() + self.values.capacity()) * size_of::<u32>()
@@ -218,33 +221,51 @@ impl Kernel for RowsKernel<'_, '_> {
 #[inline(always)]
 fn list_candidates(scratch: &mut Scratch, mask_stride: usize, n: usize, rows: usize, stats: &mut [TileStats]) {
     let tiles = rows.div_ceil(TILE);
-    let last = if rows.is_multiple_of(TILE) { u64::MAX } else { (1 << (rows % TILE)) - 1 };
+    let (last, rest) = ((tiles - 1) * mask_stride, rows - (tiles - 1) * TILE);
+    if rest < TILE {
+        let valid =
+            [if rest < 32 { (1 << rest) - 1 } else { u32::MAX }, if rest > 32 { (1 << (rest - 32)) - 1 } else { 0 }];
+        for mask in &mut scratch.masks[last..last + n] {
+            *mask = [mask[0] & valid[0], mask[1] & valid[1]];
+        }
+    }
+    // Most features are kept on no row of the block: `any` finds the others, 64 at a time.
+    let any = &mut scratch.any;
+    any.clear();
+    any.resize(n.next_multiple_of(64), 0);
     let mut total = 0;
-    for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(tiles).enumerate() {
-        let masks = &mut masks[..n];
-        if tile + 1 == tiles {
-            for mask in masks.iter_mut() {
-                *mask &= last;
-            }
+    for (tile, stats) in stats.iter_mut().enumerate() {
+        let mut count = 0;
+        for (any, mask) in any.iter_mut().zip(&scratch.masks[tile * mask_stride..tile * mask_stride + n]) {
+            *any |= mask[0] | mask[1];
+            count += mask[0].count_ones() + mask[1].count_ones();
         }
-        let count = masks.iter().map(|mask| mask.count_ones() as usize).sum::<usize>();
-        stats[tile].candidates = count as u64;
-        total += count;
+        stats.candidates = u64::from(count);
+        total += count as usize;
     }
+    grow(&mut scratch.candidates, total + 4);
     let list = &mut scratch.candidates;
-    list.clear();
-    list.resize(total, Place::default());
     let mut at = 0;
-    for j in 0..n {
-        for tile in 0..tiles {
-            let mut mask = scratch.masks[tile * mask_stride + j];
-            while mask != 0 {
-                list[at] = Place { feature: j as u32, at: (tile * TILE) as u32 + mask.trailing_zeros() };
-                at += 1;
-                mask &= mask - 1;
+    for (block, any) in any.as_chunks::<64>().0.iter().enumerate() {
+        let mut kept = 0u64;
+        for (bit, any) in any.iter().enumerate() {
+            kept |= u64::from(*any != 0) << bit;
+        }
+        while kept != 0 {
+            let j = block * 64 + kept.trailing_zeros() as usize;
+            kept &= kept - 1;
+            for tile in 0..tiles {
+                let mask = scratch.masks[tile * mask_stride + j];
+                let mut mask = u64::from(mask[0]) | (u64::from(mask[1]) << 32);
+                while mask != 0 {
+                    list[at] = Place { feature: j as u32, at: (tile * TILE) as u32 + mask.trailing_zeros() };
+                    at += 1;
+                    mask &= mask - 1;
+                }
             }
         }
     }
+    scratch.count = total;
 }
 
 /// Candidates to codes: their values, four dot products at a time, then those above zero.
@@ -260,14 +281,15 @@ fn encode<S: Simd>(
     rows: usize,
 ) {
     let (d, n) = (weights.d, weights.bias.len());
-    let Scratch { candidates, values, features, row_starts, .. } = scratch;
+    let Scratch { candidates, count, values, features, row_starts, .. } = scratch;
+    let count = *count;
     let row_of = |place: &Place| &x[place.at as usize * stride..(place.at as usize + 1) * stride];
     let encoder_of = |place: &Place| &weights.encoder[place.feature as usize * d..(place.feature as usize + 1) * d];
     // A whole last group: what is beyond the candidates is computed and never looked at.
-    let count = candidates.len();
-    candidates.resize(count.next_multiple_of(4), Place::default());
-    grow(values, candidates.len());
-    let groups = candidates.as_chunks::<4>().0;
+    let whole = count.next_multiple_of(4);
+    candidates[count..whole].fill(Place::default());
+    grow(values, whole);
+    let groups = candidates[..whole].as_chunks::<4>().0;
     for (group, (four, values)) in groups.iter().zip(values.as_chunks_mut::<4>().0).enumerate() {
         if let Some(next) = groups.get(group + AHEAD) {
             for place in next {

@@ -19,6 +19,10 @@ use super::simd::{Kernel, LANES, Products, Simd, screen_tile};
 
 /// Rows of a tile: the bits of one mask.
 pub const TILE: usize = 64;
+
+/// Which rows of a tile a feature is kept on: bit r % 32 of word r / 32.
+pub type Mask = [u32; 2];
+
 /// Groups of sixteen rows in a tile.
 pub const GROUPS: usize = TILE / LANES;
 
@@ -143,7 +147,8 @@ pub struct RowTile<'a> {
 pub struct WeightPack {
     /// Words of a row.
     pub words: usize,
-    /// [features][words]; empty for [`Rounding::Float32`], which reads the encoder itself.
+    /// [features][words]; empty for [`Rounding::Float32`], which reads the encoder itself; for [`Rounding::Bfloat16`]
+    /// in panels of tiles.
     pub rows: Aligned,
     /// [features]: -(bias) / step; -inf for features that do not exist is never needed, masks beyond n are ignored.
     pub bias: Aligned,
@@ -268,16 +273,29 @@ impl Kernel for PackWeights<'_, '_> {
         let Self { rounding, d, rows, bias, ratio, part } = self;
         let words = part.words;
         let slack = rounding_slack(d);
-        let mut unused = [0.0; 0];
+        let mut row = vec![0.0; if part.rows.is_empty() { 0 } else { words }];
         for j in 0..part.bias.len() {
-            let packed =
-                if part.rows.is_empty() { &mut unused[..] } else { &mut part.rows[j * words..(j + 1) * words] };
+            let rounded = if j < bias.len() {
+                round_row(s, rounding, &rows[j * d..(j + 1) * d], &mut row, 0)
+            } else {
+                row.fill(0.0);
+                Rounded::default()
+            };
+            if rounding == Rounding::Bfloat16 {
+                // [panels][tiles of a row][features of a panel][words of a tile's row]: each step of the screen reads
+                // what follows the step before.
+                let panel = &mut part.rows[j / PANEL * PANEL * words..(j / PANEL + 1) * PANEL * words];
+                let tiles = panel.chunks_exact_mut(PANEL * LANES);
+                for (tile, words) in tiles.zip(row.as_chunks::<LANES>().0) {
+                    tile[j % PANEL * LANES..(j % PANEL + 1) * LANES].copy_from_slice(words);
+                }
+            } else if !row.is_empty() {
+                part.rows[j * words..(j + 1) * words].copy_from_slice(&row);
+            }
             if j >= bias.len() {
-                packed.fill(0.0);
                 (part.bias[j], part.error[j], part.offset[j]) = (0.0, 0.0, 0.0);
                 continue;
             }
-            let rounded = round_row(s, rounding, &rows[j * d..(j + 1) * d], packed, 0);
             let error = (1.0 + ratio) * rounded.error + (ratio + slack) * rounded.norm;
             part.bias[j] = -(bias[j] + TINY) / rounded.step;
             part.error[j] = -error / rounded.step;
@@ -287,6 +305,7 @@ impl Kernel for PackWeights<'_, '_> {
 }
 
 /// What rounding a row did.
+#[derive(Default)]
 struct Rounded {
     /// At least |row|; NaN where it is not finite or too large to bound.
     norm: f32,
@@ -365,7 +384,7 @@ fn bfloat16(value: f32) -> u32 {
 pub struct Screening<'a> {
     /// The rows.
     pub tile: RowTile<'a>,
-    /// [features][words]: of the pack, or the encoder itself.
+    /// The pack's rows, or the encoder itself.
     pub weights: &'a [f32],
     /// [features].
     pub bias: &'a [f32],
@@ -406,7 +425,7 @@ pub struct ScreenFloat32<'a, 'b> {
     /// What to screen.
     pub what: Screening<'a>,
     /// [features].
-    pub masks: &'b mut [u64],
+    pub masks: &'b mut [Mask],
 }
 
 impl Kernel for ScreenFloat32<'_, '_> {

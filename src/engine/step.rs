@@ -446,7 +446,7 @@ impl Engine {
                 return;
             }
             let start = Instant::now();
-            scratch.masks.resize(block_tiles * mask_stride, 0);
+            scratch.masks.resize(block_tiles * mask_stride, [0; 2]);
             for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
                 let tile = batch_pack.tile(first_tile + tile);
                 let (bias, error, offset) = (&pack.bias, &pack.error, &pack.offset);

@@ -1,7 +1,7 @@
 //! The inner loop of every screen that works in vector registers: features by rows, the sums in registers.
 
 use super::{LANES, Lanes, Simd};
-use crate::engine::screen::{GROUPS, Screening, TILE};
+use crate::engine::screen::{GROUPS, Mask, Screening, TILE};
 
 /// How a screen multiplies words and adds the products.
 pub trait Products: Copy {
@@ -21,9 +21,9 @@ pub trait Products: Copy {
 
 /// Screens a tile with blocks of `F` features by `G` groups of rows in registers; bit r of `masks[j]`: row r is kept.
 #[inline(always)]
-pub fn screen_tile<P: Products, const F: usize, const G: usize>(p: P, what: Screening<'_>, masks: &mut [u64]) {
+pub fn screen_tile<P: Products, const F: usize, const G: usize>(p: P, what: Screening<'_>, masks: &mut [Mask]) {
     let n = masks.len();
-    masks.fill(0);
+    masks.fill([0; 2]);
     for group in (0..GROUPS).step_by(G) {
         let mut j = 0;
         while j + F <= n {
@@ -44,7 +44,7 @@ fn screen_block<P: Products, const F: usize, const G: usize>(
     what: &Screening<'_>,
     group: usize,
     j: usize,
-    masks: &mut [u64],
+    masks: &mut [Mask],
 ) {
     let s = p.lanes();
     let words = what.tile.words;
@@ -77,7 +77,7 @@ fn screen_block<P: Products, const F: usize, const G: usize>(
         for g in 0..G {
             let limit = s.fma(error, s.load(&reach[group + g]), s.mul(bias, s.load(&scale[group + g])));
             let kept = s.not_le(p.value(acc[f][g]), limit);
-            masks[j + f] |= u64::from(kept) << ((group + g) * LANES);
+            masks[j + f][(group + g) / 2] |= kept << ((group + g) % 2 * LANES);
         }
     }
 }

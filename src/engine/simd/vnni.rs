@@ -5,7 +5,7 @@ use std::arch::x86_64::{
 };
 
 use super::{Avx512, Products, screen_tile};
-use crate::engine::screen::Screening;
+use crate::engine::screen::{Mask, Screening};
 
 /// AVX-512 with byte products. Rows are unsigned (128 added), features signed.
 #[derive(Debug, Clone, Copy)]
@@ -18,9 +18,9 @@ impl Avx512Vnni {
     }
 
     /// Screens a tile; bit r of `masks[j]`: feature j is kept on row r.
-    pub fn screen(self, what: Screening<'_>, masks: &mut [u64]) {
+    pub fn screen(self, what: Screening<'_>, masks: &mut [Mask]) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-        fn inner(p: Avx512Vnni, what: Screening<'_>, masks: &mut [u64]) {
+        fn inner(p: Avx512Vnni, what: Screening<'_>, masks: &mut [Mask]) {
             screen_tile::<_, 6, 4>(p, what, masks);
         }
         // SAFETY: `self` exists only where `cpu()` found these features.
