@@ -19,7 +19,7 @@ from sparsecode.errors import CheckpointCorrupt, TrainingDiverged
 from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 from sparsecode.sweep import metrics, plan
-from sparsecode.sweep.engines import Engine, StepStats, choose_engine
+from sparsecode.sweep.engines import Engine, StepStats, choose_engine, on_device
 from sparsecode.sweep.interrupt import Interruptible
 from sparsecode.sweep.schedule import Budget, Schedule
 from sparsecode.sweep.sweep import Sweep
@@ -149,12 +149,12 @@ class _Training:
             scale=self.normalization.scale,
             threads=self.config.threads,
         )
+        batches = on_device(self.engine, stream)
         total = None if self.schedule.total is None else self.schedule.total * B
         progress = Progress(KEY, total, "rows", done=self.position, quiet=quiet)
         with Interruptible() as interrupt, stream, progress:
             while self.schedule.total is None or self.step < self.schedule.total:
-                x = next(stream).to(self.engine.device, non_blocking=True)
-                self.interval += self.engine.step(self.sweep, x, self.schedule.scale(self.step))
+                self.interval += self.engine.step(self.sweep, next(batches), self.schedule.scale(self.step))
                 self.elapsed = time.monotonic() - began
                 self._plan(progress)
                 shown = self._log() if self.step % self.config.log_every == 0 or self._at_end else {}

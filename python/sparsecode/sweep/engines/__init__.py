@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -90,7 +91,7 @@ def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | No
     if name == "auto":
         name = os.environ.get("SPARSECODE_ENGINE", "auto")
     if name == "auto":
-        name = "cpu" if where.type == "cpu" and _has_cpu_engine() else "reference"
+        name = _fastest(where)
     if name in CPU_PATHS:
         from sparsecode.sweep.engines.cpu import CpuEngine
 
@@ -104,6 +105,26 @@ def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | No
     except (ImportError, AttributeError) as error:
         raise InvalidSetting(f"engine '{name}' is not part of this installation; use --engine auto") from error
     return cast("Engine", found(where, threads))
+
+
+def on_device(engine: Engine, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The batches where the engine works; an engine with memory of its own copies the next while it computes."""
+    prefetch = getattr(engine, "prefetch", None)
+    if prefetch is not None:
+        yield from prefetch(batches)
+    else:
+        for batch in batches:
+            yield batch.to(engine.device, non_blocking=True)
+
+
+def _fastest(where: torch.device) -> str:
+    if where.type == "cpu":
+        return "cpu" if _has_cpu_engine() else "reference"
+    if where.type == "cuda":
+        from sparsecode.sweep.engines import gpu
+
+        return "gpu" if gpu.supports(where) else "reference"
+    return "reference"
 
 
 def _has_cpu_engine() -> bool:

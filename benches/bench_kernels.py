@@ -1,0 +1,65 @@
+"""The GPU engine on a GPU, beside torch autograd and the hand-written products; skipped by name where there is none.
+
+Batch 8192, 16-bit products, Adam included. `extra_info` holds what the paper model predicts for the device, where it
+knows its data sheet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from sparsecode.sweep import Sweep
+from sparsecode.sweep.engines import gpu, gpu_check
+from sparsecode.sweep.engines.gpu_model import device_named, predict
+
+no_gpu = pytest.mark.skipif(not gpu.available(), reason="no CUDA or ROCm device with Triton here")
+WAYS = ("torch autograd", "hand-written products", "gpu engine")
+
+
+def timed(benchmark: BenchmarkFixture, run: Callable[[], object]) -> None:
+    """Every round waits for the device, so that host times are device times."""
+
+    def once() -> None:
+        run()
+        torch.cuda.synchronize()
+
+    benchmark.pedantic(once, rounds=20, warmup_rounds=3)
+
+
+@no_gpu
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shape", gpu_check.BENCHMARKS, ids=lambda shape: shape[0])
+def test_gpu_step(benchmark: BenchmarkFixture, shape: tuple[str, int, list[int]], way: str) -> None:
+    name, D, sizes = shape
+    benchmark.group = f"gpu step, {name}"
+    device = torch.device("cuda")
+    sweep = Sweep(D, sizes, [0.02] * len(sizes), range(len(sizes)), device=device)
+    x = torch.randn(gpu_check.BATCH, D, device=device)
+    sheet = device_named(torch.cuda.get_device_name(), gpu.architecture(device))
+    benchmark.extra_info["device"] = torch.cuda.get_device_name()
+    if sheet is not None:
+        model = predict(sheet, D, sizes, gpu_check.BATCH)
+        predicted = dict(zip(WAYS, (model.eager, model.products, model.engine), strict=True))
+        benchmark.extra_info["predicted_ms"] = round(predicted[way], 3)
+    if way == "torch autograd":
+        timed(benchmark, gpu_check.eager_step(sweep, x))
+    else:
+        engine = gpu.GpuEngine(device, fused=False if way == "hand-written products" else None)
+        timed(benchmark, lambda: engine.step(sweep, x, 1.0))
+
+
+@no_gpu
+@pytest.mark.parametrize("way", ["torch", "kernel"])
+@pytest.mark.benchmark(group="gpu MCS, 56 dictionaries of 64-4096, D=128")
+def test_gpu_mcs(benchmark: BenchmarkFixture, way: str) -> None:
+    sweep = Sweep(128, [64, 128, 256, 512, 1024, 2048, 4096] * 8, [0.02] * 56, range(56), device="cuda")
+
+    def blocked() -> None:
+        for k in range(len(sweep)):
+            (sweep.W_dec @ sweep.W_dec[sweep.rows(k)].T).max(1)
+
+    timed(benchmark, blocked if way == "torch" else lambda: gpu.all_pairs_mcs(sweep.W_dec, sweep.W_dec, sweep.offsets))

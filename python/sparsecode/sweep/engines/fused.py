@@ -1,0 +1,261 @@
+"""One training step of a sweep on a GPU: its buffers, and the chain of kernel launches that fills them.
+
+    cast x | [fold] | forward | backward | reduce sums, firings [, partial gradients] [| pre-bias] | Adam
+
+`GpuStep` holds what every way of computing gradients shares: gradients and the optimiser. `FusedStep` computes them
+with the fused Triton kernels; `gemm.GemmStep`, for wide activations, with five matrix products.
+
+Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries, S splits of
+the batch, T batch tiles.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sparsecode.kernels import adam, backward, forward, prebias, reduce
+from sparsecode.kernels.configs import FusedTiles, adam_tile
+from sparsecode.kernels.tables import Segments, batch_splits, tiles_in
+from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.sweep import BETA1, BETA2, EPS, Sweep
+
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def allocate(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An uninitialised buffer; tests replace it by one that is filled with NaN and surrounded by red zones."""
+    return torch.empty(*shape, dtype=dtype, device=device)
+
+
+class GpuStep:
+    """Gradients and optimiser of one sweep.
+
+    Args:
+        sweep: float32; its tensors are changed in place.
+        precision: of the matrix products' operands: float16, bfloat16 or float32. Accumulators, gradients, weights
+            and moments are float32 always.
+    """
+
+    def __init__(self, sweep: Sweep, precision: str) -> None:
+        self.sweep = sweep
+        self.device = sweep.device
+        self.operand_dtype = PRECISIONS[precision]
+        self.segments = Segments.of(sweep.offsets, sweep.device)
+        N, D = sweep.W_dec.shape
+        self.flat = self._new(N * (2 * D + 1))
+        self.d_enc, self.d_dec, self.d_bias = self._views(self.flat)
+        self.d_pre = self._new(len(sweep), D) if sweep.b_dec is not None else None
+        self._tiles = self.segments.feature_tiles(adam_tile(D))
+        self._rates = self._new(len(sweep))
+        self._lr: tuple[list[float], Tensor] = ([], self._rates)
+        self._versions: tuple[object, ...] = ()
+
+    def gradients(self, x: Tensor) -> StepStats:
+        """Fills `d_enc`, `d_bias`, `d_dec` and `d_pre` with the loss's gradients and returns the stats of the batch."""
+        raise NotImplementedError
+
+    def evaluate(self, x: Tensor) -> StepStats:
+        """Stats of a batch, without gradients."""
+        raise NotImplementedError
+
+    def count_fired(self) -> None:
+        """Adds to `sweep.fired` on how many rows of the last batch each feature was active."""
+        raise NotImplementedError
+
+    def named_gradients(self) -> dict[str, Tensor]:
+        """Copies of the gradients, named and shaped as `sweep.parameters()`."""
+        if self.sweep.loss.tied:
+            found = {"b_enc": self.d_bias.clone(), "W_dec": self.d_dec + self.d_enc}
+        else:
+            found = {"W_enc": self.d_enc.clone(), "b_enc": self.d_bias.clone(), "W_dec": self.d_dec.clone()}
+        if self.d_pre is not None:
+            found["b_dec"] = self.d_pre.clone()
+        return found
+
+    def update(self, lr_scale: float) -> None:
+        """Adam and renormalisation with the gradients at hand; `sweep.step` must already count this step."""
+        sweep, t = self.sweep, self.sweep.step
+        if self._lr[0] != sweep.lr:
+            self._lr = (list(sweep.lr), torch.tensor(sweep.lr, dtype=torch.float32, device=self.device))
+        torch.mul(self._lr[1], lr_scale / (1 - BETA1**t), out=self._rates)
+        root = math.sqrt(1 - BETA2**t)
+        constants = {"root": root, "beta1": BETA1, "beta2": BETA2, "eps": EPS}
+        moments = sweep.moments
+        adam.adam_step(
+            (sweep.W_enc, sweep.b_enc, sweep.W_dec),
+            (moments["W_dec" if sweep.loss.tied else "W_enc"], moments["b_enc"], moments["W_dec"]),
+            (self.d_enc, self.d_bias, self.d_dec),
+            self._operand_copies(),
+            self._rates,
+            self.segments,
+            self._tiles,
+            project=sweep.loss.project_gradient,
+            **constants,
+        )
+        if sweep.b_dec is not None:
+            adam.adam_rows(sweep.b_dec, moments["b_dec"], self.d_pre, self._rates, **constants)
+
+    def _operand_copies(self) -> tuple[Tensor, Tensor] | None:
+        """The operands that Adam is to write beside the weights."""
+        return None
+
+    def _new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return allocate(*shape, dtype=dtype, device=self.device)
+
+    def _views(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(dW_enc [N, D], dW_dec [N, D], db_enc [N]) within one buffer, so that one launch can add up partials."""
+        N, D = self.sweep.W_dec.shape
+        return flat[: N * D].view(N, D), flat[N * D : 2 * N * D].view(N, D), flat[2 * N * D :]
+
+    def _scale_values(self, rows: int) -> list[tuple[float, float]]:
+        """Per dictionary: scale of the gradients, and what it leaves of the L1 term (see kernels/backward.py)."""
+        scale = 2 / self.sweep.error_divisor(rows)
+        return [(scale, self.sweep.penalty(k) / (rows * scale)) for k in range(len(self.sweep))]
+
+    def _changed_outside(self) -> bool:
+        """Whether torch wrote to the weights since the last call (a loaded state): kernels leave no such trace."""
+        weights = (self.sweep.W_enc, self.sweep.W_dec)
+        versions = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        changed = versions != self._versions
+        self._versions = versions
+        return changed
+
+
+class FusedStep(GpuStep):
+    """Gradients by the fused kernels: codes never reach memory.
+
+    Args:
+        tiles: shapes of the kernels' tiles for this device and width.
+        processors: multiprocessors of the device; decides into how many parts a small sweep's batch is cut.
+    """
+
+    def __init__(self, sweep: Sweep, precision: str, tiles: FusedTiles, processors: int) -> None:
+        super().__init__(sweep, precision)
+        self.tiles = tiles
+        self.processors = processors
+        self.feature_tiles = self.segments.feature_tiles(tiles.backward.features)
+        N, D = sweep.W_dec.shape
+        self.own_operands = self.operand_dtype != torch.float32
+        self.enc, self.dec = sweep.W_enc, sweep.W_dec
+        if self.own_operands:
+            self.dec = self._new(N, D, dtype=self.operand_dtype)
+            self.enc = self.dec if sweep.loss.tied else self._new(N, D, dtype=self.operand_dtype)
+        self.folded = self._new(N) if sweep.b_dec is not None else None
+        self._rows = 0
+
+    def gradients(self, x: Tensor) -> StepStats:
+        """See `GpuStep.gradients`."""
+        bias = self._prepare(x)
+        target, x = x, x.to(self.operand_dtype)
+        sweep, scales = self.sweep, self.scales
+        self._run_forward(x, target, bias, self.residual)
+        out = self.partial if self.splits > 1 else self.flat.view(1, -1)
+        d_enc, d_dec, d_bias = self._views(out[0])
+        for parts in self.tiles.parts:
+            backward.backward(
+                x,
+                self.residual,
+                self.enc,
+                bias,
+                self.dec,
+                sweep.b_dec,
+                self.segments,
+                self.feature_tiles,
+                scales,
+                self.tiles.backward,
+                parts=parts,
+                d_enc=d_enc,
+                d_bias=d_bias,
+                d_dec=d_dec,
+                fired=self.fired,
+                splits=self.splits,
+                split_stride=out.shape[1],
+            )
+        if self.splits > 1:
+            reduce.reduce_parts(self.partial, self.flat)
+        if sweep.b_dec is not None:
+            reduce.reduce_parts(self.columns, self.column_sums)
+            prebias.prebias_gradient(
+                self.column_sums, self.d_bias, sweep.W_enc, scales, self.segments, d_pre=self.d_pre
+            )
+        return self._stats(x.shape[0])
+
+    def evaluate(self, x: Tensor) -> StepStats:
+        """See `GpuStep.evaluate`."""
+        bias = self._prepare(x)
+        target, x = x, x.to(self.operand_dtype)
+        self._run_forward(x, target, bias, None)
+        backward.backward(
+            x,
+            None,
+            self.enc,
+            bias,
+            self.dec,
+            None,
+            self.segments,
+            self.feature_tiles,
+            None,
+            self.tiles.counting,
+            parts=0,
+            fired=self.fired,
+            splits=self.splits,
+        )
+        return self._stats(x.shape[0])
+
+    def count_fired(self) -> None:
+        """See `GpuStep.count_fired`."""
+        reduce.reduce_parts(self.fired, self.sweep.fired, accumulate=True)
+
+    def _operand_copies(self) -> tuple[Tensor, Tensor] | None:
+        return (self.enc, self.dec) if self.own_operands else None
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        """Buffers for this batch size, operands that fit the weights; returns the bias of the loops."""
+        sweep = self.sweep
+        if x.shape[0] != self._rows:
+            self._allocate_for(x.shape[0])
+        if self.own_operands and self._changed_outside():
+            self.dec.copy_(sweep.W_dec)
+            if not sweep.loss.tied:
+                self.enc.copy_(sweep.W_enc)
+        if self.folded is None:
+            return sweep.b_enc
+        prebias.fold(self.enc, sweep.b_enc, sweep.b_dec, self.segments, self._tiles, folded=self.folded)
+        return self.folded
+
+    def _allocate_for(self, rows: int) -> None:
+        K, (N, D) = len(self.sweep), self.sweep.W_dec.shape
+        T = tiles_in(rows, self.tiles.forward.batch)
+        self.splits = batch_splits(len(self.feature_tiles), tiles_in(rows, self.tiles.backward.batch), self.processors)
+        self.residual = self._new(K, rows, D, dtype=self.operand_dtype)
+        self.sums = self._new(T, forward.SUMS, K)
+        self.fired = self._new(self.splits, N, dtype=torch.int32)
+        if self.splits > 1:
+            self.partial = self._new(self.splits, self.flat.numel())
+        if self.sweep.b_dec is not None:
+            self.columns, self.column_sums = self._new(T, K, D), self._new(K, D)
+        self.scales = torch.tensor(self._scale_values(rows), dtype=torch.float32, device=self.device)
+        self._rows = rows
+
+    def _run_forward(self, x: Tensor, target: Tensor, bias: Tensor, residual: Tensor | None) -> None:
+        forward.forward(
+            x,
+            target,
+            self.enc,
+            bias,
+            self.dec,
+            self.sweep.b_dec,
+            self.segments,
+            self.tiles.forward,
+            residual=residual,
+            sums=self.sums,
+            columns=self.columns if self.sweep.b_dec is not None else None,
+        )
+
+    def _stats(self, rows: int) -> StepStats:
+        totals = torch.empty(forward.SUMS, len(self.sweep), dtype=torch.float64, device=self.device)
+        reduce.reduce_parts(self.sums, totals)
+        return StepStats(rows, *totals)

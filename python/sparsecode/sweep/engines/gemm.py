@@ -1,0 +1,139 @@
+"""The hand-written step for wide activations: five matrix products by the vendor's library, one dictionary at a time.
+
+Above D = 256 the fused kernels run out of registers and lose to plain products. Three columns more save passes over
+the [B, F] codes: with x' = [x, 1, 1, 0...], W_enc' = [W_enc, bias, 0...], W_dec' = [W_dec, 1, 1, 0...] and
+r' = [r, lam, 0...]
+
+    z = relu(x' W_enc'^T)      [x_hat, sum z] = z W_dec'      dz = (r' W_dec'^T) where z > 0      [dW_enc, db] = dz^T x'
+
+so that bias, L1 value, L1 gradient and the bias's gradient come with the products. bias and lam are split into two
+columns, high and low part, because 16-bit operands would round them.
+
+Shape letters: B rows of a batch, D activation dimension, F features of a chunk, K dictionaries.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.engines.fused import GpuStep
+from sparsecode.sweep.sweep import Sweep
+
+EXTRA = 8  # columns added, a multiple of 8: 16-bit rows stay aligned to 16 bytes
+CODE_BYTES = 256 << 20  # most memory for the codes of a chunk: large products, yet little beside the weights
+
+
+class GemmStep(GpuStep):
+    """Gradients by matrix products; see the module.
+
+    Args:
+        chunk_bytes: most memory that a chunk's codes take.
+    """
+
+    def __init__(self, sweep: Sweep, precision: str, *, chunk_bytes: int = CODE_BYTES) -> None:
+        super().__init__(sweep, precision)
+        N, D = sweep.W_dec.shape
+        self.chunk_bytes = chunk_bytes
+        self.enc = torch.zeros(N, D + EXTRA, dtype=self.operand_dtype, device=self.device)
+        self.dec = torch.zeros(N, D + EXTRA, dtype=self.operand_dtype, device=self.device)
+        self.dec[:, D : D + 2] = 1
+        self.fired = torch.zeros(N, dtype=torch.int64, device=self.device)
+
+    def gradients(self, x: Tensor) -> StepStats:
+        """See `GpuStep.gradients`."""
+        sweep, (B, D) = self.sweep, x.shape
+        wide = self._prepare(x)
+        sums = []
+        for k, (scale, lam) in enumerate(self._scale_values(B)):
+            r, l1, l0, codes = self._forward(k, x, wide, keep=True)
+            sums.append(torch.stack([r.square().sum(dtype=torch.float64), l1, l0]))
+            r_wide = _widen(r, self.operand_dtype)
+            _split_into(r_wide[:, D : D + 2], torch.full((B,), lam, device=self.device))
+            for rows, kept in codes:
+                z = kept if kept is not None else self._encode(wide, rows)
+                dz = _product(r_wide, self.dec[rows].T, self.operand_dtype).masked_fill_(z <= 0, 0)
+                torch.mul(_product(z.T, r_wide[:, :D], torch.float32), scale, out=self.d_dec[rows])
+                d_enc = _product(dz.T, wide, torch.float32)
+                torch.mul(d_enc[:, :D], scale, out=self.d_enc[rows])
+                torch.mul(d_enc[:, D], scale, out=self.d_bias[rows])
+            if sweep.b_dec is not None and self.d_pre is not None:
+                own = sweep.rows(k)
+                self.d_enc[own] -= self.d_bias[own, None] * sweep.b_dec[k]
+                self.d_pre[k] = scale * r.sum(0) - self.d_bias[own] @ sweep.W_enc[own]
+        return StepStats(B, *torch.stack(sums, dim=1))
+
+    def evaluate(self, x: Tensor) -> StepStats:
+        """See `GpuStep.evaluate`."""
+        wide = self._prepare(x)
+        sums = []
+        for k in range(len(self.sweep)):
+            r, l1, l0, _ = self._forward(k, x, wide, keep=False)
+            sums.append(torch.stack([r.square().sum(dtype=torch.float64), l1, l0]))
+        return StepStats(x.shape[0], *torch.stack(sums, dim=1))
+
+    def count_fired(self) -> None:
+        """See `GpuStep.count_fired`."""
+        self.sweep.fired += self.fired
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        """Writes the operands anew and returns x' [B, D + EXTRA]."""
+        sweep, D = self.sweep, x.shape[1]
+        self.enc[:, :D] = sweep.W_enc
+        self.dec[:, :D] = sweep.W_dec
+        bias = sweep.b_enc
+        if sweep.b_dec is not None:
+            # With the operands' W_enc, as kernels/prebias.py: z is then that of the rounded weights at x - p exactly.
+            folds = [self.enc[sweep.rows(k), :D].float() @ sweep.b_dec[k] for k in range(len(sweep))]
+            bias = bias - torch.cat(folds)
+        _split_into(self.enc[:, D : D + 2], bias)
+        wide = _widen(x, self.operand_dtype)
+        wide[:, D : D + 2] = 1
+        return wide
+
+    def _encode(self, wide: Tensor, rows: slice) -> Tensor:
+        return _product(wide, self.enc[rows].T, self.operand_dtype).relu_()
+
+    def _forward(
+        self, k: int, x: Tensor, wide: Tensor, *, keep: bool
+    ) -> tuple[Tensor, Tensor, Tensor, list[tuple[slice, Tensor | None]]]:
+        """(r [B, D] float32, L1, L0, chunks with their codes); codes are kept where one chunk is all there is."""
+        own, (B, D) = self.sweep.rows(k), x.shape
+        height = max(1, self.chunk_bytes // (B * self.operand_dtype.itemsize))
+        chunks = [slice(at, min(at + height, own.stop)) for at in range(own.start, own.stop, height)]
+        kept: list[tuple[slice, Tensor | None]] = []
+        decoded = torch.zeros(B, D + EXTRA, device=self.device)
+        l0 = torch.zeros((), dtype=torch.float64, device=self.device)
+        for rows in chunks:
+            z = self._encode(wide, rows)
+            decoded += _product(z, self.dec[rows], torch.float32)
+            self.fired[rows] = (z > 0).sum(0)
+            l0 += self.fired[rows].sum()
+            kept.append((rows, z if keep and len(chunks) == 1 else None))
+        r = decoded[:, :D] - x
+        if self.sweep.b_dec is not None:
+            r += self.sweep.b_dec[k]
+        return r, decoded[:, D].sum(dtype=torch.float64), l0, kept
+
+
+def _widen(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """[B, D] -> [B, D + EXTRA] in another type, zeros in the new columns."""
+    wide = torch.zeros(values.shape[0], values.shape[1] + EXTRA, dtype=dtype, device=values.device)
+    wide[:, : values.shape[1]] = values
+    return wide
+
+
+def _split_into(columns: Tensor, values: Tensor) -> None:
+    """Writes values [N] as the sum of two columns [N, 2] of a narrower type."""
+    columns[:, 0] = values
+    columns[:, 1] = values - columns[:, 0].to(values.dtype)
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """a @ b with float32 accumulators; 16-bit operands on the CPU, where libraries differ, are multiplied exactly."""
+    if a.dtype == dtype:
+        return a @ b if a.is_cuda or a.dtype == torch.float32 else (a.float() @ b.float()).to(dtype)
+    if a.is_cuda:
+        return torch.mm(a, b, out_dtype=dtype)
+    return a.float() @ b.float()

@@ -1,0 +1,310 @@
+"""What `sparsecode doctor --gpu` runs: the kernels' correctness on this very device, then its speed beside the model.
+
+The same comparisons as the tests under the interpreter, at sizes that fill a device, plus what only a device can show:
+equal bits from run to run.
+
+Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sparsecode.errors import CheckFailed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from sparsecode.sweep import LossSettings, Sweep
+
+# Largest relative error of a gradient's norm against float64, per precision of the operands; the interpreter's figures
+# are 3e-7, 7e-4 and 6e-3, and an activation that changes sign by rounding adds to the last two.
+TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+RAGGED = [1, 7, 65, 100, 256]
+BENCHMARKS = (
+    ("64..4096, D=128", 128, [64, 128, 256, 512, 1024, 2048, 4096]),
+    ("16 x 4096, D=64", 64, [4096] * 16),
+    ("16 x 4096, D=128", 128, [4096] * 16),
+    ("16 x 4096, D=256", 256, [4096] * 16),
+    ("16 x 4096, D=512", 512, [4096] * 16),
+)
+BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: its name, whether it passed, and the figure."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def gpu_check(
+    device: str = "cuda", *, benchmark: bool = True, say: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Checks and times the GPU engine on a device.
+
+    Args:
+        benchmark: also time it (about a minute).
+        say: called with each line as it comes; None is silent.
+
+    Returns:
+        {"device", "architecture", "checks": [{"name", "passed", "detail"}], "timings": [{"name", "predicted_ms",
+        "measured_ms", "predicted_eager_ms", "eager_ms"}], "passed"}, all JSON values.
+
+    Raises:
+        InvalidSetting: there is no GPU that the engine can use here.
+    """
+    import torch
+
+    from sparsecode.sweep.engines.gpu import GpuEngine, architecture
+
+    where = torch.device(device)
+    GpuEngine(where)  # names what is missing
+    say = say or (lambda _: None)
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else "Triton's interpreter"
+    say(f"{name}: compiling and checking the kernels")
+    checks = []
+    for check in run_checks(where):
+        checks.append(check)
+        say(f"  {'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}")
+    timings = list(_timings(where, say)) if benchmark and where.type == "cuda" else []
+    return {
+        "device": name,
+        "architecture": architecture(where),
+        "checks": [vars(check) for check in checks],
+        "timings": timings,
+        "passed": all(check.passed for check in checks),
+    }
+
+
+def require_passed(result: dict[str, Any]) -> None:
+    """Raises CheckFailed, naming the first check that failed."""
+    for check in result["checks"]:
+        if not check["passed"]:
+            raise CheckFailed(f"GPU check '{check['name']}' failed: {check['detail']}; use --engine reference")
+
+
+def run_checks(
+    device: torch.device,
+    *,
+    widths: tuple[int, ...] = (32, 48, 128, 256, 300),
+    sizes: list[int] | None = None,
+    rows: int = 333,
+) -> Iterator[Check]:
+    """Every comparison, one after the other; small shapes for the interpreter, the defaults for a device."""
+    from sparsecode.sweep import LossSettings
+
+    sizes = sizes or RAGGED
+    for D in widths:
+        for precision in TOLERANCES:
+            yield _gradients(device, D, sizes, rows, precision, LossSettings())
+    D = widths[0]
+    yield _gradients(device, D, sizes, rows, "float32", LossSettings(mse="sum", l1_scale="per-size", pre_bias=True))
+    yield _gradients(device, D, sizes, rows, "float32", LossSettings(tied=True, pre_bias=True))
+    yield _steps(device, D, sizes, rows)
+    yield _same_bits(device, D, sizes, rows)
+    yield _divergence(device, D, sizes, rows)
+    yield _comparison(device, D, sizes)
+    yield _prefetched(device, D)
+
+
+def _sweep(D: int, sizes: list[int], loss: LossSettings, device: torch.device, dtype: torch.dtype) -> Sweep:
+    import torch
+
+    from sparsecode.sweep import Sweep
+
+    K = len(sizes)
+    sweep = Sweep(D, sizes, [0.02 * (k + 1) for k in range(K)], range(K), lr=1e-2, loss=loss, dtype=dtype)
+    generator = torch.Generator().manual_seed(1)
+    sweep.b_enc += 0.1 * torch.randn(sweep.total, generator=generator)
+    if not loss.tied:
+        sweep.W_enc += 0.1 * torch.randn(sweep.W_enc.shape, generator=generator)
+    if sweep.b_dec is not None:
+        sweep.b_dec += 0.1 * torch.randn(sweep.b_dec.shape, generator=generator)
+    moved = Sweep(D, sizes, sweep.l1, sweep.seeds, lr=1e-2, loss=loss, dtype=dtype, device=device)
+    moved.load_state_dict(sweep.state_dict())
+    return moved
+
+
+def _batch(rows: int, D: int, device: torch.device, seed: int = 0) -> Tensor:
+    import torch
+
+    return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def _engine(device: torch.device, precision: str, D: int) -> Any:
+    from sparsecode.sweep.engines.gpu import GpuEngine
+
+    return GpuEngine(device, precision=precision, fused=D <= 128)
+
+
+def _gradients(device: torch.device, D: int, sizes: list[int], rows: int, precision: str, loss: LossSettings) -> Check:
+    import torch
+
+    from sparsecode.sweep.engines.reference import ReferenceEngine
+
+    x = _batch(rows, D, device)
+    mine, exact = (_sweep(D, sizes, loss, device, dtype) for dtype in (torch.float32, torch.float64))
+    found = _engine(device, precision, D).gradients(mine, x)[1]
+    expected = ReferenceEngine(device).gradients(exact, x.double())[1]
+    errors = {name: float((found[name].double() - value).norm() / value.norm()) for name, value in expected.items()}
+    worst = max(errors, key=lambda name: errors[name])
+    passed = all(error < TOLERANCES[precision] for error in errors.values())  # false for NaN too
+    switches = ", ".join(name for name in ("tied", "pre_bias") if getattr(loss, name))
+    name = f"gradients D={D} {precision}" + (f" ({switches})" if switches else "")
+    return Check(name, passed, f"{worst} off by {errors[worst]:.1e}, {TOLERANCES[precision]:.0e} allowed")
+
+
+def _steps(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
+    import torch
+
+    from sparsecode.sweep import LossSettings
+    from sparsecode.sweep.engines.reference import ReferenceEngine
+
+    mine, exact = (_sweep(D, sizes, LossSettings(), device, dtype) for dtype in (torch.float32, torch.float64))
+    engine, reference = _engine(device, "float32", D), ReferenceEngine(device)
+    for seed in range(3):
+        x = _batch(rows, D, device, seed)
+        engine.step(mine, x, 1.0)
+        reference.step(exact, x.double(), 1.0)
+    worst = max(float((mine.parameters()[name] - value).abs().max()) for name, value in exact.parameters().items())
+    fired = torch.equal(mine.fired, exact.fired)
+    return Check(
+        "three steps of Adam", worst < 1e-3 and fired, f"parameters off by {worst:.1e}, firings equal: {fired}"
+    )
+
+
+def _trained(device: torch.device, D: int, sizes: list[int], rows: int, *, poison: bool = False) -> Sweep:
+    import torch
+
+    from sparsecode.sweep import LossSettings
+
+    sweep = _sweep(D, sizes, LossSettings(pre_bias=True), device, torch.float32)
+    if poison:
+        sweep.W_dec[sweep.offsets[1]] = float("nan")
+    engine = _engine(device, "float16", D)
+    for seed in range(3):
+        engine.step(sweep, _batch(rows, D, device, seed), 1.0)
+    return sweep
+
+
+def _same_bits(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
+    import torch
+
+    first, second = (_trained(device, D, sizes, rows).state_dict() for _ in range(2))
+    unequal = [name for name, value in first.items() if not torch.equal(value, second[name])]
+    return Check("same bits every run", not unequal, f"{', '.join(unequal)} differ" if unequal else "all tensors equal")
+
+
+def _divergence(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
+    import torch
+
+    clean, poisoned = _trained(device, D, sizes, rows), _trained(device, D, sizes, rows, poison=True)
+    others = [k for k in range(len(sizes)) if k != 1]
+    kept = all(torch.equal(clean.W_dec[clean.rows(k)], poisoned.W_dec[clean.rows(k)]) for k in others)
+    shows = bool(poisoned.W_enc[poisoned.rows(1)].isnan().any())
+    return Check(
+        "a diverging dictionary", kept and shows, f"its NaN shows: {shows}, the others keep their bits: {kept}"
+    )
+
+
+def _comparison(device: torch.device, D: int, sizes: list[int]) -> Check:
+    import torch
+
+    from sparsecode.sweep import LossSettings
+    from sparsecode.sweep.engines.gpu import all_pairs_mcs
+
+    sweep = _sweep(D, sizes, LossSettings(), device, torch.float32)
+    value, place = all_pairs_mcs(sweep.W_dec, sweep.W_dec, sweep.offsets)
+    cosine = sweep.W_dec.double() @ sweep.W_dec.double().T
+    worst = 0.0
+    for k in range(len(sizes)):
+        own = cosine[:, sweep.rows(k)]
+        worst = max(worst, float((value[:, k] - own.max(1).values).abs().max()))
+        worst = max(worst, float((own.gather(1, place[:, k, None].long())[:, 0] - own.max(1).values).abs().max()))
+    return Check("MCS of all pairs", worst < 2e-6, f"off by {worst:.1e}, 2e-06 allowed")
+
+
+def _prefetched(device: torch.device, D: int) -> Check:
+    import torch
+
+    batches = [_batch(64, D, torch.device("cpu"), seed) for seed in range(6)]
+    sums = [float(batch.double().sum()) for batch in _engine(device, "float16", D).prefetch(iter(batches))]
+    expected = [float(batch.double().sum()) for batch in batches]
+    return Check("batches from pinned memory", sums == expected, f"{len(sums)} of {len(batches)} arrived whole")
+
+
+def _timings(device: torch.device, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    import torch
+
+    from sparsecode.sweep import Sweep
+    from sparsecode.sweep.engines.gpu import GpuEngine, architecture
+    from sparsecode.sweep.engines.gpu_model import device_named, predict
+
+    sheet = device_named(torch.cuda.get_device_name(device), architecture(device))
+    if sheet is None:
+        say("  the model has no data sheet of this device: measured times only")
+    for name, D, sizes in BENCHMARKS:
+        sweep = Sweep(D, sizes, [0.02] * len(sizes), range(len(sizes)), device=device)
+        x = _batch(BATCH, D, device)
+        engine = GpuEngine(device)
+        measured = median_ms(partial(engine.step, sweep, x, 1.0), device)
+        eager = median_ms(eager_step(sweep, x), device)
+        model = predict(sheet, D, sizes, BATCH) if sheet else None
+        row = {
+            "name": name,
+            "predicted_ms": model.engine if model else None,
+            "measured_ms": measured,
+            "predicted_eager_ms": model.eager if model else None,
+            "eager_ms": eager,
+        }
+        told = [f"{value:.2f}" if value is not None else "-" for value in (row["predicted_ms"], measured)]
+        say(f"  {name}: model {told[0]} ms, measured {told[1]} ms; torch autograd {eager:.2f} ms")
+        yield row
+
+
+def median_ms(run: Callable[[], object], device: torch.device, *, repeats: int = 20) -> float:
+    """Median milliseconds of `run` on the device, after three unmeasured calls that compile and warm it."""
+    import torch
+
+    for _ in range(3):
+        run()
+    times = []
+    for _ in range(repeats):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record(torch.cuda.current_stream(device))
+        run()
+        stop.record(torch.cuda.current_stream(device))
+        stop.synchronize()
+        times.append(start.elapsed_time(stop))
+    return float(statistics.median(times))
+
+
+def eager_step(sweep: Sweep, x: Tensor) -> Callable[[], object]:
+    """The baseline: torch autograd with bfloat16 autocast, dictionary after dictionary, and torch's fused Adam."""
+    import torch
+
+    leaves = [value.detach().clone().requires_grad_() for value in (sweep.W_enc, sweep.b_enc, sweep.W_dec)]
+    optimiser = torch.optim.Adam(leaves, lr=1e-3, fused=True)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        for k in range(len(sweep)):
+            W_enc, b_enc, W_dec = (leaf[sweep.rows(k)] for leaf in leaves)
+            with torch.autocast(x.device.type, torch.bfloat16):
+                z = torch.relu(torch.nn.functional.linear(x, W_enc, b_enc))
+                r = z @ W_dec - x
+            loss = r.float().square().mean() + sweep.l1[k] * z.float().sum(1).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        with torch.no_grad():
+            leaves[2] /= leaves[2].norm(dim=1, keepdim=True)
+
+    return step
