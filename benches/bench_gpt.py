@@ -1,8 +1,7 @@
 """One training step of the GPT (forward, backward, clipping, AdamW) beside the same step written plainly in torch.
 
-Paper shape (6 layers of 32, 4 heads of 8, MLP 128, context 256), vocabulary 4096, batch 32. Before every measured
-step one plain step is run, so that each row's `times plain` (extra_info in the JSON) is a
-median of pairs taken side by side.
+Paper shape (6 layers of 32, 4 heads of 8, MLP 128, context 256), vocabulary 4096, batch 32. Before every measured step
+one plain step is run: each row's `times plain` (extra_info in the JSON) is a median of pairs taken side by side.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ def test_training_learns_and_records_what_it_did(tmp_path: Path, tokens: StubTok
     assert result["bits_per_byte"] == pytest.approx(result["val_loss"] / math.log(2) * 700 / 2100)
     assert result["steps"] == 200
     assert result["tokens_seen"] == 200 * 4 * 16
+    assert result["val_tokens"] == 320
     assert result["tokens_fingerprint"] == "stub"
     model = load_gpt(tmp_path / "gpt")
     assert gpt_fingerprint(model) == result["fingerprint"]
@@ -188,7 +189,7 @@ def test_other_settings_or_another_text_do_not_resume(
         patch.setattr(pretrain, "save_gpt", lambda *_: (_ for _ in ()).throw(KilledError()))
         with pytest.raises(KilledError):
             train_gpt(tmp_path, quiet=True, **TINY)
-    with pytest.raises(SettingsDiffer, match=r"lr 0.003, not 0.1"):
+    with pytest.raises(SettingsDiffer, match=r"lr 0.006, not 0.1"):
         train_gpt(tmp_path, quiet=True, **TINY | {"lr": 0.1})
     tokens.fingerprint = "another"
     with pytest.raises(SettingsDiffer, match="the text has changed"):

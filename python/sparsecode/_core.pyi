@@ -78,7 +78,8 @@ class CpuEngine:
     path: str
     threads: int
     bytes: int
-    def __new__(cls, path: str = "auto", threads: int = 1) -> Self: ...
+    profile: dict[str, float]
+    def __new__(cls, path: str = "auto", threads: int = 1, codes: str = "measured") -> Self: ...
     @staticmethod
     def paths() -> list[str]:
         """Names of the paths of instructions that this machine can run, fastest first."""

@@ -97,7 +97,7 @@ class TrainGptConfig(StageConfig):
     batch_size: int = setting(32, "Contexts in a batch.")
     steps: int = setting(5000, "Most optimiser steps; fewer if --minutes ends first.")
     minutes: float | None = setting(None, "Plan the number of steps so that training takes about this long here.")
-    lr: float = setting(3e-3, "Peak learning rate of AdamW; small models like large ones.")
+    lr: float = setting(6e-3, "Peak learning rate of AdamW; small models like large ones.")
     warmup_steps: int = setting(100, "Steps of linear warm-up.")
     final_lr_fraction: float = setting(0.1, "Learning rate at the end of the cosine, as a share of the peak.")
     weight_decay: float = setting(0.1, "AdamW's weight decay on matrices.")

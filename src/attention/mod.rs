@@ -26,6 +26,9 @@ use head::Scratch;
 /// Dimensions of a head for which there is code; others are left to the caller.
 pub const HEAD_WIDTHS: [usize; 3] = [4, 8, 16];
 
+/// Products of a thread's share below which another thread costs more than it saves: about 100 microseconds.
+const MIN_SHARE: usize = 3_000_000;
+
 /// Sizes of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -40,6 +43,12 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Threads worth starting for this size.
+    fn useful(self, threads: usize) -> usize {
+        let products = self.batch * self.heads * self.positions * self.positions * self.width;
+        threads.min(1 + products / MIN_SHARE)
+    }
+
     fn check(self, simd: Simd, qkv: usize, others: &[(&str, usize, usize)]) -> Result<()> {
         let refuse = |message: String| Err(Error::InvalidArgument(format!("attention: {message}")));
         if !cpu().runs(simd) {
@@ -90,7 +99,7 @@ fn forward_on(simd: Simd, shape: Shape, qkv: &[f32], z: &mut [f32], lse: &mut [f
     shape.check(simd, qkv.len(), &[("z", z.len(), row), ("lse", lse.len(), shape.heads)])?;
     let n = shape.positions;
     let sequences = z.chunks_mut(n * row).zip(lse.chunks_mut(n * shape.heads)).zip(qkv.chunks(n * 3 * row));
-    for_each_sequence(sequences, threads, |scratch, ((z, lse), qkv)| {
+    for_each_sequence(sequences, shape.useful(threads), |scratch, ((z, lse), qkv)| {
         for h in 0..shape.heads {
             head::forward(simd, shape, h, qkv, z, &mut lse[h * n..][..n], scratch);
         }
@@ -114,11 +123,15 @@ fn backward_on(
     shape.check(simd, qkv.len(), &others)?;
     let n = shape.positions;
     let read = z.chunks(n * row).zip(lse.chunks(n * shape.heads)).zip(dz.chunks(n * row)).zip(qkv.chunks(n * 3 * row));
-    for_each_sequence(dqkv.chunks_mut(n * 3 * row).zip(read), threads, |scratch, (dqkv, (((z, lse), dz), qkv))| {
-        for h in 0..shape.heads {
-            head::backward(simd, shape, h, [qkv, z, &lse[h * n..][..n], dz], dqkv, scratch);
-        }
-    });
+    for_each_sequence(
+        dqkv.chunks_mut(n * 3 * row).zip(read),
+        shape.useful(threads),
+        |scratch, (dqkv, (((z, lse), dz), qkv))| {
+            for h in 0..shape.heads {
+                head::backward(simd, shape, h, [qkv, z, &lse[h * n..][..n], dz], dqkv, scratch);
+            }
+        },
+    );
     Ok(())
 }
 

@@ -145,6 +145,8 @@ fn run_all(simd: Simd, problem: &Problem<'_>, jobs: Vec<Job<'_>>, threads: usize
 /// `dw` [V,D] = sum of `parts` [V,stride] in their order.
 fn add_in_order(dw: &mut [f32], parts: &[&[f32]], stride: usize, width: usize, threads: usize) {
     const ROWS: usize = 256;
+    const MIN_SHARE: usize = 1 << 18; // additions in about 50 microseconds: less is not worth another thread
+    let threads = threads.min(1 + dw.len() * parts.len() / MIN_SHARE);
     let queue = Mutex::new(dw.chunks_mut(ROWS * width).enumerate());
     on_threads(threads, &|| {
         loop {

@@ -3,7 +3,8 @@
 //! on neither threads nor blocks.
 
 use super::adam::Adam;
-use super::rows::Codes;
+use super::dense;
+use super::rows::{Code, Codes};
 use super::simd::{Kernel, LANES, Simd, dot};
 
 /// The rows that codes point to.
@@ -26,6 +27,14 @@ pub struct Gradients<'a> {
     pub rows: &'a mut [f32],
     /// [features], of the bias.
     pub bias: &'a mut [f64],
+}
+
+impl Gradients<'_> {
+    /// Of feature j: of the decoder, and of the encoder.
+    #[inline(always)]
+    fn row(&mut self, j: usize, stride: usize) -> (&mut [f32], &mut [f32]) {
+        self.rows[2 * j * stride..2 * (j + 1) * stride].split_at_mut(stride)
+    }
 }
 
 /// A parameter and its moments.
@@ -73,6 +82,20 @@ pub struct Features<'a> {
     pub decoder: Trained<'a>,
 }
 
+impl Features<'_> {
+    /// Asks for the rows of feature j: they come from far away, once per step.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, j: usize, d: usize) {
+        for part in [Some(&self.decoder), self.encoder.as_ref()].into_iter().flatten() {
+            for values in [&part.value, &part.m, &part.v] {
+                if let Some(row) = values.get(j * d..(j + 1) * d) {
+                    s.prefetch(row);
+                }
+            }
+        }
+    }
+}
+
 /// What happens to a feature once its gradients are known.
 #[derive(Debug, Clone, Copy)]
 pub struct Update {
@@ -88,6 +111,10 @@ pub struct FeaturesKernel<'a, 'b> {
     pub rows: Rows<'a>,
     /// Blocks of codes in row order.
     pub blocks: &'a [Codes],
+    /// Row of the batch at which they begin.
+    pub first_row: usize,
+    /// Rows of a block, but for the last.
+    pub block_rows: usize,
     /// First feature.
     pub first: usize,
     /// Parameters.
@@ -108,31 +135,73 @@ impl Kernel for FeaturesKernel<'_, '_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { rows, blocks, first, mut features, mut fired, gradients, mut through_encoder, update } = self;
+        let Self {
+            rows,
+            blocks,
+            first_row,
+            block_rows,
+            first,
+            mut features,
+            mut fired,
+            gradients,
+            mut through_encoder,
+            update,
+        } = self;
         let d = rows.d;
         let mut list = Vec::new();
-        for (j, (sums, bias)) in gradients.rows.chunks_exact_mut(2 * rows.stride).zip(gradients.bias).enumerate() {
+        // Blocks before the last dense one are added one by one, and all features of a block at once.
+        let dense = blocks.iter().rposition(|block| block.is_dense).map_or(0, |last| last + 1);
+        let mut gradients = gradients;
+        for (index, block) in blocks[..dense].iter().enumerate() {
+            if block.is_dense {
+                let first_row = first_row + index * block_rows;
+                dense::accumulate(s, &rows, &block.dense, first_row, first, &mut gradients, fired.as_deref_mut());
+            } else {
+                for j in 0..gradients.bias.len() {
+                    add_list(s, &rows, block.feature(first + j), &mut gradients, j, fired.as_deref_mut());
+                }
+            }
+        }
+        for j in 0..gradients.bias.len() {
+            if update.is_some() {
+                features.prefetch(s, j + 1, d);
+            }
             list.clear();
-            for block in blocks {
+            for block in &blocks[dense..] {
                 list.extend_from_slice(block.feature(first + j));
             }
-            for code in &list {
-                *bias += f64::from(code.g);
-            }
-            if let Some(fired) = &mut fired {
-                fired[j] += list.iter().filter(|code| code.z > 0.0).count() as i64;
-            }
-            let (to_decoder, to_encoder) = sums.split_at_mut(rows.stride);
-            accumulate(s, &rows, &list, to_decoder, to_encoder);
+            add_list(s, &rows, &list, &mut gradients, j, fired.as_deref_mut());
+            let bias = gradients.bias[j];
+            let (to_decoder, to_encoder) = gradients.row(j, rows.stride);
             if let Some(out) = through_encoder.as_deref_mut() {
                 let encoder = features.encoder.as_ref().unwrap_or(&features.decoder);
-                add_scaled(s, &mut out[..d], -*bias as f32, &encoder.value[j * d..(j + 1) * d]);
+                add_scaled(s, &mut out[..d], -bias as f32, &encoder.value[j * d..(j + 1) * d]);
             }
             if let Some(update) = update {
-                apply(s, update, &mut features, j, d, to_decoder, to_encoder, *bias as f32);
+                apply(s, update, &mut features, j, d, to_decoder, to_encoder, bias as f32);
             }
         }
     }
+}
+
+/// Adds the codes of feature j.
+#[inline(always)]
+fn add_list<S: Simd>(
+    s: S,
+    rows: &Rows<'_>,
+    list: &[Code],
+    gradients: &mut Gradients<'_>,
+    j: usize,
+    fired: Option<&mut [i64]>,
+) {
+    for code in list {
+        gradients.bias[j] += f64::from(code.g);
+    }
+    if let Some(fired) = fired {
+        fired[j] += list.iter().filter(|code| code.z > 0.0).count() as i64;
+    }
+    let (to_decoder, to_encoder) = gradients.row(j, rows.stride);
+    accumulate(s, rows, list, to_decoder, to_encoder);
 }
 
 /// Updates feature j by its gradients.
@@ -166,7 +235,7 @@ fn apply<S: Simd>(
 }
 
 #[inline(always)]
-fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, list: &[super::rows::Code], decoder: &mut [f32], encoder: &mut [f32]) {
+fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, list: &[Code], decoder: &mut [f32], encoder: &mut [f32]) {
     let vectors = rows.stride / LANES;
     let mut v = 0;
     macro_rules! columns {
@@ -185,11 +254,14 @@ fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, list: &[super::rows::Code], decode
     columns!(1);
 }
 
+/// Codes that rows are fetched ahead.
+const AHEAD: usize = 4;
+
 #[inline(always)]
 fn accumulate_columns<S: Simd, const C: usize>(
     s: S,
     rows: &Rows<'_>,
-    list: &[super::rows::Code],
+    list: &[Code],
     decoder: &mut [f32],
     encoder: &mut [f32],
     v: usize,
@@ -199,7 +271,12 @@ fn accumulate_columns<S: Simd, const C: usize>(
     let encoder = encoder[columns.clone()].as_chunks_mut::<LANES>().0;
     let mut to_decoder: [S::V; C] = std::array::from_fn(|i| s.load(&decoder[i]));
     let mut to_encoder: [S::V; C] = std::array::from_fn(|i| s.load(&encoder[i]));
-    for code in list {
+    for (index, code) in list.iter().enumerate() {
+        if let Some(next) = list.get(index + AHEAD) {
+            let at = next.row as usize * rows.stride + columns.start;
+            s.prefetch(&rows.residual[at..at + C * LANES]);
+            s.prefetch(&rows.x[at..at + C * LANES]);
+        }
         let at = code.row as usize * rows.stride + columns.start;
         let residual = rows.residual[at..at + C * LANES].as_chunks::<LANES>().0;
         let x = rows.x[at..at + C * LANES].as_chunks::<LANES>().0;

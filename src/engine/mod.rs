@@ -11,6 +11,7 @@
 
 mod adam;
 mod aligned;
+mod dense;
 mod features;
 mod path;
 mod rows;
@@ -21,4 +22,5 @@ mod team;
 
 pub use features::Trained;
 pub use path::{NAMES, Path};
-pub use step::{Batch, Engine, GradientsOut, Loss, Mode, Sweep, Totals};
+pub use rows::Spent;
+pub use step::{Batch, CodesAs, Engine, GradientsOut, Loss, Mode, Profile, Sweep, Totals};

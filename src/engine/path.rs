@@ -1,10 +1,10 @@
 //! Which instructions the engine uses: what this processor has, or what was asked for by name.
 
-use super::screen::{Rounding, ScreenFloat32, Screening};
+use super::screen::{Mask, Rounding, ScreenFloat32, Screening};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni};
+use super::simd::{Amx, Avx2, Avx512, Avx512Vnni};
 use super::simd::{Kernel, Scalar};
 use crate::error::{Error, Result};
 
@@ -25,8 +25,6 @@ enum Width {
 enum Screen {
     Float32,
     #[cfg(target_arch = "x86_64")]
-    Bfloat16(Avx512Bf16),
-    #[cfg(target_arch = "x86_64")]
     Int8(Avx512Vnni),
     #[cfg(target_arch = "x86_64")]
     Tiles(Amx),
@@ -41,7 +39,7 @@ pub struct Path {
 }
 
 /// Every name, fastest first.
-pub const NAMES: [&str; 7] = ["amx", "vnni", "avx512-bf16", "avx512", "avx2", "neon", "scalar"];
+pub const NAMES: [&str; 6] = ["amx", "vnni", "avx512", "avx2", "neon", "scalar"];
 
 impl Path {
     /// The path of that name; `auto` is the fastest that runs here.
@@ -73,7 +71,6 @@ impl Path {
         let (width, screen) = match name {
             "amx" => (wide()?, Screen::Tiles(Amx::detect()?)),
             "vnni" => (wide()?, Screen::Int8(Avx512Vnni::detect()?)),
-            "avx512-bf16" => (wide()?, Screen::Bfloat16(Avx512Bf16::detect()?)),
             "avx512" => (wide()?, Screen::Float32),
             "avx2" => (Width::Avx2(Avx2::detect()?), Screen::Float32),
             "scalar" => (Width::Scalar(Scalar), Screen::Float32),
@@ -105,7 +102,7 @@ impl Path {
         match self.screen {
             Screen::Float32 => Rounding::Float32,
             #[cfg(target_arch = "x86_64")]
-            Screen::Bfloat16(_) | Screen::Tiles(_) => Rounding::Bfloat16,
+            Screen::Tiles(_) => Rounding::Bfloat16,
             #[cfg(target_arch = "x86_64")]
             Screen::Int8(_) => Rounding::Int8,
         }
@@ -126,11 +123,9 @@ impl Path {
     }
 
     /// Screens one tile of rows against `n` features; `masks` has whole panels, those beyond `n` mean nothing.
-    pub fn screen(&self, what: Screening<'_>, n: usize, masks: &mut [u64]) {
+    pub fn screen(&self, what: Screening<'_>, n: usize, masks: &mut [Mask]) {
         match self.screen {
             Screen::Float32 => self.run(ScreenFloat32 { what, masks: &mut masks[..n] }),
-            #[cfg(target_arch = "x86_64")]
-            Screen::Bfloat16(p) => p.screen(what, &mut masks[..n]),
             #[cfg(target_arch = "x86_64")]
             Screen::Int8(p) => p.screen(what, &mut masks[..n]),
             #[cfg(target_arch = "x86_64")]

@@ -3,8 +3,11 @@
 //! A block of rows is worked on feature by feature while codes are computed (an encoder row is read once per block), and
 //! row by row while they are decoded. What is left for phase two is in feature order: [`Codes`].
 
+use std::time::Instant;
+
+use super::dense::Dense;
 use super::features::add_scaled;
-use super::screen::TILE;
+use super::screen::{Mask, TILE};
 use super::simd::{Kernel, LANES, Simd, dot4};
 
 /// A code that is not zero: z of a feature on a row, and the derivative of the loss by it.
@@ -23,8 +26,13 @@ pub struct Code {
 pub struct Codes {
     /// [n + 1]: where the codes of each feature begin.
     pub starts: Vec<u32>,
-    /// All codes.
+    /// The codes, and room for more.
     pub codes: Vec<Code>,
+    count: usize,
+    /// The same codes with all zeros between them, where they are many.
+    pub dense: Dense,
+    /// Whether `dense` holds them.
+    pub is_dense: bool,
 }
 
 impl Codes {
@@ -38,7 +46,7 @@ impl Codes {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.starts.capacity() * size_of::<u32>() + self.codes.capacity() * size_of::<Code>()
+        self.starts.capacity() * size_of::<u32>() + self.codes.capacity() * size_of::<Code>() + self.dense.bytes()
     }
 }
 
@@ -46,28 +54,54 @@ impl Codes {
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// [tiles][features]: candidate rows, a bit each.
-    pub masks: Vec<u64>,
+    pub masks: Vec<Mask>,
+    any: Vec<u32>,
     candidates: Vec<Place>,
+    count: usize,
+    values: Vec<f32>,
     features: Vec<u32>,
     row_starts: Vec<u32>,
-    by_row: Vec<Place>,
+    by_row: Vec<RowCode>,
+    /// Time that this thread has spent.
+    pub spent: Spent,
+}
+
+/// Seconds of one thread in the parts of phase one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spent {
+    /// Masks.
+    pub screen: f64,
+    /// Candidates listed and computed exactly, codes sorted.
+    pub encode: f64,
+    /// Reconstruction, residual, derivatives.
+    pub decode: f64,
 }
 
 impl Scratch {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.masks.capacity() * size_of::<u64>()
-            + (self.candidates.capacity() + self.by_row.capacity()) * size_of::<Place>()
-            + (self.features.capacity() + self.row_starts.capacity()) * size_of::<u32>()
+        self.masks.capacity() * size_of::<Mask>()
+            + self.any.capacity() * size_of::<u32>()
+            + self.candidates.capacity() * size_of::<Place>()
+            + self.by_row.capacity() * size_of::<RowCode>()
+            + (self.features.capacity() + self.row_starts.capacity() + self.values.capacity()) * size_of::<u32>()
     }
 }
 
-/// A feature and a row of the block, or a feature and where its code is.
+/// A feature and a row of the block.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     feature: u32,
     at: u32,
+}
+
+/// A code of a row: its feature, its value, and where it is among the block's codes.
+#[derive(Debug, Clone, Copy, Default)]
+struct RowCode {
+    feature: u32,
+    at: u32,
+    z: f32,
 }
 
 /// Sums over a tile's rows.
@@ -75,8 +109,8 @@ struct Place {
 pub struct TileStats {
     /// Squared error.
     pub sse: f64,
-    /// Codes.
-    pub l1: f64,
+    /// Codes, those of feature j in lane j % 16: a sum that vectors can add in the same order.
+    pub l1: [f64; LANES],
     /// Codes above zero.
     pub l0: u64,
     /// Candidates that were computed exactly.
@@ -149,19 +183,27 @@ impl Kernel for RowsKernel<'_, '_> {
         let Self { weights, stride, mask_stride, x, first_row, scales, derivatives, .. } = self;
         let Self { residual, stats, residual_sums, codes, scratch, .. } = self;
         let rows = x.len() / stride;
+        let start = Instant::now();
         list_candidates(scratch, mask_stride, weights.bias.len(), rows, stats);
         encode(s, &weights, stride, x, codes, scratch, first_row as u32, rows);
         sort_by_row(codes, scratch, first_row as u32, rows);
+        let encoded = Instant::now();
+        scratch.spent.encode += (encoded - start).as_secs_f64();
         for row in 0..rows {
             let places = &scratch.by_row[scratch.row_starts[row] as usize..scratch.row_starts[row + 1] as usize];
             let at = row * stride..(row + 1) * stride;
             let residual = &mut residual[at.clone()];
             let stats = &mut stats[row / TILE];
-            stats.sse += f64::from(decode(s, &weights, places, &codes.codes, &x[at], scales.error, residual));
+            if row + 1 < rows {
+                let next = scratch.row_starts[row + 1] as usize..scratch.row_starts[row + 2] as usize;
+                for place in &scratch.by_row[next] {
+                    s.prefetch(weights.atom(place.feature));
+                }
+            }
+            stats.sse += f64::from(decode(s, &weights, places, &x[at], scales.error, residual));
             for place in places {
-                let z = codes.codes[place.at as usize].z;
-                stats.l1 += f64::from(z);
-                stats.l0 += u64::from(z > 0.0);
+                stats.l1[place.feature as usize % LANES] += f64::from(place.z);
+                stats.l0 += u64::from(place.z > 0.0);
             }
             if derivatives {
                 derive(s, &weights, places, residual, scales.l1, &mut codes.codes);
@@ -171,6 +213,7 @@ impl Kernel for RowsKernel<'_, '_> {
                 add_scaled(s, &mut residual_sums[tile * stride..(tile + 1) * stride], 1.0, residual);
             }
         }
+        scratch.spent.decode += encoded.elapsed().as_secs_f64();
     }
 }
 
@@ -178,34 +221,54 @@ impl Kernel for RowsKernel<'_, '_> {
 #[inline(always)]
 fn list_candidates(scratch: &mut Scratch, mask_stride: usize, n: usize, rows: usize, stats: &mut [TileStats]) {
     let tiles = rows.div_ceil(TILE);
-    let last = if rows.is_multiple_of(TILE) { u64::MAX } else { (1 << (rows % TILE)) - 1 };
-    let mut total = 0;
-    for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(tiles).enumerate() {
-        let masks = &mut masks[..n];
-        if tile + 1 == tiles {
-            masks.iter_mut().for_each(|mask| *mask &= last);
+    let (last, rest) = ((tiles - 1) * mask_stride, rows - (tiles - 1) * TILE);
+    if rest < TILE {
+        let valid =
+            [if rest < 32 { (1 << rest) - 1 } else { u32::MAX }, if rest > 32 { (1 << (rest - 32)) - 1 } else { 0 }];
+        for mask in &mut scratch.masks[last..last + n] {
+            *mask = [mask[0] & valid[0], mask[1] & valid[1]];
         }
-        let count = masks.iter().map(|mask| mask.count_ones() as usize).sum::<usize>();
-        stats[tile].candidates = count as u64;
-        total += count;
     }
+    // Most features are kept on no row of the block: `any` finds the others, 64 at a time.
+    let any = &mut scratch.any;
+    any.clear();
+    any.resize(n.next_multiple_of(64), 0);
+    let mut total = 0;
+    for (tile, stats) in stats.iter_mut().enumerate() {
+        let mut count = 0;
+        for (any, mask) in any.iter_mut().zip(&scratch.masks[tile * mask_stride..tile * mask_stride + n]) {
+            *any |= mask[0] | mask[1];
+            count += mask[0].count_ones() + mask[1].count_ones();
+        }
+        stats.candidates = u64::from(count);
+        total += count as usize;
+    }
+    grow(&mut scratch.candidates, total + 4);
     let list = &mut scratch.candidates;
-    list.clear();
-    list.resize(total, Place::default());
     let mut at = 0;
-    for j in 0..n {
-        for tile in 0..tiles {
-            let mut mask = scratch.masks[tile * mask_stride + j];
-            while mask != 0 {
-                list[at] = Place { feature: j as u32, at: (tile * TILE) as u32 + mask.trailing_zeros() };
-                at += 1;
-                mask &= mask - 1;
+    for (block, any) in any.as_chunks::<64>().0.iter().enumerate() {
+        let mut kept = 0u64;
+        for (bit, any) in any.iter().enumerate() {
+            kept |= u64::from(*any != 0) << bit;
+        }
+        while kept != 0 {
+            let j = block * 64 + kept.trailing_zeros() as usize;
+            kept &= kept - 1;
+            for tile in 0..tiles {
+                let mask = scratch.masks[tile * mask_stride + j];
+                let mut mask = u64::from(mask[0]) | (u64::from(mask[1]) << 32);
+                while mask != 0 {
+                    list[at] = Place { feature: j as u32, at: (tile * TILE) as u32 + mask.trailing_zeros() };
+                    at += 1;
+                    mask &= mask - 1;
+                }
             }
         }
     }
+    scratch.count = total;
 }
 
-/// Candidates to codes: four dot products at a time.
+/// Candidates to codes: their values, four dot products at a time, then those above zero.
 #[inline(always)]
 fn encode<S: Simd>(
     s: S,
@@ -218,46 +281,59 @@ fn encode<S: Simd>(
     rows: usize,
 ) {
     let (d, n) = (weights.d, weights.bias.len());
-    let Scratch { candidates, features, row_starts, .. } = scratch;
-    let codes = &mut out.codes;
-    codes.clear();
-    features.clear();
-    codes.reserve(candidates.len());
-    features.reserve(candidates.len());
-    out.starts.clear();
-    out.starts.resize(n + 1, 0);
-    row_starts.clear();
-    row_starts.resize(rows + 1, 0);
+    let Scratch { candidates, count, values, features, row_starts, .. } = scratch;
+    let count = *count;
     let row_of = |place: &Place| &x[place.at as usize * stride..(place.at as usize + 1) * stride];
     let encoder_of = |place: &Place| &weights.encoder[place.feature as usize * d..(place.feature as usize + 1) * d];
-    let (fours, _) = candidates.as_chunks::<4>();
-    for group in 0..candidates.len().div_ceil(4) {
-        let mut last = [Place::default(); 4];
-        let four = fours.get(group).unwrap_or_else(|| {
-            let rest = &candidates[group * 4..];
-            last[..rest.len()].copy_from_slice(rest);
-            &last
-        });
-        let products = dot4(
+    // A whole last group: what is beyond the candidates is computed and never looked at.
+    let whole = count.next_multiple_of(4);
+    candidates[count..whole].fill(Place::default());
+    grow(values, whole);
+    let groups = candidates[..whole].as_chunks::<4>().0;
+    for (group, (four, values)) in groups.iter().zip(values.as_chunks_mut::<4>().0).enumerate() {
+        if let Some(next) = groups.get(group + AHEAD) {
+            for place in next {
+                s.prefetch(row_of(place));
+            }
+        }
+        *values = dot4(
             s,
             [row_of(&four[0]), row_of(&four[1]), row_of(&four[2]), row_of(&four[3])],
             [encoder_of(&four[0]), encoder_of(&four[1]), encoder_of(&four[2]), encoder_of(&four[3])],
         );
-        let count = (candidates.len() - group * 4).min(4);
-        for (place, product) in four.iter().zip(products).take(count) {
-            let z = product + weights.bias[place.feature as usize];
-            // A NaN is a code: it must reach the loss.
-            #[allow(clippy::neg_cmp_op_on_partial_ord)]
-            if !(z <= 0.0) {
-                codes.push(Code { row: first_row + place.at, z, g: 0.0 });
-                features.push(place.feature);
-                out.starts[place.feature as usize + 1] += 1;
-                row_starts[place.at as usize + 1] += 1;
-            }
-        }
     }
+    grow(&mut out.codes, count);
+    grow(features, count);
+    out.starts.clear();
+    out.starts.resize(n + 1, 0);
+    row_starts.clear();
+    row_starts.resize(rows + 1, 0);
+    let mut at = 0;
+    for (place, value) in candidates[..count].iter().zip(values.iter()) {
+        let z = value + weights.bias[place.feature as usize];
+        // Written whether it is a code or not: the next one takes its place. A NaN is a code: it must reach the loss.
+        #[allow(clippy::neg_cmp_op_on_partial_ord)]
+        let active = u32::from(!(z <= 0.0));
+        out.codes[at] = Code { row: first_row + place.at, z, g: 0.0 };
+        features[at] = place.feature;
+        out.starts[place.feature as usize + 1] += active;
+        row_starts[place.at as usize + 1] += active;
+        at += active as usize;
+    }
+    out.count = at;
     prefix_sums(&mut out.starts);
     prefix_sums(row_starts);
+}
+
+/// Groups of candidates that rows are fetched ahead.
+const AHEAD: usize = 2;
+
+/// Makes a buffer at least `len` long; what it held is of no use.
+#[inline(always)]
+fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len.next_power_of_two(), T::default());
+    }
 }
 
 #[inline(always)]
@@ -273,11 +349,10 @@ fn prefix_sums(counts: &mut [u32]) {
 #[inline(always)]
 fn sort_by_row(codes: &Codes, scratch: &mut Scratch, first_row: u32, rows: usize) {
     let Scratch { features, row_starts, by_row, .. } = scratch;
-    by_row.clear();
-    by_row.resize(features.len(), Place::default());
-    for (at, (code, feature)) in codes.codes.iter().zip(features.iter()).enumerate() {
+    grow(by_row, codes.count);
+    for (at, (code, feature)) in codes.codes[..codes.count].iter().zip(features.iter()).enumerate() {
         let next = &mut row_starts[(code.row - first_row) as usize];
-        by_row[*next as usize] = Place { feature: *feature, at: at as u32 };
+        by_row[*next as usize] = RowCode { feature: *feature, at: at as u32, z: code.z };
         *next += 1;
     }
     // Every start has moved to the next row's: move them back.
@@ -290,8 +365,7 @@ fn sort_by_row(codes: &Codes, scratch: &mut Scratch, first_row: u32, rows: usize
 fn decode<S: Simd>(
     s: S,
     weights: &Weights<'_>,
-    places: &[Place],
-    codes: &[Code],
+    places: &[RowCode],
     x: &[f32],
     scale: f32,
     residual: &mut [f32],
@@ -302,7 +376,7 @@ fn decode<S: Simd>(
     macro_rules! columns {
         ($count:literal) => {
             while whole - v >= $count {
-                let start = decode_columns::<S, $count>(s, weights, places, codes, v);
+                let start = decode_columns::<S, $count>(s, weights, places, v);
                 squares = finish_columns::<S, $count>(s, start, x, scale, residual, squares, v);
                 v += $count;
             }
@@ -318,7 +392,7 @@ fn decode<S: Simd>(
         let mut acc = s.zero();
         for place in places {
             let rest = &weights.atom(place.feature)[whole * LANES..];
-            acc = s.fma(s.splat(codes[place.at as usize].z), s.load_part(rest), acc);
+            acc = s.fma(s.splat(place.z), s.load_part(rest), acc);
         }
         squares = finish_columns::<S, 1>(s, [acc], x, scale, residual, squares, whole);
     }
@@ -326,16 +400,10 @@ fn decode<S: Simd>(
 }
 
 #[inline(always)]
-fn decode_columns<S: Simd, const C: usize>(
-    s: S,
-    weights: &Weights<'_>,
-    places: &[Place],
-    codes: &[Code],
-    v: usize,
-) -> [S::V; C] {
+fn decode_columns<S: Simd, const C: usize>(s: S, weights: &Weights<'_>, places: &[RowCode], v: usize) -> [S::V; C] {
     let mut acc = [s.zero(); C];
     for place in places {
-        let z = s.splat(codes[place.at as usize].z);
+        let z = s.splat(place.z);
         let atom = &weights.atom(place.feature)[v * LANES..(v + C) * LANES];
         for (acc, atom) in acc.iter_mut().zip(atom.as_chunks::<LANES>().0) {
             *acc = s.fma(z, s.load(atom), *acc);
@@ -367,7 +435,7 @@ fn finish_columns<S: Simd, const C: usize>(
 
 /// dL/dz of a row's codes: the residual along their atoms, and the L1 term.
 #[inline(always)]
-fn derive<S: Simd>(s: S, weights: &Weights<'_>, places: &[Place], residual: &[f32], l1: f32, codes: &mut [Code]) {
+fn derive<S: Simd>(s: S, weights: &Weights<'_>, places: &[RowCode], residual: &[f32], l1: f32, codes: &mut [Code]) {
     for four in places.chunks(4) {
         let of = |i: usize| four.get(i).unwrap_or(&four[0]);
         let atoms = [0, 1, 2, 3].map(|i| weights.atom(of(i).feature));

@@ -15,10 +15,14 @@
 //! `docs/engine.md` derives c. Rows and features whose norms are not finite, or huge, are always kept.
 
 use super::aligned::Aligned;
-use super::simd::{Kernel, LANES, Lanes, Simd};
+use super::simd::{Kernel, LANES, Products, Simd, screen_tile};
 
 /// Rows of a tile: the bits of one mask.
 pub const TILE: usize = 64;
+
+/// Which rows of a tile a feature is kept on: bit r % 32 of word r / 32.
+pub type Mask = [u32; 2];
+
 /// Groups of sixteen rows in a tile.
 pub const GROUPS: usize = TILE / LANES;
 
@@ -63,7 +67,7 @@ fn rounding_slack(d: usize) -> f32 {
 pub struct RowPack {
     /// Words of a row; 0 before the first use.
     pub words: usize,
-    /// [tiles][GROUPS][words][16 rows]: words of sixteen rows side by side.
+    /// [tiles][words][64 rows]: a word of all rows of a tile side by side.
     pub lines: Aligned,
     /// [rows of whole tiles]: what multiplies the bias of a feature: 1 / step.
     pub scale: Aligned,
@@ -130,7 +134,7 @@ pub struct RowPart<'a> {
 pub struct RowTile<'a> {
     /// Words of a row.
     pub words: usize,
-    /// [GROUPS][words][16].
+    /// [words][TILE].
     pub lines: &'a [f32],
     /// [TILE].
     pub scale: &'a [f32],
@@ -143,7 +147,8 @@ pub struct RowTile<'a> {
 pub struct WeightPack {
     /// Words of a row.
     pub words: usize,
-    /// [features][words]; empty for [`Rounding::Float32`], which reads the encoder itself.
+    /// [features][words]; empty for [`Rounding::Float32`], which reads the encoder itself; for [`Rounding::Bfloat16`]
+    /// in panels of tiles.
     pub rows: Aligned,
     /// [features]: -(bias) / step; -inf for features that do not exist is never needed, masks beyond n are ignored.
     pub bias: Aligned,
@@ -220,11 +225,10 @@ impl Kernel for PackRows<'_, '_> {
         let mut word = vec![0.0f32; words];
         part.ratio.fill(0.0);
         for index in 0..part.scale.len() {
-            let (tile, lane) = (index / TILE, index % LANES);
-            let group = index / LANES;
-            let lines = &mut part.lines[group * words * LANES..(group + 1) * words * LANES];
+            let (tile, lane) = (index / TILE, index % TILE);
+            let lines = &mut part.lines[tile * words * TILE..(tile + 1) * words * TILE];
             if index >= count {
-                for line in lines.as_chunks_mut::<LANES>().0 {
+                for line in lines.as_chunks_mut::<TILE>().0 {
                     line[lane] = 0.0;
                 }
                 (part.scale[index], part.reach[index]) = (1.0, 0.0);
@@ -232,7 +236,7 @@ impl Kernel for PackRows<'_, '_> {
             }
             let row = &rows[index * stride..index * stride + d];
             let rounded = round_row(s, rounding, row, &mut word, 128);
-            for (line, word) in lines.as_chunks_mut::<LANES>().0.iter_mut().zip(&word) {
+            for (line, word) in lines.as_chunks_mut::<TILE>().0.iter_mut().zip(&word) {
                 line[lane] = *word;
             }
             part.scale[index] = 1.0 / rounded.step;
@@ -269,16 +273,29 @@ impl Kernel for PackWeights<'_, '_> {
         let Self { rounding, d, rows, bias, ratio, part } = self;
         let words = part.words;
         let slack = rounding_slack(d);
-        let mut unused = [0.0; 0];
+        let mut row = vec![0.0; if part.rows.is_empty() { 0 } else { words }];
         for j in 0..part.bias.len() {
-            let packed =
-                if part.rows.is_empty() { &mut unused[..] } else { &mut part.rows[j * words..(j + 1) * words] };
+            let rounded = if j < bias.len() {
+                round_row(s, rounding, &rows[j * d..(j + 1) * d], &mut row, 0)
+            } else {
+                row.fill(0.0);
+                Rounded::default()
+            };
+            if rounding == Rounding::Bfloat16 {
+                // [panels][tiles of a row][features of a panel][words of a tile's row]: each step of the screen reads
+                // what follows the step before.
+                let panel = &mut part.rows[j / PANEL * PANEL * words..(j / PANEL + 1) * PANEL * words];
+                let tiles = panel.chunks_exact_mut(PANEL * LANES);
+                for (tile, words) in tiles.zip(row.as_chunks::<LANES>().0) {
+                    tile[j % PANEL * LANES..(j % PANEL + 1) * LANES].copy_from_slice(words);
+                }
+            } else if !row.is_empty() {
+                part.rows[j * words..(j + 1) * words].copy_from_slice(&row);
+            }
             if j >= bias.len() {
-                packed.fill(0.0);
                 (part.bias[j], part.error[j], part.offset[j]) = (0.0, 0.0, 0.0);
                 continue;
             }
-            let rounded = round_row(s, rounding, &rows[j * d..(j + 1) * d], packed, 0);
             let error = (1.0 + ratio) * rounded.error + (ratio + slack) * rounded.norm;
             part.bias[j] = -(bias[j] + TINY) / rounded.step;
             part.error[j] = -error / rounded.step;
@@ -288,6 +305,7 @@ impl Kernel for PackWeights<'_, '_> {
 }
 
 /// What rounding a row did.
+#[derive(Default)]
 struct Rounded {
     /// At least |row|; NaN where it is not finite or too large to bound.
     norm: f32,
@@ -366,7 +384,7 @@ fn bfloat16(value: f32) -> u32 {
 pub struct Screening<'a> {
     /// The rows.
     pub tile: RowTile<'a>,
-    /// [features][words]: of the pack, or the encoder itself.
+    /// The pack's rows, or the encoder itself.
     pub weights: &'a [f32],
     /// [features].
     pub bias: &'a [f32],
@@ -374,73 +392,6 @@ pub struct Screening<'a> {
     pub error: &'a [f32],
     /// [features].
     pub offset: &'a [f32],
-}
-
-/// How a screen multiplies words and adds the products.
-pub trait Products: Copy {
-    /// Its float lanes.
-    type S: Simd;
-    /// Sums of sixteen rows.
-    type Acc: Copy;
-    /// Where the sums begin; `offset` holds an integer's bits.
-    fn start(self, offset: f32) -> Self::Acc;
-    /// Adds the products of a word of sixteen rows with a word of one feature.
-    fn add(self, acc: Self::Acc, rows: &Lanes, feature: f32) -> Self::Acc;
-    /// The sums as floats.
-    fn value(self, acc: Self::Acc) -> <Self::S as Simd>::V;
-    /// The float lanes.
-    fn lanes(self) -> Self::S;
-}
-
-/// Screens a tile with blocks of `F` features by `G` groups of rows in registers; bit r of `masks[j]`: row r is kept.
-#[inline(always)]
-pub fn screen_tile<P: Products, const F: usize, const G: usize>(p: P, what: Screening<'_>, masks: &mut [u64]) {
-    let n = masks.len();
-    masks.fill(0);
-    for group in (0..GROUPS).step_by(G) {
-        let mut j = 0;
-        while j + F <= n {
-            screen_block::<P, F, G>(p, &what, group, j, masks);
-            j += F;
-        }
-        while j < n {
-            screen_block::<P, 1, G>(p, &what, group, j, masks);
-            j += 1;
-        }
-    }
-}
-
-#[inline(always)]
-fn screen_block<P: Products, const F: usize, const G: usize>(
-    p: P,
-    what: &Screening<'_>,
-    group: usize,
-    j: usize,
-    masks: &mut [u64],
-) {
-    let words = what.tile.words;
-    let (lines, _) = what.tile.lines.as_chunks::<LANES>();
-    let lines: [&[Lanes]; G] = std::array::from_fn(|g| &lines[(group + g) * words..(group + g + 1) * words]);
-    let weights: [&[f32]; F] = std::array::from_fn(|f| &what.weights[(j + f) * words..(j + f + 1) * words]);
-    let mut acc: [[P::Acc; G]; F] = std::array::from_fn(|f| [p.start(what.offset[j + f]); G]);
-    for k in 0..words {
-        for f in 0..F {
-            for g in 0..G {
-                acc[f][g] = p.add(acc[f][g], &lines[g][k], weights[f][k]);
-            }
-        }
-    }
-    let s = p.lanes();
-    let (scale, reach) = (what.tile.scale.as_chunks::<LANES>().0, what.tile.reach.as_chunks::<LANES>().0);
-    for f in 0..F {
-        let bias = s.splat(what.bias[j + f]);
-        let error = s.splat(what.error[j + f]);
-        for g in 0..G {
-            let limit = s.fma(error, s.load(&reach[group + g]), s.mul(bias, s.load(&scale[group + g])));
-            let kept = s.not_le(p.value(acc[f][g]), limit);
-            masks[j + f] |= u64::from(kept) << ((group + g) * LANES);
-        }
-    }
 }
 
 /// Float32 products: the screen that every instruction set has.
@@ -456,8 +407,8 @@ impl<S: Simd> Products for Float32<S> {
         self.0.zero()
     }
     #[inline(always)]
-    fn add(self, acc: S::V, rows: &Lanes, feature: f32) -> S::V {
-        self.0.fma(self.0.load(rows), self.0.splat(feature), acc)
+    fn add(self, acc: S::V, rows: S::V, feature: S::V) -> S::V {
+        self.0.fma(rows, feature, acc)
     }
     #[inline(always)]
     fn value(self, acc: S::V) -> S::V {
@@ -474,7 +425,7 @@ pub struct ScreenFloat32<'a, 'b> {
     /// What to screen.
     pub what: Screening<'a>,
     /// [features].
-    pub masks: &'b mut [u64],
+    pub masks: &'b mut [Mask],
 }
 
 impl Kernel for ScreenFloat32<'_, '_> {

@@ -1,12 +1,14 @@
 //! One step of a sweep: dictionaries one after the other, each in its phases over the team's threads.
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use super::adam::Adam;
 use super::aligned::Aligned;
+use super::dense::DenseRows;
 use super::features::{Features, FeaturesKernel, Gradients, Rows, Trained, Update, add_scaled};
 use super::path::Path;
-use super::rows::{Codes, RowsKernel, Scales, Scratch, TileStats, Weights};
+use super::rows::{Codes, RowsKernel, Scales, Scratch, Spent, TileStats, Weights};
 use super::screen::{PANEL, PackRows, PackWeights, Rounding, RowPack, Screening, TILE, WeightPack};
 use super::simd::{Kernel, LANES, Simd};
 use super::team::Team;
@@ -15,6 +17,9 @@ use crate::error::{Error, Result};
 /// Most tiles in a block of rows: 256 rows of D = 128 are 128 KB, so that they stay in the second cache while the
 /// encoder streams past.
 const BLOCK_TILES: usize = 4;
+
+/// Share of active codes from which matrix products beat lists (`benches/bench_engine.py` shows both).
+const DENSE: f64 = 0.1;
 
 /// Codes that are held at once (12 bytes each); a dictionary that has more is worked on in waves of rows.
 const WAVE_CODES: usize = 2 << 20;
@@ -121,6 +126,50 @@ pub struct Engine {
     tile_sums: Aligned,
     /// Expected codes per row of each dictionary: of the last batch.
     density: Vec<f64>,
+    codes: CodesAs,
+    profile: Profile,
+}
+
+/// How codes are held between the phases: all give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodesAs {
+    /// As lists, or as whole matrices where the last batch had many.
+    #[default]
+    Measured,
+    /// As lists.
+    Lists,
+    /// As whole matrices.
+    Dense,
+}
+
+impl CodesAs {
+    /// By name: measured, lists or dense.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`]: no such name.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "measured" => Ok(Self::Measured),
+            "lists" => Ok(Self::Lists),
+            "dense" => Ok(Self::Dense),
+            _ => Err(Error::InvalidArgument(format!("codes as '{name}'; known: measured, lists, dense"))),
+        }
+    }
+}
+
+/// Where the time went, in seconds since the engine was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Profile {
+    /// The batch copied and packed.
+    pub batch: f64,
+    /// Encoders packed for the screen.
+    pub pack: f64,
+    /// Phase one, over rows.
+    pub rows: f64,
+    /// Phase two, over features.
+    pub features: f64,
+    /// Parts of phase one, summed over threads.
+    pub threads: Spent,
 }
 
 #[derive(Debug, Default)]
@@ -162,7 +211,16 @@ impl Engine {
             chunk_sums: Aligned::default(),
             tile_sums: Aligned::default(),
             density: Vec::new(),
+            codes: CodesAs::Measured,
+            profile: Profile::default(),
         }
+    }
+
+    /// Holds codes as asked from now on.
+    #[must_use]
+    pub fn with_codes(mut self, codes: CodesAs) -> Self {
+        self.codes = codes;
+        self
     }
 
     /// The path in use.
@@ -175,6 +233,19 @@ impl Engine {
     #[must_use]
     pub fn threads(&self) -> usize {
         self.team.threads()
+    }
+
+    /// Where the time went since the engine was made.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        let mut profile = self.profile;
+        for scratch in &self.scratch {
+            let spent = lock(scratch).spent;
+            profile.threads.screen += spent.screen;
+            profile.threads.encode += spent.encode;
+            profile.threads.decode += spent.decode;
+        }
+        profile
     }
 
     /// Bytes of buffers beside the sweep itself.
@@ -210,7 +281,7 @@ impl Engine {
             let stats = self.dictionary(dictionary, batch.rows, d, k);
             self.density[k] = stats.candidates as f64 / batch.rows as f64;
             totals.sse.push(stats.sse);
-            totals.l1.push(stats.l1);
+            totals.l1.push(stats.l1.iter().sum());
             totals.l0.push(stats.l0 as f64);
             totals.candidates.push(stats.candidates as f64);
             first += n;
@@ -220,6 +291,7 @@ impl Engine {
 
     /// Copies the batch, less `pre_bias`, into rows of whole vectors, and packs it for the screen.
     fn read_batch(&mut self, batch: Batch<'_>, d: usize, pre_bias: Option<&[f32]>) {
+        let start = Instant::now();
         let Self { path, team, batch: buffers, .. } = self;
         let (stride, rounding) = (buffers.stride, path.rounding());
         let rows = BLOCK_TILES * TILE;
@@ -243,6 +315,7 @@ impl Engine {
             }
         });
         buffers.ratio = buffers.pack.ratio.iter().fold(0.0, |largest, ratio| largest.max(*ratio));
+        self.profile.batch += start.elapsed().as_secs_f64();
     }
 
     fn dictionary(&mut self, mut own: Dictionary<'_>, rows: usize, d: usize, k: usize) -> TileStats {
@@ -251,9 +324,15 @@ impl Engine {
         self.pack_weights(&own, d);
         let tiles = rows.div_ceil(TILE);
         let block_tiles = BLOCK_TILES.min(tiles.div_ceil(2 * self.team.threads())).max(1);
-        let expected = (self.density[k].min(n as f64) * (block_tiles * TILE) as f64).ceil() as usize;
+        let active = self.density[k].min(n as f64);
+        let dense = match self.codes {
+            CodesAs::Measured => active > DENSE * n as f64,
+            CodesAs::Lists => false,
+            CodesAs::Dense => true,
+        };
+        let expected = if dense { n as f64 } else { active } * (block_tiles * TILE) as f64;
         let blocks = tiles.div_ceil(block_tiles);
-        let wave = (WAVE_CODES / expected.max(1)).clamp(1, blocks);
+        let wave = ((WAVE_CODES as f64 / expected.max(1.0)) as usize).clamp(self.team.threads().min(blocks), blocks);
         if self.blocks.len() < wave {
             self.blocks.resize_with(wave, Codes::default);
         }
@@ -271,12 +350,13 @@ impl Engine {
         }
         for first in (0..blocks).step_by(wave) {
             let last = (first + wave).min(blocks);
-            self.rows_phase(&own, rows, d, first..last, block_tiles, &mut stats);
+            self.rows_phase(&own, rows, d, first..last, block_tiles, dense, &mut stats);
             let done = &self.blocks[..last - first];
             if own.is_evaluation() {
                 count_fired(own.fired.as_deref_mut().unwrap_or_default(), done);
             } else {
-                self.features_phase(&mut own, d, last - first, kept, last == blocks);
+                let (first_row, block_rows) = (first * block_tiles * TILE, block_tiles * TILE);
+                self.features_phase(&mut own, d, last - first, first_row, block_rows, kept, last == blocks);
             }
         }
         if let Some(out) = &mut own.gradients {
@@ -287,7 +367,7 @@ impl Engine {
         }
         stats.iter().fold(TileStats::default(), |mut sum, tile| {
             sum.sse += tile.sse;
-            sum.l1 += tile.l1;
+            sum.l1.iter_mut().zip(tile.l1).for_each(|(sum, lane)| *sum += lane);
             sum.l0 += tile.l0;
             sum.candidates += tile.candidates;
             sum
@@ -295,6 +375,7 @@ impl Engine {
     }
 
     fn pack_weights(&mut self, own: &Dictionary<'_>, d: usize) {
+        let start = Instant::now();
         let Self { path, team, weights, batch, .. } = self;
         let (rounding, ratio) = (path.rounding(), batch.ratio);
         let n = own.bias.value.len();
@@ -312,6 +393,7 @@ impl Engine {
                 path.run(kernel);
             }
         });
+        self.profile.pack += start.elapsed().as_secs_f64();
     }
 
     fn rows_phase(
@@ -321,8 +403,10 @@ impl Engine {
         d: usize,
         blocks: std::ops::Range<usize>,
         block_tiles: usize,
+        dense: bool,
         stats: &mut [TileStats],
     ) {
+        let start = Instant::now();
         let Self { path, team, batch, weights: pack, blocks: codes, scratch, tile_sums, .. } = self;
         let stride = batch.stride;
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
@@ -346,12 +430,29 @@ impl Engine {
         team.for_each(&mut items, |thread, index, (x, residual, stats, codes, residual_sums)| {
             let scratch = &mut *lock(&scratch[thread]);
             let first_tile = (skip + index) * block_tiles;
-            scratch.masks.resize(block_tiles * mask_stride, 0);
+            codes.is_dense = dense
+                && path.run(DenseRows {
+                    weights,
+                    stride,
+                    x,
+                    scales,
+                    derivatives,
+                    residual,
+                    stats,
+                    residual_sums,
+                    dense: &mut codes.dense,
+                });
+            if codes.is_dense {
+                return;
+            }
+            let start = Instant::now();
+            scratch.masks.resize(block_tiles * mask_stride, [0; 2]);
             for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
                 let tile = batch_pack.tile(first_tile + tile);
                 let (bias, error, offset) = (&pack.bias, &pack.error, &pack.offset);
                 path.screen(Screening { tile, weights: screen_rows, bias, error, offset }, n, masks);
             }
+            scratch.spent.screen += start.elapsed().as_secs_f64();
             debug_assert!(first_tile * TILE < rows);
             path.run(RowsKernel {
                 weights,
@@ -368,9 +469,20 @@ impl Engine {
                 scratch,
             });
         });
+        self.profile.rows += start.elapsed().as_secs_f64();
     }
 
-    fn features_phase(&mut self, own: &mut Dictionary<'_>, d: usize, wave: usize, kept: bool, last: bool) {
+    fn features_phase(
+        &mut self,
+        own: &mut Dictionary<'_>,
+        d: usize,
+        wave: usize,
+        first_row: usize,
+        block_rows: usize,
+        kept: bool,
+        last: bool,
+    ) {
+        let start = Instant::now();
         let Self { path, team, batch, blocks, gradients, bias_gradients, chunk_sums, .. } = self;
         let stride = batch.stride;
         let n = own.bias.value.len();
@@ -397,16 +509,27 @@ impl Engine {
             let Some((first, features, fired, kept_rows, kept_bias, sums)) = item.take() else { return };
             let count = features.bias.value.len();
             let (mut own_rows, mut own_bias) = (Vec::new(), Vec::new());
-            let gradients = match (kept_rows, kept_bias) {
-                (Some(rows), Some(bias)) => Gradients { rows, bias },
-                _ => {
-                    own_rows.resize(2 * count * stride, 0.0);
-                    own_bias.resize(count, 0.0);
-                    Gradients { rows: &mut own_rows, bias: &mut own_bias }
-                }
+            let gradients = if let (Some(rows), Some(bias)) = (kept_rows, kept_bias) {
+                Gradients { rows, bias }
+            } else {
+                own_rows.resize(2 * count * stride, 0.0);
+                own_bias.resize(count, 0.0);
+                Gradients { rows: &mut own_rows, bias: &mut own_bias }
             };
-            path.run(FeaturesKernel { rows, blocks, first, gradients, fired, features, update, through_encoder: sums });
+            path.run(FeaturesKernel {
+                rows,
+                blocks,
+                first_row,
+                block_rows,
+                first,
+                gradients,
+                fired,
+                features,
+                update,
+                through_encoder: sums,
+            });
         });
+        self.profile.features += start.elapsed().as_secs_f64();
     }
 
     /// The gradient of the pre-bias, from the parts that the phases left, and its update.
@@ -530,8 +653,11 @@ fn cut<'a>(
 }
 
 fn count_fired(fired: &mut [i64], blocks: &[Codes]) {
+    for block in blocks.iter().filter(|block| block.is_dense) {
+        block.dense.count_fired(fired);
+    }
     for (j, fired) in fired.iter_mut().enumerate() {
-        for block in blocks {
+        for block in blocks.iter().filter(|block| !block.is_dense) {
             *fired += block.feature(j).iter().filter(|code| code.z > 0.0).count() as i64;
         }
     }

@@ -11,20 +11,17 @@ const SPINS: u32 = 400;
 const YIELDS: u32 = 100;
 
 /// A fixed number of threads that work together, the caller among them.
-#[derive(Debug)]
 pub struct Team {
     threads: usize,
     crew: Mutex<Option<Crew>>,
 }
 
-#[derive(Debug)]
 struct Crew {
     process: u32,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
 struct Shared {
     round: AtomicUsize,
     working: AtomicUsize,
@@ -33,14 +30,17 @@ struct Shared {
     wake: Condvar,
 }
 
-/// A borrowed closure whose lifetime the type does not show; `Team::run` outlives every use of it.
-#[derive(Debug, Clone, Copy)]
-struct Job(*const (dyn Fn(usize) + Sync));
-
-// SAFETY: the closure behind the pointer is `Sync`, and it is only called, never moved.
-unsafe impl Send for Job {}
+/// A borrowed closure whose true lifetime the type does not show: `Team::run` outlives every use of it.
+#[derive(Clone, Copy)]
+struct Job(&'static (dyn Fn(usize) + Sync));
 
 const STOP: usize = usize::MAX;
+
+impl std::fmt::Debug for Team {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Team").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
 
 impl Team {
     /// A team of `threads`; the threads start with the first work.
@@ -70,10 +70,9 @@ impl Team {
         }
         let crew = crew.get_or_insert_with(|| Crew::start(self.threads - 1));
         let shared = &*crew.shared;
-        // SAFETY: only the lifetime changes. The pointer is used by workers between here and `working == 0` below,
-        // which this function waits for on every way out, and it is taken away before it returns.
-        let job =
-            Job(unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(work) });
+        // SAFETY: only the lifetime changes. Workers use the reference between here and `working == 0` below, which this
+        // function waits for on every way out; what is left in the slot after that is never called.
+        let job = Job(unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(work) });
         shared.working.store(crew.workers.len(), Ordering::Relaxed);
         {
             let mut slot = shared.job.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,9 +165,7 @@ fn worker(shared: &Shared, index: usize) {
             return;
         }
         if let Some(Job(work)) = job {
-            // SAFETY: `Team::run` keeps the closure alive until `working` is 0, which this thread brings about only
-            // after the call.
-            let done = catch_unwind(AssertUnwindSafe(|| unsafe { (*work)(index) }));
+            let done = catch_unwind(AssertUnwindSafe(|| work(index)));
             if done.is_err() {
                 shared.panicked.store(true, Ordering::Relaxed);
             }

@@ -2,8 +2,9 @@
 
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use crate::engine::{self, Batch, GradientsOut, Loss, Mode, Path, Sweep, Totals, Trained};
+use crate::engine::{self, Batch, CodesAs, GradientsOut, Loss, Mode, Path, Sweep, Totals, Trained};
 use crate::error::{Error, Result};
 
 /// A contiguous buffer of a tensor, kept alive.
@@ -178,9 +179,10 @@ pub struct CpuEngine {
 #[pymethods]
 impl CpuEngine {
     #[new]
-    #[pyo3(signature = (path = "auto", threads = 1))]
-    fn new(path: &str, threads: usize) -> Result<Self> {
-        Ok(Self { engine: engine::Engine::new(Path::named(path)?, threads) })
+    #[pyo3(signature = (path = "auto", threads = 1, codes = "measured"))]
+    fn new(path: &str, threads: usize, codes: &str) -> Result<Self> {
+        let codes = CodesAs::named(codes)?;
+        Ok(Self { engine: engine::Engine::new(Path::named(path)?, threads).with_codes(codes) })
     }
 
     #[staticmethod]
@@ -196,6 +198,19 @@ impl CpuEngine {
     #[getter]
     fn threads(&self) -> usize {
         self.engine.threads()
+    }
+
+    #[getter]
+    fn profile(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        let engine::Profile { batch, pack, rows, features, threads } = self.engine.profile();
+        let found = PyDict::new(py);
+        let parts = [("screen", threads.screen), ("encode", threads.encode), ("decode", threads.decode)];
+        for (name, seconds) in
+            [("batch", batch), ("pack", pack), ("rows", rows), ("features", features)].into_iter().chain(parts)
+        {
+            found.set_item(name, seconds)?;
+        }
+        Ok(found.unbind())
     }
 
     #[getter]

@@ -56,7 +56,9 @@ impl Stream {
         let mut interrupt = Ok(());
         let batch = py.detach(|| {
             inner.next_batch_until(&mut || {
-                interrupt = Python::attach(|py| py.check_signals());
+                #[allow(clippy::redundant_closure_for_method_calls)] // the method alone has too narrow a lifetime
+                let signals = Python::attach(|py| py.check_signals());
+                interrupt = signals;
                 interrupt.is_err()
             })
         })?;

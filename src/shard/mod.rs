@@ -1,11 +1,12 @@
 //! Activation shards on disk: what is in a file (`header`, `dtype`, `json`), what is in a folder (`manifest`), how both
-//! are written so that they appear whole or not at all (`commit`, `writer`), and how they are opened and checked
+//! are written so that they appear whole or not at all (`commit`, `growing`, `writer`), and how they are opened and checked
 //! (`dataset`, `open`, `digest`, `verified`). The format is described byte for byte in `docs/format.md`.
 
 pub mod commit;
 pub mod dataset;
 pub mod digest;
 pub mod dtype;
+pub mod growing;
 pub mod header;
 pub mod json;
 pub mod manifest;
@@ -19,3 +20,7 @@ pub use dataset::{Access, Dataset, Verify};
 pub use dtype::Dtype;
 pub use manifest::Manifest;
 pub use writer::{DatasetWriter, NonFinite, WriterSettings};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

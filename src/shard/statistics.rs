@@ -107,9 +107,8 @@ impl ShardMoments {
 
     fn add(&mut self, simd: Simd, rows: &[f32]) {
         let dim = self.sum.len();
-        let largest = rows.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
-        let largest_shift = self.shift.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
-        if largest.max(largest_shift) < LARGEST_SHIFTED {
+        let huge = |x: &[f32]| simd::any_at_least(simd, x, LARGEST_SHIFTED);
+        if !huge(rows) && !huge(&self.shift) {
             simd::accumulate(simd, rows, &self.shift, &mut self.group_sum, &mut self.group_squares);
             return;
         }

@@ -1,18 +1,15 @@
 //! Writing a dataset, shard by shard. What is complete on disk stays; a writer that is opened again goes on after it.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::cpu::cpu;
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
 use crate::shard::commit::{self, Durability};
-use crate::shard::digest::{BlockDigest, shard_digest};
 use crate::shard::dtype::Dtype;
+use crate::shard::growing::GrowingShard;
 use crate::shard::header;
-use crate::shard::manifest::{Manifest, Provenance, ShardEntry};
-use crate::shard::statistics::ShardMoments;
+use crate::shard::manifest::{Manifest, Provenance};
 use crate::simd;
 
 /// What is done with a row that holds NaN or infinities.
@@ -43,23 +40,21 @@ pub struct WriterSettings {
     pub threads: usize,
 }
 
-/// Bytes of a piece that is widened, summed and digested at once: it stays in the second-level cache.
-const PIECE_BYTES: usize = 128 << 10;
-/// Below this, a second thread costs more than it brings (about 30 microseconds to start).
-const PARALLEL_BYTES: usize = 256 << 10;
+/// Values that are converted at once: they stay in the second-level cache.
+const PIECE_VALUES: usize = 32 << 10;
 
 /// The only writer of a dataset.
 pub struct DatasetWriter {
     folder: PathBuf,
     settings: WriterSettings,
     manifest: Manifest,
-    shard: Option<Shard>,
+    shard: Option<GrowingShard>,
     /// Rows dropped since the last complete shard.
     dropped: u64,
     converted: Vec<u8>,
     failed: bool,
     process: u32,
-    _lock: FileLock,
+    _lock: Option<FileLock>,
 }
 
 impl DatasetWriter {
@@ -73,9 +68,15 @@ impl DatasetWriter {
         if !(1..=header::MAX_DIM).contains(&dim) || settings.shard_bytes == 0 {
             return Err(Error::InvalidArgument(format!("activation_dim {dim}, shard_bytes {}", settings.shard_bytes)));
         }
+        let fresh = Manifest::new(dim, dtype, settings.shard_bytes, settings.provenance.clone());
+        if let Ok(old) = Manifest::load(folder)
+            && old.complete
+        {
+            same_settings(folder, &old, &fresh)?;
+            return Ok(Self::with(folder, settings, old, None));
+        }
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let lock = FileLock::acquire(&folder.join(commit::LOCK))?;
-        let fresh = Manifest::new(dim, dtype, settings.shard_bytes, settings.provenance.clone());
         let manifest = match Manifest::load(folder) {
             Ok(old) => {
                 same_settings(folder, &old, &fresh)?;
@@ -89,10 +90,15 @@ impl DatasetWriter {
             }
             Err(error) => return Err(error),
         };
-        if !manifest.complete {
-            commit::remove_leftovers(folder, manifest.shards.len())?;
+        commit::remove_leftovers(folder, manifest.shards.len())?;
+        Ok(Self::with(folder, settings, manifest, Some(lock)))
+    }
+
+    fn with(folder: &Path, settings: WriterSettings, manifest: Manifest, lock: Option<FileLock>) -> Self {
+        if manifest.complete {
+            remove_lock(folder);
         }
-        Ok(Self {
+        Self {
             folder: folder.to_path_buf(),
             settings,
             manifest,
@@ -102,7 +108,7 @@ impl DatasetWriter {
             failed: false,
             process: std::process::id(),
             _lock: lock,
-        })
+        }
     }
 
     /// Rows in complete shards: where to go on after an interruption.
@@ -181,7 +187,7 @@ impl DatasetWriter {
         } else {
             format!("the activation of dimension {} is {}", value % self.settings.dim, given[0])
         };
-        let here = self.shard.as_ref().map_or(0, Shard::rows);
+        let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
         let row = self.rows() + here + (value / self.settings.dim) as u64;
         let path = self.folder.clone();
         Error::NonFiniteActivation { path, shard: (row / self.manifest.shard_rows) as usize, row, what }
@@ -202,7 +208,7 @@ impl DatasetWriter {
     fn write_some(&mut self, data: &[u8], tokens: &[i32]) -> Result<usize> {
         let shard = match &mut self.shard {
             Some(shard) => shard,
-            none => none.insert(Shard::create(&self.folder, &self.manifest)?),
+            none => none.insert(GrowingShard::create(&self.folder, &self.manifest)?),
         };
         let rows = tokens.len().min((self.manifest.shard_rows - shard.rows()) as usize);
         shard.append(&data[..rows * self.manifest.row_bytes()], &tokens[..rows], self.settings.threads)?;
@@ -250,8 +256,7 @@ impl DatasetWriter {
         if result.is_err() {
             return self.fail(result);
         }
-        // Nobody writes to a complete dataset, so nobody needs the lock; one who just opened it finds it complete.
-        let _ = std::fs::remove_file(self.folder.join(commit::LOCK));
+        remove_lock(&self.folder);
         Ok(())
     }
 
@@ -288,9 +293,15 @@ impl Drop for DatasetWriter {
     }
 }
 
+/// Nobody writes to a complete dataset, so nobody needs its lock; one who holds it already finds the dataset complete.
+/// Left where the folder is read-only.
+fn remove_lock(folder: &Path) {
+    let _ = std::fs::remove_file(folder.join(commit::LOCK));
+}
+
 fn convert(data: &[u8], from: Dtype, to: Dtype, values: usize, out: &mut Vec<u8>) {
     out.resize(values * to.size(), 0);
-    let mut piece = vec![0.0; PIECE_BYTES / 4];
+    let mut piece = vec![0.0; PIECE_VALUES];
     for (src, dst) in data.chunks(piece.len() * from.size()).zip(out.chunks_mut(piece.len() * to.size())) {
         let piece = &mut piece[..src.len() / from.size()];
         simd::widen(cpu().simd, from, src, piece);
@@ -345,122 +356,4 @@ fn refuse_foreign_shards(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The shard that is being written, under its temporary name.
-struct Shard {
-    name: String,
-    index: u64,
-    path: PathBuf,
-    file: File,
-    dim: usize,
-    dtype: Dtype,
-    block_rows: usize,
-    tokens: Vec<i32>,
-    block: BlockDigest,
-    blocks: Vec<u64>,
-    moments: ShardMoments,
-    wide: Vec<f32>,
-}
-
-impl Shard {
-    fn create(folder: &Path, manifest: &Manifest) -> Result<Self> {
-        let index = manifest.shards.len();
-        let name = commit::shard_name(index);
-        let path = commit::temporary(folder, &name);
-        let mut file = commit::create(folder, &name)?;
-        // The header is written last: its rows are not known yet.
-        file.seek(SeekFrom::Start(header::WRITTEN_BYTES as u64)).map_err(|e| Error::io(&path, e))?;
-        Ok(Self {
-            block: BlockDigest::new(&name, index as u64, 0),
-            name,
-            index: index as u64,
-            path,
-            file,
-            dim: manifest.dim as usize,
-            dtype: manifest.dtype,
-            block_rows: manifest.block_rows as usize,
-            tokens: Vec::with_capacity(manifest.shard_rows.min(1 << 16) as usize),
-            blocks: Vec::new(),
-            moments: ShardMoments::new(manifest.dim as usize),
-            wide: Vec::new(),
-        })
-    }
-
-    fn rows(&self) -> u64 {
-        self.tokens.len() as u64
-    }
-
-    fn append(&mut self, data: &[u8], tokens: &[i32], threads: usize) -> Result<()> {
-        let mut file = &self.file;
-        let written = if threads > 1 && data.len() >= PARALLEL_BYTES {
-            let path = self.path.clone();
-            let file = self.file.try_clone().map_err(|e| Error::io(&path, e))?;
-            std::thread::scope(|scope| {
-                let writing = scope.spawn(move || (&file).write_all(data));
-                self.digest(data, tokens);
-                writing.join().unwrap_or_else(|_| Err(std::io::Error::other("the writing thread panicked")))
-            })
-        } else {
-            let written = file.write_all(data);
-            self.digest(data, tokens);
-            written
-        };
-        written.map_err(|e| Error::io(&self.path, e))
-    }
-
-    fn digest(&mut self, data: &[u8], tokens: &[i32]) {
-        let row_bytes = self.dim * self.dtype.size();
-        let most = (PIECE_BYTES / row_bytes).max(1);
-        let mut done = 0;
-        while done < tokens.len() {
-            let in_block = self.tokens.len() % self.block_rows;
-            let rows = (tokens.len() - done).min(self.block_rows - in_block).min(most);
-            let piece = &data[done * row_bytes..(done + rows) * row_bytes];
-            self.block.update(piece);
-            self.wide.resize(rows * self.dim, 0.0);
-            simd::widen(cpu().simd, self.dtype, piece, &mut self.wide);
-            self.moments.update(cpu().simd, &self.wide);
-            self.tokens.extend_from_slice(&tokens[done..done + rows]);
-            done += rows;
-            if in_block + rows == self.block_rows {
-                self.end_block();
-            }
-        }
-    }
-
-    /// Closes the current block: its tokens follow its activations.
-    fn end_block(&mut self) {
-        let start = self.blocks.len() * self.block_rows;
-        self.block.update(&little_endian(&self.tokens[start..]));
-        self.blocks.push(self.block.finish());
-        self.block = BlockDigest::new(&self.name, self.index, self.blocks.len() as u64);
-    }
-
-    fn publish(
-        mut self,
-        folder: &Path,
-        durability: Durability,
-    ) -> Result<(ShardEntry, crate::shard::statistics::Moments)> {
-        if !self.tokens.len().is_multiple_of(self.block_rows) {
-            self.end_block();
-        }
-        let rows = self.rows();
-        let head = header::build(rows, self.dim as u64, self.dtype);
-        let write = || -> std::io::Result<()> {
-            let mut file = &self.file;
-            file.write_all(&little_endian(&self.tokens))?;
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(&head)
-        };
-        write().map_err(|e| Error::io(&self.path, e))?;
-        commit::publish(folder, &self.name, &self.file, durability)?;
-        let bytes = (head.len() + self.tokens.len() * (self.dim * self.dtype.size() + 4)) as u64;
-        let digest = shard_digest(&self.name, self.index, bytes, &head, &self.blocks);
-        Ok((ShardEntry { rows, bytes, digest, blocks: self.blocks }, self.moments.finish()))
-    }
-}
-
-fn little_endian(tokens: &[i32]) -> Vec<u8> {
-    tokens.iter().flat_map(|token| token.to_le_bytes()).collect()
 }

@@ -184,29 +184,62 @@ pub unsafe fn narrow<L: Lanes, T: Stored>(from: *const f32, to: *mut u8, n: usiz
     }
 }
 
+/// Vectors of sums that are kept in registers while the rows go by.
+const SUMS: usize = 4;
+
 /// # Safety
 /// The instruction set of `L` enabled; lengths as [`crate::simd::accumulate`] checks them.
 #[inline(always)]
 pub unsafe fn accumulate<L: Lanes>(x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
     let dim = shift.len();
-    for row in x.chunks_exact(dim) {
-        let mut i = 0;
-        // SAFETY: i + WIDTH <= dim, the length of all four.
-        unsafe {
-            while i + L::WIDTH <= dim {
-                let v = L::sub(L::load(row.as_ptr().add(i)), L::load(shift.as_ptr().add(i)));
-                L::store(sum.as_mut_ptr().add(i), L::add(L::load(sum.as_ptr().add(i)), v));
-                L::store(squares.as_mut_ptr().add(i), L::add(L::load(squares.as_ptr().add(i)), L::mul(v, v)));
-                i += L::WIDTH;
-            }
+    let mut d = 0;
+    // SAFETY: d + SUMS * WIDTH <= dim, and then d + WIDTH <= dim and d < dim: the length of a row and of all sums.
+    unsafe {
+        while d + SUMS * L::WIDTH <= dim {
+            columns::<L, SUMS>(x, shift, sum, squares, d);
+            d += SUMS * L::WIDTH;
         }
-        while i < dim {
-            let v = row[i] - shift[i];
-            sum[i] += v;
-            squares[i] += v * v;
-            i += 1;
+        while d + L::WIDTH <= dim {
+            columns::<L, 1>(x, shift, sum, squares, d);
+            d += L::WIDTH;
+        }
+        while d < dim {
+            columns::<Scalar, 1>(x, shift, sum, squares, d);
+            d += 1;
         }
     }
+}
+
+/// Adds `N` vectors of columns from `d` on, in row order.
+///
+/// # Safety
+/// As [`accumulate`], and d + N * WIDTH at most the length of a row.
+#[inline(always)]
+unsafe fn columns<L: Lanes, const N: usize>(x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32], d: usize) {
+    // SAFETY: the caller's promise, for every row.
+    unsafe {
+        let at = |i: usize| d + i * L::WIDTH;
+        let shifts: [L::V; N] = std::array::from_fn(|i| L::load(shift.as_ptr().add(at(i))));
+        let mut sums: [L::V; N] = std::array::from_fn(|i| L::load(sum.as_ptr().add(at(i))));
+        let mut totals: [L::V; N] = std::array::from_fn(|i| L::load(squares.as_ptr().add(at(i))));
+        for row in x.chunks_exact(shift.len()) {
+            for i in 0..N {
+                let v = L::sub(L::load(row.as_ptr().add(at(i))), shifts[i]);
+                sums[i] = L::add(sums[i], v);
+                totals[i] = L::add(totals[i], L::mul(v, v));
+            }
+        }
+        for i in 0..N {
+            L::store(sum.as_mut_ptr().add(at(i)), sums[i]);
+            L::store(squares.as_mut_ptr().add(at(i)), totals[i]);
+        }
+    }
+}
+
+/// Whether any value is at least `limit` in magnitude, or NaN.
+#[inline(always)]
+pub fn any_at_least(x: &[f32], limit: f32) -> bool {
+    x.iter().fold(false, |found, x| found | ((x.to_bits() & 0x7fff_ffff) >= limit.to_bits()))
 }
 
 /// Whether any value of `bytes` is NaN or infinite: all exponent bits set.
@@ -274,6 +307,13 @@ macro_rules! instantiate {
         pub unsafe fn accumulate(x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
             // SAFETY: the caller's promise.
             unsafe { $crate::simd::kernels::accumulate::<$lanes>(x, shift, sum, squares) }
+        }
+
+        /// # Safety
+        /// The instruction set must be there.
+        $(#[target_feature(enable = $features)])?
+        pub unsafe fn any_at_least(x: &[f32], limit: f32) -> bool {
+            $crate::simd::kernels::any_at_least(x, limit)
         }
 
         /// # Safety

@@ -128,6 +128,12 @@ pub fn accumulate(simd: Simd, x: &[f32], shift: &[f32], sum: &mut [f32], squares
     dispatch!(level(simd), accumulate(x, shift, sum, squares));
 }
 
+/// Whether any value of `x` is at least `limit` (0 or more) in magnitude, or NaN.
+#[must_use]
+pub fn any_at_least(simd: Simd, x: &[f32], limit: f32) -> bool {
+    dispatch!(level(simd), any_at_least(x, limit))
+}
+
 /// Index of the first value of `dtype` in `bytes` that is NaN or infinite.
 #[must_use]
 pub fn first_non_finite(simd: Simd, dtype: Dtype, bytes: &[u8]) -> Option<usize> {

@@ -11,6 +11,12 @@ from sparsecode.gpt.batches import Ids, contexts, validation_starts
 from sparsecode.gpt.model import GPT
 
 
+def validation_tokens(n_tokens: int, context: int, wanted: int) -> int:
+    """How many targets `validation_loss` reads when it is asked for about `wanted` of `n_tokens`."""
+    context = min(context, n_tokens - 1)
+    return len(validation_starts(n_tokens, context, wanted)) * context
+
+
 @torch.no_grad()
 def validation_loss(model: GPT, tokens: Ids, wanted: int, batch: int) -> float:
     """Mean cross-entropy in nats per token over about `wanted` tokens spread over `tokens`."""

@@ -10,7 +10,7 @@ from typing import Any
 from sparsecode import corpus
 from sparsecode.config import TrainGptConfig
 from sparsecode.errors import CorpusEmpty, InvalidSetting, SettingsDiffer
-from sparsecode.gpt.evaluate import bits_per_byte, sample, validation_loss
+from sparsecode.gpt.evaluate import bits_per_byte, sample, validation_loss, validation_tokens
 from sparsecode.gpt.files import gpt_fingerprint, save_gpt
 from sparsecode.gpt.model import GPT, GPTConfig
 from sparsecode.gpt.trainer import Trainer, diverged
@@ -44,8 +44,8 @@ def train_gpt(
 
     Returns:
         {"fingerprint", "tokens_fingerprint", "val_loss", "bits_per_byte", "train_loss", "steps", "tokens_seen",
-        "parameters", "val_tokens", "sample"}; losses are in nats per token, `train_loss` is the mean over the last two
-        logged intervals.
+        "parameters", "val_tokens" (read for val_loss), "sample"}; losses are in nats per token, `train_loss` is the
+        mean over the last two logged intervals.
 
     Raises:
         InvalidSetting, SettingsDiffer, RunLocked, CorpusEmpty, TrainingDiverged: see `sparsecode.errors`.
@@ -217,6 +217,6 @@ class _Pretraining:
             "steps": steps,
             "tokens_seen": self._tokens_seen(),
             "parameters": sum(p.numel() for p in self.trainer.model.parameters()),
-            "val_tokens": self.config.val_tokens,
+            "val_tokens": validation_tokens(len(self.tokens.val), self.config.context, self.config.val_tokens),
             "sample": final["sample"],
         }

@@ -7,7 +7,7 @@
 use std::arch::asm;
 
 use super::{Avx512, Kernel, LANES, Lanes, Simd};
-use crate::engine::screen::{GROUPS, PANEL, Screening};
+use crate::engine::screen::{GROUPS, Mask, PANEL, Screening, TILE};
 
 /// AMX tiles with bfloat16 products, and AVX-512.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ impl Amx {
     }
 
     /// Screens a tile of rows; bit r of `masks[j]`: feature j is kept on row r. `masks` and `what` have whole panels.
-    pub fn screen(self, what: Screening<'_>, masks: &mut [u64]) {
+    pub fn screen(self, what: Screening<'_>, masks: &mut [Mask]) {
         assert!(masks.len().is_multiple_of(PANEL) && what.tile.words.is_multiple_of(TILE_WORDS));
         self.0.run(Screen { what, masks });
     }
@@ -51,7 +51,7 @@ impl Amx {
 
 struct Screen<'a, 'b> {
     what: Screening<'a>,
-    masks: &'b mut [u64],
+    masks: &'b mut [Mask],
 }
 
 impl Kernel for Screen<'_, '_> {
@@ -69,7 +69,7 @@ impl Kernel for Screen<'_, '_> {
             if block < blocks {
                 let (panel, half) = (block / 2, block % 2);
                 let weights = &what.weights[panel * PANEL * words..(panel + 1) * PANEL * words];
-                let rows = &what.tile.lines[half * 2 * words * LANES..(half + 1) * 2 * words * LANES];
+                let rows = &what.tile.lines[half * 2 * LANES..];
                 multiply(weights, rows, words, &mut sums[block % 2]);
             }
             if block > 0 {
@@ -85,11 +85,11 @@ impl Kernel for Screen<'_, '_> {
 /// The 32 by 32 sums of a panel of weights with half a tile of rows. The tiles are configured.
 #[inline(always)]
 fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
-    assert!(weights.len() == PANEL * words && rows.len() == 2 * LANES * words);
+    assert!(weights.len() == PANEL * words && rows.len() + 2 * LANES >= words * TILE && words > 0);
     let (w0, r0) = (weights.as_ptr(), rows.as_ptr());
     // SAFETY: `Screen::call` has configured the tiles. The loop reads `words / 16` tiles of 16 rows: from `w0` and from
-    // 16 rows further with a stride of a row of weights, from `r0` and from one group further without gaps: all within
-    // the slices, whose lengths were just checked. The stores fill the four quarters of `sums`. All tiles are named as
+    // 16 rows further without gaps, from `r0` and from one group further with the stride of a
+    // word of the tile's 64 rows: all within the slices, whose lengths were just checked. The stores fill the four quarters of `sums`. All tiles are named as
     // clobbered.
     unsafe {
         asm!(
@@ -98,18 +98,17 @@ fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            "tileloadd tmm4, [{w0} + {stride}]",
-            "tileloadd tmm6, [{r0} + {line}]",
+            "tileloadd tmm4, [{w0} + {line}]",
+            "tileloadd tmm6, [{r0} + {rows}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{r1} + {line}]",
+            "tileloadd tmm7, [{r1} + {rows}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{w1} + {stride}]",
+            "tileloadd tmm5, [{w0} + {line} + 1024]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {w0}, 64",
-            "add {w1}, 64",
-            "add {r0}, 1024",
-            "add {r1}, 1024",
+            "add {w0}, 2048",
+            "add {r0}, 4096",
+            "add {r1}, 4096",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{out} + {line}], tmm0",
@@ -117,11 +116,10 @@ fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
             "tilestored [{out} + {line} + 2048], tmm2",
             "tilestored [{out} + {line} + 3072], tmm3",
             w0 = inout(reg) w0 => _,
-            w1 = inout(reg) w0.add(LANES * words) => _,
             r0 = inout(reg) r0 => _,
-            r1 = inout(reg) r0.add(LANES * words) => _,
+            r1 = inout(reg) r0.add(LANES) => _,
             steps = inout(reg) words / TILE_WORDS => _,
-            stride = in(reg) words * size_of::<f32>(),
+            rows = in(reg) TILE * size_of::<f32>(),
             line = in(reg) 64usize,
             out = in(reg) sums.0.as_mut_ptr(),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -133,7 +131,7 @@ fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
 
 /// Compares the sums of a block with their limits.
 #[inline(always)]
-fn compare<S: Simd>(s: S, what: &Screening<'_>, panel: usize, half: usize, sums: &Sums, masks: &mut [u64]) {
+fn compare<S: Simd>(s: S, what: &Screening<'_>, panel: usize, half: usize, sums: &Sums, masks: &mut [Mask]) {
     let reach = &what.tile.reach.as_chunks::<LANES>().0[2 * half..2 * half + 2];
     let (reach0, reach1) = (s.load(&reach[0]), s.load(&reach[1]));
     let features = panel * PANEL..(panel + 1) * PANEL;
@@ -144,7 +142,6 @@ fn compare<S: Simd>(s: S, what: &Screening<'_>, panel: usize, half: usize, sums:
         let (bias, error) = (s.splat(bias[j]), s.splat(error[j]));
         let low = s.not_le(s.load(&sums.0[base]), s.fma(error, reach0, bias));
         let high = s.not_le(s.load(&sums.0[base + LANES]), s.fma(error, reach1, bias));
-        let kept = u64::from(low | (high << LANES));
-        masks[j] = if half == 0 { kept } else { masks[j] | (kept << 32) };
+        masks[j][half] = low | (high << LANES);
     }
 }

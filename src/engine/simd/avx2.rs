@@ -2,9 +2,10 @@
 
 use std::arch::x86_64::{
     __m256, _CMP_NLE_UQ, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehl_ps, _mm_prefetch,
-    _mm_shuffle_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_cmp_ps, _mm256_div_ps, _mm256_extractf128_ps,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_sqrt_ps,
-    _mm256_storeu_ps, _mm256_sub_ps,
+    _mm_shuffle_ps, _mm_storeu_ps, _mm_unpacklo_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_cmp_ps,
+    _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_movehdup_ps, _mm256_movemask_ps,
+    _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_sqrt_ps, _mm256_storeu_ps,
+    _mm256_sub_ps,
 };
 
 use super::{Kernel, LANES, Lanes, Simd};
@@ -118,6 +119,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn sum4(self, a: [Pair; 4]) -> [f32; 4] {
+        // SAFETY: see `splat`.
+        unsafe { sums([a[0].0, a[1].0, a[2].0, a[3].0], [a[0].1, a[1].1, a[2].1, a[3].1]) }
+    }
+
+    #[inline(always)]
     fn not_le(self, a: Pair, b: Pair) -> u32 {
         // SAFETY: see `splat`.
         unsafe {
@@ -144,4 +151,31 @@ pub(super) fn sum8(low: __m256, high: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+}
+
+/// `sum8` of four pairs at once: the same additions, lanes of several vectors side by side.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn sums(low: [__m256; 4], high: [__m256; 4]) -> [f32; 4] {
+    let [a, b, c, d] = [
+        _mm256_add_ps(low[0], high[0]),
+        _mm256_add_ps(low[1], high[1]),
+        _mm256_add_ps(low[2], high[2]),
+        _mm256_add_ps(low[3], high[3]),
+    ];
+    // [a lanes 0-3 | b lanes 0-3] + [a lanes 4-7 | b lanes 4-7], and the same of c and d.
+    let ab = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+    let cd = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(c, d), _mm256_permute2f128_ps::<0x31>(c, d));
+    // Lanes 0 and 1 plus lanes 2 and 3: [a a c c | b b d d].
+    let low = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+    let high = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+    let two = _mm256_add_ps(low, high);
+    let one = _mm256_add_ps(two, _mm256_movehdup_ps(two));
+    let (ac, bd) = (_mm256_castps256_ps128(one), _mm256_extractf128_ps::<1>(one));
+    // [a, c] and [b, d] to [a, b, c, d].
+    let ordered = _mm_unpacklo_ps(_mm_shuffle_ps::<0b10_10_10_00>(ac, ac), _mm_shuffle_ps::<0b10_10_10_00>(bd, bd));
+    let mut out = [0.0; 4];
+    // SAFETY: four floats are writable at `out`.
+    unsafe { _mm_storeu_ps(out.as_mut_ptr(), ordered) };
+    out
 }

@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_sqrt_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use super::avx2::sum8;
+use super::avx2::{sum8, sums};
 use super::{Kernel, LANES, Lanes, Simd};
 
 /// AVX-512 F, BW, DQ and VL, with AVX2 and FMA.
@@ -107,6 +107,27 @@ impl Simd for Avx512 {
     fn sum(self, a: __m512) -> f32 {
         // SAFETY: see `splat`; AVX-512 implies AVX2 in `cpu()`.
         unsafe { sum8(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)) }
+    }
+
+    #[inline(always)]
+    fn sum4(self, a: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: see `splat`; AVX-512 implies AVX2 in `cpu()`.
+        unsafe {
+            sums(
+                [
+                    _mm512_castps512_ps256(a[0]),
+                    _mm512_castps512_ps256(a[1]),
+                    _mm512_castps512_ps256(a[2]),
+                    _mm512_castps512_ps256(a[3]),
+                ],
+                [
+                    _mm512_extractf32x8_ps::<1>(a[0]),
+                    _mm512_extractf32x8_ps::<1>(a[1]),
+                    _mm512_extractf32x8_ps::<1>(a[2]),
+                    _mm512_extractf32x8_ps::<1>(a[3]),
+                ],
+            )
+        }
     }
 
     #[inline(always)]

@@ -10,10 +10,9 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod products;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -24,10 +23,9 @@ pub use amx::Amx;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-#[cfg(target_arch = "x86_64")]
-pub use bf16::Avx512Bf16;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
+pub use products::{Products, screen_tile};
 pub use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 pub use vnni::Avx512Vnni;
@@ -103,6 +101,15 @@ pub trait Simd: Copy + Send + Sync {
     }
 }
 
+/// Up to sixteen lanes, the others 0.
+#[inline(always)]
+pub fn load_columns<S: Simd>(s: S, from: &[f32]) -> S::V {
+    match from.first_chunk::<LANES>() {
+        Some(lanes) => s.load(lanes),
+        None => s.load_part(from),
+    }
+}
+
 /// The dot product of two rows of equal length, of which `a` may be padded with zeros to whole vectors. The one order
 /// of additions that every path of the engine keeps to: a lane's terms in order, then the tree of [`Simd::sum`].
 #[inline(always)]
@@ -128,6 +135,7 @@ pub fn dot_lanes<S: Simd>(s: S, a: &[f32], b: &[f32]) -> S::V {
 
 /// Four dot products, in the order of [`dot`].
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // four arrays are walked at once
 pub fn dot4<S: Simd>(s: S, a: [&[f32]; 4], b: [&[f32]; 4]) -> [f32; 4] {
     let d = b[0].len();
     let b = b.map(|b| b[..d].as_chunks::<LANES>());
@@ -139,7 +147,7 @@ pub fn dot4<S: Simd>(s: S, a: [&[f32]; 4], b: [&[f32]; 4]) -> [f32; 4] {
             acc[i] = s.fma(s.load(&a_whole[i][v]), s.load(&b[i].0[v]), acc[i]);
         }
     }
-    if d % LANES != 0 {
+    if !d.is_multiple_of(LANES) {
         for i in 0..4 {
             acc[i] = s.fma(s.load_part(&a[i][whole * LANES..d]), s.load_part(b[i].1), acc[i]);
         }

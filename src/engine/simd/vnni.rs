@@ -1,11 +1,11 @@
 //! The screen with `vpdpbusd`: four products of bytes and their sum, exact, per lane and instruction.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_castps_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_set1_epi32,
+    __m512, __m512i, _mm512_castps_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_set1_epi32,
 };
 
-use super::{Avx512, Lanes};
-use crate::engine::screen::{Products, Screening, screen_tile};
+use super::{Avx512, Products, screen_tile};
+use crate::engine::screen::{Mask, Screening};
 
 /// AVX-512 with byte products. Rows are unsigned (128 added), features signed.
 #[derive(Debug, Clone, Copy)]
@@ -18,9 +18,9 @@ impl Avx512Vnni {
     }
 
     /// Screens a tile; bit r of `masks[j]`: feature j is kept on row r.
-    pub fn screen(self, what: Screening<'_>, masks: &mut [u64]) {
+    pub fn screen(self, what: Screening<'_>, masks: &mut [Mask]) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-        fn inner(p: Avx512Vnni, what: Screening<'_>, masks: &mut [u64]) {
+        fn inner(p: Avx512Vnni, what: Screening<'_>, masks: &mut [Mask]) {
             screen_tile::<_, 6, 4>(p, what, masks);
         }
         // SAFETY: `self` exists only where `cpu()` found these features.
@@ -40,12 +40,9 @@ impl Products for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn add(self, acc: __m512i, rows: &Lanes, feature: f32) -> __m512i {
-        // SAFETY: `self` exists only where the processor has AVX-512 with VNNI; sixteen words are readable at `rows`.
-        unsafe {
-            let rows = _mm512_castps_si512(_mm512_loadu_ps(rows.as_ptr()));
-            _mm512_dpbusd_epi32(acc, rows, _mm512_set1_epi32(feature.to_bits() as i32))
-        }
+    fn add(self, acc: __m512i, rows: __m512, feature: __m512) -> __m512i {
+        // SAFETY: `self` exists only where the processor has AVX-512 with VNNI.
+        unsafe { _mm512_dpbusd_epi32(acc, _mm512_castps_si512(rows), _mm512_castps_si512(feature)) }
     }
 
     #[inline(always)]

@@ -30,6 +30,8 @@ class CpuEngine:
         device: the CPU.
         threads: threads; None: all cores.
         path: instructions, one of `CPU_PATHS`; `auto`: what SPARSECODE_ENGINE names, else the fastest here.
+        codes: between the phases as `lists` of those that are active, as `dense` matrices, or `measured`: dense while
+            more than a tenth were active in the batch before.
 
     Attributes:
         path: the name of the path in use.
@@ -41,7 +43,7 @@ class CpuEngine:
 
     name = "cpu"
 
-    def __init__(self, device: torch.device | str = "cpu", threads: int | None = None, path: str = "auto") -> None:
+    def __init__(self, device: torch.device | str = "cpu", threads: int | None = None, path: str = "auto", codes: str = "measured") -> None:
         self.device = torch.device(device)
         if self.device.type != "cpu":
             raise InvalidSetting(f"engine 'cpu' cannot work on {self.device}; use --device cpu or another engine")
@@ -49,7 +51,7 @@ class CpuEngine:
         if path == "auto" and asked in CPU_PATHS:
             path = asked
         try:
-            self._core = _core.CpuEngine(path, threads or cores())
+            self._core = _core.CpuEngine(path, threads or cores(), codes)
         except InvalidArgument as error:
             raise InvalidSetting(str(error)) from error
         self.path = self._core.path
@@ -61,11 +63,18 @@ class CpuEngine:
         """Memory held beside the sweep: O(B (D + L0)), and the packed encoder of the largest dictionary."""
         return self._core.bytes
 
+    @property
+    def profile(self) -> dict[str, float]:
+        """Seconds since the engine was made: batch, pack, rows and features of the whole team; screen, encode and decode
+        are the parts of rows, summed over threads.
+        """
+        return self._core.profile
+
     @torch.no_grad()
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
         """See `Engine.step`."""
         view = self._prepare(sweep, x)
-        sums = self._core.step(view, x.numpy(), sweep.step + 1, lr_scale)
+        sums = self._core.step(view, _array(x), sweep.step + 1, lr_scale)
         sweep.step += 1
         return self._stats(x, sums)
 
@@ -75,13 +84,13 @@ class CpuEngine:
         view = self._prepare(sweep, x)
         found = {name: torch.empty_like(value) for name, value in sweep.parameters().items()}
         buffers = {name: found[name].numpy() if name in found else None for name in _PARAMETERS}
-        sums = self._core.gradients(view, x.numpy(), **buffers)
+        sums = self._core.gradients(view, _array(x), **buffers)
         return self._stats(x, sums), found
 
     @torch.no_grad()
     def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
         """See `Engine.evaluate`."""
-        return self._stats(x, self._core.evaluate(self._prepare(sweep, x), x.numpy()))
+        return self._stats(x, self._core.evaluate(self._prepare(sweep, x), _array(x)))
 
     def _prepare(self, sweep: Sweep, x: Tensor) -> _core.SweepView:
         sweep.check_batch(x)
@@ -93,6 +102,10 @@ class CpuEngine:
     def _stats(self, x: Tensor, sums: Sequence[Sequence[float]]) -> StepStats:
         sse, l1, l0, self.candidates = (torch.tensor(values, dtype=torch.float64) for values in sums)
         return StepStats(x.shape[0], sse, l1, l0)
+
+
+def _array(x: Tensor) -> Any:
+    return x.detach().contiguous().numpy()
 
 
 _PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
