@@ -3,7 +3,10 @@
 For dictionary k and a tile of rows, over tiles of its features:
 
     z = relu(x W_enc^T + bias)          x_hat = z W_dec + p          r = x_hat - x
-    partial sums per batch tile: |r|^2, sum z, number of z > 0
+    partial sums per batch tile: |r|^2, sum z
+
+The number of z > 0 is the sum of the firings that the backward pass counts anyway; counted here it would take a quarter
+of the loop's instructions.
 
 The pre-bias p is folded: bias = b_enc - W_enc p, so that the loop knows nothing of it (see prebias.py).
 
@@ -17,7 +20,7 @@ import triton.language as tl
 from sparsecode.kernels.configs import Tile
 from sparsecode.kernels.tables import Segments, padded, tiles_in
 
-SUMS = 3  # squared error, L1, L0
+SUMS = 2  # squared error, L1
 
 
 @triton.jit
@@ -31,7 +34,7 @@ def forward_kernel(
     offsets_ptr,  # [K + 1]
     order_ptr,  # [K]
     residual_ptr,  # [K, B, D]
-    sums_ptr,  # [T, 3, K]
+    sums_ptr,  # [T, 2, K]
     columns_ptr,  # [T, K, D]: r summed over the tile's rows, for the gradient of the pre-bias
     B,
     D,
@@ -61,7 +64,6 @@ def forward_kernel(
     stop = tl.load(offsets_ptr + k + 1)
     x_hat = tl.zeros((BB, BD), dtype=ACC)
     l1 = tl.zeros((BB,), dtype=ACC)
-    l0 = tl.zeros((BB,), dtype=ACC)
     for first in tl.range(start, stop, BF):
         features = first + tl.arange(0, BF)
         owned = features < stop
@@ -73,7 +75,6 @@ def forward_kernel(
         # `maximum` alone would turn NaN into 0 on the device and hide a dictionary that diverged.
         z = tl.maximum(y, 0.0, propagate_nan=tl.PropagateNan.ALL)
         l1 += tl.sum(z, 1)
-        l0 += tl.sum(tl.where(y > 0, 1.0, 0.0).to(ACC), 1)
         w_dec = tl.load(w_dec_ptr + w_offset, mask=w_mask, other=0.0)
         x_hat = tl.dot(z.to(w_dec.dtype), w_dec, x_hat, input_precision="ieee", out_dtype=ACC)
 
@@ -87,11 +88,10 @@ def forward_kernel(
     if HAS_PRE:
         at = columns_ptr + (tile.to(tl.int64) * K + k) * D + columns
         tl.store(at, tl.sum(r, 0), mask=in_width)
-    sums = sums_ptr + tile * 3 * K + k
+    sums = sums_ptr + tile * 2 * K + k
     # Rows past the end of the batch had x = 0 and therefore codes relu(bias): they do not count.
     tl.store(sums, tl.sum(tl.sum(r * r, 1), 0))
     tl.store(sums + K, tl.sum(tl.where(in_batch, l1, 0.0), 0))
-    tl.store(sums + 2 * K, tl.sum(tl.where(in_batch, l0, 0.0), 0))
 
 
 def forward(x, target, w_enc, bias, w_dec, pre, segments: Segments, tile: Tile, *, residual, sums, columns=None):
@@ -104,7 +104,7 @@ def forward(x, target, w_enc, bias, w_dec, pre, segments: Segments, tile: Tile, 
         bias: [N], accumulators' type; with a pre-bias the folded one.
         pre: [K, D] pre-bias in the accumulators' type, or None.
         residual: [K, B, D], written, operands' type; None where only the sums are wanted.
-        sums: [T, 3, K], written, with T = tiles of `tile.batch` rows; to be added up over T (reduce.py).
+        sums: [T, 2, K], written, with T = tiles of `tile.batch` rows; to be added up over T (reduce.py).
         columns: [T, K, D], written where there is a pre-bias.
     """
     B, D = x.shape

@@ -110,6 +110,7 @@ def cases() -> Iterator[Case]:
         yield _mcs(arch, *mcs_tile(arch))
         reduced = (("BS", 2), ("BM", 1024), ("ACC", "fp32"), ("ACCUMULATE", False))
         yield Case("reduce", "reduce", "reduce_kernel", arch, 128, "fp32", reduced, 4, 2)
+        yield Case("L0", "reduce", "segments_kernel", arch, 128, "fp32", (("BF", 1024),), 4, 2)
         folded = (("BF", adam_tile(128)), ("BD", 128))
         yield Case("fold", "prebias", "fold_kernel", arch, 128, "fp16", folded, 4, 2)
         blocks = (("BF", 64), ("BC", 32))
@@ -261,8 +262,10 @@ def gate(case: Case, code: Code) -> list[str]:
 def _type_of(case: Case, name: str, constant: bool) -> str:
     if constant:
         return "constexpr"
-    if name in _INTEGERS:
+    if name in _INTEGERS or (case.label == "L0" and name == "parts_ptr"):
         return "*i32"
+    if case.label == "L0" and name == "out_ptr":
+        return "*fp64"
     if name.endswith("_ptr"):
         return f"*{case.operands if name in _OPERANDS.get(case.module, ()) else 'fp32'}"
     return {"split_stride": "i64", "root": "fp32"}.get(name, "i32")

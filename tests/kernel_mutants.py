@@ -51,7 +51,9 @@ MUTANTS = (
     Mutant("forward", "bias forgotten", " + bias[None, :]", ""),
     Mutant("forward", "no ReLU", "tl.maximum(y, 0.0, propagate_nan=tl.PropagateNan.ALL)", "y"),
     Mutant("forward", "ReLU hides NaN", "tl.maximum(y, 0.0, propagate_nan=tl.PropagateNan.ALL)", "tl.maximum(y, 0.0)"),
-    Mutant("forward", "L0 counts zeros", "tl.where(y > 0, 1.0, 0.0)", "tl.where(y >= 0, 1.0, 0.0)"),
+    Mutant("backward", "firings count zeros", "active = y > 0", "active = y >= 0"),
+    Mutant("reduce", "L0 of the first part only", "at += N", "at += 0"),
+    Mutant("reduce", "L0 counts the next dictionary", "mask=features < stop", "mask=features < stop + 1"),
     Mutant("forward", "padded rows counted in L1", "tl.sum(tl.where(in_batch, l1, 0.0), 0)", "tl.sum(l1, 0)"),
     Mutant("forward", "pre-bias not added back", "x_hat += tl.load(pre_ptr", "x_hat += 0 * tl.load(pre_ptr"),
     Mutant(
@@ -70,8 +72,8 @@ MUTANTS = (
     Mutant(
         "forward",
         "order table ignored by half",
-        "sums = sums_ptr + tile * 3 * K + k",
-        "sums = sums_ptr + tile * 3 * K + pid // T",
+        "sums = sums_ptr + tile * 2 * K + k",
+        "sums = sums_ptr + tile * 2 * K + pid // T",
     ),
     Mutant(
         "forward",

@@ -256,6 +256,7 @@ class FusedStep(GpuStep):
         )
 
     def _stats(self, rows: int) -> StepStats:
-        totals = torch.empty(forward.SUMS, len(self.sweep), dtype=torch.float64, device=self.device)
-        reduce.reduce_parts(self.sums, totals)
+        totals = torch.empty(forward.SUMS + 1, len(self.sweep), dtype=torch.float64, device=self.device)
+        reduce.reduce_parts(self.sums, totals[: forward.SUMS])
+        reduce.reduce_segments(self.fired, totals[forward.SUMS], self.segments)
         return StepStats(rows, *totals)
