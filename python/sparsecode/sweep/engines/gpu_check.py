@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from sparsecode.sweep import LossSettings, Sweep
 
-# Largest relative error of a gradient's norm against float64, per precision of the operands; the interpreter's figures
-# are 3e-7, 7e-4 and 6e-3, and an activation that changes sign by rounding adds to the last two.
-TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+# Largest relative error of a gradient's norm against float64, per precision of the operands. Weights and batch are
+# rounded first, for both: what is left is the rounding of codes, residuals and their gradients within the step.
+TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 RAGGED = [1, 7, 65, 100, 256]
 BENCHMARKS = (
     ("64..4096, D=128", 128, [64, 128, 256, 512, 1024, 2048, 4096]),
@@ -139,10 +139,30 @@ def _batch(rows: int, D: int, device: torch.device, seed: int = 0) -> Tensor:
     return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
-def _engine(device: torch.device, precision: str, D: int) -> Any:
+def _clear_batch(sweep: Sweep, rows: int, operands: torch.dtype) -> Tensor:
+    """A rounded batch on which no pre-activation is within float32's rounding of 0: a changed sign is not an error.
+
+    Falls back to the last one tried, for sweeps so large that there is none.
+    """
+    import torch
+
+    x = torch.empty(0)
+    for seed in range(20):
+        x = _batch(rows, sweep.activation_dim, sweep.device, seed).to(operands).float()
+        centred = [x.double() - pre for pre in sweep.b_dec] if sweep.b_dec is not None else [x.double()] * len(sweep)
+        nearest = min(
+            float((centred[k] @ sweep.W_enc[sweep.rows(k)].T + sweep.b_enc[sweep.rows(k)]).abs().min())
+            for k in range(len(sweep))
+        )
+        if nearest > 2e-6:
+            break
+    return x
+
+
+def _engine(device: torch.device, precision: str) -> Any:
     from sparsecode.sweep.engines.gpu import GpuEngine
 
-    return GpuEngine(device, precision=precision, fused=D <= 128)
+    return GpuEngine(device, precision=precision, fused=True)  # to D = 256; wider sweeps take the products
 
 
 def _gradients(device: torch.device, D: int, sizes: list[int], rows: int, precision: str, loss: LossSettings) -> Check:
@@ -150,9 +170,13 @@ def _gradients(device: torch.device, D: int, sizes: list[int], rows: int, precis
 
     from sparsecode.sweep.engines.reference import ReferenceEngine
 
-    x = _batch(rows, D, device)
     mine, exact = (_sweep(D, sizes, loss, device, dtype) for dtype in (torch.float32, torch.float64))
-    found = _engine(device, precision, D).gradients(mine, x)[1]
+    operands = getattr(torch, precision)
+    for sweep in (mine, exact):
+        sweep.W_dec.copy_(sweep.W_dec.to(operands))
+        sweep.W_enc.copy_(sweep.W_enc.to(operands))
+    x = _clear_batch(exact, rows, operands)
+    found = _engine(device, precision).gradients(mine, x)[1]
     expected = ReferenceEngine(device).gradients(exact, x.double())[1]
     errors = {name: float((found[name].double() - value).norm() / value.norm()) for name, value in expected.items()}
     worst = max(errors, key=lambda name: errors[name])
@@ -169,9 +193,9 @@ def _steps(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
     from sparsecode.sweep.engines.reference import ReferenceEngine
 
     mine, exact = (_sweep(D, sizes, LossSettings(), device, dtype) for dtype in (torch.float32, torch.float64))
-    engine, reference = _engine(device, "float32", D), ReferenceEngine(device)
+    engine, reference = _engine(device, "float32"), ReferenceEngine(device)
     for seed in range(3):
-        x = _batch(rows, D, device, seed)
+        x = _batch(max(8, rows // 10), D, device, seed)  # few rows: no pre-activation within rounding of 0
         engine.step(mine, x, 1.0)
         reference.step(exact, x.double(), 1.0)
     worst = max(float((mine.parameters()[name] - value).abs().max()) for name, value in exact.parameters().items())
@@ -189,7 +213,7 @@ def _trained(device: torch.device, D: int, sizes: list[int], rows: int, *, poiso
     sweep = _sweep(D, sizes, LossSettings(pre_bias=True), device, torch.float32)
     if poison:
         sweep.W_dec[sweep.offsets[1]] = float("nan")
-    engine = _engine(device, "float16", D)
+    engine = _engine(device, "float16")
     for seed in range(3):
         engine.step(sweep, _batch(rows, D, device, seed), 1.0)
     return sweep
@@ -236,9 +260,10 @@ def _prefetched(device: torch.device, D: int) -> Check:
     import torch
 
     batches = [_batch(64, D, torch.device("cpu"), seed) for seed in range(6)]
-    sums = [float(batch.double().sum()) for batch in _engine(device, "float16", D).prefetch(iter(batches))]
-    expected = [float(batch.double().sum()) for batch in batches]
-    return Check("batches from pinned memory", sums == expected, f"{len(sums)} of {len(batches)} arrived whole")
+    arrived = list(_engine(device, "float16").prefetch(iter(batches)))
+    whole = [torch.equal(mine.cpu(), sent) for mine, sent in zip(arrived, batches, strict=False)]
+    passed = len(arrived) == len(batches) and all(whole)
+    return Check("batches from pinned memory", passed, f"{sum(whole)} of {len(batches)} arrived whole")
 
 
 def _timings(device: torch.device, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
