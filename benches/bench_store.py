@@ -201,10 +201,10 @@ def forget(path: Path) -> None:
     os.close(descriptor)
 
 
-@pytest.mark.benchmark(group="store: one epoch of 512 MB from a cold cache, rows of 512")
+@pytest.mark.benchmark(group="store: one epoch of 2 GB from a cold cache, rows of 128")
 @pytest.mark.parametrize("who", ["sequential read", "sparsecode windowed, digests compared", "sparsecode windowed"])
 def test_cold(benchmark: Any, data: Callable[[int], Data], who: str) -> None:
-    d = data(512)
+    d = data(128)
     buffer = bytearray(4 << 20)
 
     def read() -> None:

@@ -197,7 +197,7 @@ def main() -> int:
             try:
                 happened = function(Path(folder))
             except (AssertionError, subprocess.SubprocessError) as error:
-                happened, failed = f"FAILED: {error}", failed + 1
+                happened, failed = f"FAILED: {str(error)[-300:]}".replace("\n", " "), failed + 1
         lines.append(f"| {number} | {tried} | {happened} | {time.monotonic() - start:.0f} |")
         print(lines[-1], flush=True)
     table = "\n".join(lines)
