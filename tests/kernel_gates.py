@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,8 @@ def cases() -> Iterator[Case]:
         yield _forward(arch, 128, "fp32", exact.forward)
         yield _backward(arch, 128, "fp32", exact.backward, 3)
         yield _adam(arch, 1024, adam_tile(1024))
+        yield _ragged(_forward(arch, 128, "fp16", tiles.forward))
+        yield _ragged(_backward(arch, 128, "fp16", tiles.backward, 3))
         yield _mcs(arch, *mcs_tile(arch))
         reduced = (("BS", 2), ("BM", 1024), ("ACC", "fp32"), ("ACCUMULATE", False))
         yield Case("reduce", "reduce", "reduce_kernel", arch, 128, "fp32", reduced, 4, 2)
@@ -146,6 +148,12 @@ def _backward(arch: str, D: int, operands: str, tile: Any, parts: int, *, bad: b
     )
     flops = products * 2 * tile.batch * tile.features * D
     return Case(label, "backward", "backward_kernel", arch, D, operands, consts, tile.warps, tile.stages, flops, bad)
+
+
+def _ragged(case: Case) -> Case:
+    """The same at D = 96, which is padded to 128 by masks."""
+    consts = tuple((name, False if name == "EVEN_D" else value) for name, value in case.consts)
+    return replace(case, label=f"{case.label}, masked", D=96, consts=consts)
 
 
 def _adam(arch: str, D: int, height: int) -> Case:
@@ -193,7 +201,7 @@ def compile_case(case: Case) -> Report:
     attributes = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(fn.arg_names)
-        if signature[name].startswith("*") or name in _ALIGNED
+        if signature[name].startswith("*") or (name in _ALIGNED and case.D % 16 == 0)
     }
     source = ASTSource(
         fn=fn,

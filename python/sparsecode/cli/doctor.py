@@ -26,16 +26,27 @@ _DEFAULT_PRESET_BYTES = 2e9  # the text, the tokens and 6 million rows of 128 fl
 
 @click.command("doctor")
 @run_option
+@click.option("--gpu", is_flag=True, help="Check the GPU engine on the GPU here, and time it beside the model.")
 @json_option
 @debug_option
-def command(run: Path, as_json: bool) -> None:
+def command(run: Path, gpu: bool, as_json: bool) -> None:
     """Show what this machine has, and which engine will be used.
 
-    Exit code 1 where something is missing that the default run needs.
+    Exit code 1 where something is missing that the default run needs, or where a check of --gpu fails.
     """
     from sparsecode.cli.output import print_json
 
     found = examine(run)
+    if gpu:
+        from sparsecode.progress import say
+        from sparsecode.sweep.engines.gpu_check import gpu_check
+
+        found["gpu_check"] = gpu_check(say=say)
+        found["problems"] += [
+            f"GPU check '{check['name']}': {check['detail']}"
+            for check in found["gpu_check"]["checks"]
+            if not check["passed"]
+        ]
     if as_json:
         print_json(found)
     else:
@@ -82,9 +93,28 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
     for package, use in OPTIONAL.items():
         rows.append((package, found["optional"][package] or f"not installed; for {use}"))
+    rows += _gpu_rows(found.get("gpu_check"))
     rows += [("problem", problem) for problem in found["problems"]] or [("problems", "none")]
     width = max(len(name) for name, _ in rows)
     return [f"{name:{width}}  {value}" for name, value in rows]
+
+
+def _gpu_rows(result: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What --gpu found: how many checks passed, and each timing beside the model."""
+    if result is None:
+        return []
+    passed = sum(check["passed"] for check in result["checks"])
+    rows = [("GPU checks", f"{passed} of {len(result['checks'])} passed on {result['device']}")]
+    for timing in result["timings"]:
+        model, eager = (
+            f"{timing[key]:.2f} ms" if timing[key] is not None else "unknown"
+            for key in ("predicted_ms", "predicted_eager_ms")
+        )
+        text = (
+            f"{timing['measured_ms']:.2f} ms, model {model}; torch autograd {timing['eager_ms']:.2f} ms, model {eager}"
+        )
+        rows.append((timing["name"], text))
+    return rows
 
 
 def _memory() -> int | None:

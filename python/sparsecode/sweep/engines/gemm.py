@@ -21,7 +21,8 @@ from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.fused import GpuStep
 from sparsecode.sweep.sweep import Sweep
 
-EXTRA = 8  # columns added, a multiple of 8: 16-bit rows stay aligned to 16 bytes
+EXTRA = 2  # columns added, at least
+ALIGNED = 8  # columns in all are a multiple of it: 16-bit rows start at multiples of 16 bytes
 CODE_BYTES = 256 << 20  # most memory for the codes of a chunk: large products, yet little beside the weights
 
 
@@ -36,8 +37,8 @@ class GemmStep(GpuStep):
         super().__init__(sweep, precision)
         N, D = sweep.W_dec.shape
         self.chunk_bytes = chunk_bytes
-        self.enc = torch.zeros(N, D + EXTRA, dtype=self.operand_dtype, device=self.device)
-        self.dec = torch.zeros(N, D + EXTRA, dtype=self.operand_dtype, device=self.device)
+        self.enc = torch.zeros(N, _columns(D), dtype=self.operand_dtype, device=self.device)
+        self.dec = torch.zeros(N, _columns(D), dtype=self.operand_dtype, device=self.device)
         self.dec[:, D : D + 2] = 1
         self.fired = torch.zeros(N, dtype=torch.int64, device=self.device)
 
@@ -78,7 +79,7 @@ class GemmStep(GpuStep):
         self.sweep.fired += self.fired
 
     def _prepare(self, x: Tensor) -> Tensor:
-        """Writes the operands anew and returns x' [B, D + EXTRA]."""
+        """Writes the operands anew and returns x' [B, D + 2 and more]."""
         sweep, D = self.sweep, x.shape[1]
         self.enc[:, :D] = sweep.W_enc
         self.dec[:, :D] = sweep.W_dec
@@ -103,7 +104,7 @@ class GemmStep(GpuStep):
         height = max(1, self.chunk_bytes // (B * self.operand_dtype.itemsize))
         chunks = [slice(at, min(at + height, own.stop)) for at in range(own.start, own.stop, height)]
         kept: list[tuple[slice, Tensor | None]] = []
-        decoded = torch.zeros(B, D + EXTRA, device=self.device)
+        decoded = torch.zeros(B, _columns(D), device=self.device)
         l0 = torch.zeros((), dtype=torch.float64, device=self.device)
         for rows in chunks:
             z = self._encode(wide, rows)
@@ -117,9 +118,13 @@ class GemmStep(GpuStep):
         return r, decoded[:, D].sum(dtype=torch.float64), l0, kept
 
 
+def _columns(D: int) -> int:
+    return -(-(D + EXTRA) // ALIGNED) * ALIGNED
+
+
 def _widen(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, D] -> [B, D + EXTRA] in another type, zeros in the new columns."""
-    wide = torch.zeros(values.shape[0], values.shape[1] + EXTRA, dtype=dtype, device=values.device)
+    """[B, D] -> [B, columns] in another type, zeros in the new columns."""
+    wide = torch.zeros(values.shape[0], _columns(values.shape[1]), dtype=dtype, device=values.device)
     wide[:, : values.shape[1]] = values
     return wide
 

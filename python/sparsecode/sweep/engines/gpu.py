@@ -93,7 +93,9 @@ class GpuEngine:
         if not _has_triton():
             raise InvalidSetting("engine gpu needs Triton, which is not installed here; use --engine reference")
         if not (self.device.type == "cuda" and available()) and not (self.device.type == "cpu" and interpreted):
-            raise InvalidSetting(f"engine gpu needs a CUDA or ROCm device, not '{self.device}'; use --engine cpu")
+            raise InvalidSetting(
+                f"engine gpu needs a CUDA or ROCm device; '{self.device}' is none here; use --engine cpu"
+            )
         self.precision = precision or os.environ.get("SPARSECODE_GPU_PRECISION", DEFAULT_PRECISION)
         if self.precision not in ("float16", "bfloat16", "float32"):
             raise InvalidSetting(f"precision must be float16, bfloat16 or float32, not '{self.precision}'")

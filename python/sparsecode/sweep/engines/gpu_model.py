@@ -70,6 +70,7 @@ LANES = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 64}  # per multipr
 TIE = 1.1  # a tie goes to the fused kernels: they need no memory for codes
 SUSTAINED = 0.5  # share of its static bound that a fused Triton kernel reaches: waits, tails, clocks under load
 LIBRARY = 0.7  # share of peak that the vendor's matrix products reach at these shapes
+UNALIGNED = 2  # D no multiple of 16: the compiler gives up asynchronous copies, and the bounds fall by half (D = 100)
 STREAMED = 0.85  # share of the memory's bandwidth that a streaming kernel reaches
 GATHERED = 0.5  # share of the cache's bandwidth that gathered rows reach
 LAUNCH = 7e-6  # seconds of host time per kernel of torch
@@ -152,6 +153,8 @@ def _fused(device: Device, D: int, product: float, adam: float) -> float | None:
     padding = width / D
     # Encode and decode; then the codes again, two products of gradients and one of dz. At 256 the codes come twice.
     work = 2 / forward + (5 if width == 256 else 4) / backward
+    if D % 16:
+        work *= UNALIGNED
     return max(product * padding * work / SUSTAINED + adam, 7 * TRITON_LAUNCH)
 
 
