@@ -43,6 +43,10 @@ test-rust: ## Run the Rust tests
 test-python: install ## Run the Python tests
 	$(BIN)/pytest
 
+.PHONY: soak
+soak: install ## Try every promise of the store at full size and rewrite the table in docs/reliability.md
+	$(BIN)/python tests/soak/soak_store.py --write
+
 .PHONY: check
 check: install ## Formatting, lints and types of both languages; warnings are errors
 	cargo fmt --check

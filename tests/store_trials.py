@@ -49,6 +49,18 @@ def write_all(path: Path, *, total: int = ROWS, pause: float = 0.0) -> Dataset:
         return writer.finish()
 
 
+ACCESS: list[Literal["mmap", "pread"]] = ["mmap", "pread"]
+
+
+def write_small(path: Path, *, n: int = 50, seed: int = 0, shard_rows: int = 20) -> Dataset:
+    """A dataset of n random rows of width 3, a few hundred bytes a shard."""
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(seed))
+    settings: dict[str, Any] = {"provenance": {"seed": 0}, "shard_bytes": shard_rows * 10, "durable": False}
+    with DatasetWriter(path, activation_dim=3, dtype="float16", **settings) as writer:
+        writer.append(x, torch.arange(n))
+        return writer.finish()
+
+
 def contents(path: Path) -> dict[str, str]:
     """Digest of every file in a folder."""
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(path.iterdir())}
@@ -69,7 +81,6 @@ def in_child(work: Callable[[], object]) -> int:
 
 def flip_bits(folder: Path, count: int, seed: int) -> int:
     """Flips single bits anywhere in a dataset's files, each time expecting ShardCorrupt before a row; flips noticed."""
-    access: list[Literal["mmap", "pread"]] = ["mmap", "pread"]
     files = sorted(folder.iterdir())
     chosen = random.Random(seed)
     noticed = 0
@@ -81,7 +92,7 @@ def flip_bits(folder: Path, count: int, seed: int) -> int:
         flipped[bit // 8] ^= 1 << bit % 8
         file.write_bytes(flipped)
         try:
-            with ActivationStream(Dataset(folder, access=access[trial % 2]), batch_size=4, prefetch=0) as stream:
+            with ActivationStream(Dataset(folder, access=ACCESS[trial % 2]), batch_size=4, prefetch=0) as stream:
                 next(stream)
         except ShardCorrupt:
             noticed += 1
@@ -142,17 +153,21 @@ def kill_readers(folder: Path, readers: int, batches: int) -> list[str]:
     return [(folder / f"digest-{i}").read_text() for i in range(1, readers)]
 
 
-def fill_disk(folder: Path, *, limit: Callable[[], None] | None = None) -> tuple[int, int]:
+def _small_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 10, resource.RLIM_INFINITY))
+
+
+def fill_disk(
+    folder: Path, *, limit: Callable[[], None] = _small_files, relieve: Callable[[], object] = bool
+) -> tuple[int, int]:
     """Writes where there is no room; (rows that were safe, rows after going on with room).
 
-    `limit` is called in the child before it writes; default: files may hold 4 KB only, of 10.6 needed.
+    `limit` is called in the child before it writes; default: files may hold 4 KB only, of 10.6 needed. `relieve` is
+    called before the writer goes on.
     """
 
     def write() -> None:
-        if limit is None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 10, resource.RLIM_INFINITY))
-        else:
-            limit()
+        limit()
         try:
             write_all(folder)
         except OutOfSpace:
@@ -165,6 +180,7 @@ def fill_disk(folder: Path, *, limit: Callable[[], None] | None = None) -> tuple
     assert not seen.complete and seen.verify() == []
     left = {file.name for file in folder.iterdir()} - {".lock", "manifest.json", *(s.file for s in seen.shards)}
     assert not left, left
+    relieve()
     return seen.rows, write_all(folder).rows
 
 

@@ -17,19 +17,14 @@ import torch
 import store_trials as trials
 from sparsecode import errors
 from sparsecode.errors import InvalidName, ShardCorrupt, ShardMissing, ShardTruncated
-from sparsecode.store import ActivationStream, Dataset, DatasetWriter, read_header
+from sparsecode.store import ActivationStream, Dataset, read_header
 
 FIXTURES = Path(__file__).parent / "fixtures"
-ACCESS: list[Literal["mmap", "pread"]] = ["mmap", "pread"]
+ACCESS = trials.ACCESS
 
 
 def small(path: Path, *, n: int = 50, seed: int = 0, shard_rows: int = 20) -> Path:
-    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(seed))
-    settings: dict[str, Any] = {"provenance": {"seed": 0}, "shard_bytes": shard_rows * 10, "durable": False}
-    with DatasetWriter(path, activation_dim=3, dtype="float16", **settings) as writer:
-        writer.append(x, torch.arange(n))
-        writer.finish()
-    return path
+    return trials.write_small(path, n=n, seed=seed, shard_rows=shard_rows).path
 
 
 def first_batch(path: Path, access: Literal["mmap", "pread"] = "mmap") -> torch.Tensor:

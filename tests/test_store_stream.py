@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -298,8 +299,9 @@ def test_memory_stays_bounded_while_much_is_streamed(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_wait_within_a_second(tmp_path: Path) -> None:
     write(tmp_path / "x", 200_000, shard_rows=200_000)
     script = f"""
-        import sys
+        import signal
         from sparsecode.store import ActivationStream, Dataset
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in background
         for prefetch in (4, 0):
             stream = ActivationStream(Dataset({str(tmp_path / "x")!r}), batch_size=100, prefetch=prefetch)
             try:
@@ -312,6 +314,8 @@ def test_ctrl_c_ends_the_wait_within_a_second(tmp_path: Path) -> None:
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
     for _ in range(2):
         assert process.stdout.readline() == "ready\n"
         start = time.monotonic()
@@ -319,4 +323,5 @@ def test_ctrl_c_ends_the_wait_within_a_second(tmp_path: Path) -> None:
         assert process.stdout.readline() == "stopped\n"
         assert time.monotonic() - start < 1
     assert process.wait(timeout=20) == 0
+    watchdog.cancel()
     process.stdout.close()

@@ -19,8 +19,10 @@ mod screen;
 mod simd;
 mod step;
 mod team;
+mod train;
 
 pub use features::Trained;
 pub use path::{NAMES, Path};
 pub use rows::Spent;
 pub use step::{Batch, CodesAs, Engine, GradientsOut, Loss, Mode, Profile, Sweep, Totals};
+pub use train::Trained as TrainedSteps;

@@ -111,6 +111,28 @@ pub struct Totals {
     pub candidates: Vec<f64>,
 }
 
+impl Totals {
+    /// Of no rows.
+    #[must_use]
+    pub fn zeros(dictionaries: usize) -> Self {
+        let zeros = || vec![0.0; dictionaries];
+        Self { sse: zeros(), l1: zeros(), l0: zeros(), candidates: zeros() }
+    }
+
+    /// Adds those of other rows.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.sse, &other.sse),
+            (&mut self.l1, &other.l1),
+            (&mut self.l0, &other.l0),
+            (&mut self.candidates, &other.candidates),
+        ];
+        for (own, other) in pairs {
+            own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+        }
+    }
+}
+
 /// The engine: threads, a path, and buffers that are kept from step to step.
 #[derive(Debug)]
 pub struct Engine {

@@ -1,8 +1,9 @@
-//! The engine's own threads: one call wakes all, the caller works too, and between the phases of a step they spin for
-//! a moment before they sleep. Waking through the operating system costs more than a phase of a small dictionary.
+//! The engine's own threads: the caller works too, and the others join while there is work left. Between the phases of a
+//! step they spin for a moment before they sleep: waking through the operating system costs more than a phase of a small
+//! dictionary. A thread that comes late, because another program has its core, is not waited for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -23,18 +24,21 @@ struct Crew {
 }
 
 struct Shared {
-    round: AtomicUsize,
-    working: AtomicUsize,
+    /// The round in the upper half; then whether it is closed, then how many workers are in it.
+    gate: AtomicU64,
+    stop: AtomicBool,
     panicked: AtomicBool,
     job: Mutex<Option<Job>>,
+    sleepers: AtomicUsize,
     wake: Condvar,
 }
+
+const ROUND: u64 = 1 << 32;
+const CLOSED: u64 = 1 << 31;
 
 /// A borrowed closure whose true lifetime the type does not show: `Team::run` outlives every use of it.
 #[derive(Clone, Copy)]
 struct Job(&'static (dyn Fn(usize) + Sync));
-
-const STOP: usize = usize::MAX;
 
 impl std::fmt::Debug for Team {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,11 +59,9 @@ impl Team {
         self.threads
     }
 
-    /// Calls `work(thread)` once on every thread and returns when all are done.
-    ///
-    /// # Panics
-    /// If `work` panicked on any thread.
-    pub fn run(&self, work: &(dyn Fn(usize) + Sync)) {
+    /// Calls `work(thread)` once on the caller and on every thread that comes while the caller works, and returns when
+    /// all are done.
+    fn run(&self, work: &(dyn Fn(usize) + Sync)) {
         if self.threads == 1 {
             return work(0);
         }
@@ -70,19 +72,17 @@ impl Team {
         }
         let crew = crew.get_or_insert_with(|| Crew::start(self.threads - 1));
         let shared = &*crew.shared;
-        // SAFETY: only the lifetime changes. Workers use the reference between here and `working == 0` below, which this
-        // function waits for on every way out; what is left in the slot after that is never called.
+        // SAFETY: only the lifetime changes. Workers call the closure only between entering an open gate and leaving it,
+        // and this function closes the gate and waits until all have left, on every way out.
         let job = Job(unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(work) });
-        shared.working.store(crew.workers.len(), Ordering::Relaxed);
-        {
-            let mut slot = shared.job.lock().unwrap_or_else(PoisonError::into_inner);
-            *slot = Some(job);
-            shared.round.fetch_add(1, Ordering::Release);
-        }
-        shared.wake.notify_all();
+        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
+        let round = (shared.gate.load(Ordering::Relaxed) / ROUND + 1) % ROUND;
+        shared.gate.store(round * ROUND, Ordering::SeqCst);
+        shared.wake_sleepers();
         let mine = catch_unwind(AssertUnwindSafe(|| work(0)));
+        shared.gate.fetch_or(CLOSED, Ordering::AcqRel);
         let mut waits = 0;
-        while shared.working.load(Ordering::Acquire) != 0 {
+        while shared.gate.load(Ordering::Acquire) % CLOSED != 0 {
             wait(&mut waits);
         }
         if let Err(panic) = mine {
@@ -92,6 +92,9 @@ impl Team {
     }
 
     /// Calls `work(thread, index, item)` for every item, each on whichever thread is free.
+    ///
+    /// # Panics
+    /// If `work` panicked on any thread.
     pub fn for_each<T: Send>(&self, items: &mut [T], work: impl Fn(usize, usize, &mut T) + Sync) {
         let next = AtomicUsize::new(0);
         let count = items.len();
@@ -127,13 +130,46 @@ fn wait(waits: &mut u32) {
     }
 }
 
+impl Shared {
+    fn wake_sleepers(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            // Whoever has counted itself asleep holds the lock until it waits, or sees the new round.
+            drop(self.job.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+
+    /// The gate once its round is not `seen`.
+    fn next_round(&self, seen: u64) -> u64 {
+        let mut waits = 0;
+        while waits < SPINS + YIELDS {
+            let gate = self.gate.load(Ordering::Acquire);
+            if gate / ROUND != seen {
+                return gate;
+            }
+            wait(&mut waits);
+        }
+        let mut slot = self.job.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let gate = self.gate.load(Ordering::SeqCst);
+            if gate / ROUND != seen {
+                self.sleepers.fetch_sub(1, Ordering::SeqCst);
+                return gate;
+            }
+            slot = self.wake.wait(slot).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 impl Crew {
     fn start(workers: usize) -> Self {
         let shared = Arc::new(Shared {
-            round: AtomicUsize::new(0),
-            working: AtomicUsize::new(0),
+            gate: AtomicU64::new(CLOSED),
+            stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             job: Mutex::new(None),
+            sleepers: AtomicUsize::new(0),
             wake: Condvar::new(),
         });
         let workers = (1..=workers)
@@ -149,27 +185,26 @@ impl Crew {
 fn worker(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
-        let mut waits = 0;
-        while shared.round.load(Ordering::Acquire) == seen && waits < SPINS + YIELDS {
-            wait(&mut waits);
-        }
-        let job = {
-            let mut slot = shared.job.lock().unwrap_or_else(PoisonError::into_inner);
-            while shared.round.load(Ordering::Acquire) == seen {
-                slot = shared.wake.wait(slot).unwrap_or_else(PoisonError::into_inner);
-            }
-            seen = shared.round.load(Ordering::Acquire);
-            *slot
-        };
-        if seen == STOP {
+        let mut gate = shared.next_round(seen);
+        seen = gate / ROUND;
+        if shared.stop.load(Ordering::Acquire) {
             return;
         }
-        if let Some(Job(work)) = job {
-            let done = catch_unwind(AssertUnwindSafe(|| work(index)));
-            if done.is_err() {
-                shared.panicked.store(true, Ordering::Relaxed);
+        // Enter, unless the round is closed or over.
+        while gate / ROUND == seen && gate & CLOSED == 0 {
+            match shared.gate.compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Err(now) => gate = now,
+                Ok(_) => {
+                    let job = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(Job(work)) = job
+                        && catch_unwind(AssertUnwindSafe(|| work(index))).is_err()
+                    {
+                        shared.panicked.store(true, Ordering::Relaxed);
+                    }
+                    shared.gate.fetch_sub(1, Ordering::AcqRel);
+                    break;
+                }
             }
-            shared.working.fetch_sub(1, Ordering::Release);
         }
     }
 }
@@ -182,11 +217,10 @@ impl Drop for Team {
             std::mem::forget(crew);
             return;
         }
-        {
-            let _slot = crew.shared.job.lock().unwrap_or_else(PoisonError::into_inner);
-            crew.shared.round.store(STOP, Ordering::Release);
-        }
-        crew.shared.wake.notify_all();
+        crew.shared.stop.store(true, Ordering::Release);
+        let round = (crew.shared.gate.load(Ordering::Relaxed) / ROUND + 1) % ROUND;
+        crew.shared.gate.store(round * ROUND | CLOSED, Ordering::SeqCst);
+        crew.shared.wake_sleepers();
         for worker in crew.workers {
             let _ = worker.join();
         }
@@ -201,21 +235,42 @@ mod tests {
     fn every_item_is_worked_on_once_in_every_round() {
         let team = Team::new(3);
         let mut items = vec![0usize; 100];
-        for round in 1..50 {
+        for round in 1..200 {
             team.for_each(&mut items, |_, index, item| *item += index);
             assert!(items.iter().enumerate().all(|(index, item)| *item == index * round));
+            if round % 50 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(5)); // asleep, and woken again
+            }
         }
+    }
+
+    #[test]
+    fn other_threads_come_while_there_is_work() {
+        let team = Team::new(2);
+        let helped = AtomicBool::new(false);
+        let start = std::time::Instant::now();
+        while !helped.load(Ordering::Relaxed) && start.elapsed().as_secs() < 20 {
+            team.for_each(&mut [0; 64], |thread, _, _| {
+                if thread == 1 {
+                    helped.store(true, Ordering::Relaxed);
+                }
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            });
+        }
+        assert!(helped.into_inner());
     }
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_works_on() {
         let team = Team::new(2);
-        let broken = catch_unwind(AssertUnwindSafe(|| team.run(&|thread| assert!(thread == 0, "on purpose"))));
+        let broken = catch_unwind(AssertUnwindSafe(|| {
+            team.for_each(&mut [0; 8], |_, index, _| assert!(index != 5, "on purpose"));
+        }));
         assert!(broken.is_err());
         let count = AtomicUsize::new(0);
-        team.run(&|_| {
+        team.for_each(&mut [0; 8], |_, _, _| {
             count.fetch_add(1, Ordering::Relaxed);
         });
-        assert_eq!(count.into_inner(), 2);
+        assert_eq!(count.into_inner(), 8);
     }
 }

@@ -1,11 +1,13 @@
 //! `SweepView` and `CpuEngine` for Python: tensors come as objects with the buffer protocol and are changed in place.
 
 use pyo3::buffer::{Element, PyBuffer};
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::engine::{self, Batch, CodesAs, GradientsOut, Loss, Mode, Path, Sweep, Totals, Trained};
 use crate::error::{Error, Result};
+use crate::python::stream::Stream;
 
 /// A contiguous buffer of a tensor, kept alive.
 struct Tensor<T: Element> {
@@ -228,6 +230,34 @@ impl CpuEngine {
         lr_scale: f64,
     ) -> Result<Sums> {
         self.run(py, sweep, x, Mode::Step { t, lr_scale }, &[])
+    }
+
+    /// Steps on the next batches of a stream; gives how many were done, their sums, and what stopped them early: the
+    /// caller takes note of the steps, then raises it.
+    #[pyo3(signature = (sweep, stream, t, lr_scales))]
+    fn train(
+        &mut self,
+        py: Python<'_>,
+        sweep: &mut SweepView,
+        stream: &mut Stream,
+        t: u64,
+        lr_scales: Vec<f64>,
+    ) -> Result<(usize, Sums, Option<Py<PyBaseException>>)> {
+        sweep.ranges_apart(&[])?;
+        // SAFETY: no two of the tensors share memory (just checked); Python code that would write to one of them while
+        // the GIL is released breaks the documented contract of the class.
+        let mut view = unsafe { sweep.sweep() };
+        let (engine, stream) = (&mut self.engine, &mut stream.inner);
+        let mut stopped = None;
+        let found = py.detach(|| {
+            engine.train(&mut view, stream, t, &lr_scales, &mut || {
+                stopped = Python::attach(|py| py.check_signals().err());
+                stopped.is_some()
+            })
+        });
+        let stopped = found.failure.map(PyErr::from).or(stopped).map(|error| error.into_value(py));
+        let Totals { sse, l1, l0, candidates } = found.totals;
+        Ok((found.steps, (sse, l1, l0, candidates), stopped))
     }
 
     #[pyo3(signature = (sweep, x))]

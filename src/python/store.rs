@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
@@ -213,12 +213,26 @@ impl Dataset {
         Ok(py.detach(|| self.inner.tokens(start..stop, out.values_mut()?))?)
     }
 
-    /// (file name, what is wrong) of every shard whose digests do not fit
+    /// (file name, what is wrong) of every shard whose digests do not fit; an interrupt (Ctrl-C) ends it.
     #[pyo3(signature = (threads))]
-    fn bad_shards(&self, py: Python<'_>, threads: usize) -> Vec<(String, String)> {
+    fn bad_shards(&self, py: Python<'_>, threads: usize) -> PyResult<Vec<(String, String)>> {
         let stop = AtomicBool::new(false);
-        let bad = py.detach(|| self.inner.bad_shards(threads, &stop));
-        bad.into_iter().map(|(shard, error)| (commit::shard_name(shard), error.to_string())).collect()
+        let mut interrupt = Ok(());
+        let bad = py.detach(|| {
+            std::thread::scope(|scope| {
+                let checking = scope.spawn(|| self.inner.bad_shards(threads, &stop));
+                while !checking.is_finished() && interrupt.is_ok() {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    #[allow(clippy::redundant_closure_for_method_calls)] // the method alone has too narrow a lifetime
+                    let signals = Python::attach(|py| py.check_signals());
+                    interrupt = signals;
+                    stop.store(interrupt.is_err(), Ordering::Relaxed);
+                }
+                checking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        });
+        interrupt?;
+        Ok(bad.into_iter().map(|(shard, error)| (commit::shard_name(shard), error.to_string())).collect())
     }
 }
 

@@ -199,7 +199,9 @@ impl Dataset {
         let mut bad = std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let mut bad = work();
-            bad.extend(others.into_iter().filter_map(|thread| thread.join().ok()).flatten());
+            for thread in others {
+                bad.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
             bad
         });
         bad.sort_by_key(|(shard, _)| *shard);

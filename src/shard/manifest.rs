@@ -175,9 +175,7 @@ impl Manifest {
         );
         let shards: Vec<String> = self.shards.iter().enumerate().map(|(i, s)| shard_line(i, s)).collect();
         let _ = write!(text, "  \"shards\": [{}]", shards.join(","));
-        let digest = xxh3_128(text.as_bytes());
-        let _ = write!(text, "{}{digest:032x}{}", TAIL[0], TAIL[1]);
-        text.into_bytes()
+        sealed(text.as_bytes())
     }
 
     /// Writes the manifest into `folder`, in place of the one before.
@@ -240,12 +238,17 @@ fn shard_line(index: usize, shard: &ShardEntry) -> String {
     )
 }
 
+/// `body` with the last line that holds its digest.
+#[must_use]
+pub fn sealed(body: &[u8]) -> Vec<u8> {
+    let tail = format!("{}{:032x}{}", TAIL[0], xxh3_128(body), TAIL[1]);
+    [body, tail.as_bytes()].concat()
+}
+
 /// Checks the last line against everything before it.
 fn check_digest(bytes: &[u8]) -> std::result::Result<(), &'static str> {
     let body = bytes.len().checked_sub(TAIL_BYTES).ok_or("too short to be a manifest")?;
-    let (body, tail) = bytes.split_at(body);
-    let expected = format!("{}{:032x}{}", TAIL[0], xxh3_128(body), TAIL[1]);
-    if tail == expected.as_bytes() { Ok(()) } else { Err("the digest in its last line does not fit its contents") }
+    if sealed(&bytes[..body]) == bytes { Ok(()) } else { Err("the digest in its last line does not fit its contents") }
 }
 
 impl Raw {

@@ -10,7 +10,9 @@
 
 #![allow(clippy::inline_always)] // compiled once per instruction set, inside `range_*`
 
-use crate::cpu::{Simd, cpu};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Simd;
+use crate::cpu::cpu;
 
 const ROUNDS: usize = 8;
 /// Indices that are permuted at once, so that the rounds become vector code.

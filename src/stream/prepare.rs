@@ -52,8 +52,10 @@ struct State {
     stop: bool,
 }
 
+#[derive(Default)]
 struct Job {
     window: u64,
+    planned: bool,
     blocks: Vec<usize>,
     taken: usize,
     done: usize,
@@ -127,18 +129,14 @@ impl Windows {
             if state.next <= state.wanted + WINDOWS_AHEAD {
                 let window = state.next;
                 state.next += 1;
-                let early = may_start_early(dataset, order, mode, window);
-                let useful = !early || (window == 0 && fits_in_memory(dataset));
-                let blocks = if useful { order.blocks_of_window(window).blocks } else { Vec::new() };
-                if mode != Mode::Exact {
-                    // All reads of the window are under way at once; the system orders them.
-                    let mut files = Files::default();
-                    for &block in &blocks {
-                        // Advice: what fails here fails again, with its error, when the block is prepared.
-                        let _ = dataset.read_ahead(block, &mut files);
-                    }
+                state.jobs.push_back(Job { window, ..Job::default() });
+                // Which blocks, and asking for them, takes a while: others go on meanwhile.
+                drop(state);
+                let (early, blocks) = plan(dataset, order, mode, window);
+                state = self.lock();
+                if let Some(job) = state.jobs.iter_mut().find(|job| job.window == window) {
+                    (job.early, job.blocks, job.planned) = (early, blocks, true);
                 }
-                state.jobs.push_back(Job { window, blocks, taken: 0, done: 0, early, failed: false, error: None });
                 settle(&mut state);
                 self.changed.notify_all();
                 continue;
@@ -162,9 +160,24 @@ impl Windows {
     }
 }
 
+/// Whether rows of a window may be read at once, and the blocks to prepare; they are on their way from the disk then.
+fn plan(dataset: &Dataset, order: &Order, mode: Mode, window: u64) -> (bool, Vec<usize>) {
+    let early = may_start_early(dataset, order, mode, window);
+    let useful = !early || (window == 0 && fits_in_memory(dataset));
+    let blocks = if useful { order.blocks_of_window(window).blocks } else { Vec::new() };
+    if mode != Mode::Exact {
+        let mut files = Files::default();
+        for &block in &blocks {
+            // Advice: what fails here fails again, with its error, when the block is prepared.
+            let _ = dataset.read_ahead(block, &mut files);
+        }
+    }
+    (early, blocks)
+}
+
 /// Drops finished windows from the front and counts them as ready.
 fn settle(state: &mut State) {
-    while state.jobs.front().is_some_and(|job| job.done == job.blocks.len() && !job.failed) {
+    while state.jobs.front().is_some_and(|job| job.planned && job.done == job.blocks.len() && !job.failed) {
         state.ready = state.jobs.pop_front().map_or(state.ready, |job| job.window + 1);
     }
 }

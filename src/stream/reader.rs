@@ -158,6 +158,12 @@ impl Stream {
         self.recipe.dataset.dim()
     }
 
+    /// Whether batches are values as they are stored, not float32.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.recipe.raw
+    }
+
     /// The next batch.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.machine import cores
 from sparsecode.sweep.engines import CPU_PATHS, StepStats
 from sparsecode.sweep.sweep import Sweep
+
+if TYPE_CHECKING:
+    from sparsecode.store import ActivationStream
 
 
 class CpuEngine:
@@ -76,7 +79,7 @@ class CpuEngine:
         view = self._prepare(sweep, x)
         sums = self._core.step(view, _array(x), sweep.step + 1, lr_scale)
         sweep.step += 1
-        return self._stats(x, sums)
+        return self._stats(x.shape[0], sums)
 
     @torch.no_grad()
     def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
@@ -85,23 +88,40 @@ class CpuEngine:
         found = {name: torch.empty_like(value) for name, value in sweep.parameters().items()}
         buffers = {name: found[name].numpy() if name in found else None for name in _PARAMETERS}
         sums = self._core.gradients(view, _array(x), **buffers)
-        return self._stats(x, sums), found
+        return self._stats(x.shape[0], sums), found
 
     @torch.no_grad()
     def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
         """See `Engine.evaluate`."""
-        return self._stats(x, self._core.evaluate(self._prepare(sweep, x), _array(x)))
+        return self._stats(x.shape[0], self._core.evaluate(self._prepare(sweep, x), _array(x)))
 
-    def _prepare(self, sweep: Sweep, x: Tensor) -> _core.SweepView:
-        sweep.check_batch(x)
+    def train(self, sweep: Sweep, stream: ActivationStream, lr_scales: Sequence[float]) -> StepStats:
+        """One `step` per factor in `lr_scales` on the stream's next batches, without Python in between.
+
+        Ctrl-C ends it after the step that has begun.
+
+        Raises:
+            InvalidArgument: the stream's rows do not fit the sweep.
+            SparsecodeError: what the stream fails with. Steps done before count, whatever is raised.
+        """
+        view = self._prepare(sweep)
+        steps, sums, stopped = self._core.train(view, stream._core, sweep.step + 1, [float(scale) for scale in lr_scales])
+        sweep.step += steps
+        if stopped is not None:
+            raise stopped
+        return self._stats(steps * stream.batch_size, sums)
+
+    def _prepare(self, sweep: Sweep, x: Tensor | None = None) -> _core.SweepView:
+        if x is not None:
+            sweep.check_batch(x)
         key = _key(sweep)
         if self._view is None or self._view.key != key:
             self._view = _View(key, _view(sweep))
         return self._view.view
 
-    def _stats(self, x: Tensor, sums: Sequence[Sequence[float]]) -> StepStats:
+    def _stats(self, rows: int, sums: Sequence[Sequence[float]]) -> StepStats:
         sse, l1, l0, self.candidates = (torch.tensor(values, dtype=torch.float64) for values in sums)
-        return StepStats(x.shape[0], sse, l1, l0)
+        return StepStats(rows, sse, l1, l0)
 
 
 def _array(x: Tensor) -> Any:
