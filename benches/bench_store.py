@@ -229,7 +229,9 @@ WRITE_ROWS = 16_384
 
 
 @pytest.mark.benchmark(group="store: writing 512 MB, rows of 128, without fsync")
-@pytest.mark.parametrize("who", ["plain write", "sparsecode", "plain write of numpy .astype", "sparsecode from float32"])
+@pytest.mark.parametrize(
+    "who", ["plain write", "sparsecode", "plain write of numpy .astype", "sparsecode from float32"]
+)
 def test_writing(benchmark: Any, tmp_path: Path, who: str) -> None:
     x = torch.randn(WRITE_ROWS, 128)
     x = x if "float32" in who or "astype" in who else x.half()
@@ -239,8 +241,8 @@ def test_writing(benchmark: Any, tmp_path: Path, who: str) -> None:
     def plain() -> None:
         with target.open("wb", buffering=0) as file:
             for _ in range(WRITE_BATCHES):
-                rows = x.numpy()
-                file.write(memoryview(rows.astype(np.float16) if "astype" in who else rows).cast("B"))
+                rows: npt.NDArray[Any] = x.numpy().astype(np.float16) if "astype" in who else x.numpy()
+                file.write(rows.data.cast("B"))
 
     def ours() -> None:
         with DatasetWriter(target, activation_dim=128, dtype="float16", provenance={}, durable=False) as writer:

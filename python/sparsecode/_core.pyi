@@ -1,5 +1,6 @@
 """The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, no copies."""
 
+import sys
 from os import PathLike
 from typing import Any, Self, TypeAlias, TypedDict, final, type_check_only
 
@@ -296,7 +297,8 @@ class Batch:
     """Memory of one batch, lent through the buffer protocol."""
 
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
 
 def read_shard_header(path: str | PathLike[str]) -> tuple[int, int, str]:
     """Checks the header of a shard by itself: (rows, activation_dim, dtype)."""

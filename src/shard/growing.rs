@@ -12,9 +12,8 @@ use crate::shard::dtype::Dtype;
 use crate::shard::header;
 use crate::shard::manifest::{Manifest, ShardEntry};
 use crate::shard::statistics::{Moments, ShardMoments};
-use crate::simd;
 
-/// Bytes of a piece that is widened, summed and digested at once: it stays in the second-level cache.
+/// Bytes of a piece that is digested and summed at once: it stays in the second-level cache.
 const PIECE_BYTES: usize = 128 << 10;
 /// Below this, a second thread costs more than it brings (about 30 microseconds to start).
 const PARALLEL_BYTES: usize = 256 << 10;
@@ -32,7 +31,6 @@ pub struct GrowingShard {
     block: BlockDigest,
     blocks: Vec<u64>,
     moments: ShardMoments,
-    wide: Vec<f32>,
 }
 
 impl GrowingShard {
@@ -59,7 +57,6 @@ impl GrowingShard {
             tokens: Vec::with_capacity(manifest.shard_rows.min(1 << 16) as usize),
             blocks: Vec::new(),
             moments: ShardMoments::new(manifest.dim as usize),
-            wide: Vec::new(),
         })
     }
 
@@ -100,9 +97,7 @@ impl GrowingShard {
             let rows = (tokens.len() - done).min(self.block_rows - in_block).min(most);
             let piece = &data[done * row_bytes..(done + rows) * row_bytes];
             self.block.update(piece);
-            self.wide.resize(rows * self.dim, 0.0);
-            simd::widen(cpu().simd, self.dtype, piece, &mut self.wide);
-            self.moments.update(cpu().simd, &self.wide);
+            self.moments.update(cpu().simd, self.dtype, piece);
             self.tokens.extend_from_slice(&tokens[done..done + rows]);
             done += rows;
             if in_block + rows == self.block_rows {

@@ -5,11 +5,10 @@
 //! order (Chan, Golub and `LeVeque` 1979), so the result depends neither on threads nor on the sizes of batches.
 
 use crate::cpu::Simd;
+use crate::shard::dtype::Dtype;
 use crate::simd;
 
 const GROUP: u64 = 32;
-/// Beyond this a sum of 32 squares could overflow float32; such rows are summed in float64 throughout.
-const LARGEST_SHIFTED: f32 = 1e15;
 
 /// Count, mean and sum of squared deviations of every dimension.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +66,7 @@ impl Moments {
 pub struct ShardMoments {
     rows: u64,
     shift: Vec<f32>,
+    huge_shift: bool,
     group_sum: Vec<f32>,
     group_squares: Vec<f32>,
     sum: Vec<f64>,
@@ -80,6 +80,7 @@ impl ShardMoments {
         Self {
             rows: 0,
             shift: Vec::new(),
+            huge_shift: false,
             group_sum: vec![0.0; dim],
             group_squares: vec![0.0; dim],
             sum: vec![0.0; dim],
@@ -87,17 +88,19 @@ impl ShardMoments {
         }
     }
 
-    /// Adds rows, all finite; `x` holds whole rows.
-    pub fn update(&mut self, simd: Simd, mut x: &[f32]) {
-        let dim = self.sum.len();
+    /// Adds rows of `dtype`, all finite; `x` holds whole rows.
+    pub fn update(&mut self, simd: Simd, dtype: Dtype, mut x: &[u8]) {
+        let row_bytes = self.sum.len() * dtype.size();
         if self.shift.is_empty() && !x.is_empty() {
-            self.shift = x[..dim].to_vec();
+            self.shift = vec![0.0; self.sum.len()];
+            simd::widen(simd, dtype, &x[..row_bytes], &mut self.shift);
+            self.huge_shift = simd::any_huge(simd, dtype, &x[..row_bytes]);
         }
         while !x.is_empty() {
             let room = (GROUP - self.rows % GROUP) as usize;
-            let (now, rest) = x.split_at(x.len().min(room * dim));
-            self.add(simd, now);
-            self.rows += (now.len() / dim) as u64;
+            let (now, rest) = x.split_at(x.len().min(room * row_bytes));
+            self.add(simd, dtype, now);
+            self.rows += (now.len() / row_bytes) as u64;
             if self.rows.is_multiple_of(GROUP) {
                 self.flush();
             }
@@ -105,14 +108,15 @@ impl ShardMoments {
         }
     }
 
-    fn add(&mut self, simd: Simd, rows: &[f32]) {
-        let dim = self.sum.len();
-        let huge = |x: &[f32]| simd::any_at_least(simd, x, LARGEST_SHIFTED);
-        if !huge(rows) && !huge(&self.shift) {
-            simd::accumulate(simd, rows, &self.shift, &mut self.group_sum, &mut self.group_squares);
+    /// Beyond 2^50 a sum of 32 squares could overflow float32: such rows are summed in float64 throughout.
+    fn add(&mut self, simd: Simd, dtype: Dtype, rows: &[u8]) {
+        if !self.huge_shift && !simd::any_huge(simd, dtype, rows) {
+            simd::accumulate(simd, dtype, rows, &self.shift, &mut self.group_sum, &mut self.group_squares);
             return;
         }
-        for row in rows.chunks_exact(dim) {
+        let mut row = vec![0.0; self.sum.len()];
+        for bytes in rows.chunks_exact(self.sum.len() * dtype.size()) {
+            simd::widen(simd, dtype, bytes, &mut row);
             for (d, (&x, &shift)) in row.iter().zip(&self.shift).enumerate() {
                 let v = f64::from(x) - f64::from(shift);
                 self.sum[d] += v;
@@ -166,6 +170,11 @@ mod tests {
         moments
     }
 
+    fn update(shard: &mut ShardMoments, x: &[f32]) {
+        let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        shard.update(cpu().simd, Dtype::F32, &bytes);
+    }
+
     fn close(a: &[f64], b: &[f64], tolerance: f64) -> bool {
         a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance * b.abs().max(1e-30))
     }
@@ -176,7 +185,7 @@ mod tests {
             let dim = 7;
             let x = rows(333, dim, offset, scale);
             let mut shard = ShardMoments::new(dim);
-            shard.update(cpu().simd, &x);
+            update(&mut shard, &x);
             let (found, expected) = (shard.finish(), exact(&x, dim));
             assert!(close(&found.mean, &expected.mean, 1e-6), "mean {offset} {scale}");
             assert!(close(&found.m2, &expected.m2, 1e-5), "m2 {offset} {scale}: {:?} {:?}", found.m2, expected.m2);
@@ -189,7 +198,7 @@ mod tests {
         let x = rows(200, dim, 0.3, 1.0);
         let all = |batch: usize| {
             let mut shard = ShardMoments::new(dim);
-            x.chunks(batch * dim).for_each(|chunk| shard.update(cpu().simd, chunk));
+            x.chunks(batch * dim).for_each(|chunk| update(&mut shard, chunk));
             shard.finish()
         };
         for batch in [1, 3, 32, 33, 64] {
@@ -204,7 +213,7 @@ mod tests {
         let mut merged = Moments::new(dim);
         for part in [&x[..30], &x[30..900], &x[900..]] {
             let mut shard = ShardMoments::new(dim);
-            shard.update(cpu().simd, part);
+            update(&mut shard, part);
             merged.merge(&shard.finish());
         }
         let expected = exact(&x, dim);

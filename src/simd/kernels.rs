@@ -190,21 +190,21 @@ const SUMS: usize = 4;
 /// # Safety
 /// The instruction set of `L` enabled; lengths as [`crate::simd::accumulate`] checks them.
 #[inline(always)]
-pub unsafe fn accumulate<L: Lanes>(x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
+pub unsafe fn accumulate<L: Lanes, T: Stored>(x: &[u8], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
     let dim = shift.len();
     let mut d = 0;
     // SAFETY: d + SUMS * WIDTH <= dim, and then d + WIDTH <= dim and d < dim: the length of a row and of all sums.
     unsafe {
         while d + SUMS * L::WIDTH <= dim {
-            columns::<L, SUMS>(x, shift, sum, squares, d);
+            columns::<L, T, SUMS>(x, shift, sum, squares, d);
             d += SUMS * L::WIDTH;
         }
         while d + L::WIDTH <= dim {
-            columns::<L, 1>(x, shift, sum, squares, d);
+            columns::<L, T, 1>(x, shift, sum, squares, d);
             d += L::WIDTH;
         }
         while d < dim {
-            columns::<Scalar, 1>(x, shift, sum, squares, d);
+            columns::<Scalar, T, 1>(x, shift, sum, squares, d);
             d += 1;
         }
     }
@@ -215,16 +215,22 @@ pub unsafe fn accumulate<L: Lanes>(x: &[f32], shift: &[f32], sum: &mut [f32], sq
 /// # Safety
 /// As [`accumulate`], and d + N * WIDTH at most the length of a row.
 #[inline(always)]
-unsafe fn columns<L: Lanes, const N: usize>(x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32], d: usize) {
+unsafe fn columns<L: Lanes, T: Stored, const N: usize>(
+    x: &[u8],
+    shift: &[f32],
+    sum: &mut [f32],
+    squares: &mut [f32],
+    d: usize,
+) {
     // SAFETY: the caller's promise, for every row.
     unsafe {
         let at = |i: usize| d + i * L::WIDTH;
         let shifts: [L::V; N] = std::array::from_fn(|i| L::load(shift.as_ptr().add(at(i))));
         let mut sums: [L::V; N] = std::array::from_fn(|i| L::load(sum.as_ptr().add(at(i))));
         let mut totals: [L::V; N] = std::array::from_fn(|i| L::load(squares.as_ptr().add(at(i))));
-        for row in x.chunks_exact(shift.len()) {
+        for row in x.chunks_exact(shift.len() * T::SIZE) {
             for i in 0..N {
-                let v = L::sub(L::load(row.as_ptr().add(at(i))), shifts[i]);
+                let v = L::sub(T::load::<L>(row.as_ptr().add(at(i) * T::SIZE)), shifts[i]);
                 sums[i] = L::add(sums[i], v);
                 totals[i] = L::add(totals[i], L::mul(v, v));
             }
@@ -236,10 +242,19 @@ unsafe fn columns<L: Lanes, const N: usize>(x: &[f32], shift: &[f32], sum: &mut 
     }
 }
 
-/// Whether any value is at least `limit` in magnitude, or NaN.
+/// Whether any value of `bytes` is 2^50 or more in magnitude, or not finite; binary16 never is, as far as it is finite.
 #[inline(always)]
-pub fn any_at_least(x: &[f32], limit: f32) -> bool {
-    x.iter().fold(false, |found, x| found | ((x.to_bits() & 0x7fff_ffff) >= limit.to_bits()))
+pub fn any_huge<T: Stored>(bytes: &[u8]) -> bool {
+    const EXPONENT: u32 = (127 + 50) << 23;
+    match T::DTYPE {
+        Dtype::F16 => false,
+        Dtype::Bf16 => bytes
+            .chunks_exact(2)
+            .fold(false, |found, b| found | (u16::from_le_bytes([b[0], b[1]]) & 0x7fff >= (EXPONENT >> 16) as u16)),
+        Dtype::F32 => bytes
+            .chunks_exact(4)
+            .fold(false, |found, b| found | (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7fff_ffff >= EXPONENT)),
+    }
 }
 
 /// Whether any value of `bytes` is NaN or infinite: all exponent bits set.
@@ -304,16 +319,16 @@ macro_rules! instantiate {
         /// # Safety
         /// The instruction set must be there.
         $(#[target_feature(enable = $features)])?
-        pub unsafe fn accumulate(x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
+        pub unsafe fn accumulate<T: Stored>(x: &[u8], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::simd::kernels::accumulate::<$lanes>(x, shift, sum, squares) }
+            unsafe { $crate::simd::kernels::accumulate::<$lanes, T>(x, shift, sum, squares) }
         }
 
         /// # Safety
         /// The instruction set must be there.
         $(#[target_feature(enable = $features)])?
-        pub unsafe fn any_at_least(x: &[f32], limit: f32) -> bool {
-            $crate::simd::kernels::any_at_least(x, limit)
+        pub unsafe fn any_huge<T: Stored>(bytes: &[u8]) -> bool {
+            $crate::simd::kernels::any_huge::<T>(bytes)
         }
 
         /// # Safety

@@ -118,20 +118,21 @@ pub unsafe fn gather_raw(simd: Simd, rows: &[*const u8], row_bytes: usize, out: 
     dispatch!(level(simd), gather_raw(rows, row_bytes, to));
 }
 
-/// Adds the rows of `x`, less `shift`, to `sum`, and their squares to `squares`.
+/// Adds the rows of `x` (values of `dtype`), less `shift`, to `sum`, and their squares to `squares`.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn accumulate(simd: Simd, x: &[f32], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
+pub fn accumulate(simd: Simd, dtype: Dtype, x: &[u8], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
     let dim = shift.len();
-    assert!(dim > 0 && x.len().is_multiple_of(dim) && sum.len() == dim && squares.len() == dim, "accumulate: lengths");
-    dispatch!(level(simd), accumulate(x, shift, sum, squares));
+    assert!(dim > 0 && x.len().is_multiple_of(dim * dtype.size()), "accumulate: rows");
+    assert!(sum.len() == dim && squares.len() == dim, "accumulate: sums");
+    dispatch_dtype!(level(simd), dtype, accumulate(x, shift, sum, squares));
 }
 
-/// Whether any value of `x` is at least `limit` (0 or more) in magnitude, or NaN.
+/// Whether any value of `dtype` in `bytes` is 2^50 or more in magnitude.
 #[must_use]
-pub fn any_at_least(simd: Simd, x: &[f32], limit: f32) -> bool {
-    dispatch!(level(simd), any_at_least(x, limit))
+pub fn any_huge(simd: Simd, dtype: Dtype, bytes: &[u8]) -> bool {
+    dispatch_dtype!(level(simd), dtype, any_huge(bytes))
 }
 
 /// Index of the first value of `dtype` in `bytes` that is NaN or infinite.

@@ -1,4 +1,4 @@
-"""The store's promises at full size (`make soak`): tries each, prints the table of docs/reliability.md, exits 1 on failure.
+"""The store's promises at full size (`make soak`): tries each, prints a table, exits 1 where one is broken.
 
 Fault injection is real: SIGKILL, truncated and flipped files, resource limits, a full tmpfs (where this process may
 mount one), system calls traced. With `--write` the table replaces the one in docs/reliability.md.
@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import store_trials as trials  # noqa: E402 (found through the line above)
-
 from sparsecode import machine  # noqa: E402
 from sparsecode.errors import ShardTruncated  # noqa: E402
 from sparsecode.store import Dataset  # noqa: E402
@@ -97,7 +96,9 @@ def aborts(_: Path) -> str:
 def order(_: Path) -> str:
     if shutil.which("strace") is None:
         return "not tried: no strace here"
-    return pytest("tests/test_store_crash.py", "the_file_is_safe", "fsync(tmp) < rename < fsync(dir) < manifest, each time")
+    return pytest(
+        "tests/test_store_crash.py", "the_file_is_safe", "fsync(tmp) < rename < fsync(dir) < manifest, each time"
+    )
 
 
 @trial("14", "a tmpfs of 48 KB that fills up, then grows; a file size limit")
@@ -109,9 +110,9 @@ def full_disk(folder: Path) -> str:
         return "file size limit: `OutOfSpace`, nothing left over, resumed (no tmpfs: may not mount here)"
     try:
         before, _ = trials.fill_disk(
-            disk / "x", limit=lambda: None, relieve=lambda: subprocess.run(
-                ["mount", "-o", "remount,size=4m", str(disk)], check=True
-            )
+            disk / "x",
+            limit=lambda: None,
+            relieve=lambda: subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True),
         )
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -150,7 +151,9 @@ def readers(folder: Path) -> str:
 
 @trial("21", "a file truncated under readers that read and that map")
 def under_reader(_: Path) -> str:
-    return pytest("tests/test_store_damage.py", "truncated_while or became_shorter", "`ShardTruncated`; see below for mmap")
+    return pytest(
+        "tests/test_store_damage.py", "truncated_while or became_shorter", "`ShardTruncated`; see below for mmap"
+    )
 
 
 @trial("22", "2 GB streamed, both orders; 1,000 opens; Ctrl-C")
@@ -167,9 +170,13 @@ def workers(_: Path) -> str:
     return pytest("tests/test_store_stream.py", "workers or forked or spawned", "the same rows, no hang in 25 forks")
 
 
-@trial("3-5, 7, 9, 15, 27, 28", "swapped, stale, zeroed and hostile files, old fixtures, NaN, read-only folders, pickles")
+@trial(
+    "3-5, 7, 9, 15, 27, 28", "swapped, stale, zeroed and hostile files, old fixtures, NaN, read-only folders, pickles"
+)
 def rest(_: Path) -> str:
-    return pytest("tests/test_store_damage.py tests/test_store_roundtrip.py tests/test_store_crash.py", "", "each named")
+    return pytest(
+        "tests/test_store_damage.py tests/test_store_roundtrip.py tests/test_store_crash.py", "", "each named"
+    )
 
 
 def pytest(files: str, chosen: str, outcome: str) -> str:
@@ -186,7 +193,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     parser.add_argument("--only", help="numbers of the promises to try, with commas")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", DeprecationWarning)  # os.fork beside torch's idle threads: these children do not use torch's
+    warnings.simplefilter(
+        "ignore", DeprecationWarning
+    )  # os.fork beside torch's idle threads: these children do not use torch's
     lines = ["| Promise | Tried | Happened | Seconds |", "|---|---|---|---|"]
     failed = 0
     for number, tried, function in TRIALS:
