@@ -32,7 +32,7 @@ def activations(width: int, rows: int, seed: int = 0) -> Tensor:
     return (x / x.square().mean().sqrt()).contiguous()
 
 
-def trained(width: int, repeats: int = 1, steps: int = 300) -> tuple[Sweep, Tensor]:
+def trained(width: int, repeats: int = 1, steps: int = 200) -> tuple[Sweep, Tensor]:
     """One dictionary of each size (times `repeats`) with an L0 below 20, and four batches [4 BATCH, width].
 
     Biases start low, so that training begins where a usual run arrives after a few hundred dense steps.
@@ -43,7 +43,7 @@ def trained(width: int, repeats: int = 1, steps: int = 300) -> tuple[Sweep, Tens
     engine = CpuEngine()
     for step in range(steps):
         start = step % 8 * BATCH
-        stats = engine.step(sweep, x[start : start + BATCH], min(1.0, (step + 1) / 100))
+        stats = engine.step(sweep, x[start : start + BATCH], min(1.0, (step + 1) / 50))
     assert stats.l0.max() / BATCH < 20, stats.l0 / BATCH
     if repeats > 1:
         sweep = repeated(sweep, repeats)
