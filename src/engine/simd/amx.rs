@@ -76,7 +76,7 @@ impl Kernel for Screen<'_, '_> {
             unsafe { multiply(weights, rows, words, own, done) };
         }
         if blocks > 0 {
-            compare(s, Done::new(&what, blocks - 1, &sums[(blocks - 1) % 2], masks));
+            compare(s, &mut Done::new(&what, blocks - 1, &sums[(blocks - 1) % 2], masks));
         }
         // SAFETY: gives the tile registers back, so that switching threads need not save them.
         unsafe { asm!("tilerelease", options(nomem, nostack)) };
@@ -218,7 +218,7 @@ unsafe fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums,
 
 /// Compares the last block.
 #[inline(always)]
-fn compare<S: Simd>(s: S, done: Done<'_>) {
+fn compare<S: Simd>(s: S, done: &mut Done<'_>) {
     let reach = done.reach.as_chunks::<LANES>().0;
     for j in 0..PANEL {
         let (bias, error) = (s.splat(done.bias[j]), s.splat(done.error[j]));
