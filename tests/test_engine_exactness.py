@@ -132,7 +132,9 @@ def test_any_shape(width: int, sizes: list[int], rows: int, bias: float, loss: L
         sweep = make(width, tuple(sizes), loss, seed, bias)
         engine = CpuEngine(threads=threads, path=path, codes=codes)
         sums = [engine.step(sweep, x, 1.0), engine.evaluate(sweep, x)]
-        results.append(state(sweep) | {f"{name}{i}": getattr(s, name) for i, s in enumerate(sums) for name in ("sse", "l1", "l0")})
+        results.append(
+            state(sweep) | {f"{name}{i}": getattr(s, name) for i, s in enumerate(sums) for name in ("sse", "l1", "l0")}
+        )
     for way, result in zip(WAYS, results, strict=True):
         for name in result:
             assert torch.equal(result[name], results[0][name]), (way, name)

@@ -76,10 +76,14 @@ class CpuEngine:
         InvalidArgument: a path that is unknown or cannot run here; shapes that do not fit.
     """
 
-    path: str
-    threads: int
-    bytes: int
-    profile: dict[str, float]
+    @property
+    def path(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def profile(self) -> dict[str, float]: ...
     def __new__(cls, path: str = "auto", threads: int = 1, codes: str = "measured") -> Self: ...
     @staticmethod
     def paths() -> list[str]:
@@ -87,6 +91,11 @@ class CpuEngine:
 
     def step(self, sweep: SweepView, x: _Array, t: int, lr_scale: float) -> _Sums:
         """Updates everything; `t` is Adam's step number, from 1."""
+
+    def train(
+        self, sweep: SweepView, stream: Stream, t: int, lr_scales: list[float]
+    ) -> tuple[int, _Sums, BaseException | None]:
+        """A step on each of the stream's next batches: steps done, their sums, and what stopped them early."""
 
     def evaluate(self, sweep: SweepView, x: _Array) -> _Sums:
         """Adds to the fired counts and changes nothing else."""

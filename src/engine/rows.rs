@@ -27,7 +27,7 @@ pub struct Codes {
     /// [n + 1]: where the codes of each feature begin.
     pub starts: Vec<u32>,
     /// The codes, and room for more.
-    pub codes: Vec<Code>,
+    pub list: Vec<Code>,
     count: usize,
     /// The same codes with all zeros between them, where they are many.
     pub dense: Dense,
@@ -40,13 +40,13 @@ impl Codes {
     #[inline(always)]
     #[must_use]
     pub fn feature(&self, j: usize) -> &[Code] {
-        &self.codes[self.starts[j] as usize..self.starts[j + 1] as usize]
+        &self.list[self.starts[j] as usize..self.starts[j + 1] as usize]
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.starts.capacity() * size_of::<u32>() + self.codes.capacity() * size_of::<Code>() + self.dense.bytes()
+        self.starts.capacity() * size_of::<u32>() + self.list.capacity() * size_of::<Code>() + self.dense.bytes()
     }
 }
 
@@ -194,19 +194,13 @@ impl Kernel for RowsKernel<'_, '_> {
             let at = row * stride..(row + 1) * stride;
             let residual = &mut residual[at.clone()];
             let stats = &mut stats[row / TILE];
-            if row + 1 < rows {
-                let next = scratch.row_starts[row + 1] as usize..scratch.row_starts[row + 2] as usize;
-                for place in &scratch.by_row[next] {
-                    s.prefetch(weights.atom(place.feature));
-                }
-            }
             stats.sse += f64::from(decode(s, &weights, places, &x[at], scales.error, residual));
             for place in places {
                 stats.l1[place.feature as usize % LANES] += f64::from(place.z);
                 stats.l0 += u64::from(place.z > 0.0);
             }
             if derivatives {
-                derive(s, &weights, places, residual, scales.l1, &mut codes.codes);
+                derive(s, &weights, places, residual, scales.l1, &mut codes.list);
             }
             if !residual_sums.is_empty() {
                 let tile = row / TILE;
@@ -290,19 +284,14 @@ fn encode<S: Simd>(
     candidates[count..whole].fill(Place::default());
     grow(values, whole);
     let groups = candidates[..whole].as_chunks::<4>().0;
-    for (group, (four, values)) in groups.iter().zip(values.as_chunks_mut::<4>().0).enumerate() {
-        if let Some(next) = groups.get(group + AHEAD) {
-            for place in next {
-                s.prefetch(row_of(place));
-            }
-        }
+    for (four, values) in groups.iter().zip(values.as_chunks_mut::<4>().0) {
         *values = dot4(
             s,
             [row_of(&four[0]), row_of(&four[1]), row_of(&four[2]), row_of(&four[3])],
             [encoder_of(&four[0]), encoder_of(&four[1]), encoder_of(&four[2]), encoder_of(&four[3])],
         );
     }
-    grow(&mut out.codes, count);
+    grow(&mut out.list, count);
     grow(features, count);
     out.starts.clear();
     out.starts.resize(n + 1, 0);
@@ -314,7 +303,7 @@ fn encode<S: Simd>(
         // Written whether it is a code or not: the next one takes its place. A NaN is a code: it must reach the loss.
         #[allow(clippy::neg_cmp_op_on_partial_ord)]
         let active = u32::from(!(z <= 0.0));
-        out.codes[at] = Code { row: first_row + place.at, z, g: 0.0 };
+        out.list[at] = Code { row: first_row + place.at, z, g: 0.0 };
         features[at] = place.feature;
         out.starts[place.feature as usize + 1] += active;
         row_starts[place.at as usize + 1] += active;
@@ -324,9 +313,6 @@ fn encode<S: Simd>(
     prefix_sums(&mut out.starts);
     prefix_sums(row_starts);
 }
-
-/// Groups of candidates that rows are fetched ahead.
-const AHEAD: usize = 2;
 
 /// Makes a buffer at least `len` long; what it held is of no use.
 #[inline(always)]
@@ -350,7 +336,7 @@ fn prefix_sums(counts: &mut [u32]) {
 fn sort_by_row(codes: &Codes, scratch: &mut Scratch, first_row: u32, rows: usize) {
     let Scratch { features, row_starts, by_row, .. } = scratch;
     grow(by_row, codes.count);
-    for (at, (code, feature)) in codes.codes[..codes.count].iter().zip(features.iter()).enumerate() {
+    for (at, (code, feature)) in codes.list[..codes.count].iter().zip(features.iter()).enumerate() {
         let next = &mut row_starts[(code.row - first_row) as usize];
         by_row[*next as usize] = RowCode { feature: *feature, at: at as u32, z: code.z };
         *next += 1;

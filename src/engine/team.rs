@@ -82,7 +82,7 @@ impl Team {
         let mine = catch_unwind(AssertUnwindSafe(|| work(0)));
         shared.gate.fetch_or(CLOSED, Ordering::AcqRel);
         let mut waits = 0;
-        while shared.gate.load(Ordering::Acquire) % CLOSED != 0 {
+        while !shared.gate.load(Ordering::Acquire).is_multiple_of(CLOSED) {
             wait(&mut waits);
         }
         if let Err(panic) = mine {
@@ -192,19 +192,19 @@ fn worker(shared: &Shared, index: usize) {
         }
         // Enter, unless the round is closed or over.
         while gate / ROUND == seen && gate & CLOSED == 0 {
-            match shared.gate.compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Acquire) {
-                Err(now) => gate = now,
-                Ok(_) => {
-                    let job = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(Job(work)) = job
-                        && catch_unwind(AssertUnwindSafe(|| work(index))).is_err()
-                    {
-                        shared.panicked.store(true, Ordering::Relaxed);
-                    }
-                    shared.gate.fetch_sub(1, Ordering::AcqRel);
-                    break;
-                }
+            let entered = shared.gate.compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Acquire);
+            if let Err(now) = entered {
+                gate = now;
+                continue;
             }
+            let job = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Job(work)) = job
+                && catch_unwind(AssertUnwindSafe(|| work(index))).is_err()
+            {
+                shared.panicked.store(true, Ordering::Relaxed);
+            }
+            shared.gate.fetch_sub(1, Ordering::AcqRel);
+            break;
         }
     }
 }
@@ -219,7 +219,7 @@ impl Drop for Team {
         }
         crew.shared.stop.store(true, Ordering::Release);
         let round = (crew.shared.gate.load(Ordering::Relaxed) / ROUND + 1) % ROUND;
-        crew.shared.gate.store(round * ROUND | CLOSED, Ordering::SeqCst);
+        crew.shared.gate.store((round * ROUND) | CLOSED, Ordering::SeqCst);
         crew.shared.wake_sleepers();
         for worker in crew.workers {
             let _ = worker.join();

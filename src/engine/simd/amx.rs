@@ -2,7 +2,7 @@
 //!
 //! Stable Rust has no names for the tile registers, so the tiles are written as inline assembly. A block is 32
 //! features (two tiles of weights) by 32 rows (two tiles of the batch); its four tiles of sums go to memory, and while
-//! the next block is multiplied, the sums of this one are compared with their limits.
+//! the next block is multiplied, vector instructions between the tiles' compare the sums of this one with their limits.
 
 use std::arch::asm;
 
@@ -13,7 +13,7 @@ use crate::engine::screen::{GROUPS, Mask, PANEL, Screening, TILE};
 #[derive(Debug, Clone, Copy)]
 pub struct Amx(Avx512);
 
-/// The sums of a block: [2 halves of features][2 halves of rows][16 features][16 rows].
+/// The sums of a block: [2 groups of rows][32 features][16 rows].
 #[repr(C, align(64))]
 struct Sums([Lanes; 64]);
 
@@ -65,63 +65,150 @@ impl Kernel for Screen<'_, '_> {
         let blocks = masks.len() / PANEL * (GROUPS / 2);
         // SAFETY: `Amx` exists only where the tile registers may be used; the configuration is 64 readable bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
-        for block in 0..=blocks {
-            if block < blocks {
-                let (panel, half) = (block / 2, block % 2);
-                let weights = &what.weights[panel * PANEL * words..(panel + 1) * PANEL * words];
-                let rows = &what.tile.lines[half * 2 * LANES..];
-                multiply(weights, rows, words, &mut sums[block % 2]);
-            }
-            if block > 0 {
-                let done = block - 1;
-                compare(s, &what, done / 2, done % 2, &sums[done % 2], masks);
-            }
+        for block in 0..blocks {
+            let (panel, half) = (block / 2, block % 2);
+            let weights = &what.weights[panel * PANEL * words..(panel + 1) * PANEL * words];
+            let rows = &what.tile.lines[half * 2 * LANES..];
+            let [even, odd] = &mut sums;
+            let (own, other) = if block % 2 == 0 { (even, odd) } else { (odd, even) };
+            let done = (block > 0).then(|| Done::new(&what, block - 1, other, masks));
+            // SAFETY: `Amx` exists only where the processor has tiles and AVX-512; the tiles are configured.
+            unsafe { multiply(weights, rows, words, own, done) };
+        }
+        if blocks > 0 {
+            compare(s, &mut Done::new(&what, blocks - 1, &sums[(blocks - 1) % 2], masks));
         }
         // SAFETY: gives the tile registers back, so that switching threads need not save them.
         unsafe { asm!("tilerelease", options(nomem, nostack)) };
     }
 }
 
-/// The 32 by 32 sums of a panel of weights with half a tile of rows. The tiles are configured.
-#[inline(always)]
-fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
+/// A block whose sums are known: 32 features on half a tile of rows.
+struct Done<'a> {
+    half: usize,
+    /// [32 rows].
+    reach: &'a [f32],
+    /// [32 features].
+    bias: &'a [f32],
+    /// [32 features].
+    error: &'a [f32],
+    sums: &'a Sums,
+    /// [32 features].
+    masks: &'a mut [Mask],
+}
+
+impl<'a> Done<'a> {
+    #[inline(always)]
+    fn new(what: &Screening<'a>, block: usize, sums: &'a Sums, masks: &'a mut [Mask]) -> Self {
+        let (panel, half) = (block / 2, block % 2);
+        let features = panel * PANEL..(panel + 1) * PANEL;
+        Self {
+            half,
+            reach: &what.tile.reach[half * 2 * LANES..(half + 1) * 2 * LANES],
+            bias: &what.bias[features.clone()],
+            error: &what.error[features.clone()],
+            sums,
+            masks: &mut masks[features],
+        }
+    }
+}
+
+/// One feature of the block before: its 32 sums against their limits, 32 bits of mask; all pointers to the next.
+macro_rules! compare_one {
+    () => {
+        "vbroadcastss zmm2, dword ptr [{bias}]
+        vbroadcastss zmm3, dword ptr [{bias} + {error}]
+        vmovaps zmm4, zmm2
+        vfmadd231ps zmm2, zmm3, zmm0
+        vfmadd231ps zmm4, zmm3, zmm1
+        vcmpps k1, zmm2, zmmword ptr [{sums}], 25
+        vcmpps k2, zmm4, zmmword ptr [{sums} + 2048], 25
+        kunpckwd k1, k2, k1
+        kmovd dword ptr [{masks}], k1
+        add {bias}, 4
+        add {sums}, 64
+        add {masks}, 8
+        dec {left}"
+    };
+}
+
+/// The 32 by 32 sums of a panel of weights with half a tile of rows; while the tiles multiply, the block before is
+/// compared, eight features per step: a step's four products take as long.
+///
+/// # Safety
+/// The tiles are configured.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums, done: Option<Done<'_>>) {
     assert!(weights.len() == PANEL * words && rows.len() + 2 * LANES >= words * TILE && words > 0);
-    let (w0, r0) = (weights.as_ptr(), rows.as_ptr());
-    // SAFETY: `Screen::call` has configured the tiles. The loop reads `words / 16` tiles of 16 rows: from `w0` and from
-    // 16 rows further without gaps, from `r0` and from one group further with the stride of a
-    // word of the tile's 64 rows: all within the slices, whose lengths were just checked. The stores fill the four quarters of `sums`. All tiles are named as
-    // clobbered.
+    let none = [0.0; 2 * LANES];
+    let (left, reach, bias, error, old, masks) = match done {
+        None => (0, none.as_ptr(), none.as_ptr(), none.as_ptr(), std::ptr::null(), std::ptr::null_mut()),
+        Some(done) => {
+            assert!(done.reach.len() == 2 * LANES && done.half < 2);
+            assert!(done.bias.len() == PANEL && done.error.len() == PANEL && done.masks.len() == PANEL);
+            let masks = done.masks.as_mut_ptr().cast::<u32>().wrapping_add(done.half);
+            let (reach, bias, error) = (done.reach.as_ptr(), done.bias.as_ptr(), done.error.as_ptr());
+            (PANEL, reach, bias, error, done.sums.0.as_ptr(), masks)
+        }
+    };
+    // SAFETY: the caller has configured the tiles. The loop over steps reads `words / 16` tiles of 16 rows: from the
+    // weights and 16 features further without gaps, from the rows and one group further with the stride of a word of
+    // the tile's 64 rows: all within the slices, whose lengths were just checked. The stores fill the four quarters of
+    // `sums`. `left` is 32 where there is a block before, whose arrays have the lengths checked above, and 0 where there
+    // is none, whose pointers are then not used but for `reach`. All registers that change are named.
     unsafe {
         asm!(
+            "vmovups zmm0, zmmword ptr [{count}]",
+            "vmovups zmm1, zmmword ptr [{count} + 64]",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            "tileloadd tmm4, [{w0} + {line}]",
-            "tileloadd tmm6, [{r0} + {rows}]",
+            "tileloadd tmm4, [{w} + {line}]",
+            "tileloadd tmm6, [{r} + {stride}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{r1} + {rows}]",
+            "tileloadd tmm7, [{r} + {stride} + 64]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{w0} + {line} + 1024]",
+            "tileloadd tmm5, [{w} + {line} + 1024]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {w0}, 2048",
-            "add {r0}, 4096",
-            "add {r1}, 4096",
+            "add {w}, 2048",
+            "add {r}, 4096",
+            "mov {count}, 8",
+            "3:",
+            "test {left}, {left}",
+            "jz 4f",
+            compare_one!(),
+            "dec {count}",
+            "jnz 3b",
+            "4:",
             "dec {steps}",
             "jnz 2b",
+            "5:",
+            "test {left}, {left}",
+            "jz 6f",
+            compare_one!(),
+            "jmp 5b",
+            "6:",
             "tilestored [{out} + {line}], tmm0",
-            "tilestored [{out} + {line} + 1024], tmm1",
-            "tilestored [{out} + {line} + 2048], tmm2",
+            "tilestored [{out} + {line} + 2048], tmm1",
+            "tilestored [{out} + {line} + 1024], tmm2",
             "tilestored [{out} + {line} + 3072], tmm3",
-            w0 = inout(reg) w0 => _,
-            r0 = inout(reg) r0 => _,
-            r1 = inout(reg) r0.add(LANES) => _,
+            w = inout(reg) weights.as_ptr() => _,
+            r = inout(reg) rows.as_ptr() => _,
             steps = inout(reg) words / TILE_WORDS => _,
-            rows = in(reg) TILE * size_of::<f32>(),
+            count = inout(reg) reach => _,
+            left = inout(reg) left => _,
+            bias = inout(reg) bias => _,
+            error = in(reg) (error as usize).wrapping_sub(bias as usize),
+            sums = inout(reg) old => _,
+            masks = inout(reg) masks => _,
+            stride = in(reg) TILE * size_of::<f32>(),
             line = in(reg) 64usize,
             out = in(reg) sums.0.as_mut_ptr(),
+            out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _,
+            out("k1") _, out("k2") _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -129,19 +216,14 @@ fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums) {
     }
 }
 
-/// Compares the sums of a block with their limits.
+/// Compares the last block.
 #[inline(always)]
-fn compare<S: Simd>(s: S, what: &Screening<'_>, panel: usize, half: usize, sums: &Sums, masks: &mut [Mask]) {
-    let reach = &what.tile.reach.as_chunks::<LANES>().0[2 * half..2 * half + 2];
-    let (reach0, reach1) = (s.load(&reach[0]), s.load(&reach[1]));
-    let features = panel * PANEL..(panel + 1) * PANEL;
-    let (bias, error) = (&what.bias[features.clone()], &what.error[features.clone()]);
-    let masks = &mut masks[features];
+fn compare<S: Simd>(s: S, done: &mut Done<'_>) {
+    let reach = done.reach.as_chunks::<LANES>().0;
     for j in 0..PANEL {
-        let base = (j / LANES) * 2 * LANES + j % LANES;
-        let (bias, error) = (s.splat(bias[j]), s.splat(error[j]));
-        let low = s.not_le(s.load(&sums.0[base]), s.fma(error, reach0, bias));
-        let high = s.not_le(s.load(&sums.0[base + LANES]), s.fma(error, reach1, bias));
-        masks[j][half] = low | (high << LANES);
+        let (bias, error) = (s.splat(done.bias[j]), s.splat(done.error[j]));
+        let low = s.not_le(s.load(&done.sums.0[j]), s.fma(error, s.load(&reach[0]), bias));
+        let high = s.not_le(s.load(&done.sums.0[PANEL + j]), s.fma(error, s.load(&reach[1]), bias));
+        done.masks[j][done.half] = low | (high << LANES);
     }
 }

@@ -77,7 +77,7 @@ fn screen_block<P: Products, const F: usize, const G: usize>(
         for g in 0..G {
             let limit = s.fma(error, s.load(&reach[group + g]), s.mul(bias, s.load(&scale[group + g])));
             let kept = s.not_le(p.value(acc[f][g]), limit);
-            masks[j + f][(group + g) / 2] |= kept << ((group + g) % 2 * LANES);
+            masks[j + f][(group + g) >> 1] |= kept << ((group + g) % 2 * LANES);
         }
     }
 }

@@ -46,7 +46,13 @@ class CpuEngine:
 
     name = "cpu"
 
-    def __init__(self, device: torch.device | str = "cpu", threads: int | None = None, path: str = "auto", codes: str = "measured") -> None:
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        threads: int | None = None,
+        path: str = "auto",
+        codes: str = "measured",
+    ) -> None:
         self.device = torch.device(device)
         if self.device.type != "cpu":
             raise InvalidSetting(f"engine 'cpu' cannot work on {self.device}; use --device cpu or another engine")
@@ -68,8 +74,8 @@ class CpuEngine:
 
     @property
     def profile(self) -> dict[str, float]:
-        """Seconds since the engine was made: batch, pack, rows and features of the whole team; screen, encode and decode
-        are the parts of rows, summed over threads.
+        """Seconds since the engine was made: batch, pack, rows, features; of rows, summed over threads: screen,
+        encode and decode.
         """
         return self._core.profile
 
@@ -86,7 +92,7 @@ class CpuEngine:
         """See `Engine.gradients`."""
         view = self._prepare(sweep, x)
         found = {name: torch.empty_like(value) for name, value in sweep.parameters().items()}
-        buffers = {name: found[name].numpy() if name in found else None for name in _PARAMETERS}
+        buffers: dict[str, Any] = {name: found[name].numpy() if name in found else None for name in _PARAMETERS}
         sums = self._core.gradients(view, _array(x), **buffers)
         return self._stats(x.shape[0], sums), found
 
@@ -105,7 +111,9 @@ class CpuEngine:
             SparsecodeError: what the stream fails with. Steps done before count, whatever is raised.
         """
         view = self._prepare(sweep)
-        steps, sums, stopped = self._core.train(view, stream._core, sweep.step + 1, [float(scale) for scale in lr_scales])
+        steps, sums, stopped = self._core.train(
+            view, stream._core, sweep.step + 1, [float(scale) for scale in lr_scales]
+        )
         sweep.step += steps
         if stopped is not None:
             raise stopped
@@ -156,7 +164,10 @@ def _view(sweep: Sweep) -> _core.SweepView:
                     f"engine 'cpu' needs contiguous float32 on the CPU; {name} or a moment of it is {tensor.dtype} on "
                     f"{tensor.device}"
                 )
-    buffers = {name: tuple(part.detach().numpy() for part in triple) for name, triple in _tensors(sweep).items()}
+    buffers: dict[str, Any] = {
+        name: tuple(part.detach().numpy() for part in triple) for name, triple in _tensors(sweep).items()
+    }
+    parts: dict[str, Any] = {name: buffers.get(name) for name in _PARAMETERS}
     return _core.SweepView(
         sweep.activation_dim,
         sweep.sizes,
@@ -166,5 +177,5 @@ def _view(sweep: Sweep) -> _core.SweepView:
         per_size=sweep.loss.l1_scale == "per-size",
         project=sweep.loss.project_gradient,
         fired=sweep.fired.numpy(),
-        **{name: buffers.get(name) for name in _PARAMETERS},
+        **parts,
     )
