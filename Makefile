@@ -20,7 +20,8 @@ $(VENV)/.tools: pyproject.toml
 	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --editable '.[dev]'
+	@echo "Installing into $(VENV): the first time several gigabytes, and some minutes"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.built
 
 $(VENV)/.built: $(VENV)/.tools $(RUST)
