@@ -17,7 +17,7 @@ import torch
 import store_trials as trials
 from sparsecode import errors
 from sparsecode.errors import InvalidName, ShardCorrupt, ShardMissing, ShardTruncated
-from sparsecode.store import ActivationStream, Dataset, read_header
+from sparsecode.store import ActivationStream, Dataset, dataset_damage, read_header
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ACCESS = trials.ACCESS
@@ -67,6 +67,24 @@ def test_reading_notices_damage_only_where_it_reads_and_verify_lists_it(tmp_path
         assert dataset.verify() == ["shard-00001.safetensors", "shard-00003.safetensors"]
         assert "restore it from a copy" in dataset.damage()[0][1]
     assert Dataset(folder, verify="never").read(0, 100).shape == (100, 3)
+
+
+def test_all_damage_is_listed_even_where_the_dataset_cannot_be_opened(tmp_path: Path) -> None:
+    folder = small(tmp_path / "data", n=100)
+    assert dataset_damage(folder) == []
+    names = [f"shard-0000{index}.safetensors" for index in range(5)]
+    (folder / names[0]).unlink()
+    os.truncate(folder / names[2], 600)
+    flipped = bytearray((folder / names[3]).read_bytes())
+    flipped[-1] ^= 1
+    (folder / names[3]).write_bytes(flipped)
+    found = dataset_damage(folder)
+    assert [name for name, _ in found] == [names[0], names[2], names[3]]
+    for (_, message), expected in zip(found, ["missing", "truncated", "do not fit"], strict=True):
+        assert expected in message
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(ShardCorrupt):
+        dataset_damage(folder)
 
 
 def test_verify_always_notices_what_changes_later(tmp_path: Path) -> None:

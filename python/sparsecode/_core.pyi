@@ -19,6 +19,7 @@ __all__ = [
     "attention_forward",
     "cpu_features",
     "cross_entropy",
+    "dataset_damage",
     "read_shard_header",
 ]
 
@@ -308,6 +309,9 @@ class Batch:
     def __len__(self) -> int: ...
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def dataset_damage(path: str | PathLike[str], threads: int) -> list[tuple[str, str]]:
+    """(file, what is wrong) of each shard that cannot be opened or does not fit its digests."""
 
 def read_shard_header(path: str | PathLike[str]) -> tuple[int, int, str]:
     """Checks the header of a shard by itself: (rows, activation_dim, dtype)."""

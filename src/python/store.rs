@@ -216,24 +216,40 @@ impl Dataset {
     /// (file name, what is wrong) of every shard whose digests do not fit; an interrupt (Ctrl-C) ends it.
     #[pyo3(signature = (threads))]
     fn bad_shards(&self, py: Python<'_>, threads: usize) -> PyResult<Vec<(String, String)>> {
-        let stop = AtomicBool::new(false);
-        let mut interrupt = Ok(());
-        let bad = py.detach(|| {
-            std::thread::scope(|scope| {
-                let checking = scope.spawn(|| self.inner.bad_shards(threads, &stop));
-                while !checking.is_finished() && interrupt.is_ok() {
-                    std::thread::sleep(std::time::Duration::from_millis(5));
-                    #[allow(clippy::redundant_closure_for_method_calls)] // the method alone has too narrow a lifetime
-                    let signals = Python::attach(|py| py.check_signals());
-                    interrupt = signals;
-                    stop.store(interrupt.is_err(), Ordering::Relaxed);
-                }
-                checking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-        });
-        interrupt?;
-        Ok(bad.into_iter().map(|(shard, error)| (commit::shard_name(shard), error.to_string())).collect())
+        listed(interruptible(py, |stop| self.inner.bad_shards(threads, stop)))
     }
+}
+
+/// (file name, what is wrong) of every shard of the dataset at `path` that cannot be opened or does not fit its digests.
+#[pyfunction]
+#[pyo3(signature = (path, threads))]
+pub fn dataset_damage(py: Python<'_>, path: PathBuf, threads: usize) -> PyResult<Vec<(String, String)>> {
+    let bad = interruptible(py, |stop| shard::dataset::damage(&path, threads, stop))?;
+    listed(bad.map_err(PyErr::from))
+}
+
+fn listed(bad: PyResult<Vec<(usize, Error)>>) -> PyResult<Vec<(String, String)>> {
+    Ok(bad?.into_iter().map(|(shard, error)| (commit::shard_name(shard), error.to_string())).collect())
+}
+
+/// Runs `work` without the GIL; an interrupt sets the flag that it is given, and is raised once it has ended.
+fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> T + Send) -> PyResult<T> {
+    let stop = AtomicBool::new(false);
+    let mut interrupt = Ok(());
+    let done = py.detach(|| {
+        std::thread::scope(|scope| {
+            let working = scope.spawn(|| work(&stop));
+            while !working.is_finished() && interrupt.is_ok() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                #[allow(clippy::redundant_closure_for_method_calls)] // the method alone has too narrow a lifetime
+                let signals = Python::attach(|py| py.check_signals());
+                interrupt = signals;
+                stop.store(interrupt.is_err(), Ordering::Relaxed);
+            }
+            working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    });
+    interrupt.map(|()| done)
 }
 
 /// Checks the header of a shard by itself: (rows, dim, dtype).

@@ -181,32 +181,7 @@ impl Dataset {
     /// Checks the digests of all shards with `threads` threads: (shard, what is wrong) of each bad one.
     #[must_use]
     pub fn bad_shards(&self, threads: usize, stop: &AtomicBool) -> Vec<(usize, Error)> {
-        let next = AtomicU64::new(0);
-        let work = || {
-            let mut files = Files::default();
-            let mut bad: Vec<(usize, Error)> = Vec::new();
-            loop {
-                let block = next.fetch_add(1, Ordering::Relaxed) as usize;
-                if block >= self.blocks.len() || stop.load(Ordering::Relaxed) {
-                    return bad;
-                }
-                let (shard, inner) = (self.blocks[block].0 as usize, self.blocks[block].1 as usize);
-                if let Err(error) = self.shards[shard].verify(inner, &mut files) {
-                    bad.push((shard, error));
-                }
-            }
-        };
-        let mut bad = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut bad = work();
-            for thread in others {
-                bad.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            bad
-        });
-        bad.sort_by_key(|(shard, _)| *shard);
-        bad.dedup_by_key(|(shard, _)| *shard);
-        bad
+        bad_among(&self.shards, threads, stop)
     }
 
     /// Reads `rows` in order, after checking the blocks they lie in.
@@ -305,4 +280,53 @@ impl Dataset {
         }
         Ok(())
     }
+}
+
+/// Checks the dataset in `folder` as far as it can be read: (shard, what is wrong) of each shard that is missing, cannot
+/// be opened, or does not fit its digests.
+///
+/// # Errors
+/// Those of [`Manifest::load`]: without a manifest there is nothing to check against.
+pub fn damage(folder: &Path, threads: usize, stop: &AtomicBool) -> Result<Vec<(usize, Error)>> {
+    let manifest = Manifest::load(folder)?;
+    let (mut shards, mut bad) = (Vec::new(), Vec::new());
+    for index in 0..manifest.shards.len() {
+        match OpenShard::open(folder, &manifest, index, Access::Pread) {
+            Ok(shard) => shards.push(shard),
+            Err(error) => bad.push((index, error)),
+        }
+    }
+    bad.extend(bad_among(&shards, threads, stop));
+    bad.sort_by_key(|(shard, _)| *shard);
+    Ok(bad)
+}
+
+/// Digests every block of `shards` with `threads` threads: (index, first fault) of each bad one, in order.
+fn bad_among(shards: &[OpenShard], threads: usize, stop: &AtomicBool) -> Vec<(usize, Error)> {
+    let blocks: Vec<(usize, usize)> =
+        shards.iter().enumerate().flat_map(|(s, shard)| (0..shard.blocks()).map(move |b| (s, b))).collect();
+    let next = AtomicU64::new(0);
+    let work = || {
+        let mut files = Files::default();
+        let mut bad: Vec<(usize, Error)> = Vec::new();
+        while let Some(&(shard, block)) = blocks.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+            && !stop.load(Ordering::Relaxed)
+        {
+            if let Err(error) = shards[shard].verify(block, &mut files) {
+                bad.push((shards[shard].index(), error));
+            }
+        }
+        bad
+    };
+    let mut bad = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut bad = work();
+        for thread in others {
+            bad.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        bad
+    });
+    bad.sort_by_key(|(shard, _)| *shard);
+    bad.dedup_by_key(|(shard, _)| *shard);
+    bad
 }

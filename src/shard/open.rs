@@ -75,6 +75,12 @@ impl OpenShard {
         &self.path
     }
 
+    /// Its place in the dataset.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Rows in it.
     #[must_use]
     pub fn rows(&self) -> u64 {

@@ -120,6 +120,22 @@ fn ranks_take_turns_in_one_order() {
 }
 
 #[test]
+fn batches_that_span_many_windows_and_epochs_come_through() {
+    let dir = TempDir::new().unwrap();
+    dataset(dir.path(), 60, 2, 7);
+    let data = open(&dir, Access::Mmap);
+    let mut expected = None;
+    for (threads, prefetch) in [(1, 0), (1, 1), (3, 2), (4, 9)] {
+        for world_size in [1, 5] {
+            let s = Settings { batch_size: 150, mode: Mode::Windowed { bytes: 1 }, threads, prefetch, ..settings(60) };
+            let s = Settings { world_size, rank: world_size - 1, position: 150 * (5 - world_size), ..s };
+            let rows = take(&mut Stream::new(Arc::clone(&data), s).unwrap(), 1);
+            assert_eq!(&rows, expected.get_or_insert_with(|| rows.clone()), "{threads} {prefetch} {world_size}");
+        }
+    }
+}
+
+#[test]
 fn a_range_is_streamed_alone_and_normalised() {
     let dir = TempDir::new().unwrap();
     dataset(dir.path(), 300, 2, 77);

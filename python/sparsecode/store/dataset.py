@@ -157,6 +157,15 @@ class Dataset:
             raise InvalidArgument(f"{self.path}: the dataset changed since it was opened; open it again")
 
 
+def dataset_damage(path: str | Path, threads: int | None = None) -> list[tuple[str, str]]:
+    """Every damaged shard of a dataset, also of one that cannot be opened: (file name, what is wrong).
+
+    Raises:
+        DatasetMissing, ShardCorrupt, FormatTooNew, ManifestInvalid, InvalidName: the manifest itself cannot be used.
+    """
+    return _core.dataset_damage(Path(path), threads or cores())
+
+
 def read_header(path: str | Path) -> tuple[int, int, str]:
     """Checks the header of one shard file by itself: (rows, activation_dim, dtype).
 
