@@ -109,7 +109,7 @@ def test_shuffled(benchmark: Any, data: Callable[[int], Data], dim: int, who: st
             measure(benchmark, d.count * BATCH, lambda: drop(next(stream) for _ in range(d.count)))
         return
     # Always further on, round the file: the same rows again would come from the processor's cache.
-    ahead = cycle(d.mapped_torch[: d.rows // BATCH * BATCH].split(BATCH))
+    ahead = cycle(torch.split(d.mapped_torch[: d.rows // BATCH * BATCH], BATCH))
     work: dict[str, Callable[[int], object]] = {
         "numpy memmap[index]": lambda i: d.mapped_numpy[d.index(i).numpy()],
         "torch.index_select(out=)": lambda i: torch.index_select(d.mapped_torch, 0, d.index(i), out=out),
