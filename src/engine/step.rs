@@ -467,6 +467,7 @@ impl Engine {
                     stats,
                     residual_sums,
                     dense: &mut codes.dense,
+                    spent: &mut scratch.spent,
                 });
             if codes.is_dense {
                 return;
