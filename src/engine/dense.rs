@@ -4,9 +4,11 @@
 //! Every sum has the order that it has in `rows` and `features`, and a code that is zero adds exactly nothing, so that
 //! the bits are the same. That holds for finite numbers only: a block that meets others is left to the lists.
 
+use std::time::Instant;
+
 use super::aligned::Aligned;
 use super::features::{Gradients, Rows, add_scaled};
-use super::rows::{Scales, TileStats, Weights};
+use super::rows::{Scales, Spent, TileStats, Weights};
 use super::screen::TILE;
 use super::simd::{Kernel, LANES, Simd, load_columns};
 
@@ -57,6 +59,8 @@ pub struct DenseRows<'a, 'b> {
     pub residual_sums: &'b mut [f32],
     /// Where the codes go.
     pub dense: &'b mut Dense,
+    /// The thread's time.
+    pub spent: &'b mut Spent,
 }
 
 impl Kernel for DenseRows<'_, '_> {
@@ -71,8 +75,9 @@ impl Kernel for DenseRows<'_, '_> {
 impl DenseRows<'_, '_> {
     #[inline(always)]
     fn work<S: Simd, const R: usize, const C: usize>(self, s: S) -> bool {
-        let Self { weights, stride, x, scales, derivatives, residual, stats, residual_sums, dense } = self;
+        let Self { weights, stride, x, scales, derivatives, residual, stats, residual_sums, dense, spent } = self;
         let (rows, n) = (x.len() / stride, weights.bias.len());
+        let start = Instant::now();
         dense.rows = rows;
         let size = n.next_multiple_of(LANES) * rows;
         dense.z.resize(size);
@@ -82,6 +87,8 @@ impl DenseRows<'_, '_> {
         if !finite {
             return false;
         }
+        let encoded = Instant::now();
+        spent.encode += (encoded - start).as_secs_f64();
         residual.fill(0.0);
         for group in (0..n.div_ceil(LANES)).step_by(PANEL_GROUPS) {
             let mut row = 0;
@@ -106,6 +113,7 @@ impl DenseRows<'_, '_> {
                 *g = if *z > 0.0 { *g + scales.l1 } else { 0.0 };
             }
         }
+        spent.decode += encoded.elapsed().as_secs_f64();
         for (sums, tile) in residual_sums.chunks_exact_mut(stride).zip(residual.chunks(TILE * stride)) {
             for row in tile.chunks_exact(stride) {
                 add_scaled(s, sums, 1.0, row);
@@ -302,21 +310,26 @@ fn finish<S: Simd>(s: S, x: &[f32], stride: usize, scale: f32, residual: &mut [f
     }
 }
 
-/// Sums and counts of the codes, tile by tile: every lane adds its features in order, as the lists do.
+/// Sums and counts of the codes, tile by tile: every lane adds feature after feature, a feature's rows in order, as the
+/// lists do.
 #[inline(always)]
 fn measure(z: &[f32], rows: usize, stats: &mut [TileStats]) {
-    for row in 0..rows {
-        let tile = &mut stats[row / TILE];
-        for group in z.chunks_exact(rows * LANES) {
-            let line = &group[row * LANES..(row + 1) * LANES];
-            let mut active = 0;
-            for i in 0..LANES {
-                tile.l1[i] += f64::from(line[i]);
-                active += u32::from(line[i] > 0.0);
+    for group in z.chunks_exact(rows * LANES) {
+        for (lines, tile) in group.chunks(TILE * LANES).zip(stats.iter_mut()) {
+            let mut sums = tile.l1;
+            let mut active = [0u32; LANES];
+            for line in lines.as_chunks::<LANES>().0 {
+                for i in 0..LANES {
+                    sums[i] += f64::from(line[i]);
+                    active[i] += u32::from(line[i] > 0.0);
+                }
             }
-            tile.l0 += u64::from(active);
-            tile.candidates += u64::from(active);
+            tile.l1 = sums;
+            tile.l0 += u64::from(active.iter().sum::<u32>());
         }
+    }
+    for tile in stats {
+        tile.candidates = tile.l0;
     }
 }
 

@@ -187,6 +187,7 @@ impl Kernel for RowsKernel<'_, '_> {
         list_candidates(scratch, mask_stride, weights.bias.len(), rows, stats);
         encode(s, &weights, stride, x, codes, scratch, first_row as u32, rows);
         sort_by_row(codes, scratch, first_row as u32, rows);
+        measure(codes, &scratch.features, first_row as u32, stats);
         let encoded = Instant::now();
         scratch.spent.encode += (encoded - start).as_secs_f64();
         for row in 0..rows {
@@ -195,10 +196,6 @@ impl Kernel for RowsKernel<'_, '_> {
             let residual = &mut residual[at.clone()];
             let stats = &mut stats[row / TILE];
             stats.sse += f64::from(decode(s, &weights, places, &x[at], scales.error, residual));
-            for place in places {
-                stats.l1[place.feature as usize % LANES] += f64::from(place.z);
-                stats.l0 += u64::from(place.z > 0.0);
-            }
             if derivatives {
                 derive(s, &weights, places, residual, scales.l1, &mut codes.list);
             }
@@ -344,6 +341,16 @@ fn sort_by_row(codes: &Codes, scratch: &mut Scratch, first_row: u32, rows: usize
     // Every start has moved to the next row's: move them back.
     row_starts.copy_within(0..rows, 1);
     row_starts[0] = 0;
+}
+
+/// Sums and counts of the codes.
+#[inline(always)]
+fn measure(codes: &Codes, features: &[u32], first_row: u32, stats: &mut [TileStats]) {
+    for (code, feature) in codes.list[..codes.count].iter().zip(features) {
+        let tile = &mut stats[(code.row - first_row) as usize / TILE];
+        tile.l1[*feature as usize % LANES] += f64::from(code.z);
+        tile.l0 += u64::from(code.z > 0.0);
+    }
 }
 
 /// Reconstructs a row, writes its scaled residual, and gives the squared error.
