@@ -46,12 +46,17 @@ def _datasets(path: Path) -> list[Path]:
 
 def _verified(folder: Path) -> dict[str, Any]:
     """{"path", "damage": [{"shard", "message"}]} and the facts of a dataset that can be opened."""
-    from sparsecode.store import Dataset
+    from sparsecode.store import Dataset, dataset_damage
 
     try:
         dataset = Dataset(folder)
-    except SparsecodeError as error:  # opening checks the manifest and every shard's length and header
-        return {"path": str(folder), "damage": [{"shard": None, "message": str(error)}]}
+    except SparsecodeError as unopened:  # opening checks the manifest and every shard's length and header
+        try:
+            damage = dataset_damage(folder)
+        except SparsecodeError:  # the manifest itself
+            damage = []
+        listed = [{"shard": shard, "message": message} for shard, message in damage]
+        return {"path": str(folder), "damage": listed or [{"shard": None, "message": str(unopened)}]}
     return {
         "path": str(folder),
         "complete": dataset.complete,
