@@ -66,6 +66,7 @@ def make_dictionary(folder: Path, name: str = NAME, **changes: Any) -> Path:
 def store(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module = types.ModuleType("sparsecode.store")
     module.Dataset = StandInDataset  # type: ignore[attr-defined]
+    module.dataset_damage = lambda path: []  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sparsecode.store", module)
     return module
 
@@ -230,6 +231,9 @@ def test_verify_of_a_dataset_that_cannot_be_opened_is_a_failed_check(tmp_path: P
     assert result.exit_code == 1
     assert "cannot be opened" in result.stdout
     assert "00000.safetensors: too short" in result.stdout
+    damage = [("00000.safetensors", "too short"), ("00002.safetensors", "missing")]
+    store.dataset_damage = lambda path: damage  # type: ignore[attr-defined]
+    assert "missing" in call("verify", tmp_path / "d").stdout
 
 
 def test_verify_of_nothing(tmp_path: Path) -> None:
