@@ -13,20 +13,15 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: install
-install: $(VENV)/.built ## Install the package and its development tools into .venv
+install: $(VENV)/.installed ## Install the package and its development tools into .venv
 
-# Each stamp is touched only after its commands succeeded: a failed install is done again.
-$(VENV)/.tools: pyproject.toml
+# The stamp is touched only after everything succeeded: a failed installation is done again.
+$(VENV)/.installed: pyproject.toml $(RUST)
 	@rm -f $@
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): the first time several gigabytes, and some minutes"
+	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@touch $@ $(VENV)/.built
-
-$(VENV)/.built: $(VENV)/.tools $(RUST)
-	@rm -f $@
-	$(BIN)/maturin develop --release --quiet
 	@touch $@
 
 .PHONY: demo
