@@ -264,7 +264,7 @@ def test_merge_needs_two_datasets_and_a_place(store: types.ModuleType, args: lis
 def test_doctor_tells_what_this_machine_has(tmp_path: Path) -> None:
     import torch
 
-    from sparsecode._core import cpu_features
+    from sparsecode._core import CpuEngine, cpu_features
 
     found = called_json("doctor", "--run", tmp_path / "not" / "yet")
     assert found["simd"] == cpu_features()
@@ -275,7 +275,15 @@ def test_doctor_tells_what_this_machine_has(tmp_path: Path) -> None:
     assert found["machine"]["memory_bytes"] > 1e8
     assert set(found["optional"]) == set(doctor.OPTIONAL)
     told = call("doctor", "--run", tmp_path).stdout
-    for word in ("SIMD", "Triton", "engine", "problems", found["simd"]["simd"]):
+    assert found["engine"]["path"] in CpuEngine.paths()
+    for word in (
+        "SIMD",
+        "Triton",
+        "engine",
+        "problems",
+        found["simd"]["simd"],
+        f"instructions {found['engine']['path']}",
+    ):
         assert word in told
     assert not (tmp_path / "not").exists()
 

@@ -89,7 +89,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("torch", f"devices {', '.join(torch['devices'])}; {torch['threads']} threads" if torch else "cannot be used"),
         ("GPU", "; ".join(gpus) or "none"),
         ("Triton", found["triton"] or "none: GPUs will use plain torch"),
-        ("engine", engine["name"] + (f" on {engine['device']}" if engine["device"] else "")),
+        ("engine", _spelled(engine)),
     ]
     for package, use in OPTIONAL.items():
         rows.append((package, found["optional"][package] or f"not installed; for {use}"))
@@ -182,8 +182,13 @@ def _engine() -> dict[str, str | None]:
 
         engine = choose_engine()
     except (ImportError, SparsecodeError) as error:
-        return {"name": f"none ({error})", "device": None}
-    return {"name": engine.name, "device": str(engine.device)}
+        return {"name": f"none ({error})", "path": None, "device": None}
+    return {"name": engine.name, "path": getattr(engine, "path", None), "device": str(engine.device)}
+
+
+def _spelled(engine: dict[str, str | None]) -> str:
+    path = f", instructions {engine['path']}" if engine["path"] else ""
+    return f"{engine['name']}{path}" + (f", on {engine['device']}" if engine["device"] else "")
 
 
 def _version(package: str) -> str | None:
