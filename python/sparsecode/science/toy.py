@@ -1,0 +1,95 @@
+"""Toy data with known features: the generator of Sharkey, Braun and Millidge (2022), as the seed's code has it.
+
+A sample is a sparse non-negative combination of `n_features` unit vectors in `dim` dimensions; which features come
+together is correlated within a batch, and later features are rarer. Letters: G true features, D dimensions, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import ndtr
+from torch import Tensor
+
+_DECAY = 0.99  # feature i's probability is multiplied by 0.99 ** i: the seed's exponential decay of frequency
+_EIGENVALUE_MARGIN = 1.001  # how far past its smallest eigenvalue the correlation matrix is lifted
+
+
+@dataclass(frozen=True)
+class ToySettings:
+    """What the toy data is made of; the defaults are the seed's."""
+
+    dim: int = 256
+    n_features: int = 512
+    active: float = 5.0  # expected number of active features per row, before empty rows are given one
+    batch_size: int = 256
+    seed: int = 0
+
+
+class ToyData:
+    """True features and an endless, seekable stream of batches: batch i is a pure function of (settings, i)."""
+
+    def __init__(self, settings: ToySettings) -> None:
+        self.settings = settings
+        generator = np.random.Generator(np.random.PCG64([settings.seed, 0x746F79]))  # "toy"
+        directions = generator.standard_normal((settings.n_features, settings.dim))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        self.features = torch.from_numpy(directions).float()  # [G, D], unit rows
+        self.correlation = correlation_matrix(settings.n_features, generator)  # [G, G]
+        self._root = np.linalg.cholesky(self.correlation)
+
+    def probabilities(self, batch: int) -> npt.NDArray[np.float64]:
+        """Probability [G] of each feature in the rows of one batch: mean active / G, correlated, decaying."""
+        return self._probabilities(self._generator(batch))
+
+    def codes(self, batch: int) -> Tensor:
+        """True codes [B, G] of one batch: a feature is on with its probability; its value is a product of uniforms.
+
+        A row with no active feature gets one at random, with value 1 times a uniform.
+        """
+        settings = self.settings
+        generator = self._generator(batch)
+        probability = self._probabilities(generator)
+        shape = (settings.batch_size, settings.n_features)
+        active = generator.random(shape) <= probability
+        values = active * generator.random(shape)
+        empty = np.flatnonzero(~active.any(axis=1))
+        values[empty, generator.integers(0, settings.n_features, len(empty))] = 1.0
+        return torch.from_numpy((values * generator.random(shape)).astype(np.float32))
+
+    def batch(self, batch: int) -> Tensor:
+        """Rows [B, D] of one batch."""
+        return self.codes(batch) @ self.features
+
+    def batches(self, start: int = 0) -> Iterator[Tensor]:
+        """Batches `start`, `start` + 1, ... without end."""
+        while True:
+            yield self.batch(start)
+            start += 1
+
+    def _generator(self, batch: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.settings.seed, 0x746F79, batch]))
+
+    def _probabilities(self, generator: np.random.Generator) -> npt.NDArray[np.float64]:
+        settings = self.settings
+        correlated = self._root @ generator.standard_normal(settings.n_features)
+        probability = ndtr(correlated) * _DECAY ** np.arange(settings.n_features)
+        return probability * (settings.active / settings.n_features / probability.mean())
+
+
+def correlation_matrix(size: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A random symmetric matrix of uniform entries, its diagonal raised until it is positive definite.
+
+    With smallest eigenvalue m < 0, 1.001 |m| is added to the diagonal: the seed's construction, which keeps the
+    entries but makes the diagonal larger than 1.
+    """
+    uniform = generator.random((size, size))
+    symmetric = (uniform + uniform.T) / 2
+    smallest = np.linalg.eigvalsh(symmetric)[0]
+    if smallest < 0:
+        symmetric[np.diag_indices(size)] += _EIGENVALUE_MARGIN * -smallest
+    return symmetric
