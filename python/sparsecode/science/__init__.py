@@ -1,1 +1,1 @@
-"""(to be written)"""
+"""The claims of the seed experiment, measured. So far: toy data whose true features are known."""

@@ -12,6 +12,7 @@ the batch, T batch tiles.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def allocate(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.empty(*shape, dtype=dtype, device=device)
 
 
-class GpuStep:
+class GpuStep(ABC):
     """Gradients and optimiser of one sweep.
 
     Args:
@@ -53,17 +54,17 @@ class GpuStep:
         self._lr: tuple[list[float], Tensor] = ([], self._rates)
         self._versions: tuple[object, ...] = ()
 
+    @abstractmethod
     def gradients(self, x: Tensor) -> StepStats:
         """Fills `d_enc`, `d_bias`, `d_dec` and `d_pre` with the loss's gradients and returns the stats of the batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, x: Tensor) -> StepStats:
         """Stats of a batch, without gradients."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count_fired(self) -> None:
         """Adds to `sweep.fired` on how many rows of the last batch each feature was active."""
-        raise NotImplementedError
 
     def named_gradients(self) -> dict[str, Tensor]:
         """Copies of the gradients, named and shaped as `sweep.parameters()`."""
