@@ -26,7 +26,7 @@ def test_correlation_matrix_is_the_uniform_one_with_a_raised_diagonal() -> None:
     assert np.array_equal(matrix, matrix.T)
     assert np.linalg.eigvalsh(matrix)[0] > 0
     off = matrix[np.triu_indices(64, 1)]
-    assert 0 <= off.min() and off.max() < 1
+    assert off.min() >= 0 and off.max() < 1
     assert (
         kstest(off, lambda v: np.where(v < 0.5, 2 * v**2, 1 - 2 * (1 - v) ** 2)).pvalue > 1e-3
     )  # mean of two uniforms
