@@ -77,8 +77,9 @@ class ToyData:
     def _probabilities(self, generator: np.random.Generator) -> npt.NDArray[np.float64]:
         settings = self.settings
         correlated = self._root @ generator.standard_normal(settings.n_features)
-        probability = ndtr(correlated) * _DECAY ** np.arange(settings.n_features)
-        return probability * (settings.active / settings.n_features / probability.mean())
+        probability: npt.NDArray[np.float64] = ndtr(correlated) * _DECAY ** np.arange(settings.n_features)
+        probability *= settings.active / settings.n_features / probability.mean()
+        return probability
 
 
 def correlation_matrix(size: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
