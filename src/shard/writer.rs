@@ -208,7 +208,7 @@ impl DatasetWriter {
     fn write_some(&mut self, data: &[u8], tokens: &[i32]) -> Result<usize> {
         let shard = match &mut self.shard {
             Some(shard) => shard,
-            none => none.insert(GrowingShard::create(&self.folder, &self.manifest)?),
+            none => none.insert(GrowingShard::create(&self.folder, &self.manifest, self.settings.durability)?),
         };
         let rows = tokens.len().min((self.manifest.shard_rows - shard.rows()) as usize);
         shard.append(&data[..rows * self.manifest.row_bytes()], &tokens[..rows], self.settings.threads)?;
@@ -221,7 +221,7 @@ impl DatasetWriter {
     /// Makes the rows so far a complete shard, then lists it.
     fn commit(&mut self) -> Result<()> {
         let Some(shard) = self.shard.take() else { return Ok(()) };
-        let (entry, moments) = shard.publish(&self.folder, self.settings.durability)?;
+        let (entry, moments) = shard.publish(&self.folder)?;
         let mut next = self.manifest.clone();
         next.shards.push(entry);
         next.moments.merge(&moments);
