@@ -23,7 +23,7 @@ from sparsecode.kernels.tables import Segments, tiles_in
 install()
 
 FORWARD, BACKWARD = Tile(16, 32), Tile(32, 16)  # unequal in both directions
-MODULES = ("forward", "backward", "reduce", "prebias", "adam", "mcs")
+MODULES = ("forward", "backward", "reduce", "prebias", "adam", "mcs", "lists", "sparse")
 Gradients = dict[str, Tensor]
 
 
