@@ -145,7 +145,7 @@ def count_kernel(
     BW: tl.constexpr,
 ):
     """Bits of each line of one tile of lines."""
-    k, lines, out, inside, line_step, word_step, begin, end, group = _lines(
+    _k, lines, out, inside, line_step, word_step, begin, end, _group = _lines(
         offsets_ptr, dictionary_ptr, first_ptr, words_ptr, B, N, W, V, T, BY_ROW, L
     )
     at = mask_ptr + lines[:, None].to(tl.int64) * line_step

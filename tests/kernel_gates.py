@@ -205,15 +205,9 @@ def _mcs(arch: str, tile: Any, precision: str) -> Case:
     return Case("mcs", "mcs", "mcs_kernel", arch, 128, "fp32", consts, tile.warps, tile.stages, flops)
 
 
-_INTEGERS = ("offsets_ptr", "order_ptr", "tile_dictionary_ptr", "tile_first_ptr", "fired_ptr", "place_ptr") + (
-    "words_ptr",
-    "by_row_ptr",
-    "by_feature_ptr",
-    "dictionary_ptr",
-    "first_ptr",
-    "mask_ptr",
-    "counts_ptr",
-    "list_ptr",
+_INTEGERS = (
+    *("offsets_ptr", "order_ptr", "tile_dictionary_ptr", "tile_first_ptr", "fired_ptr", "place_ptr"),
+    *("words_ptr", "by_row_ptr", "by_feature_ptr", "dictionary_ptr", "first_ptr", "mask_ptr", "counts_ptr", "list_ptr"),
 )
 _LONG = ("ends_ptr", "base_ptr")
 _OPERANDS = {

@@ -18,6 +18,8 @@ from kernel_checks import Gradients, Kernels, Problem, autograd, compare
 from sparsecode.kernels.configs import Tile
 from sparsecode.kernels.tables import WORD, Segments, tiles_in
 
+TILE = Tile(32, 32)
+
 
 @dataclass
 class Active:
@@ -45,13 +47,14 @@ def find(
     capacity: Sequence[int] | None = None,
 ) -> Active:
     """Masks, counts and lists of the chosen dictionaries; `capacity` of their regions, all codes where not given."""
-    kernels.lists.ROW_LINES, kernels.lists.FEATURE_LINES = (32, 2), (32, 2)  # few programs, yet several turns
+    kernels.lists.ROW_LINES, kernels.lists.FEATURE_LINES = (64, 2), (64, 2)  # few programs, yet several turns
+    kernels.sparse.ROWS, kernels.sparse.ENTRIES = 8, 2
     B, N, K = x.shape[0], segments.total, len(segments)
     integers = torch.int32
     by_row = guarded(B, segments.word_total, dtype=integers)
     by_feature = guarded(tiles_in(B, WORD), N, dtype=integers)
     kernels.lists.find_active(x, w_enc, bias, segments, tile, by_row=by_row, by_feature=by_feature)
-    tiles = segments.feature_tiles(WORD)
+    tiles = segments.feature_tiles(kernels.lists.FEATURE_LINES[0])
     row_counts, feature_counts = guarded(K, B, dtype=integers), guarded(N, dtype=integers)
     row_counts.zero_()
     feature_counts.zero_()
@@ -63,9 +66,7 @@ def find(
     row_list, feature_list = (guarded(int(base[-1]), dtype=integers) for _ in range(2))
     kernels.lists.fill(by_row, segments, B, row_counts, row_ends, base, out=row_list)
     kernels.lists.fill(by_feature, segments, B, feature_counts, feature_ends, base, out=feature_list, tiles=tiles)
-    return Active(
-        by_row, by_feature, row_counts, row_ends, feature_counts, feature_ends, base, row_list, feature_list
-    )
+    return Active(by_row, by_feature, row_counts, row_ends, feature_counts, feature_ends, base, row_list, feature_list)
 
 
 def run_sparse(
@@ -74,7 +75,7 @@ def run_sparse(
     *,
     only: Sequence[int] | None = None,
     operands: torch.dtype | None = None,
-    tile: Tile = Tile(32, 32),
+    tile: Tile = TILE,
 ) -> Gradients:
     """Gradients and sums by way of the lists, of all dictionaries or some."""
     dtype = problem.x.dtype
@@ -141,18 +142,27 @@ def run_sparse(
     return found
 
 
+def few_active(
+    B: int, D: int, sizes: Sequence[int], *, pre: bool = False, dtype: torch.dtype = torch.float64
+) -> Problem:
+    """A problem in which a fifth of the codes is active."""
+    problem = Problem.random(B, D, sizes, pre=pre, dtype=dtype)
+    return replace(problem, b_enc=problem.b_enc - 0.8)
+
+
 def expected_of(problem: Problem) -> Gradients:
     expected = autograd(problem)
     return expected | {"sums": expected["sums"][:2]}
 
 
-def check_masks(kernels: Kernels) -> None:
+def check_lists(kernels: Kernels) -> None:
     """Bits, counts and lists against the signs of all codes: ragged in every direction."""
-    problem = Problem.random(70, 24, [33, 1, 66])
+    problem = few_active(70, 24, [33, 1, 66])
+    problem.x[68, 3] = float("nan")
     segments = Segments.of(problem.bounds, "cpu")
     x, w_enc, bias = guard(problem.x), guard(problem.w_enc), guard(problem.b_enc)
     active = find(kernels, x, w_enc, bias, segments, tile=Tile(64, 64))
-    on = problem.x @ problem.w_enc.T + problem.b_enc > 0  # [B, N]
+    on = ~(problem.x @ problem.w_enc.T + problem.b_enc <= 0)  # [B, N], NaN among them
 
     def packed(bits: Tensor) -> Tensor:
         """[lines, places] bool -> [lines, words] int32."""
@@ -176,28 +186,28 @@ def check_masks(kernels: Kernels) -> None:
 
 def check_lists_keep_to_their_regions(kernels: Kernels) -> None:
     """A dictionary with more active codes than its region holds overwrites nobody."""
-    problem = Problem.random(40, 16, [6, 36, 6])
+    problem = few_active(33, 16, [2, 34, 3])
     segments = Segments.of(problem.bounds, "cpu")
     x, w_enc, bias = guard(problem.x), guard(problem.w_enc), guard(problem.b_enc)
-    active = find(kernels, x, w_enc, bias, segments, tile=Tile(32, 32), capacity=[240, 100, 240])
+    active = find(kernels, x, w_enc, bias, segments, tile=Tile(32, 32), capacity=[66, 100, 99])
     for found in (active.row_list, active.feature_list):
         count = int(active.row_counts[2].sum())
-        assert found[340 + count :].eq(-77).all()
-        assert found[340 : 340 + count].ge(0).all()
-    own = problem.x @ problem.w_enc[42:].T + problem.b_enc[42:] > 0
-    assert torch.equal(active.row_list[340 : 340 + int(own.sum())].long(), own.nonzero()[:, 1] + 42)
+        assert found[166 + count :].eq(-77).all()
+        assert found[166 : 166 + count].ge(0).all()
+    own = problem.x @ problem.w_enc[36:].T + problem.b_enc[36:] > 0
+    assert torch.equal(active.row_list[166 : 166 + int(own.sum())].long(), own.nonzero()[:, 1] + 36)
     check_red_zones()
 
 
 def check_sparse_gradients(kernels: Kernels) -> None:
     """float64 under the interpreter: exact but for rounding, pre-bias folded."""
-    problem = Problem.random(34, 20, [1, 36], pre=True)
+    problem = few_active(18, 20, [1, 13], pre=True)
     compare(run_sparse(kernels, problem), expected_of(problem), 1e-13)
 
 
 def check_some_dictionaries(kernels: Kernels) -> None:
     """Dictionaries that take no part are not touched, and the others have the bits that they have in company."""
-    problem = Problem.random(20, 16, [5, 18, 3], dtype=torch.float32)
+    problem = few_active(9, 16, [5, 9, 3], dtype=torch.float32)
     together, some = run_sparse(kernels, problem), run_sparse(kernels, problem, only=(0, 2))
     for name in ("d_enc", "d_bias", "d_dec", "fired"):
         for k in (0, 2):
@@ -209,7 +219,7 @@ def check_some_dictionaries(kernels: Kernels) -> None:
 
 def check_sparse_zero_preactivation(kernels: Kernels) -> None:
     """A pre-activation of exactly 0 does not fire and has no gradient."""
-    problem = Problem.random(20, 16, [20])
+    problem = Problem.random(9, 16, [12])
     problem.w_enc[:7] = 0
     problem.b_enc[:7] = 0
     found, expected = run_sparse(kernels, problem), expected_of(problem)
@@ -220,7 +230,7 @@ def check_sparse_zero_preactivation(kernels: Kernels) -> None:
 
 def check_sparse_nan_stays_in_its_dictionary(kernels: Kernels) -> None:
     """A dictionary that diverged shows NaN everywhere, and no firings of it; its neighbours keep their bits."""
-    problem = Problem.random(20, 16, [6, 8, 3], dtype=torch.float32)
+    problem = few_active(9, 16, [6, 8, 3], dtype=torch.float32)
     before = run_sparse(kernels, problem)
     w_enc = problem.w_enc.clone()
     w_enc[6 + 3, 2] = float("nan")
@@ -236,7 +246,7 @@ def check_sparse_nan_stays_in_its_dictionary(kernels: Kernels) -> None:
 
 def check_sparse_order(kernels: Kernels) -> None:
     """Programs in reverse order give the same bits: nothing depends on who comes first."""
-    problem = Problem.random(34, 16, [17, 5], pre=True, dtype=torch.float32)
+    problem = few_active(18, 16, [11, 5], pre=True, dtype=torch.float32)
     forward = run_sparse(kernels, problem)
     with reversed_programs():
         backward = run_sparse(kernels, problem)
@@ -248,7 +258,7 @@ def check_sparse_far_rows(kernels: Kernels) -> None:
     """A dictionary past element 2^31 of the packed tensors, of which only its rows are memory."""
     B, D, n = 5, 32, 6
     first = (1 << 31) // D + 1000
-    near = Problem.random(B, D, [n], dtype=torch.float32)
+    near = few_active(B, D, [n], dtype=torch.float32)
     segments = replace(Segments.of((0, n), "cpu"), offsets=torch.tensor([first, first + n], dtype=torch.int32))
     x, bias = guard(near.x), far(guard(near.b_enc), first)
     w_enc, w_dec = far(guard(near.w_enc), first), far(guard(near.w_dec), first)
@@ -264,7 +274,7 @@ def check_sparse_far_rows(kernels: Kernels) -> None:
     kernels.sparse.rows_phase(
         x, x, w_enc, bias, w_dec, None, segments, base, counts, ends, found, residual=residual, sums=sums
     )
-    tiles = segments.feature_tiles(WORD)
+    tiles = segments.feature_tiles(kernels.lists.FEATURE_LINES[0])
     feature_counts = guarded(n, dtype=torch.int32)
     kernels.lists.count(by_feature[None], segments, B, counts=far(feature_counts, first), tiles=tiles)
     # One number before the first feature: the running sum up to it.
@@ -300,12 +310,12 @@ def check_sparse_far_rows(kernels: Kernels) -> None:
 
 
 SPARSE_CHECKS: tuple[Callable[[Kernels], None], ...] = (
-    check_masks,
-    check_sparse_gradients,
+    check_lists,
     check_lists_keep_to_their_regions,
     check_sparse_zero_preactivation,
+    check_sparse_gradients,
+    check_sparse_far_rows,
     check_sparse_nan_stays_in_its_dictionary,
     check_some_dictionaries,
     check_sparse_order,
-    check_sparse_far_rows,
 )

@@ -42,9 +42,7 @@ class SparseStep(GpuStep):
         super().__init__(dense.sweep, precision, dense)
         sweep = dense.sweep
         self.dense, self.tile, self.density = dense, tile, density
-        self.operands = (
-            dense.operands if isinstance(dense, FusedStep) else Operands(sweep, self.operand_dtype)
-        )
+        self.operands = dense.operands if isinstance(dense, FusedStep) else Operands(sweep, self.operand_dtype)
         self.folded = self._new(sweep.total) if sweep.b_dec is not None else None
         self.fired = self._new(sweep.total, dtype=torch.int64)
         self.taken: tuple[int, ...] = ()
