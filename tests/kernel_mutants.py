@@ -144,6 +144,18 @@ MUTANTS = (
     Mutant("mcs", "place relative to the tile", "tile_place + (first - start)", "tile_place"),
     Mutant("mcs", "last of equal maxima wins", "better = tile_best > best", "better = tile_best >= best"),
     Mutant("mcs", "first block of columns only", "tl.range(0, D, BD)", "tl.range(0, BD, BD)"),
+    Mutant(
+        "adam",
+        "32-bit offset into the weights",
+        "at = features[:, None].to(tl.int64) * D",
+        "at = features[:, None] * D",
+    ),
+    Mutant(
+        "mcs",
+        "32-bit offset into the atoms",
+        "atoms_ptr + atoms[:, None].to(tl.int64) * D",
+        "atoms_ptr + atoms[:, None] * D",
+    ),
     Mutant("lists", "bit where the code is exactly 0", "off = y <= 0", "off = y < 0"),
     Mutant("lists", "no bit for NaN", "off = y <= 0", "off = (y > 0) == 0"),
     Mutant("lists", "bits of padded rows", "words & batch_bits[:, None]", "words"),
