@@ -57,8 +57,8 @@ def test_dispatch() -> None:
 
 
 def test_sparse_path_by_device() -> None:
-    """At L0 = 20 of 4096 lists pay where the dense ways are slow (A100; MI300X at 256), not on H100; with few large
-    dictionaries they pay everywhere. None above D = 256.
+    """At 20 active codes of 4096 lists pay where the dense ways are slow (A100; MI300X at 256), not on H100; with fewer
+    of a larger dictionary everywhere. None above D = 256.
     """
     for D in (64, 128):
         assert prefers_sparse("sm_80", D, BIG, 8192)
@@ -66,7 +66,7 @@ def test_sparse_path_by_device() -> None:
     for D in (32, 64, 128, 256):
         assert not prefers_sparse("sm_90", D, BIG, 8192)
     for device in DEVICES:
-        assert prefers_sparse(device.arch, 256, [32768] * 2, 8192)
+        assert predict(device, 256, [32768] * 2, 8192, l0=20).prefers_sparse
         assert not prefers_sparse(device.arch, 512, BIG, 8192)
 
 

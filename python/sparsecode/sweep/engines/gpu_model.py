@@ -148,7 +148,7 @@ def prefers_fused(arch: str, D: int, sizes: Sequence[int], batch: int) -> bool:
 
 def prefers_sparse(arch: str, D: int, sizes: Sequence[int], batch: int) -> bool:
     """Whether the model gives lists of active codes the step, at the density that trained dictionaries have."""
-    return predict(_standing_for(arch), D, sizes, batch).prefers_sparse
+    return predict(_standing_for(arch), D, sizes, batch, l0=EXPECTED * sum(sizes) / len(sizes)).prefers_sparse
 
 
 def sparse_density(arch: str, D: int, sizes: Sequence[int], batch: int) -> float:
