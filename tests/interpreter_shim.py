@@ -232,7 +232,11 @@ def far(values: Tensor, first: int) -> Tensor:
     """A tensor whose rows from `first` on are these values, in place, and whose other rows are no memory at all."""
     row_bytes = values[0].numel() * values.element_size()
     claimed = (ctypes.c_char * ((first + len(values)) * row_bytes)).from_address(values.data_ptr() - first * row_bytes)
-    return torch.from_numpy(np.frombuffer(claimed, dtype=np.uint8)).view(values.dtype).view(-1, *values.shape[1:])
+    return (
+        torch.from_numpy(np.frombuffer(memoryview(claimed), dtype=np.uint8))
+        .view(values.dtype)
+        .view(-1, *values.shape[1:])
+    )
 
 
 _keep: list[Tensor] = []

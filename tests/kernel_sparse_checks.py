@@ -47,8 +47,9 @@ def find(
     capacity: Sequence[int] | None = None,
 ) -> Active:
     """Masks, counts and lists of the chosen dictionaries; `capacity` of their regions, all codes where not given."""
-    kernels.lists.ROW_LINES, kernels.lists.FEATURE_LINES = (64, 2), (64, 2)  # few programs, yet several turns
-    kernels.sparse.ROWS, kernels.sparse.ENTRIES = 8, 2
+    # Few programs, yet several turns of every loop.
+    vars(kernels.lists).update(ROW_LINES=(64, 2), FEATURE_LINES=(64, 2))
+    vars(kernels.sparse).update(ROWS=8, ENTRIES=2)
     B, N, K = x.shape[0], segments.total, len(segments)
     integers = torch.int32
     by_row = guarded(B, segments.word_total, dtype=integers)

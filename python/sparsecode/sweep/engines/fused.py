@@ -48,7 +48,7 @@ class GpuStep(ABC):
         self.operand_dtype = PRECISIONS[precision]
         self.segments = Segments.of(sweep.offsets, sweep.device)
         N, D = sweep.W_dec.shape
-        self.flat = share.flat if share else self._new(N * (2 * D + 1))
+        self.flat: Tensor = share.flat if share else self._new(N * (2 * D + 1))
         self.d_enc, self.d_dec, self.d_bias = self._views(self.flat)
         self.d_pre: Tensor | None = None
         if sweep.b_dec is not None:
