@@ -7,14 +7,11 @@ use super::packed::{Packed, Segment};
 use super::products::Multiply;
 use super::scan::{CHUNK, Scan, Scratch, columns};
 use super::tops::Tops;
-use super::work::{Watch, each};
+use super::work::{Watch, each, most_pairs};
 use crate::engine::Path;
 use crate::engine::screen::TILE;
 use crate::error::{Error, Result};
 use crate::threads::lock;
-
-/// Tiles of rows in a piece of work at most: 4096 atoms.
-const TILES: usize = 64;
 
 /// Where the results go, each [K][N]: entry [j][i] is about atom i of all and its nearest atom in dictionary j.
 pub struct Best<'a> {
@@ -81,7 +78,7 @@ pub fn best_of_all(
     let multiply = Multiply::of(path);
     let out = Mutex::new(Table { out, starts: &starts, total });
     lock(&out).begin(sizes, live);
-    let pieces = pieces(&packed.segments);
+    let pieces = pieces(&packed.segments, most_pairs(path));
     let finished = each(
         threads,
         &pieces,
@@ -106,7 +103,7 @@ pub fn best_of_all(
 }
 
 /// All pairs of segments of two dictionaries, the longest work first.
-fn pieces(segments: &[Segment]) -> Vec<Piece> {
+fn pieces(segments: &[Segment], most: usize) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for b in 0..segments.len() {
         for a in 0..b {
@@ -114,7 +111,7 @@ fn pieces(segments: &[Segment]) -> Vec<Piece> {
                 continue;
             }
             let tiles = segments[a].padded() / TILE;
-            let at_once = (TILES * TILES * TILE / segments[b].padded()).clamp(1, TILES);
+            let at_once = (most / TILE / segments[b].padded()).max(1);
             for first in (0..tiles).step_by(at_once) {
                 pieces.push(Piece { a, b, first, last: tiles.min(first + at_once) });
             }

@@ -7,14 +7,11 @@ use super::packed::{Packed, Segment};
 use super::products::Multiply;
 use super::scan::{Scan, Scratch, columns};
 use super::tops::Tops;
-use super::work::{Watch, each};
+use super::work::{Watch, each, most_pairs};
 use crate::engine::Path;
 use crate::engine::screen::TILE;
 use crate::error::{Error, Result};
 use crate::threads::lock;
-
-/// Tiles of rows in a piece of work at most.
-const TILES: usize = 16;
 
 /// For each atom of a the best of b, and for each of b the best of a.
 pub struct Nearest {
@@ -67,7 +64,7 @@ pub(super) fn nearest_of(
     let (a, b) = (&packed.segments[0], &packed.segments[1]);
     let multiply = Multiply::of(path);
     let tiles = a.padded() / TILE;
-    let at_once = tiles.div_ceil(4 * threads.max(1)).clamp(1, TILES);
+    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(path) / TILE / b.padded()).max(1);
     let of_b = columns(b.len(), k.min(a.len()));
     let of_a = k.min(b.len());
     let pieces: Vec<_> = (0..tiles)

@@ -8,14 +8,12 @@ use super::packed::{Packed, Segment};
 use super::products::{Multiply, Operands, Registers, SUMS};
 use super::scan::{above, cosine};
 use super::tops::Tops;
-use super::work::{Watch, each};
+use super::work::{Watch, each, most_pairs};
 use crate::engine::Path;
 use crate::engine::screen::{PANEL, TILE};
 use crate::engine::simd::{Kernel, LANES, Simd, dot};
 use crate::threads::lock;
 
-/// Tiles of rows in a piece of work at most.
-const TILES: usize = 16;
 /// Panels between two looks at what a row has found.
 const PANELS: usize = 32;
 
@@ -33,7 +31,7 @@ pub fn violations(
     let (a, b) = (&packed.segments[0], &packed.segments[1]);
     let multiply = Multiply::of(path);
     let tiles = a.padded() / TILE;
-    let at_once = tiles.div_ceil(4 * threads.max(1)).clamp(1, TILES);
+    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(path) / TILE / b.padded()).max(1);
     let pieces: Vec<_> = (0..tiles)
         .step_by(at_once)
         .map(|first| {

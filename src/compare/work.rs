@@ -4,11 +4,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
+use crate::engine::Path;
+use crate::engine::screen::Rounding;
 use crate::threads::{lock, on_threads};
 
 /// Called on the calling thread between pieces, with the number of pairs of atoms compared since the last call; `true`
 /// stops the work.
 pub type Watch<'a> = dyn FnMut(u64) -> bool + Send + 'a;
+
+/// Pairs of atoms in one piece of work at most, so that a stop is heard soon: some milliseconds where there are cheap
+/// products, half a second on the slowest path.
+pub fn most_pairs(path: &Path) -> usize {
+    if path.rounding() == Rounding::Float32 { 1 << 22 } else { 1 << 24 }
+}
 
 /// Works through `items`, each on whichever thread is free, with one `scratch` per thread. False where `watch` stopped it.
 pub fn each<T: Sync, S>(

@@ -24,8 +24,8 @@ SHARED = 0.7  # cosine in encoder and decoder above which Paulo and Belrose coun
 def pw_mcc(a: Tensor, b: Tensor, *, absolute: bool = False) -> float:
     """PW-MCC: mean cosine of the one-to-one matching of atoms a [n, d] and b [m, d], over its min(n, m) pairs.
 
-    Song et al. take absolute cosines, since a correlation's sign is free; the atoms of a ReLU dictionary have a sign, so
-    that the signed mean is the default here.
+    Song et al. take absolute cosines, since a correlation's sign is free; the atoms of a ReLU dictionary have a sign,
+    so that the signed mean is the default here.
 
     >>> pw_mcc(torch.eye(2), torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
     0.0
@@ -57,19 +57,19 @@ def shared(matched: BestMatches, encoders: Tensor, threshold: float = SHARED) ->
     return (matched.values > threshold) & (encoders > threshold)
 
 
-def consistency(matched: BestMatches, absolute_mean: float | None, encoders: Tensor | None) -> dict[str, Any]:
+def consistency(matched: BestMatches, pw_mcc: float, pw_mcc_absolute: float, encoders: Tensor | None) -> dict[str, Any]:
     """What a comparison records of a matched pair, as JSON.
 
-    `pairs` matched, `pw_mcc` and `pw_mcc_absolute`, `shared` features and `share` of the matched pairs (None where an
-    encoder is not known).
+    `pairs` that were matched, `pw_mcc` and `pw_mcc_absolute`, how many of the pairs are `shared` (see there) and their
+    share (None where an encoder is not known).
     """
-    known = ~torch.isnan(matched.values)
+    pairs = int((matched.indices >= 0).sum())
     both = None if encoders is None else int(shared(matched, encoders).sum())
     return {
-        "pairs": int(known.sum()),
-        "pw_mcc": float(matched.values[known].double().mean()),
-        "pw_mcc_absolute": absolute_mean,
+        "pairs": pairs,
+        "pw_mcc": pw_mcc,
+        "pw_mcc_absolute": pw_mcc_absolute,
         "shared_threshold": SHARED,
         "shared": both,
-        "share_shared": None if both is None else both / int(known.sum()),
+        "share_shared": None if both is None else both / pairs,
     }

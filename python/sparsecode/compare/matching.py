@@ -31,6 +31,15 @@ class Matching(BestMatches):
         return float(self.values.double().nanmean())
 
 
+def turned(matched: BestMatches, m: int) -> BestMatches:
+    """The same matching seen from the other dictionary, which has `m` atoms."""
+    values, indices = torch.full((m,), torch.nan), torch.full((m,), -1, dtype=torch.int64)
+    has = torch.nonzero(matched.indices >= 0).flatten()
+    values[matched.indices[has]] = matched.values[has]
+    indices[matched.indices[has]] = has
+    return BestMatches(values, indices)
+
+
 def matched_mcs(
     a: Tensor,
     b: Tensor,
