@@ -12,10 +12,14 @@ use crate::threads::{lock, on_threads};
 /// stops the work.
 pub type Watch<'a> = dyn FnMut(u64) -> bool + Send + 'a;
 
-/// Pairs of atoms in one piece of work at most, so that a stop is heard soon: some milliseconds where there are cheap
-/// products, half a second on the slowest path.
+/// Pairs of atoms in one piece of work at most, so that a stop is heard soon: some milliseconds of cheap products, a
+/// quarter of a second in portable Rust.
 pub fn most_pairs(path: &Path) -> usize {
-    if path.rounding() == Rounding::Float32 { 1 << 22 } else { 1 << 24 }
+    match path.rounding() {
+        _ if path.name() == "scalar" => 1 << 19,
+        Rounding::Float32 => 1 << 22,
+        Rounding::Bfloat16 | Rounding::Int8 => 1 << 24,
+    }
 }
 
 /// Works through `items`, each on whichever thread is free, with one `scratch` per thread. False where `watch` stopped it.
