@@ -167,9 +167,9 @@ def test_an_interrupt_is_heard_within_a_second(monkeypatch: pytest.MonkeyPatch) 
 
 def test_progress_counts_every_pair_and_an_error_in_it_stops_the_work() -> None:
     counts: list[int] = []
-    many = [atoms(n, 8, n) for n in (64, 128, 640)]
+    many = [atoms(n, 8, n) for n in (60, 128, 630)]
     best_of_all(many, advance=counts.append)
-    assert sum(counts) >= 64 * 128 + 64 * 640 + 128 * 640
+    assert sum(counts) == 60 * 128 + 60 * 630 + 128 * 630
 
     def fail(_: int) -> None:
         raise ValueError("enough")

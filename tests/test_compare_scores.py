@@ -15,6 +15,8 @@ from sparsecode.checkpoint import load_tensors
 from sparsecode.cli import main
 from sparsecode.compare import Comparison, compare_dicts, compare_files, write_matches
 from sparsecode.compare.loading import fingerprint
+from sparsecode.compare.scores import store_stability
+from sparsecode.config import ReportConfig
 from sparsecode.errors import InvalidSetting, SettingsDiffer, StageMissing
 from sparsecode.run import Run
 from sparsecode.sweep import Dictionary, dictionary_name
@@ -78,9 +80,7 @@ def test_again_is_the_same_and_writes_nothing(run: Run, capsys: pytest.CaptureFi
 def test_a_comparison_killed_while_it_wrote_scores_is_finished_by_the_next(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sparsecode.compare import stage
-
-    real, calls = stage.store_stability, 0
+    real, calls = store_stability, 0
 
     def killed(*arguments: object) -> None:
         nonlocal calls
@@ -89,7 +89,7 @@ def test_a_comparison_killed_while_it_wrote_scores_is_finished_by_the_next(
             raise KeyboardInterrupt
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stage, "store_stability", killed)
+    monkeypatch.setattr("sparsecode.compare.stage.store_stability", killed)
     with pytest.raises(KeyboardInterrupt):
         compare_dicts(run, quiet=True)
     assert "stability" not in Dictionary.load(run.dictionaries_path / name(32, 1)).features
@@ -160,15 +160,9 @@ def test_runs_stand_for_their_dictionaries(run: Run, tmp_path: Path) -> None:
     assert all(entry["path"] in found.names for entry in found.record["inputs"]), "names clash: paths"
     with pytest.raises(StageMissing, match="train-dicts"):
         empty = Run(tmp_path / "empty")
-        with empty.stage("report", _report()) as stage:
+        with empty.stage("report", ReportConfig()) as stage:
             stage.finish({})
         compare_files([run.path, empty.path])
-
-
-def _report() -> object:
-    from sparsecode.config import ReportConfig
-
-    return ReportConfig()
 
 
 def test_the_commands(run: Run, tmp_path: Path) -> None:

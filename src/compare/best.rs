@@ -82,13 +82,13 @@ pub fn best_of_all(
     let finished = each(
         threads,
         &pieces,
-        |piece| ((piece.last - piece.first) * TILE * packed.segments[piece.b].len()) as u64,
+        |piece| (packed.segments[piece.a].rows(piece.first..piece.last) * packed.segments[piece.b].len()) as u64,
         watch,
         Scratch::new,
         |scratch, piece| {
             let (a, b) = (&packed.segments[piece.a], &packed.segments[piece.b]);
             let tiles = piece.first..piece.last;
-            let mut rows = Tops::new((a.len() - piece.first * TILE).min(tiles.len() * TILE), 1);
+            let mut rows = Tops::new(a.rows(tiles.clone()), 1);
             let found = columns(b.len(), 1);
             let (packed, columns) = (&packed, &found[..]);
             path.run(Scan { packed, multiply, absolute, a, tiles, b, rows: &mut rows, columns, scratch });

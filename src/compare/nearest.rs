@@ -71,14 +71,14 @@ pub(super) fn nearest_of(
         .step_by(at_once)
         .map(|first| {
             let tiles = first..tiles.min(first + at_once);
-            let rows = (a.len() - first * TILE).min(tiles.len() * TILE);
+            let rows = a.rows(tiles.clone());
             (tiles, Mutex::new(Tops::new(rows, of_a)))
         })
         .collect();
     let finished = each(
         threads,
         &pieces,
-        |(tiles, _)| (tiles.len() * TILE * b.len()) as u64,
+        |(tiles, _)| (a.rows(tiles.clone()) * b.len()) as u64,
         watch,
         Scratch::new,
         |scratch, (tiles, rows)| {

@@ -1,5 +1,7 @@
 //! Atoms in the order and the roundings in which they are multiplied.
 
+use std::ops::Range;
+
 use crate::engine::Path;
 use crate::engine::screen::{PANEL, PackRows, PackWeights, Rounding, RowPack, RowTile, TILE, WeightPack};
 use crate::threads::{lock, on_threads};
@@ -34,6 +36,11 @@ impl Segment {
     /// Atoms in it, without padding.
     pub fn len(&self) -> usize {
         self.index.len()
+    }
+
+    /// Atoms in some of its tiles, without padding.
+    pub fn rows(&self, tiles: Range<usize>) -> usize {
+        self.len().min(tiles.end * TILE) - self.len().min(tiles.start * TILE)
     }
 
     /// Rows with padding.
@@ -102,7 +109,7 @@ impl Packed {
     }
 
     /// By how much a product of a row of `a` with one of `b` can differ from the exact engine's.
-    pub fn error(&self, a: &Segment, b: &Segment) -> f32 {
+    pub fn error(a: &Segment, b: &Segment) -> f32 {
         (a.reach * b.error * (1.0 + MARGIN) + MARGIN) as f32
     }
 

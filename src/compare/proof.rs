@@ -36,7 +36,7 @@ pub fn violations(
         .step_by(at_once)
         .map(|first| {
             let tiles = first..tiles.min(first + at_once);
-            let rows = (a.len() - first * TILE).min(tiles.len() * TILE);
+            let rows = a.rows(tiles.clone());
             (tiles, Mutex::new(Tops::new(rows, k)))
         })
         .collect();
@@ -44,7 +44,7 @@ pub fn violations(
     let finished = each(
         threads,
         &pieces,
-        |(tiles, _)| (tiles.len() * TILE * b.len()) as u64,
+        |(tiles, _)| (a.rows(tiles.clone()) * b.len()) as u64,
         watch,
         || Box::new([0.0; SUMS]),
         |sums, (tiles, found)| {
@@ -85,7 +85,7 @@ impl Kernel for Check<'_> {
     #[inline(always)]
     fn call<S: Simd>(mut self, s: S) {
         let _registers = Registers::configure(self.multiply);
-        let error = self.packed.error(self.a, self.b);
+        let error = Packed::error(self.a, self.b);
         let panels = self.b.len().div_ceil(PANEL);
         for tile in self.tiles.clone() {
             for first in (0..panels).step_by(PANELS) {

@@ -74,7 +74,7 @@ impl Kernel for Scan<'_> {
     #[inline(always)]
     fn call<S: Simd>(mut self, s: S) {
         let _registers = Registers::configure(self.multiply);
-        let error = self.packed.error(self.a, self.b);
+        let error = Packed::error(self.a, self.b);
         for tile in self.tiles.clone() {
             for chunk in 0..self.columns.len() {
                 self.chunk(s, tile, chunk, error);

@@ -24,7 +24,9 @@ fn noise(seed: u64) -> impl FnMut() -> f32 {
 fn unit(rows: &mut [f32], d: usize) {
     for row in rows.chunks_exact_mut(d) {
         let norm = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-        row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+        for x in row {
+            *x = (f64::from(*x) / norm) as f32;
+        }
     }
 }
 
@@ -71,7 +73,7 @@ impl Kernel for Worst<'_> {
                 for (place, sum) in sums.iter().enumerate() {
                     let (j, r) = (place / TILE, place % TILE);
                     let exact = dot(s, packed.atom(row + r), packed.atom(column + j));
-                    worst = worst.max((sum - exact).abs() / packed.error(a, b));
+                    worst = worst.max((sum - exact).abs() / packed::Packed::error(a, b));
                 }
             }
         }
@@ -84,7 +86,7 @@ impl Kernel for Worst<'_> {
 fn products_stay_within_the_bound_on_every_path() {
     for name in Path::available() {
         let path = Path::named(name).unwrap();
-        for d in [1, 3, 16, 37, 128, 256, 1000] {
+        for d in [1, 3, 16, 37, 128, 250, 1000] {
             for (a, b) in [
                 (random(70, d, 1), random(40, d, 2)),
                 (halfway(65, d), halfway(33, d)),
@@ -99,13 +101,12 @@ fn products_stay_within_the_bound_on_every_path() {
 
 #[test]
 #[allow(clippy::unwrap_used)]
-fn the_bound_is_not_far_too_wide() {
-    for name in Path::available().into_iter().filter(|name| ["amx", "vnni"].contains(name)) {
-        let path = Path::named(name).unwrap();
-        let (a, b) = (halfway(64, 256), halfway(64, 256));
-        let worst = path.run(Worst(&pack(&path, 1, &a, &b, 256).unwrap(), Multiply::of(&path)));
-        assert!(worst > 0.1, "{name}: {worst} of the bound, which sees nothing then");
-    }
+fn the_bound_is_reached() {
+    // Atoms that are off by almost half a step of bfloat16 everywhere: the bound is reached, a smaller one would be wrong.
+    let Ok(path) = Path::named("amx") else { return };
+    let a = halfway(64, 250);
+    let worst = path.run(Worst(&pack(&path, 1, &a, &a, 250).unwrap(), Multiply::of(&path)));
+    assert!(worst > 0.9, "{worst} of the bound");
 }
 
 #[test]

@@ -47,6 +47,9 @@ pub fn each<T: Sync, S>(
             }
         }
     });
+    if stop.into_inner() {
+        return false;
+    }
     let rest = done.into_inner();
-    !stop.into_inner() && !(rest > 0 && lock(&watch)(rest))
+    rest == 0 || !lock(&watch)(rest)
 }

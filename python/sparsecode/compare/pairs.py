@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sparsecode.compare.core import best_of_all
@@ -44,7 +45,7 @@ def all_pairs(
     cosine, index, live_cosine = best_of_all(atoms, live, absolute=absolute, advance=advance)
     assert live_cosine is not None
     cosines, indices, live_cosines = (
-        [part.T for part in values.split(sizes, dim=1)] for values in (cosine, index, live_cosine)
+        [part.T for part in torch.split(values, sizes, dim=1)] for values in (cosine, index, live_cosine)
     )
     return AllPairs(cosines, indices, live_cosines)
 

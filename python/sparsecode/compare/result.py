@@ -1,6 +1,7 @@
 """What a comparison found: JSON for people and programs, tensors per feature, a table for the terminal.
 
-comparison.json          format, settings, dictionaries with their statistics, MMCS matrices, steadiest features
+comparison.json          format, settings, inputs (name, path, fingerprint of each dictionary), dictionaries with their
+                         statistics, MMCS matrices, matched pairs with their consistency, steadiest features
 comparison.safetensors   per dictionary NAME (n features) and over the K dictionaries in the JSON's order:
     NAME.cosine [n, K] float32    MCS with each dictionary; 1 with itself
     NAME.index [n, K] int32       the atom that it is
@@ -85,9 +86,10 @@ class Comparison:
         return cls(record, tensors)
 
     def table(self) -> str:
-        """The result as text: a row per dictionary where there are larger ones to compare with, else a row per pair."""
+        """The result as text: a row per dictionary of a sweep; of up to three, or unrelated ones, a row per pair."""
+        count = len(self.names)
         related = any(entry["next"] or entry["other_seed"] for entry in self.record["dictionaries"])
-        return self._sweep_table() if related or len(self.names) == 1 else self._pair_table()
+        return self._sweep_table() if count == 1 or (related and count > 3) else self._pair_table()
 
     def _sweep_table(self) -> str:
         threshold = self.record["settings"]["threshold"]
