@@ -213,7 +213,10 @@ impl Scan<'_> {
         let slots = (tile - self.tiles.start) * TILE;
         self.scratch.pairs.retain(|(r, _)| usize::from(*r) < rows);
         let tops = &mut *self.rows;
-        for four in self.scratch.pairs.chunks(4) {
+        for (place, four) in self.scratch.pairs.chunks(4).enumerate() {
+            for (_, j) in self.scratch.pairs.iter().skip(4 * (place + 2)).take(4) {
+                s.prefetch(packed.atom(left + usize::from(*j)));
+            }
             let [mut a, mut b] = [[&[][..]; 4]; 2];
             for i in 0..4 {
                 let (r, j) = four[i.min(four.len() - 1)];
