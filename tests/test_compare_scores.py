@@ -112,6 +112,23 @@ def test_a_changed_dictionary_is_noticed(run: Run) -> None:
         compare_dicts(run, quiet=True)
 
 
+def test_fingerprints_tell_what_changed(run: Run, tmp_path: Path) -> None:
+    path = run.dictionaries_path / name(16, 0)
+    own = Dictionary.load(path)
+    marks = [fingerprint(path)]
+    own.meta["l1"] = 7.0
+    own.save(path)
+    marks.append(fingerprint(path))
+    own.W_dec[0, 0] += 1e-6
+    own.save(path)
+    marks.append(fingerprint(path))
+    (tmp_path / "foreign").mkdir()
+    for file, content in (("foreign/weights", b"1"), ("foreign/weights", b"2"), ("alone.pt", b"1"), ("alone.pt", b"2")):
+        (tmp_path / file).write_bytes(content)
+        marks.append(fingerprint(tmp_path / file.partition("/")[0]))
+    assert len(set(marks)) == len(marks)
+
+
 def test_matches_as_csv_and_safetensors(run: Run, tmp_path: Path) -> None:
     paths = [run.dictionaries_path / name(16, 0), run.dictionaries_path / name(32, 1)]
     found = compare_files(paths, quiet=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sparsecode.checkpoint import load_tensors
 from sparsecode.errors import CheckpointCorrupt, RunInvalid
 from sparsecode.run import Run
@@ -27,7 +29,7 @@ def load_dictionary(path: Path) -> Dictionary:
 
 
 def places(paths: Iterable[str | Path]) -> list[Path]:
-    """One path per dictionary, without suffix: a run folder stands for all dictionaries of its sweep.
+    """One path per dictionary: a run folder stands for all of its sweep, a pair of files for their common name.
 
     Raises:
         StageMissing: a run without trained dictionaries.
@@ -36,11 +38,21 @@ def places(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         run = _run(path)
         if run is None:
-            found.append(path.with_suffix("") if path.suffix in _SUFFIXES else path)
+            found.append(_stem(path))
             continue
         trained = run.finished("train-dicts", "sparsecode train-dicts")
         found += [run.dictionaries_path / name for name in trained["dictionaries"]]
     return found
+
+
+def _stem(path: Path) -> Path:
+    stem = path.with_suffix("") if path.suffix in _SUFFIXES else path
+    return stem if all(file.is_file() for file in _pair(stem)) else path
+
+
+def _pair(stem: Path) -> tuple[Path, Path]:
+    weights, description = (stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
+    return weights, description
 
 
 def _run(path: Path) -> Run | None:
@@ -56,19 +68,25 @@ def _run(path: Path) -> Run | None:
 def fingerprint(path: Path) -> str:
     """Digest of a dictionary's two files, but for the stability scores that a comparison stored in them.
 
-    A missing or broken file counts as it is: whoever loads it names the fault.
+    Of a dictionary of another kind: of its file, or of the files of its folder. A missing or broken file counts as it
+    is: whoever loads it names the fault.
     """
-    weights, description = (path.with_name(path.name + suffix) for suffix in _SUFFIXES)
     digest = hashlib.sha256(path.name.encode())
+    weights, description = _pair(path)
+    if not weights.is_file():
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(json.dumps([file.name, hashlib.sha256(file.read_bytes()).hexdigest()]).encode())
+        return digest.hexdigest()[:16]
     try:
         tensors, _ = load_tensors(weights)
     except CheckpointCorrupt:
-        digest.update(weights.read_bytes() if weights.is_file() else b"")
+        digest.update(weights.read_bytes())
     else:
         for name in sorted(tensors.keys() - {f"features.{STABILITY}"}):
             value = tensors[name].contiguous()
             digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-            digest.update(value.view(-1).numpy().tobytes() if value.ndim else bytes(str(value.item()), "utf-8"))
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
     digest.update(json.dumps(_description(description), sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
