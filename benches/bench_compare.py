@@ -22,7 +22,7 @@ from sparsecode.compare.mcs import unit_rows
 
 D = 128
 SIZES = [64 * 2**i for i in range(7)] * 8  # 56 dictionaries, N = 65,024
-BLOCK = 512  # 1 MB of products stays in the cache
+BLOCK = 512  # 1 MB of products stays in the cache; 256 and 1024 were no faster for sure (docs/compare.md)
 MATCHED = 8192
 
 
