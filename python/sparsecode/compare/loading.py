@@ -86,7 +86,7 @@ def fingerprint(path: Path) -> str:
         for name in sorted(tensors.keys() - {f"features.{STABILITY}"}):
             value = tensors[name].contiguous()
             digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(json.dumps(_description(description), sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
