@@ -85,7 +85,10 @@ def load_dictionary(path: str | Path) -> Dictionary:
     """
     found = find_format(path)
     if found is None:
-        raise not_recognised(Path(path))
+        if Path(path).suffix in _ENDINGS and Path(path).is_file() and Path(path).name not in _PARTS:
+            found = Found("sparsecode", Path(path))  # its other half is missing: its reader says so
+        else:
+            raise not_recognised(Path(path))
     return load_found(found)
 
 
@@ -169,5 +172,5 @@ def _collect(folder: Path, depth: int, found: list[Found]) -> None:
                 found.append(inside)
             elif depth > 1:
                 _collect(entry, depth - 1, found)
-        elif entry.suffix == ".safetensors" and entry.name not in _PARTS and (pair := find_format(entry)) is not None:
+        elif entry.suffix == ".json" and "dict_size" in _keys(entry) and (pair := find_format(entry)) is not None:
             found.append(pair)

@@ -29,7 +29,7 @@ def read(file: Path) -> Dictionary:
     settings = held.pop("activation_state_dict", {})
     weights = Weights(file, held)
     frequency = weights.take_if("latents_activation_frequency", 1)
-    weights.drop(["stats_last_nonzero", "latents_mean_square"])
+    weights.drop(["stats_last_nonzero", "latents_mean_square", "activation.k", "activation.postact_fn"])
     if "decoder.linear.weight" in weights:
         raise NotExpressible(f"{file}: encoder and decoder are tied, which the library itself cannot load; untie them")
     parts: dict[str, Any] = {
