@@ -123,15 +123,26 @@ def test_a_huge_pickle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (10**9,)), torch.empty(10**9, device="meta")],
+    "make",
+    [
+        lambda: torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (10**9,), check_invariants=True),
+        lambda: torch.empty(10**9, device="meta"),
+    ],
     ids=["sparse", "meta"],
 )
-@pytest.mark.filterwarnings("ignore:Sparse")
-def test_a_tensor_that_is_none_is_refused(tmp_path: Path, value: torch.Tensor) -> None:
-    torch.save({"a": [value]}, tmp_path / "odd.pt")
+def test_a_tensor_that_is_none_is_refused(tmp_path: Path, make: Callable[[], torch.Tensor]) -> None:
+    torch.save({"a": [make()]}, tmp_path / "odd.pt")
     with pytest.raises(PickleRefused):
         read_state_dict(tmp_path / "odd.pt")
+
+
+def test_containers_within_themselves_end(tmp_path: Path) -> None:
+    laughs: dict[str, Any] = {"w": torch.ones(1)}
+    for _ in range(60):
+        laughs = {"a": laughs, "b": laughs}
+    laughs["self"] = laughs
+    torch.save(laughs, tmp_path / "laughs.pt")
+    assert read_state_dict(tmp_path / "laughs.pt").keys() == {"a", "b", "self"}
 
 
 @pytest.mark.parametrize("cut", [0, 10, 500, -1])

@@ -10,12 +10,16 @@ from sparsecode.interop.formats import (
     not_recognised,
     save_dictionary,
 )
+from sparsecode.interop.models import MODEL_TARGETS, convert_model, find_model
 
 __all__ = [
+    "MODEL_TARGETS",
     "TARGETS",
     "Found",
+    "convert_model",
     "find_dictionaries",
     "find_format",
+    "find_model",
     "load_dictionary",
     "load_found",
     "not_recognised",

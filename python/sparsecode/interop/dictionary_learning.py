@@ -62,11 +62,10 @@ def read(file: Path) -> Dictionary:
         meta["group_sizes"] = sizes.tolist() if isinstance(sizes, Tensor) else None
         weights.drop(["group_sizes"])
     weights.done()
+    meta["source"] = {"format": "dictionary_learning", "dict_class": name, "config": config}
     own = config.get("sparsecode")
-    meta = dict(own) if isinstance(own, dict) else meta
-    source = {"format": "dictionary_learning", "dict_class": name, "config": config}
     try:
-        return Dictionary(**parts, meta=meta | {"source": source})
+        return Dictionary(**parts, meta=dict(own) if isinstance(own, dict) else meta)
     except DictionaryInvalid as error:
         raise DictionaryInvalid(f"{file}: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from sparsecode.errors import DictionaryInvalid, SparsecodeError
 
 _JSON_BYTES = 64 << 20  # configurations are kilobytes; a larger file is something else
-_DTYPES = {
+_DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2")
 }
 T = TypeVar("T")
@@ -138,7 +138,7 @@ def setting(config: Mapping[str, Any], name: str, kind: type[T], path: Path, def
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not right:
         raise DictionaryInvalid(f"{path}: {name} is {value!r}, not {kind.__name__}; is this configuration whole?")
-    return value  # type: ignore[return-value]
+    return cast(T, value)
 
 
 def about(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

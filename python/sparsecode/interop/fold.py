@@ -6,6 +6,7 @@ Computed in float64, since a mean can be far larger than what is left after it i
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from torch import Tensor
 
@@ -46,7 +47,9 @@ def folded(found: Dictionary, *, subtract: bool | None = None) -> Dictionary:
         if shift is not None and not bool(shift.any()):
             shift = None
     # shift is b_dec or nothing, wherever the words allow it; otherwise it goes into the biases.
-    wanted = subtract if subtract is not None else shift is not None and b_dec is not None and bool((shift == b_dec).all())
+    wanted = (
+        subtract if subtract is not None else shift is not None and b_dec is not None and bool((shift == b_dec).all())
+    )
     target = b_dec if wanted else None
     moved = (0 if shift is None else shift) - (0 if target is None else target)
     biases = _moved_biases(found, W_enc, moved if isinstance(moved, Tensor) else None)
@@ -63,7 +66,7 @@ def folded(found: Dictionary, *, subtract: bool | None = None) -> Dictionary:
     )
 
 
-def _moved_biases(found: Dictionary, W_enc: Tensor, moved: Tensor | None) -> dict[str, Tensor]:
+def _moved_biases(found: Dictionary, W_enc: Tensor, moved: Tensor | None) -> dict[str, Any]:
     """Encoder biases once `moved` [d] is no longer subtracted from the input."""
     if moved is None or not bool(moved.any()):
         return {}

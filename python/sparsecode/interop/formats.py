@@ -1,11 +1,11 @@
 """Which library wrote what lies at a path, found by looking; reading and writing by that name.
 
-    sparsecode            NAME.safetensors + NAME.json
-    saelens               folder of cfg.json + sae_weights.safetensors
-    sparsify              folder of cfg.json + sae.safetensors
-    dictionary_learning   folder of config.json + ae.pt, or a .pt file of its class's tensors
-    openai                a .pt file with pre_bias and latent_bias
-    llamascopium          folder of config.json (with sae_type) + sae_weights.safetensors
+sparsecode            NAME.safetensors + NAME.json
+saelens               folder of cfg.json + sae_weights.safetensors
+sparsify              folder of cfg.json + sae.safetensors
+dictionary_learning   folder of config.json + ae.pt, or a .pt file of its class's tensors
+openai                a .pt file with pre_bias and latent_bias
+llamascopium          folder of config.json (with sae_type) + sae_weights.safetensors
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _kind_of_pt(path: Path) -> str:
     from sparsecode.interop import openai
     from sparsecode.interop.state_dict import read_state_dict
 
-    return "openai" if openai.MARKS <= read_state_dict(path).keys() else "dictionary_learning"
+    return "openai" if read_state_dict(path).keys() >= openai.MARKS else "dictionary_learning"
 
 
 def _collect(folder: Path, depth: int, found: list[Found]) -> None:

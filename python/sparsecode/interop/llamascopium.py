@@ -80,10 +80,12 @@ def _normalisation(config: dict[str, Any], weights: Weights, path: Path, hooks: 
     if kind != "dataset-wise":
         raise NotExpressible(f"{path}: norm_activation {kind} needs more than the row that is encoded")
     d = setting(config, "d_model", int, path)
-    scales = []
+    scales: list[float] = []
     for hook in hooks:
         norm = weights.number(_NORM + hook) if _NORM + hook in weights else scales[0] * math.sqrt(d) if scales else 0.0
         if not (math.isfinite(norm) and norm > 0):
-            raise DictionaryInvalid(f"{path}: dataset-wise normalisation by {norm} at {hook}; is its training finished?")
+            raise DictionaryInvalid(
+                f"{path}: dataset-wise normalisation by {norm} at {hook}; is its training finished?"
+            )
         scales.append(norm / math.sqrt(d))
     return {"scale": scales[0], "scale_out": scales[1]}

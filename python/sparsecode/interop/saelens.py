@@ -85,7 +85,9 @@ def read(folder: Path) -> Dictionary:
     norm = config.get("normalize_activations") or "none"
     meta = _meta(config)
     if norm in _UNKNOWN_FACTOR:
-        meta["source"]["note"] = f"normalize_activations is {norm}, whose factor is not in the file: none is applied"
+        meta.setdefault("source", {})["note"] = (
+            f"normalize_activations is {norm}, whose factor is not in the file: none is applied"
+        )
         norm = "none"
     try:
         return Dictionary(
@@ -175,7 +177,9 @@ def _modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
 def _check_scaling_factor(weights: Weights) -> None:
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if (factor := weights.take_if(name, 1)) is not None and not bool((factor == 1).all()):
-            raise NotExpressible(f"{weights.path}: has a {name}, which SAELens 6 does not read either; fold it into W_dec")
+            raise NotExpressible(
+                f"{weights.path}: has a {name}, which SAELens 6 does not read either; fold it into W_dec"
+            )
 
 
 def _fold_decoder_norm(parts: dict[str, Any]) -> None:
@@ -187,10 +191,11 @@ def _fold_decoder_norm(parts: dict[str, Any]) -> None:
 
 
 def _meta(config: dict[str, Any]) -> dict[str, Any]:
-    metadata = config.get("metadata") or {}
-    own = metadata.get("sparsecode")
-    meta = dict(own) if isinstance(own, dict) else about(metadata, _NAMES)
-    return meta | {"source": {"format": "saelens", "config": {k: v for k, v in config.items() if k != "device"}}}
+    metadata = config.get("metadata")
+    metadata = dict(metadata) if isinstance(metadata, dict) else {}
+    if isinstance(own := metadata.get("sparsecode"), dict):
+        return dict(own)
+    return about(metadata, _NAMES) | {"source": {"format": "saelens", "config": config}}
 
 
 def _density(path: Path, n: int) -> dict[str, torch.Tensor]:
@@ -217,5 +222,3 @@ def _architecture(found: Dictionary) -> str:
     if architecture not in _ACTIVATIONS:
         raise NotExpressible(f"SAELens has no architecture for the activation {found.activation}")
     return architecture
-
-

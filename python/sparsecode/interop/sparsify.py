@@ -46,13 +46,13 @@ def read(folder: Path) -> Dictionary:
         "W_skip": weights.take("W_skip", 2) if setting(config, "skip_connection", bool, path, False) else None,
     }
     weights.done()
+    meta = {"hook_point": folder.resolve().name, "source": {"format": "sparsify", "config": config}}
     own = config.get("sparsecode")
-    meta = dict(own) if isinstance(own, dict) else {"hook_point": folder.resolve().name}
     try:
         return Dictionary(
             W_enc=W_enc,
             **parts,
-            meta=meta | {"source": {"format": "sparsify", "config": config}},
+            meta=dict(own) if isinstance(own, dict) else meta,
             activation=activation,
             k=setting(config, "k", int, path, 32),
             apply_b_dec_to_input=not transcode,

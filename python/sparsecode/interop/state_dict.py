@@ -77,12 +77,15 @@ def _check_archive(path: Path) -> int:
     return size
 
 
-def _tensors(held: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a dict of dicts and lists, with its name."""
-    for name, value in held.items():
+def _tensors(held: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a dict of dicts and lists, with its name; a container that comes again is seen once."""
+    waiting: list[tuple[str, Any]] = [("", held)]
+    seen: set[int] = set()
+    while waiting:
+        name, value = waiting.pop()
         if isinstance(value, Tensor):
-            yield f"{before}{name}", value
-        elif isinstance(value, dict):
-            yield from _tensors(value, f"{before}{name}.")
-        elif isinstance(value, list | tuple):
-            yield from _tensors(dict(enumerate(value)), f"{before}{name}.")
+            yield name, value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f"{name}.{key}" if name else str(key), inner) for key, inner in items]

@@ -50,7 +50,7 @@ def abstopk(pre: Tensor, k: int) -> Tensor:
 def groupmax(pre: Tensor, k: int) -> Tensor:
     """The largest of each of k groups of neighbouring features, no less than 0."""
     rectified = pre.relu()
-    groups = rectified.unflatten(-1, (k, -1))
+    groups = rectified.reshape(*pre.shape[:-1], k, pre.shape[-1] // k)
     kept = torch.zeros_like(groups).scatter_(-1, groups.argmax(-1, keepdim=True), groups.amax(-1, keepdim=True))
     return kept.flatten(-2)
 

@@ -73,13 +73,14 @@ def load(path: str | Path) -> Dictionary:
     if missing:
         raise DictionaryInvalid(f"{weights}: no tensor {', '.join(sorted(missing))}; is this a dictionary?")
     mean, scale = _read_normalization(about, description)
+    optional: dict[str, Any] = {name: tensors[name].float() for name in _OPTIONAL if name in tensors}
     facts = {name[len(_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_PREFIX)}
     try:
         found = Dictionary(
             W_enc=tensors["W_enc"].float(),
             b_enc=tensors["b_enc"].float(),
             W_dec=tensors["W_dec"].float(),
-            **{name: tensors[name].float() for name in _OPTIONAL if name in tensors},
+            **optional,
             mean=mean,
             scale=scale,
             meta={key: value for key, value in about.items() if key not in _OWN_KEYS},

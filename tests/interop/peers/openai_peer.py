@@ -28,7 +28,9 @@ def make(case: str, folder: Path, x: torch.Tensor, generator: torch.Generator) -
     autoencoder = model.Autoencoder(N, D, activation=activation, normalize=normalize)
     randomize(autoencoder, generator)
     state = autoencoder.state_dict()
-    if case != "topk-identity":  # the published files are without these, and without them alone does strict loading work
+    if (
+        case != "topk-identity"
+    ):  # the published files are without these, and without them alone does strict loading work
         state = {name: value for name, value in state.items() if not name.startswith("activation.")}
     torch.save(state, folder / "autoencoder.pt")
     return use(load(folder), x)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from make_fixtures import D, N, randomize
-from safetensors.torch import load_file, save_file
 from sae_lens import SAE, TrainingSAE
 from sae_lens.registry import get_sae_class, get_sae_training_class
+from safetensors.torch import load_file, save_file
 
 METADATA = {"model_name": "gpt2", "hook_name": "blocks.2.mlp.hook_post", "context_size": 128}
 # case: (architecture, settings)
