@@ -97,7 +97,7 @@ EXPRESSIBLE = {
     "llamascopium-relu-no-bias": ALL,
     "llamascopium-relu-token-wise": SAELENS,
     "llamascopium-topk": OWN,
-    "llamascopium-transcoder": OWN,
+    "llamascopium-transcoder": SAELENS,
     "openai-relu": ALL,
     "openai-topk": SAELENS,
     "openai-topk-identity": OWN,

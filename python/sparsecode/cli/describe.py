@@ -118,10 +118,9 @@ def _foreign(found: Found) -> dict[str, Any]:
     about = dictionary.meta
     normalization = dict(dictionary.normalization)
     normalization.pop("mean")
-    tensors = {
-        name: list(value.shape) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "r_mag", "b_mag", "W_skip")
-        if (value := getattr(dictionary, name)) is not None
-    }  # fmt: skip
+    shown = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "r_mag", "b_mag", "W_skip")
+    held = {name: getattr(dictionary, name) for name in shown}
+    tensors = {name: list(value.shape) for name, value in held.items() if value is not None}
     files = [found.path] if found.path.is_file() else [file for file in found.path.iterdir() if file.is_file()]
     return {"kind": "dictionary", "path": str(found.path), "name": found.name, "library": found.format} | {
         name: getattr(dictionary, name, about.get(name)) for name in _FACTS

@@ -190,7 +190,7 @@ def _class_for(found: Dictionary) -> str:
     if found.selection_scale is not None:
         raise NotExpressible("dictionary_learning ranks topk by the codes themselves, not after a scale of their own")
     if found.activation == "relu":
-        # The library scales an AutoEncoder's atoms to norm 1 when it loads it, and codes with them; AutoEncoderNew stays.
+        # The library scales an AutoEncoder's atoms to norm 1 when it loads it, and the codes; AutoEncoderNew stays.
         unit = torch.allclose(found.W_dec.norm(dim=1) * found.scale, torch.ones(found.dict_size))
         return "AutoEncoder" if unit and found.b_dec is not None and found.apply_b_dec_to_input else "AutoEncoderNew"
     if found.activation == "batchtopk" and found.k is not None and found.k == int(found.k):

@@ -1,4 +1,4 @@
-"""What every reader of other libraries' files needs: configurations and named tensors, with errors that say what to do."""
+"""What every reader of other libraries' files needs: configurations and named tensors, with errors that help."""
 
 from __future__ import annotations
 

@@ -27,36 +27,34 @@ def folded(found: Dictionary, *, subtract: bool | None = None) -> Dictionary:
     normalized = found.mean is not None or found.scale != 1
     if normalized and found.input_norm != "none":
         raise NotExpressible(f"a mean or scale before {found.input_norm} cannot be put into weights")
-    if normalized and found.transcoder:
-        raise NotExpressible("a transcoder's mean or scale cannot be put into weights of this format")
     if subtract and found.transcoder:
         raise NotExpressible("a transcoder does not subtract b_dec from its input, and this format always does")
-    W_enc, b_dec = found.W_enc.double(), None if found.b_dec is None else found.b_dec.double()
+    W_enc, W_dec = found.W_enc.double(), found.W_dec.double()
+    b_dec = None if found.b_dec is None else found.b_dec.double()
     W_skip = None if found.W_skip is None else found.W_skip.double()
-    subtracts = b_dec is not None and found.apply_b_dec_to_input
-    shift = b_dec.clone() if subtracts and b_dec is not None else None  # what the weights' input has subtracted
+    shift = b_dec if found.apply_b_dec_to_input else None  # what is subtracted from the weights' input
     if normalized:
         mean = found.mean.double() if found.mean is not None else W_enc.new_zeros(found.activation_dim)
-        shift = mean if shift is None else shift * found.scale + mean
-        b_dec = mean.clone() if b_dec is None else b_dec * found.scale + mean
         W_enc = W_enc / found.scale
+        shift = mean if shift is None else shift * found.scale + mean
+        if found.transcoder:  # its output is as it is
+            W_skip = None if W_skip is None else W_skip / found.scale
+        else:
+            W_dec = W_dec * found.scale
+            b_dec = mean if b_dec is None else b_dec * found.scale + mean
         if W_skip is not None:
-            b_dec = b_dec - W_skip @ mean
-        if not bool(b_dec.any()):
-            b_dec = None
-        if shift is not None and not bool(shift.any()):
-            shift = None
+            b_dec = (0 if b_dec is None else b_dec) - W_skip @ mean
+        b_dec, shift = _or_none(b_dec), _or_none(shift)
     # shift is b_dec or nothing, wherever the words allow it; otherwise it goes into the biases.
-    wanted = (
-        subtract if subtract is not None else shift is not None and b_dec is not None and bool((shift == b_dec).all())
-    )
+    same = shift is not None and b_dec is not None and not found.transcoder and bool((shift == b_dec).all())
+    wanted = same if subtract is None else subtract
     target = b_dec if wanted else None
     moved = (0 if shift is None else shift) - (0 if target is None else target)
     biases = _moved_biases(found, W_enc, moved if isinstance(moved, Tensor) else None)
     return dataclasses.replace(
         found,
         W_enc=W_enc.float(),
-        W_dec=(found.W_dec.double() * found.scale).float(),
+        W_dec=W_dec.float(),
         b_dec=None if b_dec is None else b_dec.float(),
         W_skip=None if W_skip is None else W_skip.float(),
         mean=None,
@@ -75,3 +73,7 @@ def _moved_biases(found: Dictionary, W_enc: Tensor, moved: Tensor | None) -> dic
     if found.r_mag is not None and found.b_mag is not None:
         biases["b_mag"] = (found.b_mag.double() - by * found.r_mag.double().exp()).float()
     return biases
+
+
+def _or_none(value: Tensor | None) -> Tensor | None:
+    return value if value is not None and bool(value.any()) else None

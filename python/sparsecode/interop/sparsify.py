@@ -17,6 +17,7 @@ from sparsecode.interop.fold import folded
 from sparsecode.sweep.dictionary import Dictionary
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+ABOUT = "sparsecode.json"  # what cfg.json has no names for: sparsify complains of names it does not know
 
 
 def read(folder: Path) -> Dictionary:
@@ -47,12 +48,11 @@ def read(folder: Path) -> Dictionary:
     }
     weights.done()
     meta = {"hook_point": folder.resolve().name, "source": {"format": "sparsify", "config": config}}
-    own = config.get("sparsecode")
     try:
         return Dictionary(
             W_enc=W_enc,
             **parts,
-            meta=dict(own) if isinstance(own, dict) else meta,
+            meta=read_json(folder / ABOUT) if (folder / ABOUT).is_file() else meta,
             activation=activation,
             k=setting(config, "k", int, path, 32),
             apply_b_dec_to_input=not transcode,
@@ -90,6 +90,7 @@ def write(found: Dictionary, folder: Path) -> None:
         tensors["W_skip"] = plain.W_skip
     norms = plain.W_dec.norm(dim=1)
     save_tensors(folder / WEIGHTS, tensors)
+    write_json(folder / ABOUT, plain.meta)
     write_json(
         folder / CONFIG,
         {
@@ -102,6 +103,5 @@ def write(found: Dictionary, folder: Path) -> None:
             "skip_connection": plain.W_skip is not None,
             "transcode": plain.transcoder,
             "d_in": plain.activation_dim,
-            "sparsecode": plain.meta,
         },
     )
