@@ -75,6 +75,7 @@ bench-peers: install .venv-peers/.tools ## Time training steps beside other libr
 	PYTHONPATH=python .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
 
 INTEROP := saelens dictionary_learning sparsify
+INTEROP_PYTHONS = $(foreach name,$(INTEROP),$(name)=.venv-interop/$(name)/bin/python)
 
 # One environment for each library: what they need does not always go together.
 .venv-interop/%/.tools: tests/interop/requirements-%.txt
@@ -88,7 +89,8 @@ INTEROP := saelens dictionary_learning sparsify
 .PHONY: interop
 interop: install $(INTEROP:%=.venv-interop/%/.tools) ## Load dictionaries of other libraries here and ours there, and print the table
 	$(BIN)/python tests/interop/table.py .venv-interop/out \
-		--libraries $(foreach name,$(INTEROP),$(name)=.venv-interop/$(name)/bin/python)
+		--libraries $(INTEROP_PYTHONS)
+	$(BIN)/python tests/interop/run_pages.py .venv-interop/pages --libraries $(INTEROP_PYTHONS)
 
 .PHONY: clean
 clean: ## Remove what the targets made, .venv included
