@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import save_file
 
 from sparsecode.cli import main
-from sparsecode.interop import TARGETS, load_dictionary
+from sparsecode.interop import TARGETS, find_model, load_dictionary
 from sparsecode.sweep import Dictionary
 
 FIXTURES = Path(__file__).parent / "fixtures/interop"
@@ -175,3 +176,37 @@ def test_load_dictionary_is_the_same_from_python(own: Path) -> None:
     x = torch.randn(4, 8)
     assert torch.equal(load_dictionary(own).encode(x), Dictionary.load(own).encode(x))
     assert torch.equal(load_dictionary(f"{own}.json").encode(x), Dictionary.load(own).encode(x))
+
+
+@pytest.mark.parametrize(
+    ("config", "tensor", "kind"),
+    [
+        ({"format": 1, "d_model": 4, "n_layer": 1}, "wte.weight", "gpt"),
+        ({"model_type": "gpt2", "n_layer": 1}, "transformer.wte.weight", "hf"),
+        ({"model_args": {"n_layer": 1}}, "_orig_mod.transformer.wte.weight", "nanogpt"),
+        ({"stages": {}}, "W_enc", None),
+        ({"sae_type": "sae", "d_model": 8}, "W_E", None),
+    ],
+)
+def test_models_are_told_from_dictionaries(
+    tmp_path: Path, config: dict[str, object], tensor: str, kind: str | None
+) -> None:
+    name = "sae_weights" if tensor == "W_E" else "model"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert find_model(tmp_path) is None
+    save_file({tensor: torch.ones(2)}, tmp_path / f"{name}.safetensors")
+    assert find_model(tmp_path) == kind
+    if kind == "gpt":
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/gpt").symlink_to(tmp_path)
+        assert find_model(tmp_path / "run") == kind
+        refused = call("convert", tmp_path, tmp_path / "o", "--to", "saelens")
+        assert refused.exit_code == 3
+        assert "a gpt model cannot become saelens; possible: hf" in refused.stderr
+        assert "is there already" in call("convert", tmp_path, tmp_path / "run", "--to", "hf").stderr
+    if kind == "nanogpt":
+        assert find_model(tmp_path / "model.safetensors") == kind
+
+
+def test_no_fixture_is_taken_for_a_model() -> None:
+    assert not [folder for folder in FIXTURES.iterdir() if find_model(folder) is not None]

@@ -44,7 +44,7 @@ def change_json(path: Path, changes: dict[str, Any]) -> None:
 
 
 def change_tensors(path: Path, changes: dict[str, torch.Tensor | None]) -> None:
-    tensors = load_file(path) | changes  # type: ignore[operator]
+    tensors = load_file(path) | changes
     save_file({name: value for name, value in tensors.items() if value is not None}, path)
 
 
@@ -282,7 +282,7 @@ def test_folding_keeps_what_a_dictionary_does_whatever_it_is_told_to_subtract() 
                 for more in ({}, gate, {"W_skip": values(D, D)}):
                     original = Dictionary(
                         values(N, D), values(N), values(N, D), b_dec, mean, 0.5, apply_b_dec_to_input=subtracts,
-                        **more,  # type: ignore[arg-type]
+                        **more,
                     )  # fmt: skip
                     for subtract in (None, True, False):
                         plain = folded(original, subtract=subtract)

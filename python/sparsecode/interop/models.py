@@ -2,7 +2,7 @@
 
 gpt       a folder that `train-gpt` writes: config.json (with d_model) + model.safetensors; or its run
 hf        a Hugging Face folder: config.json (with model_type) + model.safetensors
-nanogpt   a .safetensors file of nanoGPT's names, alone or with its config.json beside it
+nanogpt   a .safetensors file of nanoGPT's names with config.json (its model_args) beside it, or the folder of both
 """
 
 from __future__ import annotations
@@ -21,21 +21,27 @@ _CONVERTERS = {
     ("gpt", "hf"): "export_gpt",
     ("hf", "sparsecode"): "import_gpt",
     ("nanogpt", "sparsecode"): "import_nanogpt",
+    ("nanogpt", "hf"): "export_nanogpt",
 }
 
 
 def find_model(path: Path) -> str | None:
     """The kind of model at a path, or None; looks at names and headers, and reads no weights."""
-    if path.is_dir():
-        folder = path / "gpt" if (path / "gpt/model.safetensors").is_file() else path
-        if not (folder / "model.safetensors").is_file():
-            return None
-        try:
-            config = json.loads((folder / "config.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return "gpt" if "d_model" in config and "model_type" not in config else "hf"
-    return "nanogpt" if path.suffix == ".safetensors" and _has_embedding(path) else None
+    if not path.is_dir():
+        return "nanogpt" if path.suffix == ".safetensors" and _has_embedding(path) else None
+    folder = path / "gpt" if (path / "gpt/model.safetensors").is_file() else path
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    weights = sorted(folder.glob("*.safetensors"))
+    if not isinstance(config, dict) or not weights:
+        return None
+    if "model_type" in config:
+        return "hf"
+    if "d_model" in config and weights[0].name == "model.safetensors":
+        return "gpt"
+    return "nanogpt" if len(weights) == 1 and _has_embedding(weights[0]) else None
 
 
 def convert_model(kind: str | None, source: Path, destination: Path, to: str, *, force: bool) -> dict[str, Any]:
@@ -57,11 +63,11 @@ def convert_model(kind: str | None, source: Path, destination: Path, to: str, *,
         raise InvalidSetting(f"{destination}: is there already; --force writes over it")
     if kind == "gpt" and (source / "gpt/model.safetensors").is_file():
         source = source / "gpt"
-    run: Callable[[Path, Path], object] = getattr(
+    run: Callable[[Path, Path], dict[str, Any]] = getattr(
         importlib.import_module("sparsecode.interop.gpt2"), _CONVERTERS[kind, to]
     )
-    run(source, destination)
-    return {"source": str(source), "from": kind, "path": str(destination), "to": to}
+    told = run(source, destination)
+    return {"source": str(source), "from": kind, "path": str(destination), "to": to} | dict(told)
 
 
 def _has_embedding(path: Path) -> bool:

@@ -59,7 +59,9 @@ def make(case: str, folder: Path, x: torch.Tensor, generator: torch.Generator) -
     if case == "standard":
         frequency = torch.rand(N, generator=generator)
         save_file({"sparsity": (frequency + 1e-10).log10()}, folder / "sparsity.safetensors")
-    if case == "bfloat16":  # weights in float32, which the library rounds; computed in float32 so that the rest is exact
+    if (
+        case == "bfloat16"
+    ):  # weights in float32, which the library rounds; computed in float32 so that the rest is exact
         config = json.loads((folder / "cfg.json").read_text())
         (folder / "cfg.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
         return use(load(folder).to(dtype=torch.float32), x)
