@@ -200,12 +200,29 @@ def test_models_are_told_from_dictionaries(
         (tmp_path / "run").mkdir()
         (tmp_path / "run/gpt").symlink_to(tmp_path)
         assert find_model(tmp_path / "run") == kind
-        refused = call("convert", tmp_path, tmp_path / "o", "--to", "saelens")
-        assert refused.exit_code == 3
-        assert "a gpt model cannot become saelens; possible: hf" in refused.stderr
+        assert "no dictionary of any of these" in call("convert", tmp_path, tmp_path / "o", "--to", "saelens").stderr
         assert "is there already" in call("convert", tmp_path, tmp_path / "run", "--to", "hf").stderr
+    if kind == "hf":
+        refused = call("convert", tmp_path, tmp_path / "o", "--to", "hf")
+        assert refused.exit_code == 3
+        assert "a hf model cannot become hf; possible: sparsecode" in refused.stderr
     if kind == "nanogpt":
         assert find_model(tmp_path / "model.safetensors") == kind
+
+
+def test_a_run_gives_its_dictionaries_to_libraries_of_dictionaries(own: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "gpt").mkdir(parents=True)
+    (run / "gpt/config.json").write_text('{"d_model": 4}')
+    save_file({"wte.weight": torch.ones(2)}, run / "gpt/model.safetensors")
+    (run / "config.json").write_text('{"stages": {}}')
+    (run / "comparison.json").write_text("{}")
+    save_file({"a.cosine": torch.ones(2)}, run / "comparison.safetensors")
+    Dictionary.load(own).save(run / "dictionaries/n16")
+    assert find_model(run) == "gpt"
+    for to, name in (("saelens", "n16/cfg.json"), ("sparsecode", "n16.json")):
+        assert call("convert", run, tmp_path / to, "--to", to).exit_code == 0
+        assert (tmp_path / to / "dictionaries" / name).is_file()
 
 
 def test_no_fixture_is_taken_for_a_model() -> None:

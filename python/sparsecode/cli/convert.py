@@ -30,17 +30,22 @@ def command(source: Path, destination: Path, to: str, force: bool, as_json: bool
     (which, is found by looking), or a folder of several: then DST has as many, under the same names. Each copy is read
     back and compared with its original on random activations. What a format cannot say is refused.
 
+    With --to hf, SRC is a GPT of this project (its folder, or its run) or of nanoGPT; with --to sparsecode it may also be
+    a Hugging Face GPT-2 folder or nanoGPT's safetensors file.
+
     \b
     Examples:
       sparsecode convert sparsecode-run/dictionaries/n512_l1-0.023_s0 my-sae --to saelens
       sparsecode convert sparsecode-run/dictionaries my-saes --to dictionary_learning
       sparsecode convert their-sae my-dictionary --to sparsecode
+      sparsecode convert sparsecode-run my-gpt2 --to hf
     """
     from sparsecode.cli.output import print_json
     from sparsecode.interop import convert_model, find_dictionaries, find_model, not_recognised
 
-    model = find_model(source)
-    if model is not None or to in MODEL_TARGETS:
+    # A run has a model and dictionaries: which is meant, the target says.
+    model = find_model(source) if to in (*MODEL_TARGETS, "sparsecode") else None
+    if to in MODEL_TARGETS or model not in (None, "gpt"):
         done = convert_model(model, source, destination, to, force=force)
         if as_json:
             print_json(done)
