@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sparsecode.errors import DictionaryInvalid, PickleRefused
-from sparsecode.interop import find_dictionaries, load_dictionary
+from sparsecode.interop import find_dictionaries, find_format, load_dictionary
 from sparsecode.interop.state_dict import read_state_dict, write_state_dict
 
 FIXTURE = Path(__file__).parent / "fixtures/interop/dictionary_learning-AutoEncoder/ae.pt"
@@ -63,6 +63,7 @@ def test_a_malicious_file_is_refused_and_does_not_run(tmp_path: Path, name: str)
         assert str(tmp_path / name) in str(raised.value)
     assert not mark.exists()
     find_dictionaries(tmp_path)
+    find_format(tmp_path / name)
     assert not mark.exists()
 
 
