@@ -153,6 +153,14 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
         read_state_dict(tmp_path / "ae.pt")
 
 
+def test_a_damaged_pickle_is_named_before_it_is_looked_at(tmp_path: Path) -> None:
+    data = bytearray((FIXTURE.parents[1] / "openai-topk/autoencoder.pt").read_bytes())
+    data[data.index(b"latent_bias")] ^= 1
+    (tmp_path / "a.pt").write_bytes(data)
+    with pytest.raises(PickleRefused, match="its pickle cannot be read"):
+        find_format(tmp_path / "a.pt")
+
+
 def test_what_is_no_state_dict_is_named(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     with pytest.raises(DictionaryInvalid, match="holds a list"):
