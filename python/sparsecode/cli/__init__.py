@@ -14,6 +14,7 @@ COMMANDS = {
     "train-dicts": "Train a sweep of sparse dictionaries.",
     "compare": "Find the features that several dictionaries share.",
     "report": "Write the results as one HTML page.",
+    "convert": "Turn one library's files into those of another.",
     "info": "Show what a run, dataset or dictionary holds.",
     "verify": "Check stored activations against their digests.",
     "merge": "Join datasets of the same provenance into one.",
