@@ -27,9 +27,10 @@ ALLOWED["store"] = LEAVES
 ALLOWED["kernels"] = set()
 for place, stage in enumerate(STAGES):
     ALLOWED[stage] = LEAVES | {"store", "kernels"} | set(STAGES[:place])
-ALLOWED["interop"] = LEAVES | {"sweep.dictionary"}
+ALLOWED["interop"] = LEAVES | {"sweep.dictionary", "gpt"}
+ALLOWED["evaluate"] = LEAVES | {"store", "corpus", "gpt", "harvest", "sweep"}
 for top in TOPS:
-    ALLOWED[top] = LEAVES | set(STAGES) | TOPS | {"store", "kernels", "interop"}
+    ALLOWED[top] = LEAVES | set(STAGES) | TOPS | {"store", "kernels", "interop", "evaluate"}
 # The package's root re-exports names when they are first used: it imports no stage itself (see below).
 ALLOWED["__init__"] = LEAVES
 

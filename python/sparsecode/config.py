@@ -125,6 +125,17 @@ class TrainGptConfig(StageConfig):
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(StageConfig):
+    """The text that a model of other makers is harvested on; the settings of the same names of a harvest."""
+
+    text: tuple[str, ...] = setting((), "Files, folders or globs of text.")
+    text_key: str = setting("text", "Key of the text in tables.")
+    hf_dataset: str | None = setting(None, "A Hugging Face dataset.")
+    skip_bad: bool = setting(False, "Skip unreadable files.")
+    max_text_mb: int | None = setting(None, "Most MB of text.")
+
+
 SITES = ("mlp", "resid", "mlp_out", "attn", "attn_out", "resid_pre", "resid_mid")
 
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "train-gpt": "Train a small transformer on text.",
     "harvest": "Store the activations of a layer.",
     "train-dicts": "Train a sweep of sparse dictionaries.",
+    "eval": "Put reconstructions into the model and see what they cost.",
     "compare": "Find the features that several dictionaries share.",
     "report": "Write the results as one HTML page.",
     "info": "Show what a run, dataset or dictionary holds.",

@@ -142,7 +142,9 @@ def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], 
     if "tuple[str, ...]" in kinds:
         return click.option(flag, field.name, multiple=True, metavar="PATH...", help=help)
     if field.metadata["several"]:
-        return click.option(flag, field.name, type=str, metavar=f"[{'|'.join(field.metadata['choices'])}],...", **settings)
+        return click.option(
+            flag, field.name, type=str, metavar=f"[{'|'.join(field.metadata['choices'])}],...", **settings
+        )
     if kinds == {"int", "str"}:
         return click.option(flag, field.name, type=str, callback=_whole_or_text, metavar="N,...", **settings)
     if field.metadata["choices"]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsecode.errors import InvalidSetting
-from sparsecode.harvest.models.language import Frame
+from sparsecode.harvest.models.language import NO_FRAME, Frame
 from sparsecode.harvest.windows import window_order
 
 Ids = npt.NDArray[np.unsignedinteger]
@@ -62,16 +63,14 @@ class Contexts:
     starts: npt.NDArray[np.int64]
     stops: npt.NDArray[np.int64]
     length: int
-    frame: Frame = Frame()
+    frame: Frame = NO_FRAME
     special: frozenset[int] = frozenset()
     pad: int = 0
     whole: bool = True
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows of all contexts."""
-        if not self.special and not len(self.frame):
-            return int((self.stops - self.starts).sum())
         kept = int((self.stops - self.starts).sum())
         if self.special:
             kept -= self._left_out()
@@ -80,9 +79,13 @@ class Contexts:
         return kept
 
     @property
-    def exact(self) -> bool:
-        """Whether row r is token r % T of context r // T, T being `width`."""
-        return self.whole and (not self.special or (not len(self.frame) and self._left_out() == 0))
+    def rows_each(self) -> int | None:
+        """T where row r is token r % T of context r // T; None where contexts give different numbers of rows."""
+        if not self.whole:
+            return None
+        if not self.special:
+            return self.width
+        return self.length if self.rows == self.length * len(self.starts) else None
 
     @property
     def width(self) -> int:
@@ -160,9 +163,7 @@ def packed(tokens: Ids, context: int, frame: Frame, special: frozenset[int], pad
     return Contexts(tokens, starts, starts + length, length, frame, special, pad)
 
 
-def by_document(
-    tokens: Ids, end: int, context: int, frame: Frame, special: frozenset[int], pad: int = 0
-) -> Contexts:
+def by_document(tokens: Ids, end: int, context: int, frame: Frame, special: frozenset[int], pad: int = 0) -> Contexts:
     """Every document by itself, cut into stretches that fit into `context` with the frame; its end token left out.
 
     Raises:
@@ -182,5 +183,7 @@ def by_document(
 
 def _room(context: int, frame: Frame) -> int:
     if context <= len(frame):
-        raise InvalidSetting(f"--context {context}: the tokenizer's {len(frame)} special tokens leave no room; take more")
+        raise InvalidSetting(
+            f"--context {context}: the tokenizer's {len(frame)} special tokens leave no room; take more"
+        )
     return context - len(frame)

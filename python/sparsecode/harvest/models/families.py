@@ -11,8 +11,8 @@ Per block (L is its number, from 0):
     hook_mlp_out      what the MLP adds to the residual stream
     hook_resid_post   what the block gives on
 
-BERT normalises after each addition: there hook_resid_mid and hook_resid_post are the sums before, as in TransformerLens,
-and hook_normalized_resid_mid and hook_normalized_resid_post are what LayerNorm makes of them.
+BERT normalises after each addition: there hook_resid_mid and hook_resid_post are the sums before, as TransformerLens
+has it, and hook_normalized_resid_mid and hook_normalized_resid_post are what LayerNorm makes of them.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ _LLAMA = Family("layers", _pre_norm(attention="self_attn", projection="o_proj", 
                                     norm="post_attention_layernorm", mlp_in="gate_proj", mlp_last="down_proj",
                                     mlp_out="mlp"))  # fmt: skip
 # Gemma 2 and 3 normalise what attention and MLP give before they add it.
-_GEMMA2 = Family("layers", _pre_norm(attention="self_attn", projection="o_proj", attention_out="post_attention_layernorm",
-                                     norm="pre_feedforward_layernorm", mlp_in="gate_proj", mlp_last="down_proj",
+_GEMMA2 = Family("layers", _pre_norm(attention="self_attn", projection="o_proj",
+                                     attention_out="post_attention_layernorm", norm="pre_feedforward_layernorm",
+                                     mlp_in="gate_proj", mlp_last="down_proj",
                                      mlp_out="post_feedforward_layernorm"))  # fmt: skip
 _BERT = Family(
     "encoder.layer",

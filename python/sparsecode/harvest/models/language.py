@@ -38,6 +38,9 @@ class Frame:
         return len(self.before) + len(self.after)
 
 
+NO_FRAME = Frame()
+
+
 @dataclass(eq=False)
 class LanguageModel:
     """A model on its device, in evaluation mode, with what its tokens mean.
@@ -68,7 +71,7 @@ class LanguageModel:
     context: int
     vocab_size: int
     tokenizer: str | None = None
-    frame: Frame = Frame()
+    frame: Frame = NO_FRAME
     special: frozenset[int] = frozenset()
     mask: int | None = None
     pad: int = 0
@@ -151,7 +154,9 @@ class LanguageModel:
         mask = given.get("attention_mask")
         if mask is not None and bool(mask.all()):
             del given["attention_mask"]  # the same result, and the faster kernels of attention
-        elif mask is not None and not bool(mask[:, 0].all()) and "position_ids" not in given and _counts(self, accepted):
+        elif (
+            mask is not None and not bool(mask[:, 0].all()) and "position_ids" not in given and _counts(self, accepted)
+        ):
             # Padded on the left: without this, positions would count the padding.
             given["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
         return given

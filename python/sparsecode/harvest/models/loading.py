@@ -189,7 +189,9 @@ def _context(config: Any) -> int:
 
 def _fingerprint(module: nn.Module) -> str:
     config = module.config.to_dict()  # type: ignore[union-attr, operator]
-    kept = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version", "use_cache")}
+    kept = {
+        key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version", "use_cache")
+    }
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -220,5 +222,3 @@ def _quiet(transformers: Any) -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-

@@ -1,7 +1,7 @@
 """Reading and changing values inside any `torch.nn.Module`, by the names of its submodules.
 
-A place is what a submodule is given or gives. Nothing of the model is changed: hooks are registered for one forward pass
-and removed with it, and the pass ends at the last place that was asked for.
+A place is what a submodule is given or gives. Nothing of the model is changed: hooks are registered for one forward
+pass and removed with it, and the pass ends at the last place that was asked for.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ def submodule(model: nn.Module, path: str) -> nn.Module:
 
 def module_paths(model: nn.Module) -> list[str]:
     """Dotted paths of all submodules; of a numbered list only those of its first entry: the others are alike."""
-    return [path for path, _ in model.named_modules() if path and not any(p.isdigit() and p != "0" for p in path.split("."))]
+    return [
+        path for path, _ in model.named_modules() if path and not any(p.isdigit() and p != "0" for p in path.split("."))
+    ]
 
 
 def listed(paths: Iterable[str]) -> str:
