@@ -129,7 +129,7 @@ class Evaluation:
         )
 
     def as_json(self, *, features: bool = True) -> dict[str, Any]:
-        """Everything, with the same figures under other libraries' names beside; NaN becomes null when it is written."""
+        """Everything, with the same figures under other libraries' names beside; NaN is null once it is written."""
         own = asdict(self)
         per_feature = {name: own.pop(name) for name in ("feature_density", "max_decoder_cosine")}
         own.pop("squared_error_per_row")

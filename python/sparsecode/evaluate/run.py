@@ -62,7 +62,8 @@ def evaluate_run(
         quiet: no progress.
 
     Raises:
-        StageMissing, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see `sparsecode.errors`.
+        StageMissing, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see
+            `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
     if rows < 1 or (batch_tokens is not None and batch_tokens < 1):

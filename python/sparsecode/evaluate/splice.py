@@ -1,14 +1,14 @@
 """Evaluate dictionaries inside a model: its values at a hook point are replaced by reconstructions, and by nothing.
 
-Only kept positions are replaced, those whose rows a harvest stores: at padding and special tokens the model's own values
-stay, in ablations too. So a dictionary that reconstructs zeros is the zero ablation, whatever the text.
+Only kept positions are replaced, those whose rows a harvest stores: at padding and special tokens the model's own
+values stay, in ablations too. So a dictionary that reconstructs zeros is the zero ablation, whatever the text.
 
 Shapes: B contexts, T positions, D activation dimension, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from sparsecode.sweep import Dictionary
 
 MASKED_SHARE = 0.15  # of the tokens that a masked model is asked for, as in its training (Devlin et al. 2018, 3.1)
 Advance = Callable[[int], None]
+Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -81,28 +82,18 @@ def evaluate_dictionaries(
     for batch in batches():
         prepared = prepare(model, batch, seed)
         keep = prepared.keep.to(model.device)
-        if model.kind == "none" or prepared.asked is not prepared.given:
-            x = model.read(prepared.given, [hook])[hook]
-            original = model.logits(prepared.asked) if model.kind != "none" else None
-        else:
-            seen: list[Tensor] = []
-            original = model.logits(prepared.asked, hook, lambda value, seen=seen: _note(seen, value))
-            (x,) = seen
+        x, original = _unchanged(model, prepared, hook)
         rows = x[keep].float()
         for name, dictionary in moved.items():
             codes = dictionary.encode(rows)
-            sums[name].reconstruction.add(rows, dictionary.decode(codes), codes)
+            sums[name].reconstruction.add(rows, decode(dictionary, codes, rows), codes)
         if original is not None:
-
-            def score(into: Predictions, change: Callable[[Tensor], Tensor] | None) -> None:
-                changed = original if change is None else _changed(model, prepared, hook, keep, change)  # noqa: B023
-                into.add(changed, original, prepared.targets, prepared.score, prepared.keep)  # noqa: B023
-
-            score(clean, None)
-            score(zero, torch.zeros_like)
-            score(averaged, lambda value: mean.to(value).expand_as(value))
-            for name, dictionary in moved.items():
-                score(sums[name].spliced, lambda value, d=dictionary: d.decode(d.encode(value)))
+            scores = {"zero": (zero, torch.zeros_like), "mean": (averaged, _constant(mean))}
+            scores |= {f"dictionary {name}": (sums[name].spliced, _reconstruct(one)) for name, one in moved.items()}
+            clean.add(original, original, prepared.targets, prepared.score, prepared.keep)
+            for into, change in scores.values():
+                changed = _changed(model, prepared, hook, keep, change)
+                into.add(changed, original, prepared.targets, prepared.score, prepared.keep)
         advance(len(rows))
     shared = Shared(model.name, model.kind, hook, clean, zero, averaged)
     return {name: Evaluation.of(name, dictionaries[name], shared, sums[name]) for name in dictionaries}
@@ -147,14 +138,37 @@ def _mean(model: LanguageModel, hook: str, batches: Iterable[TokenBatch]) -> Ten
     return total / max(rows, 1)
 
 
-def _note(seen: list[Tensor], value: Tensor) -> Tensor:
-    seen.append(value)
-    return value
+def decode(dictionary: Dictionary, codes: Tensor, x: Tensor) -> Tensor:
+    """What a dictionary makes of rows x [R,D] with the codes [R,F]."""
+    del x
+    return dictionary.decode(codes)
 
 
-def _changed(
-    model: LanguageModel, prepared: Prepared, hook: str, keep: Tensor, change: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _reconstruct(dictionary: Dictionary) -> Change:
+    return lambda value: decode(dictionary, dictionary.encode(value), value)
+
+
+def _constant(vector: Tensor) -> Change:
+    return lambda value: vector.to(value).expand_as(value)
+
+
+def _unchanged(model: LanguageModel, prepared: Prepared, hook: str) -> tuple[Tensor, Tensor | None]:
+    """The values at the hook point [B,T,D], and the logits [B,T,V] where there are any."""
+    if model.kind == "none":
+        return model.read(prepared.given, [hook])[hook], None
+    if prepared.asked is not prepared.given:  # values of the text as it is, predictions of the text with masks
+        return model.read(prepared.given, [hook])[hook], model.logits(prepared.asked)
+    seen: list[Tensor] = []
+
+    def note(value: Tensor) -> Tensor:
+        seen.append(value)
+        return value
+
+    logits = model.logits(prepared.asked, hook, note)
+    return seen[0], logits
+
+
+def _changed(model: LanguageModel, prepared: Prepared, hook: str, keep: Tensor, change: Change) -> Tensor:
     """Logits after the values at kept positions were replaced."""
 
     def replace(value: Tensor) -> Tensor:
@@ -162,8 +176,3 @@ def _changed(
         return value.masked_scatter(keep[..., None], new)
 
     return model.logits(prepared.asked, hook, replace)
-
-
-def in_batches(batches: Sequence[TokenBatch]) -> Callable[[], Iterator[TokenBatch]]:
-    """Batches that are held in memory, as `evaluate_dictionaries` takes them."""
-    return lambda: iter(batches)
