@@ -17,7 +17,7 @@ from sparsecode.gpt import load_gpt
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.harvest.sequences import Contexts
 from sparsecode.harvest.several import cut
-from sparsecode.harvest.text import tokenizer_of
+from sparsecode.harvest.text import same_tokens, tokenizer_of
 from sparsecode.progress import Progress
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.store import Dataset
@@ -170,7 +170,7 @@ def _tokens(run: Run, model: LanguageModel, text: tuple[str, ...]) -> Iterator[t
     """The run's held-out text, or that of files, in the model's tokens; and which side of it to read."""
     if not text:
         tokens = load_tokens(run)
-        if model.tokenizer is not None and tokenizer_of(model) != tokens.tokenizer.to_str():
+        if model.tokenizer is not None and not same_tokens(tokenizer_of(model), tokens.tokenizer.to_str()):
             raise InvalidSetting(f"{run.path}: holds text in the tokens of another model; name text with --text")
         yield tokens, "val"
         return

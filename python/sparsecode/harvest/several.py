@@ -46,9 +46,10 @@ class Target:
 def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool) -> dict[str, Any]:
     """What `harvest_activations` does for several hook points, modules by path, and models by name."""
     singles = {hook_name(single): single for single in single_configs(config)}
-    model, tokens, inputs = _inputs(run, config, force=force, quiet=quiet)
+    model = _model(run, config)
     for hook in singles:
         model.place(hook)
+    tokens, inputs = _text(run, config, model, force=force, quiet=quiet)
     with ExitStack() as stack:
         targets = []
         for hook, single in singles.items():
@@ -67,19 +68,24 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
     return dict(first) if len(datasets) == 1 else dict(first) | {"datasets": datasets}
 
 
-def _inputs(
-    run: Run, config: HarvestConfig, *, force: bool, quiet: bool
-) -> tuple[LanguageModel, Tokens, dict[str, str]]:
-    """The model, its text, and the fingerprints of both."""
+def _model(run: Run, config: HarvestConfig) -> LanguageModel:
     if config.model is None:
-        trained = run.finished("train-gpt", "sparsecode train-gpt")
-        model = own_model(load_gpt(run.gpt_path), device=config.device)
-        return model, load_tokens(run), {"gpt": trained["fingerprint"], "tokens": trained["tokens_fingerprint"]}
+        run.finished("train-gpt", "sparsecode train-gpt")
+        return own_model(load_gpt(run.gpt_path), device=config.device)
     if config.batch_tokens < 1:
         raise InvalidSetting("harvest: --batch-tokens must be at least 1")
-    model = load_model(config.model, device=config.device, dtype=config.model_dtype)
+    return load_model(config.model, device=config.device, dtype=config.model_dtype)
+
+
+def _text(
+    run: Run, config: HarvestConfig, model: LanguageModel, *, force: bool, quiet: bool
+) -> tuple[Tokens, dict[str, str]]:
+    """The text in the model's tokens, and the fingerprints of both."""
+    if config.model is None:
+        trained = run.finished("train-gpt", "sparsecode train-gpt")
+        return load_tokens(run), {"gpt": trained["fingerprint"], "tokens": trained["tokens_fingerprint"]}
     tokens = model_tokens(run, config, model, force=force, quiet=quiet)
-    return model, tokens, {"model": model.fingerprint, "tokens": tokens.fingerprint}
+    return tokens, {"model": model.fingerprint, "tokens": tokens.fingerprint}
 
 
 def cut(tokens: Tokens, config: HarvestConfig, model: LanguageModel, *, side: str = "train") -> Contexts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force
     if "train-gpt" in stages:
         run.finished("train-gpt", "sparsecode train-gpt")
         tokens = load_tokens(run)
-        if asked or tokens.tokenizer.to_str() != tokenizer:
+        if asked or not same_tokens(tokens.tokenizer.to_str(), tokenizer):
             raise InvalidSetting(
                 f"{run.path}: holds the text of the GPT trained there; choose another run for {model.name} with --run"
             )
@@ -60,6 +61,15 @@ def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force
     if not quiet and not asked:
         say(f"harvest: read the default text, {tokens.corpus['description']}; --text names another")
     return tokens
+
+
+def same_tokens(one: str, other: str) -> bool:
+    """Whether two tokenizers, as JSON, make the same tokens of a text: they may differ in what they put around it."""
+    around = ("post_processor", "truncation", "padding")
+    left, right = (
+        {key: value for key, value in json.loads(text).items() if key not in around} for text in (one, other)
+    )
+    return left == right
 
 
 def tokenizer_of(model: LanguageModel) -> str:
