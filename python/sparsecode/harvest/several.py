@@ -154,9 +154,8 @@ def _harvest(
         first = min(done.values())
         progress = stack.enter_context(Progress("harvest", rows, "rows", done=first, quiet=quiet))
         batches = contexts.batches(contexts.order(config.seed), most)
-        write_several(
-            writers, done, activation_rows(model, batches, list(writers), rows, first, config.dtype), progress
-        )
+        found = activation_rows(model, batches, list(writers), rows, first, config.dtype)
+        write_several(writers, done, found, progress, behind=model.device.type != "cpu")
         for target in targets:
             dataset = writers[target.hook].finish()
             target.stage.finish(
@@ -204,8 +203,10 @@ def write_several(
     done: Mapping[str, int],
     batches: Iterable[tuple[int, Rows]],
     progress: Progress,
+    *,
+    behind: bool,
 ) -> None:
-    """Appends to every dataset the rows it does not have yet, on a second thread, while the model computes the next."""
+    """Appends to every dataset the rows it does not have yet; `behind` on a second thread, as `harvest` explains."""
 
     def append(row: int, found: Mapping[str, Tensor], ids: npt.NDArray[np.int32]) -> None:
         for hook, writer in writers.items():
@@ -218,7 +219,10 @@ def write_several(
         for row, (found, ids) in batches:
             if pending is not None:
                 pending.result()
-            pending = background.submit(append, row, found, ids)
+            if behind:
+                pending = background.submit(append, row, found, ids)
+            else:
+                append(row, found, ids)
             progress.advance(min(len(ids), row + len(ids) - min(done.values())))
         if pending is not None:
             pending.result()
