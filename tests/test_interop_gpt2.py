@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparsecode.errors import InvalidSetting, ModelInvalid
+from sparsecode.errors import ModelInvalid
 from sparsecode.gpt import GPT, GPTConfig, load_gpt, save_gpt, train_gpt
 from sparsecode.harvest import harvest_activations
-from sparsecode.interop.gpt2 import convert_model, export_gpt, find_model, import_gpt, import_nanogpt
+from sparsecode.interop.gpt2 import export_gpt, export_nanogpt, import_gpt, import_nanogpt
 from sparsecode.run import Run
 from sparsecode.store import Dataset
 
@@ -46,13 +46,13 @@ def logits(model: GPT) -> Tensor:
 def test_logits_are_the_same_as_gpt2_and_back(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     own = gpt(tmp_path / "own")
-    told = convert_model(tmp_path / "own", tmp_path / "hf", "hf")
-    assert (told["from"], find_model(tmp_path / "hf")) == ("sparsecode", "hf")
+    told = export_gpt(tmp_path / "own", tmp_path / "hf")
+    assert told == {"parameters": sum(parameter.numel() for parameter in own.parameters()), "tokenizer": False}
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     with torch.no_grad():
         difference = (theirs(ids()).logits - logits(own)).abs().max()
     assert float(difference) < 1e-5 * max(1.0, float(logits(own).abs().max()))
-    convert_model(tmp_path / "hf", tmp_path / "back", "sparsecode")
+    import_gpt(tmp_path / "hf", tmp_path / "back")
     assert (tmp_path / "back/model.safetensors").read_bytes() == (tmp_path / "own/model.safetensors").read_bytes()
     # Saved again by transformers, under its own choice of names and files.
     theirs.save_pretrained(tmp_path / "again")
@@ -163,10 +163,13 @@ def nano_logits(state: dict[str, Tensor]) -> Tensor:
 
 def test_nanogpt_checkpoints_come_in(tmp_path: Path) -> None:
     state = nano(tmp_path / "nano", bias=False)
-    assert find_model(tmp_path / "nano") == "nanogpt"
-    told = convert_model(tmp_path / "nano", tmp_path / "own", "sparsecode")
-    assert told["from"] == "nanogpt"
-    torch.testing.assert_close(logits(load_gpt(tmp_path / "own")), nano_logits(state), rtol=1e-5, atol=1e-5)
+    for number, source in enumerate(("nano", "nano/ckpt.safetensors")):
+        for read in (import_nanogpt, import_gpt)[: 2 - number]:  # a folder tells which of both it is
+            read(tmp_path / source, tmp_path / f"own{number}")
+    assert (
+        load_file(tmp_path / "own0/model.safetensors").keys() == load_file(tmp_path / "own1/model.safetensors").keys()
+    )
+    torch.testing.assert_close(logits(load_gpt(tmp_path / "own1")), nano_logits(state), rtol=1e-5, atol=1e-5)
 
 
 def test_nanogpt_with_biases_becomes_gpt2(tmp_path: Path) -> None:
@@ -174,7 +177,7 @@ def test_nanogpt_with_biases_becomes_gpt2(tmp_path: Path) -> None:
     state = nano(tmp_path / "nano", bias=True)
     with pytest.raises(ModelInvalid, match=r"trained with bias=True .*--to hf"):
         import_nanogpt(tmp_path / "nano", tmp_path / "own")
-    convert_model(tmp_path / "nano", tmp_path / "hf", "hf")
+    export_nanogpt(tmp_path / "nano", tmp_path / "hf")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     with torch.no_grad():
         found = theirs(ids()).logits
@@ -198,9 +201,10 @@ def test_what_is_not_this_architecture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hf/config.json").write_text(json.dumps(config | {"n_embd": 24}))
     with pytest.raises(ModelInvalid, match="tensors do not fit"):
         import_gpt(tmp_path / "hf", tmp_path / "back")
-    with pytest.raises(InvalidSetting, match="is there already; --force"):
-        convert_model(tmp_path / "own", tmp_path / "hf", "hf")
-    with pytest.raises(ModelInvalid, match="no GPT of sparsecode, no GPT-2 folder"):
-        convert_model(tmp_path / "nothing", tmp_path / "x", "hf")
+    (tmp_path / "hf/config.json").write_text(json.dumps({"n_embd": D}))
+    with pytest.raises(ModelInvalid, match="needs n_layer and n_head, as in nanoGPT's model_args"):
+        import_nanogpt(tmp_path / "hf", tmp_path / "back")
+    with pytest.raises(ModelInvalid, match="not a GPT's sizes"):
+        export_gpt(tmp_path / "nothing", tmp_path / "x")
     tensors = load_file(tmp_path / "hf/model.safetensors")
     assert np.all([tensor.dtype == torch.float32 for tensor in tensors.values()])

@@ -48,7 +48,7 @@ def pairs() -> list[tuple[str, Any, Any, Any, dict[str, Any]]]:
         ("llama", t.LlamaForCausalLM(t.LlamaConfig(**COMMON)), HookedTransformer, convert_llama_weights,
          {"act_fn": "silu", "normalization_type": "RMS", "eps": 1e-6, "gated_mlp": True, "final_rms": True,
           "rotary_dim": WIDTH // HEADS, "rotary_adjacent_pairs": False} | ROTARY),
-        ("bert", t.BertForMaskedLM(t.BertConfig(**COMMON)), HookedEncoder, convert_bert_weights,
+        ("bert", t.BertForPreTraining(t.BertConfig(**COMMON)), HookedEncoder, convert_bert_weights,
          {"act_fn": "gelu", "attention_dir": "bidirectional", "eps": 1e-12}),
     ]  # fmt: skip
 

@@ -21,7 +21,6 @@ from sparsecode.checkpoint import load_tensors, write_atomic, write_json, write_
 from sparsecode.errors import CheckpointCorrupt, InvalidSetting, ModelInvalid
 from sparsecode.gpt import GPT, GPTConfig, load_gpt, save_gpt
 
-MODEL_FORMATS = ("sparsecode", "hf", "nanogpt")
 _HF_METADATA = {"format": "pt"}
 _EPSILON = 1e-5
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
@@ -30,63 +29,17 @@ _BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks, which older chec
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
-def find_model(path: str | Path) -> str | None:
-    """Which of `MODEL_FORMATS` a folder holds (or, for sparsecode, a run's); None where it is none of them."""
-    folder = _folder(Path(path))
-    config = _read_config(folder)
-    if config is None:
-        return None
-    if "format" in config and "n_layer" in config:
-        return "sparsecode"
-    if config.get("model_type") == "gpt2":
-        return "hf"
-    if "n_embd" in _nanogpt_sizes(config) and _tensor_file(folder) is not None:
-        return "nanogpt"
-    return None
-
-
-def convert_model(source: str | Path, destination: str | Path, to: str, *, force: bool = False) -> dict[str, Any]:
-    """Writes a GPT in another format; the source's is found by looking.
-
-    Args:
-        source: a run, a folder of its GPT, a GPT-2 folder, or a folder with nanoGPT's config.json and safetensors.
-        destination: folder to write.
-        to: "hf" or "sparsecode".
-        force: write where something is already.
+def export_gpt(source: str | Path, destination: str | Path) -> dict[str, Any]:
+    """Writes a GPT of this project (its folder, or its run) as a Hugging Face GPT-2 folder.
 
     Returns:
-        {"from", "to", "path", "parameters", "tokenizer": whether one came along}.
-
-    Raises:
-        ModelInvalid: there is no such model, or it has parts that the target has not.
-        InvalidSetting: something is at the destination already.
-    """
-    kind, folder = find_model(source), _folder(Path(source))
-    if kind is None:
-        raise ModelInvalid(
-            f"{source}: no GPT of sparsecode, no GPT-2 folder, and no nanoGPT checkpoint (model.safetensors beside a "
-            "config.json with n_layer, n_head and n_embd)"
-        )
-    target = Path(destination)
-    if target.exists() and any(target.iterdir()) and not force:
-        raise InvalidSetting(f"{target}: is there already; --force writes over it")
-    if to == "hf":
-        made = export_nanogpt(folder, target) if kind == "nanogpt" else export_gpt(folder, target)
-    elif to == "sparsecode":
-        made = import_nanogpt(folder, target) if kind == "nanogpt" else import_gpt(folder, target)
-    else:
-        raise InvalidSetting(f"--to {to}: a model can be written as hf or sparsecode")
-    return {"from": kind, "to": to, "path": str(target)} | made
-
-
-def export_gpt(source: str | Path, destination: str | Path) -> dict[str, Any]:
-    """Writes a GPT of this project (its folder, or one already as GPT-2) as a Hugging Face GPT-2 folder.
+        {"parameters", "tokenizer": whether one came along}.
 
     Raises:
         ModelInvalid: there is no GPT.
     """
-    folder = _folder(Path(source))
-    model = _read_hf(folder) if find_model(folder) == "hf" else load_gpt(folder)
+    folder = _gpt_folder(Path(source))
+    model = load_gpt(folder)
     config = model.config
     tensors = {_hf_name(name): tensor for name, tensor in model.state_dict().items()}
     tensors = {name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value for name, value in tensors.items()}
@@ -104,8 +57,10 @@ def import_gpt(source: str | Path, destination: str | Path) -> dict[str, Any]:
     Raises:
         ModelInvalid: it has what this project's GPT has not: biases, another activation, an embedding that is not tied.
     """
-    folder = _folder(Path(source))
-    model = load_gpt(folder) if find_model(folder) == "sparsecode" else _read_hf(folder)
+    folder = Path(source)
+    if _nanogpt_sizes(_read_config(folder) or {}) and "model_type" not in (_read_config(folder) or {}):
+        return import_nanogpt(folder, destination)
+    model = _read_hf(folder)
     _write_own(model, Path(destination), folder)
     return _told(model, folder)
 
@@ -114,18 +69,18 @@ def import_nanogpt(source: str | Path, destination: str | Path) -> dict[str, Any
     """Writes a nanoGPT checkpoint as a GPT of this project.
 
     Args:
-        source: folder with one safetensors file and a config.json of `model_args` (n_layer, n_head, n_embd, ...).
+        source: a safetensors file with config.json beside it, which holds nanoGPT's `model_args` (n_layer, n_head,
+            n_embd), or the folder of both.
         destination: folder to write.
 
     Raises:
-        ModelInvalid: it was trained with biases (then `--to hf` takes it), or files do not fit together.
+        ModelInvalid: it was trained with biases (`export_nanogpt` takes it), or files do not fit together.
     """
-    folder = Path(source)
-    sizes, tensors = _read_nanogpt(folder)
+    sizes, tensors, folder = _read_nanogpt(Path(source))
     biased = [name for name, value in tensors.items() if name.endswith(".bias") and bool(value.any())]
     if biased:
         raise ModelInvalid(
-            f"{folder}: trained with bias=True ({biased[0]} is not zero), which this project's GPT has not; "
+            f"{source}: trained with bias=True ({biased[0]} is not zero), which this project's GPT has not; "
             "convert it --to hf and harvest that with --model"
         )
     model = _own_model(sizes, {name: value for name, value in tensors.items() if not name.endswith(".bias")}, folder)
@@ -134,23 +89,19 @@ def import_nanogpt(source: str | Path, destination: str | Path) -> dict[str, Any
 
 
 def export_nanogpt(source: str | Path, destination: str | Path) -> dict[str, Any]:
-    """Writes a nanoGPT checkpoint, with or without biases, as a Hugging Face GPT-2 folder.
+    """Writes a nanoGPT checkpoint, with or without biases, as a Hugging Face GPT-2 folder; see `import_nanogpt`.
 
     Raises:
         ModelInvalid: files do not fit together.
     """
-    folder = Path(source)
-    sizes, tensors = _read_nanogpt(folder)
-    config = _config(sizes, folder)
+    sizes, tensors, folder = _read_nanogpt(Path(source))
     named = {f"transformer.{name}": value for name, value in tensors.items()}
     named = {name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value for name, value in named.items()}
-    for name, width in _biases(config):
+    for name, width in _biases(_config(sizes, folder)):
         named.setdefault(name, torch.zeros(width))
     _write_hf(Path(destination), named, sizes, _tokenizer_of(folder))
-    return {
-        "parameters": sum(value.numel() for value in tensors.values()),
-        "tokenizer": _tokenizer_of(folder) is not None,
-    }
+    count = sum(value.numel() for value in tensors.values())
+    return {"parameters": count, "tokenizer": _tokenizer_of(folder) is not None}
 
 
 def _read_hf(folder: Path) -> GPT:
@@ -216,24 +167,27 @@ def _config(sizes: Mapping[str, Any], folder: Path) -> GPTConfig:
         raise ModelInvalid(f"{folder / 'config.json'}: not a GPT's sizes ({error})") from error
 
 
-def _read_nanogpt(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Sizes by GPT-2's names, and tensors by nanoGPT's less `transformer.`; the tied output embedding left out."""
+def _read_nanogpt(source: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """Sizes by GPT-2's names, tensors by nanoGPT's less `transformer.` and the tied output embedding; the folder."""
+    folder, file = (source.parent, source) if source.is_file() else (source, _tensor_file(source))
     sizes = _nanogpt_sizes(_read_config(folder) or {})
+    if not {"n_layer", "n_head"} <= sizes.keys():
+        raise ModelInvalid(
+            f"{folder / 'config.json'}: needs n_layer and n_head, as in nanoGPT's model_args; weights do not say them"
+        )
     tensors = {
         name.removeprefix(_COMPILED).removeprefix("transformer."): value.float()
-        for name, value in _tensors(folder, _tensor_file(folder)).items()
+        for name, value in _tensors(folder, file).items()
         if not name.endswith(_BUFFERS)
     }
     output = tensors.pop("lm_head.weight", None)
     if "wte.weight" not in tensors or "wpe.weight" not in tensors:
-        raise ModelInvalid(
-            f"{folder}: no transformer.wte.weight and transformer.wpe.weight; is this nanoGPT's state dict?"
-        )
+        raise ModelInvalid(f"{source}: no transformer.wte.weight or transformer.wpe.weight; is this nanoGPT's state?")
     if output is not None and not torch.equal(output, tensors["wte.weight"]):
-        raise ModelInvalid(f"{folder}: lm_head.weight is not transformer.wte.weight; nanoGPT ties them")
+        raise ModelInvalid(f"{source}: lm_head.weight is not transformer.wte.weight; nanoGPT ties them")
     vocabulary, width = tensors["wte.weight"].shape
-    sizes = {"n_embd": width} | sizes | {"vocab_size": vocabulary, "n_positions": tensors["wpe.weight"].shape[0]}
-    return sizes, tensors
+    own = {"n_embd": width, "vocab_size": vocabulary, "n_positions": tensors["wpe.weight"].shape[0]}
+    return sizes | own, tensors, folder
 
 
 def _nanogpt_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -312,8 +266,8 @@ def _tokenizer_of(folder: Path) -> Path | None:
     return None
 
 
-def _folder(path: Path) -> Path:
-    """The model's folder: that of its GPT where `path` is a run."""
+def _gpt_folder(path: Path) -> Path:
+    """The folder of a GPT: that of its GPT where `path` is a run."""
     return path / "gpt" if (path / "gpt" / "config.json").is_file() else path
 
 
