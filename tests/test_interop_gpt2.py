@@ -93,6 +93,11 @@ def test_both_ways_of_harvesting_give_the_same_rows(run: Run, tmp_path: Path) ->
         assert len(set(a.tokens(0, 150).tolist())) > 5
         torch.testing.assert_close(a.read(0, 150), b.read(0, 150), rtol=1e-4, atol=1e-6)
         assert (a.tokens(0, 150) == b.tokens(0, 150)).all()
+    import_gpt(tmp_path / "hf", tmp_path / "back")
+    third = harvest_activations(Run(tmp_path / "third"), **shared, model=str(tmp_path / "back"), text=text)["datasets"]
+    for hook, one in own.items():
+        a, b = Dataset(run.path / one["path"]), Dataset(tmp_path / "third" / third[hook]["path"])
+        assert torch.equal(a.read(0, 150), b.read(0, 150))
     plain = harvest_activations(other, **shared, model=str(tmp_path / "hf"), context=CONTEXT, force=True)
     ended = Dataset(other.path / plain["path"])
     assert 0 not in ended.tokens(0, ended.rows)  # without being asked for, no end of text
@@ -150,7 +155,7 @@ def nano_logits(state: dict[str, Tensor]) -> Tensor:
         h = norm(x, f"h.{layer}.ln_1")
         q, k, v = (
             part.view(3, CONTEXT, HEADS, D // HEADS).transpose(1, 2)
-            for part in F.linear(h, *at(f"h.{layer}.attn.c_attn")).split(D, dim=2)
+            for part in F.linear(h, *at(f"h.{layer}.attn.c_attn")).chunk(3, dim=2)
         )
         scores = (q @ k.transpose(-1, -2)) / math.sqrt(D // HEADS)
         scores = scores.masked_fill(torch.ones(CONTEXT, CONTEXT).tril() == 0, -torch.inf)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sparsecode.cli import main
 from sparsecode.config import HarvestConfig
+from sparsecode.corpus import load_tokens
 from sparsecode.errors import (
     HookUnknown,
     InvalidArgument,
@@ -189,7 +190,7 @@ def test_rows_of_a_model_are_its_values_at_kept_tokens(
     model = transformers.AutoModel.from_pretrained(bert).eval()
     loaded = load_model(str(bert), device="cpu")
     assert (loaded.kind, loaded.name, loaded.frame) == ("masked", "small-bert", Frame((2,), (3,)))
-    contexts = several_module.cut(several_module.load_tokens(run), wanted, loaded)
+    contexts = several_module.cut(load_tokens(run), wanted, loaded)
     row = 0
     for number in contexts.order(0).tolist():
         stretch = contexts.tokens[contexts.starts[number] : contexts.stops[number]].tolist()

@@ -22,7 +22,7 @@ _TEXT = ("text", "text_key", "hf_dataset", "skip_bad", "max_text_mb")
 
 
 def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force: bool, quiet: bool) -> Tokens:
-    """The run's text in the tokens of `model`: those that are there, or made from --text now.
+    """The run's text in the tokens of `model`: those that are there, or made now where there are none or text is named.
 
     Raises:
         ModelInvalid: the model came without a tokenizer.
@@ -44,7 +44,7 @@ def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force
         return tokens
     digest = hashlib.sha256(tokenizer.encode()).hexdigest()[:16]
     before = stages.get(KEY, {})
-    if not asked and not force and before.get("status") == "done" and before["inputs"] == {"tokenizer": digest}:
+    if not asked and before.get("status") == "done" and before["inputs"] == {"tokenizer": digest}:
         return load_tokens(run)
     with (
         run.stage(KEY, chosen, inputs={"tokenizer": digest}, force=force) as stage,

@@ -280,9 +280,11 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def _tensor_file(folder: Path) -> Path | None:
+    """model.safetensors, or the only safetensors file there is."""
+    if (folder / "model.safetensors").is_file():
+        return folder / "model.safetensors"
     files = sorted(folder.glob("*.safetensors"))
-    named = [file for file in files if file.name == "model.safetensors"]
-    return (named or files or [None])[0] if len(files) == 1 or named else None
+    return files[0] if len(files) == 1 else None
 
 
 def _tensors(folder: Path, file: Path | None) -> dict[str, Tensor]:

@@ -158,7 +158,9 @@ def hook_places(model: nn.Module, family: Family, prefix: str = "") -> dict[str,
     Raises:
         ModelInvalid: the model's modules are not those of its family.
     """
-    path = f"{prefix}.{family.blocks}" if prefix and hasattr(model, prefix) else family.blocks
+    # Some versions of transformers name a prefix that a model does not have (Gemma 3 in 4.57); there it is `model`.
+    holder = next((name for name in (prefix, "model") if name and hasattr(model, name)), "")
+    path = f"{holder}.{family.blocks}".strip(".")
     try:
         blocks = model.get_submodule(path)
         count = len(blocks)  # type: ignore[arg-type]
