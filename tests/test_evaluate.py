@@ -148,7 +148,7 @@ def test_figures_are_their_definitions() -> None:
     assert found.feature_density == pytest.approx((z > 0).float().mean(0).tolist())
     assert found.alive == pytest.approx(float((z > 0).any(0).float().mean()))
     # The model by hand: block 2 over what the dictionary makes of block 1's output.
-    own: Any = model.module.gpt
+    own: Any = model.module
     ids = torch.from_numpy(text().astype(np.int64)).view(-1, T)
     with torch.no_grad():
         h = own.ln_f(own.blocks[2](x_hat.view(-1, T, D)))

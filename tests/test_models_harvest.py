@@ -249,6 +249,9 @@ def test_what_cannot_be_harvested_says_why(
         harvest_activations(own_run, given, quiet=True)
     with pytest.raises(InvalidSetting, match="--context 99: small-bert takes at most 32 tokens"):
         harvest_activations(tmp_path / "a", given.changed(context=99), quiet=True)
+    with pytest.raises(HookUnknown, match="no module 'nothing'"):
+        harvest_activations(tmp_path / "a", given.changed(module=("nothing",)), quiet=True)
+    assert list(Run(tmp_path / "a").config()["stages"]) == ["tokens"]  # nothing was begun that cannot be done
     with pytest.raises(HookUnknown, match=r"small-bert .*no hook point 'blocks.7.mlp.hook_post'"):
         harvest_activations(tmp_path / "b", given.changed(layer=7), quiet=True)
     with pytest.raises(ModelInvalid, match="nowhere: cannot be loaded"):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsecode.errors import DictionaryInvalid
+from sparsecode.errors import DictionaryInvalid, ModelInvalid
 from sparsecode.evaluate.result import Evaluation, Shared
 from sparsecode.evaluate.sums import Predictions, Sums
 from sparsecode.harvest.models import LanguageModel
@@ -100,12 +100,18 @@ def evaluate_dictionaries(
 
 
 def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:
-    """A batch with what is to be predicted: the next tokens, or a masked model's hidden ones."""
+    """A batch with what is to be predicted: the next tokens, or a masked model's hidden ones.
+
+    Raises:
+        ModelInvalid: a masked model whose mask is not known.
+    """
     ids, present, keep = (torch.from_numpy(value) for value in (batch.ids, batch.present, batch.keep))
     given = {"input_ids": ids}
     if not batch.present.all():
         given["attention_mask"] = present.long()
-    if model.kind != "masked" or model.mask is None:
+    if model.kind == "masked" and model.mask is None:
+        raise ModelInvalid(f"{model.name}: its tokenizer has no mask token, so there is nothing to ask it for")
+    if model.kind != "masked":
         targets = torch.roll(ids, -1, dims=1)
         following = torch.roll(present, -1, dims=1)
         following[:, -1] = False
@@ -113,7 +119,7 @@ def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:
     hidden = (
         torch.from_numpy(np.stack([_draw(seed, int(number), batch.ids.shape[1]) for number in batch.numbers])) & keep
     )
-    return Prepared(given, keep, given | {"input_ids": torch.where(hidden, model.mask, ids)}, ids, hidden)
+    return Prepared(given, keep, given | {"input_ids": torch.where(hidden, torch.tensor(model.mask), ids)}, ids, hidden)
 
 
 def spread(count: int, wanted: int) -> np.ndarray:

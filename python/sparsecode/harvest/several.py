@@ -20,7 +20,7 @@ from torch import Tensor
 import sparsecode
 from sparsecode.config import HarvestConfig
 from sparsecode.corpus import Tokens, load_tokens
-from sparsecode.errors import InvalidSetting
+from sparsecode.errors import CorpusEmpty, InvalidSetting
 from sparsecode.gpt import load_gpt
 from sparsecode.harvest.hooks import hook_name, single_configs
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
@@ -36,11 +36,12 @@ Rows = tuple[Mapping[str, Tensor], npt.NDArray[np.int32]]  # hook point -> [R,D]
 
 @dataclass(frozen=True)
 class Target:
-    """One hook point with its stage and dataset."""
+    """One hook point with its stage, and its dataset of rows `width` wide."""
 
     hook: str
     stage: Stage
     folder: Path
+    width: int
 
 
 def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool) -> dict[str, Any]:
@@ -50,19 +51,24 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
     for hook in singles:
         model.place(hook)
     tokens, inputs = _text(run, config, model, force=force, quiet=quiet)
+    # What cannot be done fails here, before a stage is recorded as begun.
+    contexts = cut(tokens, config, model)
+    if not contexts.rows:
+        raise CorpusEmpty(f"{run.tokens_path}: too little text for a context of {contexts.width} tokens; give more")
+    widths = {hook: model.width(hook) for hook in singles}
     with ExitStack() as stack:
         targets = []
         for hook, single in singles.items():
             folder = run.activations_path / hook
             opened = run.stage(f"harvest/{hook}", single, inputs=inputs, outputs=[folder], force=force)
-            targets.append(Target(hook, stack.enter_context(opened), folder))
+            targets.append(Target(hook, stack.enter_context(opened), folder, widths[hook]))
         waiting = [target for target in targets if not target.stage.done]
         if not quiet:
             for target in targets:
                 if target.stage.done:
                     say(f"harvest: {target.hook} is already done in {run.path} with the same settings")
         if waiting:
-            _harvest(model, tokens, config, inputs, waiting, quiet=quiet)
+            _harvest(model, contexts, config, inputs, waiting, quiet=quiet)
         datasets = {target.hook: target.stage.result for target in targets}
     first = next(iter(datasets.values()))
     return dict(first) if len(datasets) == 1 else dict(first) | {"datasets": datasets}
@@ -110,14 +116,13 @@ def cut(tokens: Tokens, config: HarvestConfig, model: LanguageModel, *, side: st
 
 def _harvest(
     model: LanguageModel,
-    tokens: Tokens,
+    contexts: Contexts,
     config: HarvestConfig,
     inputs: Mapping[str, str],
     targets: Sequence[Target],
     *,
     quiet: bool,
 ) -> None:
-    contexts = cut(tokens, config, model)
     rows = min(config.rows, contexts.rows)
     if rows < config.rows and not quiet:
         say(f"harvest: the corpus holds {rows} rows of training text; storing these instead of {config.rows}")
@@ -144,7 +149,7 @@ def _harvest(
         for target in targets:
             writer = DatasetWriter(
                 target.folder,
-                activation_dim=model.width(target.hook),
+                activation_dim=target.width,
                 dtype=config.dtype,
                 provenance={"hook_point": target.hook} | provenance,
                 shard_bytes=config.shard_mb << 20,

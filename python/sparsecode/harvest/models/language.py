@@ -59,6 +59,7 @@ class LanguageModel:
         frame: special tokens around each context.
         special: ids of special tokens.
         mask: id of the token that hides another; masked models only.
+        call: calls the module on a batch.
         logits_of: logits [B,T,V] from what the module returns.
     """
 
@@ -75,6 +76,7 @@ class LanguageModel:
     special: frozenset[int] = frozenset()
     mask: int | None = None
     pad: int = 0
+    call: Callable[[nn.Module, dict[str, Tensor]], Any] = field(default=lambda module, given: module(**given))
     logits_of: Callable[[Any], Tensor] = field(default=lambda output: output.logits)
 
     @property
@@ -121,7 +123,7 @@ class LanguageModel:
         places = {hook: self.place(hook) for hook in hooks}
         given = self._given(batch)
         B, T = given["input_ids"].shape
-        found = read_places(self.module, places, lambda: self.module(**given))
+        found = read_places(self.module, places, lambda: self.call(self.module, given))
         return {hook: per_token(value, B, T, hook) for hook, value in found.items()}
 
     @torch.no_grad()
@@ -135,13 +137,15 @@ class LanguageModel:
             raise ModelInvalid(f"{self.name}: has no output that predicts tokens; only its activations can be read")
         given = self._given(batch)
         if hook is None or change is None:
-            return self.logits_of(self.module(**given))
+            return self.logits_of(self.call(self.module, given))
         B, T = given["input_ids"].shape
 
         def changed(value: Tensor) -> Tensor:
             return change(per_token(value, B, T, hook)).to(value).view_as(value)
 
-        return self.logits_of(change_place(self.module, self.place(hook), changed, lambda: self.module(**given)))
+        return self.logits_of(
+            change_place(self.module, self.place(hook), changed, lambda: self.call(self.module, given))
+        )
 
     def width(self, hook: str) -> int:
         """D of a hook point, found by a forward pass over two tokens."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparsecode.errors import MissingExtra, ModelInvalid
 from sparsecode.gpt import GPT, gpt_fingerprint, load_gpt
@@ -52,37 +52,26 @@ def is_own_gpt(path: Path) -> bool:
     return isinstance(config, dict) and "format" in config and "n_layer" in config and "model_type" not in config
 
 
-class _WithLogits(nn.Module):
-    """The own GPT, called as transformers' models are."""
-
-    def __init__(self, gpt: GPT) -> None:
-        super().__init__()
-        self.gpt = gpt
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        h: Tensor = self.gpt(input_ids)
-        return h @ self.gpt.wte.weight.T
-
-
 def own_model(
     gpt: GPT, name: str = "sparsecode-gpt", *, device: str = "auto", dtype: str = "auto", tokenizer: str | None = None
 ) -> LanguageModel:
     """The project's own GPT. Its end-of-text token is an ordinary one: it was trained on it."""
     fingerprint = gpt_fingerprint(gpt)
-    module = _WithLogits(gpt).to(torch_device(device)).eval()
+    gpt = gpt.to(torch_device(device)).eval()
     if dtype != "auto":
-        module = module.to(_DTYPES[dtype])
+        gpt = gpt.to(_DTYPES[dtype])
     return LanguageModel(
-        module,
+        gpt,
         name,
         "causal",
-        hook_places(module, OWN_GPT, "gpt"),
+        hook_places(gpt, OWN_GPT),
         "sparsecode's GPT",
         fingerprint,
         context=gpt.config.context,
         vocab_size=gpt.config.vocab_size,
         tokenizer=tokenizer,
-        logits_of=lambda output: output,
+        call=lambda module, given: module(given["input_ids"]),
+        logits_of=lambda h: h @ gpt.wte.weight.T,
     )
 
 
