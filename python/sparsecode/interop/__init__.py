@@ -1,1 +1,0 @@
-"""Dictionaries and models of other libraries."""
