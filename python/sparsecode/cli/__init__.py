@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": "Put reconstructions into the model and see what they cost.",
     "compare": "Find the features that several dictionaries share.",
     "report": "Write the results as one HTML page.",
+    "convert": "Turn one library's files into those of another.",
     "info": "Show what a run, dataset or dictionary holds.",
     "verify": "Check stored activations against their digests.",
     "merge": "Join datasets of the same provenance into one.",

@@ -21,12 +21,15 @@ def command(files: tuple[Path, ...], config: CompareConfig, run: Path, force: bo
     """Find the features that several dictionaries share.
 
     Compares every dictionary of the run with every other and writes comparison.json and comparison.safetensors there.
-    With FILEs (two or more dictionaries, from anywhere) it compares these, prints the result and writes nothing.
+    With FILEs (two or more dictionaries, from anywhere: also of SAELens, dictionary_learning, sparsify,
+    openai/sparse_autoencoder and Llamascopium, as they lie on disk) it compares these, prints the result and writes
+    nothing.
 
     \b
     Examples:
       sparsecode compare
       sparsecode compare a/dictionaries/n512_l1-0.023_s0 b/dictionaries/n512_l1-0.023_s0
+      sparsecode compare a/dictionaries/n512_l1-0.023_s0 their-saelens-folder their-run/trainer_0
     """
     from sparsecode.cli.output import print_json
 

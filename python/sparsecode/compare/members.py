@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsecode.compare.mcs import unit_rows
 from sparsecode.errors import DictionaryInvalid, InvalidSetting
+from sparsecode.interop import Found, find_format, load_found, not_recognised
 from sparsecode.sweep import Dictionary
 
 _ABOUT = ("l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
@@ -51,20 +52,23 @@ class Member:
 
 
 def load_members(paths: Iterable[str | Path], *, least: int = 2) -> list[Member]:
-    """Reads dictionaries; each is called by its file's name, or by its path where two share a name.
+    """Reads dictionaries of any library; each is called by its file's name, or by its path where two share a name.
 
     Raises:
-        DictionaryInvalid, ZeroAtom: a file is missing or broken, or the dictionaries have different dimensions.
+        NotRecognised: a folder holds no dictionary, or several.
+        DictionaryInvalid, PickleRefused, ZeroAtom: a file is missing or broken, or dimensions differ.
+        NotExpressible: a dictionary encodes in a way that is not known here.
         InvalidSetting: fewer than `least`, or one given twice.
     """
-    places = [_stem(Path(path)) for path in paths]
+    found = [_find(Path(path)) for path in paths]
+    places = [one.path for one in found]
     if len(places) < least:
         raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(places)}")
     if len({place.resolve() for place in places}) < len(places):
         raise InvalidSetting("a dictionary was given twice; name each file once")
-    short = [place.name for place in places]
+    short = [one.name for one in found]
     unique = len(set(short)) == len(short)
-    members = [member_of(Dictionary.load(place), place.name if unique else str(place)) for place in places]
+    members = [member_of(load_found(one), one.name if unique else str(one.path)) for one in found]
     for other in members[1:]:
         if other.atoms.shape[1] != members[0].atoms.shape[1]:
             raise DictionaryInvalid(
@@ -86,8 +90,12 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
     )
 
 
-def _stem(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+def _find(path: Path) -> Found:
+    found = find_format(path)
+    if found is None and path.is_dir():
+        raise not_recognised(path)
+    stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    return found or Found("sparsecode", stem)  # whose reader names the file that is missing
 
 
 @dataclass(frozen=True)
