@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from sparsecode.evaluate.sums import density_histogram
 from sparsecode.gpt import GPT, GPTConfig, train_gpt
 from sparsecode.harvest.models import LanguageModel, own_model
 from sparsecode.harvest.sequences import Contexts, by_document, packed
+from sparsecode.interop import save_dictionary
 from sparsecode.run import Run
 from sparsecode.sweep import Dictionary
 
@@ -252,6 +254,22 @@ def test_a_runs_dictionaries_are_evaluated_on_its_held_out_text(run: Run) -> Non
     told = json.loads(CliRunner().invoke(main, command + named).stdout)["dictionaries"][0]
     assert told["recovered"] == pytest.approx(found.recovered)
     assert told["hook_point"] == RESID
+
+
+def test_dictionaries_of_other_libraries_are_evaluated_where_they_lie(run: Run, tmp_path: Path) -> None:
+    (ours,) = evaluate_run(run, rows=200, device="cpu", quiet=True)
+    save_dictionary(random(D), tmp_path / "sae", "saelens")
+    command = ["eval", str(tmp_path / "sae"), "--run", str(run.path), "--rows", "200", "--device", "cpu", "--quiet"]
+    result = CliRunner().invoke(main, [*command, "--hook", RESID, "--json"])
+    assert result.exit_code == 0, result.output
+    (theirs,) = json.loads(result.stdout)["dictionaries"]
+    for name in ("loss_spliced", "kl_spliced", "explained_variance", "l0", "l1"):
+        assert theirs[name] == pytest.approx(getattr(ours, name), rel=1e-4), name
+    nothing = CliRunner().invoke(main, ["eval", str(tmp_path), "--run", str(tmp_path)])
+    assert nothing.exit_code == 3
+    transcoder = dataclasses.replace(random(D), transcoder=True)
+    with pytest.raises(DictionaryInvalid, match="it: is a transcoder"):
+        evaluate({"it": transcoder})
 
 
 def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Any) -> None:

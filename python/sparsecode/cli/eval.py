@@ -57,8 +57,9 @@ def command(
 ) -> None:
     """Put reconstructions into the model and see what they cost.
 
-    Evaluates the dictionaries of the run, or FILEs, over held-out text: what they reconstruct, and how the model
-    predicts with reconstructions, with zeros and with the mean in the stead of its own values at their hook point.
+    Evaluates the dictionaries of the run, or FILEs of any library that convert knows, over held-out text: what they
+    reconstruct, and how the model predicts with reconstructions, with zeros and with the mean in the stead of its own
+    values at their hook point.
     --json gives every figure, also under the names of SAELens, SAEBench, dictionary_learning and sparsify.
 
     \b
@@ -69,12 +70,17 @@ def command(
     """
     from sparsecode.cli.output import columns, print_json
     from sparsecode.evaluate import evaluate_run, table
-    from sparsecode.sweep import Dictionary
+    from sparsecode.interop import find_dictionaries, load_found, not_recognised
 
-    given = {str(file): Dictionary.load(file) for file in files} if files else None
+    given = {}
+    for file in files:
+        found_here = find_dictionaries(file)
+        if not found_here:
+            raise not_recognised(file)
+        given |= {str(one.path): load_found(one) for one in found_here}
     found = evaluate_run(
         run,
-        given,
+        given or None,
         model=model,
         model_dtype=model_dtype,
         hook=hook,

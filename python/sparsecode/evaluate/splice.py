@@ -67,10 +67,12 @@ def evaluate_dictionaries(
 
     Raises:
         HookUnknown: the model has no such hook point.
-        DictionaryInvalid: a dictionary is of another width.
+        DictionaryInvalid: a dictionary is of another width, or a transcoder.
     """
     width = model.width(hook)
     for name, dictionary in dictionaries.items():
+        if dictionary.transcoder:
+            raise DictionaryInvalid(f"{name}: is a transcoder; what it writes belongs elsewhere than what it reads")
         if dictionary.activation_dim != width:
             raise DictionaryInvalid(
                 f"{name}: made for {dictionary.activation_dim} dimensions, but {hook} of {model.name} has {width}"
@@ -86,7 +88,7 @@ def evaluate_dictionaries(
         rows = x[keep].float()
         for name, dictionary in moved.items():
             codes = dictionary.encode(rows)
-            sums[name].reconstruction.add(rows, decode(dictionary, codes, rows), codes)
+            sums[name].reconstruction.add(rows, dictionary.decode(codes, rows), codes)
         if original is not None:
             scores = {"zero": (zero, torch.zeros_like), "mean": (averaged, _constant(mean))}
             scores |= {f"dictionary {name}": (sums[name].spliced, _reconstruct(one)) for name, one in moved.items()}
@@ -144,14 +146,8 @@ def _mean(model: LanguageModel, hook: str, batches: Iterable[TokenBatch]) -> Ten
     return total / max(rows, 1)
 
 
-def decode(dictionary: Dictionary, codes: Tensor, x: Tensor) -> Tensor:
-    """What a dictionary makes of rows x [R,D] with the codes [R,F]."""
-    del x
-    return dictionary.decode(codes)
-
-
 def _reconstruct(dictionary: Dictionary) -> Change:
-    return lambda value: decode(dictionary, dictionary.encode(value), value)
+    return dictionary.reconstruct
 
 
 def _constant(vector: Tensor) -> Change:
