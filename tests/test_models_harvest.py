@@ -231,6 +231,10 @@ def test_modules_by_path_and_the_command_line(bert: Path, texts: Path, tmp_path:
     folders = {path.name for path in (tmp_path / "run/activations").iterdir()}
     assert folders == set(paths)
     assert all(f"harvest: {path}, 64 rows" in result.stderr for path in paths)
+    shown = CliRunner().invoke(main, ["info", str(tmp_path / "run")])
+    assert shown.exit_code == 0, shown.output
+    assert "tokens: done, of small-bert, " in shown.stdout
+    assert f"harvest/{paths[0]}: done, {paths[0]}, 64 rows" in shown.stdout
     wrong = CliRunner().invoke(main, [*command, "--module", "bert.encoder.layer.1.outptu"])
     assert wrong.exit_code == 3
     assert "no module 'bert.encoder.layer.1.outptu'; there are bert" in wrong.stderr
