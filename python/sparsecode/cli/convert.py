@@ -30,8 +30,8 @@ def command(source: Path, destination: Path, to: str, force: bool, as_json: bool
     (which, is found by looking), or a folder of several: then DST has as many, under the same names. Each copy is read
     back and compared with its original on random activations. What a format cannot say is refused.
 
-    With --to hf, SRC is a GPT of this project (its folder, or its run) or of nanoGPT; with --to sparsecode it may also be
-    a Hugging Face GPT-2 folder or nanoGPT's safetensors file.
+    With --to hf, SRC is a GPT of this project (its folder, or its run) or of nanoGPT; with --to sparsecode it may also
+    be a Hugging Face GPT-2 folder or nanoGPT's safetensors file.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ asked, the zip file must be one that PyTorch writes: nothing packed, so that it 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,18 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     if claimed > _VIEWS * size:
         raise PickleRefused(f"{path}: claims {claimed} bytes of tensors in a file of {size}; it was not used")
     return held
+
+
+def mentions(path: Path, names: Collection[str]) -> bool:
+    """Whether a `.pt` file's pickle holds all these names; it is searched as bytes, and not unpickled.
+
+    Raises:
+        PickleRefused, DictionaryInvalid: as `read_state_dict`.
+    """
+    _check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        pickles = [archive.read(part) for part in archive.infolist() if part.filename.endswith(".pkl")]
+    return any(all(name.encode() in held for name in names) for held in pickles)
 
 
 def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
