@@ -72,12 +72,11 @@ def command(
     from sparsecode.evaluate import evaluate_run, table
     from sparsecode.interop import find_dictionaries, load_found, not_recognised
 
-    given = {}
-    for file in files:
-        found_here = find_dictionaries(file)
-        if not found_here:
+    found_there = {file: find_dictionaries(file) for file in files}
+    for file, dictionaries in found_there.items():
+        if not dictionaries:
             raise not_recognised(file)
-        given |= {str(one.path): load_found(one) for one in found_here}
+    given = {str(one.path): load_found(one) for dictionaries in found_there.values() for one in dictionaries}
     found = evaluate_run(
         run,
         given or None,
