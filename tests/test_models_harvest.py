@@ -239,8 +239,7 @@ def test_modules_by_path_and_the_command_line(bert: Path, texts: Path, tmp_path:
     assert wrong.exit_code == 3
     assert "no module 'bert.encoder.layer.1.outptu'; there are bert" in wrong.stderr
     assert len(wrong.stderr.strip().splitlines()) == 1
-    shown = CliRunner().invoke(main, ["harvest", "--help"]).stdout
-    assert "resid_mid" in shown
+    assert "resid_mid" in CliRunner().invoke(main, ["harvest", "--help"]).stdout
 
 
 def test_what_cannot_be_harvested_says_why(
