@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sparsecode.errors import DictionaryInvalid, PickleRefused
-from sparsecode.interop import find_dictionaries, load_dictionary
+from sparsecode.interop import find_dictionaries, find_format, load_dictionary
 from sparsecode.interop.state_dict import read_state_dict, write_state_dict
 
 FIXTURE = Path(__file__).parent / "fixtures/interop/dictionary_learning-AutoEncoder/ae.pt"
@@ -63,6 +63,7 @@ def test_a_malicious_file_is_refused_and_does_not_run(tmp_path: Path, name: str)
         assert str(tmp_path / name) in str(raised.value)
     assert not mark.exists()
     find_dictionaries(tmp_path)
+    find_format(tmp_path / name)
     assert not mark.exists()
 
 
@@ -150,6 +151,14 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     (tmp_path / "ae.pt").write_bytes(FIXTURE.read_bytes()[:cut])
     with pytest.raises(PickleRefused, match="cut short"):
         read_state_dict(tmp_path / "ae.pt")
+
+
+def test_a_damaged_pickle_is_named_before_it_is_looked_at(tmp_path: Path) -> None:
+    data = bytearray((FIXTURE.parents[1] / "openai-topk/autoencoder.pt").read_bytes())
+    data[data.index(b"latent_bias")] ^= 1
+    (tmp_path / "a.pt").write_bytes(data)
+    with pytest.raises(PickleRefused, match="its pickle cannot be read"):
+        find_format(tmp_path / "a.pt")
 
 
 def test_what_is_no_state_dict_is_named(tmp_path: Path) -> None:

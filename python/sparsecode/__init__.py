@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sparsecode.compare import compare_dicts
     from sparsecode.gpt import train_gpt
     from sparsecode.harvest import harvest_activations
+    from sparsecode.interop import load_dictionary
     from sparsecode.pipeline import replicate
     from sparsecode.report import write_report
     from sparsecode.store import ActivationStream, Dataset
@@ -36,6 +37,7 @@ _HOME = {
     "Dataset": "store",
     "ActivationStream": "store",
     "Dictionary": "sweep",
+    "load_dictionary": "interop",
     "train_dicts": "sweep",
     "compare_dicts": "compare",
     "write_report": "report",
@@ -51,6 +53,7 @@ __all__ = [
     "compare_dicts",
     "errors",
     "harvest_activations",
+    "load_dictionary",
     "replicate",
     "train_dicts",
     "train_gpt",

@@ -158,10 +158,10 @@ def _keys(path: Path) -> set[str]:
 
 
 def _kind_of_pt(path: Path) -> str:
-    from sparsecode.interop import openai
-    from sparsecode.interop.state_dict import read_state_dict
+    from sparsecode.interop.openai import MARKS
+    from sparsecode.interop.state_dict import mentions
 
-    return "openai" if read_state_dict(path).keys() >= openai.MARKS else "dictionary_learning"
+    return "openai" if mentions(path, MARKS) else "dictionary_learning"
 
 
 def _collect(folder: Path, depth: int, found: list[Found]) -> None:

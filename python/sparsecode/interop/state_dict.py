@@ -59,8 +59,11 @@ def mentions(path: Path, names: Collection[str]) -> bool:
         PickleRefused, DictionaryInvalid: as `read_state_dict`.
     """
     _check_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        pickles = [archive.read(part) for part in archive.infolist() if part.filename.endswith(".pkl")]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [archive.read(part) for part in archive.infolist() if part.filename.endswith(".pkl")]
+    except (OSError, zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: encrypted
+        raise PickleRefused(f"{path}: its pickle cannot be read ({error}); save its state_dict() again") from error
     return any(all(name.encode() in held for name in names) for held in pickles)
 
 
