@@ -171,7 +171,10 @@ def test_keys_with_a_dash_are_the_same_in_a_preset(recorder: Recorder, tmp_path:
         ("[harvest]\nrows = -1\n", "'rows' must be finite and at least 0, not -1"),
         ("[train-dicts]\nlr = nan\n", "'lr' must be finite and at least 0, not nan"),
         ("[harvest]\nrows = true\n", "'rows' must be int, not True"),
-        ("[harvest]\nsite = 'brain'\n", "'site' must be one of mlp, resid, mlp_out, attn, not 'brain'"),
+        (
+            "[harvest]\nsite = 'brain'\n",
+            "'site' must be one of mlp, resid, mlp_out, attn, attn_out, resid_pre, resid_mid, not 'brain'",
+        ),
         ("[harvest\n", "not valid TOML"),
     ],
 )

@@ -16,9 +16,20 @@ from typing import Any, Self
 from sparsecode.errors import InvalidSetting
 
 
-def setting(default: Any, help: str, *, choices: tuple[str, ...] | None = None, affects_result: bool = True) -> Any:
-    """A field of a stage's settings. `affects_result=False`: two runs that differ in it only are the same."""
-    return field(default=default, metadata={"help": help, "choices": choices, "affects_result": affects_result})
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    several: bool = False,
+    affects_result: bool = True,
+) -> Any:
+    """A field of a stage's settings. `affects_result=False`: two runs that differ in it only are the same.
+
+    `several`: a text may name several of the choices, with commas.
+    """
+    metadata = {"help": help, "choices": choices, "several": several, "affects_result": affects_result}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +83,10 @@ def _checked(spec: dataclasses.Field[Any], value: Any, where: str) -> Any:
     if isinstance(value, int | float) and not 0 <= value < float("inf"):
         raise InvalidSetting(f"{where}: '{spec.name}' must be finite and at least 0, not {value!r}")
     choices = spec.metadata["choices"]
-    if choices and value is not None and value not in choices:
-        raise InvalidSetting(f"{where}: '{spec.name}' must be one of {', '.join(choices)}, not {value!r}")
+    if choices and value is not None:
+        for one in value.split(",") if spec.metadata["several"] else [value]:
+            if one not in choices:
+                raise InvalidSetting(f"{where}: '{spec.name}' must be one of {', '.join(choices)}, not {one!r}")
     return value
 
 
@@ -112,22 +125,62 @@ class TrainGptConfig(StageConfig):
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
 
-SITES = ("mlp", "resid", "mlp_out", "attn")
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(StageConfig):
+    """The text that a model of other makers is harvested on; the settings of the same names of a harvest."""
+
+    text: tuple[str, ...] = setting((), "Files, folders or globs of text.")
+    text_key: str = setting("text", "Key of the text in tables.")
+    hf_dataset: str | None = setting(None, "A Hugging Face dataset.")
+    skip_bad: bool = setting(False, "Skip unreadable files.")
+    max_text_mb: int | None = setting(None, "Most MB of text.")
+
+
+SITES = ("mlp", "resid", "mlp_out", "attn", "attn_out", "resid_pre", "resid_mid")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HarvestConfig(StageConfig):
     """Which activations to store. Defaults: the seed's hook point, MLP activations of layer 2 after the GELU."""
 
-    layer: int = setting(2, "Layer to read, from 0.")
-    site: str = setting("mlp", "mlp: after the nonlinearity; resid: after the block; mlp_out; attn.", choices=SITES)
-    hook: str | None = setting(None, "A hook point by name, such as blocks.2.mlp.hook_post; beats --layer and --site.")
+    layer: int | str = setting(2, "Layers to read, from 0: one, or several as 0,2,4 or 0-5.")
+    site: str = setting("mlp", "mlp: after the nonlinearity; resid: after the block; others as their names say; "
+                        "several with commas.", choices=SITES, several=True)  # fmt: skip
+    hook: str | None = setting(None, "Hook points by name, such as blocks.2.mlp.hook_post, several with commas; beats "
+                               "--layer and --site.")  # fmt: skip
+    module: tuple[str, ...] = setting((), "Modules by path instead: PATH for what they give, PATH@input for what they "
+                                      "are given.")  # fmt: skip
     rows: int = setting(6_000_000, "Rows (tokens) to store; a multiple of the context fits best.")
     dtype: str = setting("float16", "Type on disk.", choices=("float16", "bfloat16", "float32"))
     batch_size: int = setting(64, "Contexts in a forward pass; its shape decides the last bits of a row.")
     shard_mb: int = setting(256, "Size of a shard file in MB.")
     seed: int = setting(0, "Seed of the order in which contexts are read.")
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.", affects_result=False)
+    # Which model and which text these are is in their fingerprints, inputs of the stage.
+    model: str | None = setting(None, "A model instead of the run's own: a folder or a name of Hugging Face's (needs "
+                                "sparsecode[hf]), or a folder that convert wrote.", affects_result=False)  # fmt: skip
+    model_dtype: str = setting("auto", "Type the --model computes in; auto: the one it was saved in.",
+                               choices=("auto", "float32", "bfloat16", "float16"))  # fmt: skip
+    context: int | None = setting(None, "With --model: tokens in a context; default 256, or the most it takes.")
+    batch_tokens: int = setting(16_384, "With --model: tokens in a forward pass, padding included.")
+    documents: bool = setting(False, "With --model: never two documents in a context; short ones are padded.")
+    special_tokens: bool = setting(False, "With --model: store the rows of special tokens too.")
+    text: tuple[str, ...] = setting((), "With --model: files, folders or globs of text; none: the Python sources "
+                                    "installed here.", affects_result=False)  # fmt: skip
+    text_key: str = setting("text", "Key of the text in .jsonl and .parquet files.", affects_result=False)
+    hf_dataset: str | None = setting(None, "With --model: a Hugging Face dataset instead of files.",
+                                     affects_result=False)  # fmt: skip
+    skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.", affects_result=False)
+    max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).",
+                                      affects_result=False)  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """Without what has no meaning: the one half of the settings with a model, the other without."""
+        other = ("batch_size",) if self.model is not None else _WITH_MODEL
+        return {name: value for name, value in super().record().items() if name not in other}
+
+
+_WITH_MODEL = ("module", "model_dtype", "context", "batch_tokens", "documents", "special_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,6 +94,11 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "val_loss": lambda x: f"validation loss {x:.3f}",
         "bits_per_byte": lambda x: f"{x:.3f} bits per byte",
     },
+    "tokens": {  # of a model that was not trained here
+        "model": lambda name: f"of {name}",
+        "train_tokens": lambda n: f"{human(n)} for training",
+        "val_tokens": lambda n: f"{human(n)} held out",
+    },
     "harvest": {"hook_point": str, "rows": lambda n: f"{human(n)} rows"},
     "train-dicts": {
         "hook_point": str,

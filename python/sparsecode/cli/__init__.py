@@ -10,8 +10,9 @@ from sparsecode.cli.lazy import LazyGroup
 COMMANDS = {
     "replicate": "Run every stage, from text to report.",
     "train-gpt": "Train a small transformer on text.",
-    "harvest": "Store the activations of a layer.",
+    "harvest": "Store the activations of a layer, or of several.",
     "train-dicts": "Train a sweep of sparse dictionaries.",
+    "eval": "Put reconstructions into the model and see what they cost.",
     "compare": "Find the features that several dictionaries share.",
     "report": "Write the results as one HTML page.",
     "convert": "Turn one library's files into those of another.",
