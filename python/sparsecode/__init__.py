@@ -7,6 +7,7 @@ Every stage of the pipeline is one call, and `replicate` is all of them:
     sparsecode.harvest_activations("my-run", layer=2)
     sparsecode.train_dicts("my-run", sizes="64-4096")
     sparsecode.compare_dicts("my-run")
+    sparsecode.check_claims("my-run")
     sparsecode.write_report("my-run")
 
 Names are imported when they are first used, so that `import sparsecode` takes milliseconds.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sparsecode.harvest import harvest_activations
     from sparsecode.pipeline import replicate
     from sparsecode.report import write_report
+    from sparsecode.science import check_claims
     from sparsecode.store import ActivationStream, Dataset
     from sparsecode.sweep import Dictionary, train_dicts
 
@@ -38,6 +40,7 @@ _HOME = {
     "Dictionary": "sweep",
     "train_dicts": "sweep",
     "compare_dicts": "compare",
+    "check_claims": "science",
     "write_report": "report",
     "replicate": "pipeline",
 }
@@ -48,6 +51,7 @@ __all__ = [
     "Dictionary",
     "Run",
     "SparsecodeError",
+    "check_claims",
     "compare_dicts",
     "errors",
     "harvest_activations",

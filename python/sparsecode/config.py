@@ -178,12 +178,35 @@ class CompareConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClaimsConfig(StageConfig):
+    """How the seed's claims are tested: a sweep over size and L1 under both normalisations, and how much is read."""
+
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    sweep: bool = setting(True, "Train the sweep over size and L1 under both normalisations (claim 4).")
+    sizes: str = setting("0.25x-4x", "Its sizes; x: times the width of the activations.")
+    l1: str | None = setting(None, "Its L1 coefficients; none: 1/2, 1, 2 and 4 times that of train-dicts.")
+    samples: int | None = setting(None, "Rows to train each of the two on; 2 million unless --minutes.")
+    minutes: float | None = setting(None, "Train both for about this long in all.")
+    batch_size: int = setting(512, "Rows in their batches; small ones learn most from few rows.")
+    warmup_steps: int = setting(200, "Steps of their warm-up; at most half of a known number of steps.")
+    threshold: float = setting(0.9, "Cosine above which their features count as found again.")
+    rows: int | None = setting(None, "Rows searched for the strongest contexts; none: all.")
+    directions: int = setting(48, "Features, neurons and random directions whose contexts are compared.")
+    contexts: int = setting(20, "Strongest distinct contexts looked at for each.")
+    features: int = setting(12, "Features whose contexts are kept as text.")
+    shown: int = setting(12, "Contexts kept as text for each.")
+    draws: int = setting(1000, "Resamples of a bootstrap interval.")
+    seed: int = setting(0, "Seed of the sweep, of random directions and of resampling.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig(StageConfig):
     """What the report shows."""
 
-    features: int = setting(12, "Recurring features whose top tokens are shown.")
-    tokens: int = setting(12, "Top tokens per feature.")
-    rows: int = setting(300_000, "Rows of the dataset that are searched for them.")
+    features: int = setting(12, "Most features whose strongest contexts are shown, of those that `claims` found.")
+    tokens: int = setting(12, "Most contexts per feature.")
+    images: bool = setting(True, "Write each figure as PNG as well; needs chromium on PATH.")
 
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -191,6 +214,7 @@ STAGES: dict[str, type[StageConfig]] = {
     "harvest": HarvestConfig,
     "train-dicts": TrainDictsConfig,
     "compare": CompareConfig,
+    "claims": ClaimsConfig,
     "report": ReportConfig,
 }
 

@@ -18,6 +18,7 @@ STAGE_FUNCTIONS = {
     "harvest": ("harvest", "harvest_activations"),
     "train-dicts": ("sweep", "train_dicts"),
     "compare": ("compare", "compare_dicts"),
+    "claims": ("science", "check_claims"),
     "report": ("report", "write_report"),
 }
 
@@ -103,6 +104,9 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "eval_rows": lambda n: f"on {n} held-out rows",
     },
     "compare": {"dictionaries": lambda names: f"{len(names)} dictionaries compared"},
+    "claims": {
+        "verdicts": lambda found: ", ".join(f"{key} {verdict}" for key, verdict in found.items()),
+    },
     "report": {"page": str, "bytes": lambda n: f"{n / 1e6:.1f} MB"},
 }
 

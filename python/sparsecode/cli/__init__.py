@@ -13,6 +13,7 @@ COMMANDS = {
     "harvest": "Store the activations of a layer.",
     "train-dicts": "Train a sweep of sparse dictionaries.",
     "compare": "Find the features that several dictionaries share.",
+    "claims": "Test the claims of the seed experiment on a run.",
     "report": "Write the results as one HTML page.",
     "info": "Show what a run, dataset or dictionary holds.",
     "verify": "Check stored activations against their digests.",
@@ -51,5 +52,6 @@ def main() -> None:
                                  sparsecode harvest --layer 2
                                  sparsecode train-dicts --sizes 64-4096
                                  sparsecode compare
+                                 sparsecode claims
                                  sparsecode report
     """

@@ -1,1 +1,5 @@
-"""The claims of the seed experiment, measured. So far: toy data whose true features are known."""
+"""Science: the claims of the seed experiment, measured, each with a verdict that can come out either way."""
+
+from sparsecode.science.stage import CLAIMS, check_claims, load_claims
+
+__all__ = ["CLAIMS", "check_claims", "load_claims"]

@@ -1,0 +1,208 @@
+"""Where directions are most active: a streaming top-k over a dataset's rows, and the text around them.
+
+Shapes: F directions, k rows kept of each, R rows of a chunk, d dimensions. Memory is O(F x k) beyond one chunk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sparsecode.sweep import Dictionary
+
+CHUNK = 16_384  # rows read at a time: 8 MB at 128 dimensions
+SPARE = 4  # candidates kept per example shown: text repeats, and a repeated context is shown once
+BEFORE, AFTER = 10, 5  # tokens of context: a line of text
+SAME = 5  # contexts that agree on the peak and the tokens before it, this many in all, are one context
+
+Encoder = Callable[[Tensor], Tensor]  # raw activations [R, d] to codes [R, F]
+
+
+class Rows(Protocol):
+    """What is needed of `sparsecode.store.Dataset`."""
+
+    @property
+    def rows(self) -> int: ...  # noqa: D102
+    @property
+    def provenance(self) -> Any: ...  # noqa: D102
+    @property
+    def statistics(self) -> Any: ...  # noqa: D102
+    def read(self, start: int, stop: int) -> Tensor: ...  # noqa: D102
+    def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class TopRows:
+    """The k rows on which each of F directions is most active, best first; rows of -1 where it is on fewer."""
+
+    values: Tensor  # [F, k]
+    rows: Tensor  # [F, k] int64
+    fired: Tensor  # [F] int64, rows on which it was active
+    searched: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """A line of tokens, the activation of each, and which is the peak."""
+
+    row: int
+    activation: float
+    tokens: list[str]
+    activations: list[float]
+    peak: int
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """A direction's strongest distinct contexts."""
+
+    density: float  # share of the searched rows on which it is active
+    searched: int
+    consistency: float | None  # see `consistency`; None without contexts
+    distinct: int  # contexts that the consistency is of
+    examples: list[Example] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def select(dictionary: Dictionary, features: Sequence[int]) -> Dictionary:
+    """A dictionary of some features of another, in the given order."""
+    chosen = torch.tensor(list(features), dtype=torch.int64)
+    return Dictionary(
+        W_enc=dictionary.W_enc[chosen],
+        b_enc=dictionary.b_enc[chosen],
+        W_dec=dictionary.W_dec[chosen],
+        b_dec=dictionary.b_dec,
+        mean=dictionary.mean,
+        scale=dictionary.scale,
+        activation=dictionary.activation,
+    )
+
+
+def neurons(indices: Sequence[int]) -> Encoder:
+    """The activations themselves, of some dimensions."""
+    chosen = torch.tensor(list(indices), dtype=torch.int64)
+    return lambda x: x[:, chosen].float()
+
+
+def directions(rows: Tensor, mean: Tensor) -> Encoder:
+    """Products with `rows` [F, d] of activations without their mean [d], where positive."""
+    return lambda x: torch.relu((x.float() - mean) @ rows.T)
+
+
+def top_rows(
+    dataset: Rows,
+    encoders: Sequence[Encoder],
+    k: int,
+    rows: int | None = None,
+    *,
+    chunk: int = CHUNK,
+    advance: Callable[[int], None] | None = None,
+) -> TopRows:
+    """The strongest k of the first `rows` rows (all: None) for what `encoders` give, side by side in that order.
+
+    A row that does not pass the weakest one kept so far is looked at once and forgotten: after the first chunks few
+    pass, so that the search costs little more than the encoding.
+    """
+    searched = dataset.rows if rows is None else min(rows, dataset.rows)
+    best = where = fired = torch.empty(0)
+    for start in range(0, searched, chunk):
+        stop = min(start + chunk, searched)
+        x = dataset.read(start, stop)
+        codes = torch.cat([encode(x) for encode in encoders], dim=1)  # [R, F]
+        if start == 0:
+            F = codes.shape[1]
+            best, where = torch.zeros(F, k), torch.full((F, k), -1, dtype=torch.int64)
+            fired = torch.zeros(F, dtype=torch.int64)
+        fired += (codes > 0).sum(dim=0)
+        best, where = _keep(best, where, codes, start)
+        if advance is not None:
+            advance(stop - start)
+    return TopRows(best, where, fired, searched)
+
+
+def _keep(best: Tensor, where: Tensor, codes: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """The best k of those kept and of a chunk's codes [R, F]; at equal values the earlier row."""
+    k = best.shape[1]
+    feature, row = (codes > best[:, -1]).T.nonzero(as_tuple=True)
+    if not len(feature):
+        return best, where
+    touched, own, counts = torch.unique_consecutive(feature, return_inverse=True, return_counts=True)
+    width = int(counts.max())
+    place = torch.arange(len(feature)) - (counts.cumsum(0) - counts)[own]
+    values = torch.full((len(touched), k + width), -torch.inf)
+    rows = torch.full((len(touched), k + width), -1, dtype=torch.int64)
+    values[:, :k], rows[:, :k] = best[touched], where[touched]
+    values[own, k + place] = codes[row, feature]
+    rows[own, k + place] = row + start
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    best[touched], where[touched] = values[:, :k], rows.gather(1, order)[:, :k]
+    return best, where
+
+
+def contexts(
+    dataset: Rows,
+    decode: Callable[[int], str],
+    encode: Encoder,
+    top: TopRows,
+    f: int,
+    *,
+    count: int,
+    shown: int,
+) -> Contexts:
+    """The strongest `count` distinct contexts of direction f, the first `shown` of them with their text.
+
+    Args:
+        dataset: activations and tokens, row r being token r % context of window r // context.
+        decode: the text of one token id.
+        encode: the direction alone: [R, d] to [R, 1].
+        top: of `top_rows`, with `count` times SPARE rows kept.
+        f: which of them.
+        count: contexts to look at.
+        shown: contexts to keep.
+    """
+    context = int(dataset.provenance["context"])
+    seen: set[tuple[int, ...]] = set()
+    peaks: list[tuple[int | None, int]] = []
+    lines: list[Example] = []
+    for row in top.rows[f].tolist():
+        if row < 0 or len(peaks) == count:
+            break
+        window = row // context * context
+        start, stop = max(window, row - BEFORE), min(window + context, row + AFTER + 1, dataset.rows)
+        ids = [int(token) for token in dataset.tokens(start, stop)]
+        peak = row - start
+        key = tuple(ids[max(0, peak - SAME + 1) : peak + 1])
+        if key in seen:
+            continue
+        seen.add(key)
+        peaks.append((ids[peak - 1] if peak else None, ids[peak]))
+        if len(lines) < shown:
+            codes = [round(value, 4) for value in encode(dataset.read(start, stop))[:, 0].tolist()]
+            lines.append(Example(row, codes[peak], [decode(token) for token in ids], codes, peak))
+    density = float(top.fired[f]) / max(top.searched, 1)
+    return Contexts(density, top.searched, consistency(peaks), len(peaks), lines)
+
+
+def consistency(peaks: Sequence[tuple[int | None, int]]) -> float | None:
+    """How alike contexts are, from the tokens (before the peak, at the peak) of each.
+
+    The largest share of contexts with the same token at one of the two places: 1 where all agree, near 0 where each
+    has its own. None without contexts.
+
+    >>> consistency([(1, 7), (2, 7), (3, 7), (3, 8)])
+    0.75
+    """
+    if not peaks:
+        return None
+    places = ([before for before, _ in peaks if before is not None], [at for _, at in peaks])
+    return max(max(Counter(place).values(), default=0) for place in places) / len(peaks)
