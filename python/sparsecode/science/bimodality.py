@@ -61,9 +61,7 @@ def _rows(family: Family) -> list[dict[str, Any]]:
     return rows
 
 
-def _modes(
-    family: Family, name: str, alive: npt.NDArray[np.float64], live: npt.NDArray[np.bool_]
-) -> dict[str, Any]:
+def _modes(family: Family, name: str, alive: npt.NDArray[np.float64], live: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """The fit, with the density and the motion of the features in each mode."""
     fit = fit_two_modes(alive)
     found = fit.as_json()

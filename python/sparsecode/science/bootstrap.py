@@ -36,7 +36,9 @@ def interval(
 def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws: int = 1000, seed: int = 0) -> Interval:
     """mean(a) - mean(b), both resampled."""
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    resampled = first[_choices(len(first), draws, seed)].mean(1) - second[_choices(len(second), draws, seed + 1)].mean(1)
+    resampled = first[_choices(len(first), draws, seed)].mean(1) - second[_choices(len(second), draws, seed + 1)].mean(
+        1
+    )
     return _between(float(first.mean() - second.mean()), resampled)
 
 

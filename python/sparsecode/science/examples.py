@@ -17,12 +17,10 @@ from torch import Tensor
 
 from sparsecode.sweep import Dictionary
 
-CHUNK = 16_384  # rows read at a time: 8 MB at 128 dimensions
+CHUNK = 4096  # rows read at a time: codes of 144 directions then stay in the cache
 SPARE = 4  # candidates kept per example shown: text repeats, and a repeated context is shown once
 BEFORE, AFTER = 10, 5  # tokens of context: a line of text
 SAME = 5  # contexts that agree on the peak and the tokens before it, this many in all, are one context
-
-Encoder = Callable[[Tensor], Tensor]  # raw activations [R, d] to codes [R, F]
 
 
 class Rows(Protocol):
@@ -74,57 +72,74 @@ class Contexts:
         return asdict(self)
 
 
-def select(dictionary: Dictionary, features: Sequence[int]) -> Dictionary:
-    """A dictionary of some features of another, in the given order."""
-    chosen = torch.tensor(list(features), dtype=torch.int64)
-    return Dictionary(
-        W_enc=dictionary.W_enc[chosen],
-        b_enc=dictionary.b_enc[chosen],
-        W_dec=dictionary.W_dec[chosen],
-        b_dec=dictionary.b_dec,
-        mean=dictionary.mean,
-        scale=dictionary.scale,
-        activation=dictionary.activation,
-    )
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Directions in activation space with a threshold: codes = relu(x weight^T + bias) of raw activations x [R, d]."""
+
+    weight: Tensor  # [F, d]
+    bias: Tensor  # [F]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes [R, F]."""
+        return torch.addmm(self.bias, x.float(), self.weight.T).relu_()
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def __getitem__(self, f: int) -> Probes:
+        """Direction f alone."""
+        return Probes(self.weight[f : f + 1], self.bias[f : f + 1])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Probes]) -> Probes:
+        """Side by side."""
+        return cls(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
 
 
-def neurons(indices: Sequence[int]) -> Encoder:
-    """The activations themselves, of some dimensions."""
-    chosen = torch.tensor(list(indices), dtype=torch.int64)
-    return lambda x: x[:, chosen].float()
+def features(dictionary: Dictionary, chosen: Sequence[int]) -> Probes:
+    """Features of a dictionary, its normalisation of the data folded in."""
+    own = torch.tensor(list(chosen), dtype=torch.int64)
+    weight = dictionary.W_enc[own].double() / dictionary.scale
+    shift = torch.zeros(dictionary.activation_dim, dtype=torch.float64)
+    if dictionary.mean is not None:
+        shift += dictionary.mean
+    if dictionary.b_dec is not None:
+        shift += dictionary.b_dec.double() * dictionary.scale
+    return Probes(weight.float(), (dictionary.b_enc[own] - weight @ shift).float())
 
 
-def directions(rows: Tensor, mean: Tensor) -> Encoder:
+def neurons(chosen: Sequence[int], dim: int) -> Probes:
+    """The activations themselves, of some of `dim` dimensions, where positive."""
+    return Probes(torch.eye(dim)[list(chosen)], torch.zeros(len(chosen)))
+
+
+def directions(rows: Tensor, mean: Tensor) -> Probes:
     """Products with `rows` [F, d] of activations without their mean [d], where positive."""
-    return lambda x: torch.relu((x.float() - mean) @ rows.T)
+    return Probes(rows, -(rows @ mean))
 
 
 def top_rows(
     dataset: Rows,
-    encoders: Sequence[Encoder],
+    probes: Probes,
     k: int,
     rows: int | None = None,
     *,
     chunk: int = CHUNK,
     advance: Callable[[int], None] | None = None,
 ) -> TopRows:
-    """The strongest k of the first `rows` rows (all: None) for what `encoders` give, side by side in that order.
+    """The strongest k of the first `rows` rows (None: all) on which each of `probes` is most active.
 
     A row that does not pass the weakest one kept so far is looked at once and forgotten: after the first chunks few
     pass, so that the search costs little more than the encoding.
     """
     searched = dataset.rows if rows is None else min(rows, dataset.rows)
-    best = where = fired = torch.empty(0)
+    best, where = torch.zeros(len(probes), k), torch.full((len(probes), k), -1, dtype=torch.int64)
+    fired = torch.zeros(len(probes), dtype=torch.int64)
     for start in range(0, searched, chunk):
         stop = min(start + chunk, searched)
-        x = dataset.read(start, stop)
-        codes = torch.cat([encode(x) for encode in encoders], dim=1)  # [R, F]
-        if start == 0:
-            F = codes.shape[1]
-            best, where = torch.zeros(F, k), torch.full((F, k), -1, dtype=torch.int64)
-            fired = torch.zeros(F, dtype=torch.int64)
-        fired += (codes > 0).sum(dim=0)
+        codes = probes.encode(dataset.read(start, stop))  # [R, F]
         best, where = _keep(best, where, codes, start)
+        fired += codes.sign_().sum(dim=0).long()  # exact: at most `chunk` ones
         if advance is not None:
             advance(stop - start)
     return TopRows(best, where, fired, searched)
@@ -133,9 +148,11 @@ def top_rows(
 def _keep(best: Tensor, where: Tensor, codes: Tensor, start: int) -> tuple[Tensor, Tensor]:
     """The best k of those kept and of a chunk's codes [R, F]; at equal values the earlier row."""
     k = best.shape[1]
-    feature, row = (codes > best[:, -1]).T.nonzero(as_tuple=True)
-    if not len(feature):
+    passing = (codes.amax(dim=0) > best[:, -1]).nonzero().flatten()
+    if not len(passing):
         return best, where
+    column, row = (best[passing, -1:] < codes[:, passing].T).nonzero(as_tuple=True)
+    feature = passing[column]
     touched, own, counts = torch.unique_consecutive(feature, return_inverse=True, return_counts=True)
     width = int(counts.max())
     place = torch.arange(len(feature)) - (counts.cumsum(0) - counts)[own]
@@ -152,7 +169,7 @@ def _keep(best: Tensor, where: Tensor, codes: Tensor, start: int) -> tuple[Tenso
 def contexts(
     dataset: Rows,
     decode: Callable[[int], str],
-    encode: Encoder,
+    probes: Probes,
     top: TopRows,
     f: int,
     *,
@@ -164,8 +181,8 @@ def contexts(
     Args:
         dataset: activations and tokens, row r being token r % context of window r // context.
         decode: the text of one token id.
-        encode: the direction alone: [R, d] to [R, 1].
-        top: of `top_rows`, with `count` times SPARE rows kept.
+        probes: all directions.
+        top: what `top_rows` found for them, with `count` times SPARE rows kept.
         f: which of them.
         count: contexts to look at.
         shown: contexts to keep.
@@ -187,7 +204,7 @@ def contexts(
         seen.add(key)
         peaks.append((ids[peak - 1] if peak else None, ids[peak]))
         if len(lines) < shown:
-            codes = [round(value, 4) for value in encode(dataset.read(start, stop))[:, 0].tolist()]
+            codes = [round(value, 4) for value in probes[f].encode(dataset.read(start, stop))[:, 0].tolist()]
             lines.append(Example(row, codes[peak], [decode(token) for token in ids], codes, peak))
     density = float(top.fired[f]) / max(top.searched, 1)
     return Contexts(density, top.searched, consistency(peaks), len(peaks), lines)

@@ -59,7 +59,9 @@ def _one_l1(family: Family) -> dict[str, Any] | None:
             value = entry["next"]["mcs"]["all"]["mean"]
             found.setdefault(entry["l1"], {})[entry["dict_size"]] = value
             best[entry["dict_size"]] = max(best.get(entry["dict_size"], -1.0), value)
-    lost = {l1: max(best[n] - by_size[n] for n in best) for l1, by_size in found.items() if by_size.keys() == best.keys()}
+    lost = {
+        l1: max(best[n] - by_size[n] for n in best) for l1, by_size in found.items() if by_size.keys() == best.keys()
+    }
     if not lost:
         return None
     chosen = min(lost, key=lambda l1: lost[l1])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from sparsecode.compare import Comparison, compare_dicts
 from sparsecode.config import ClaimsConfig, CompareConfig, TrainDictsConfig
 from sparsecode.run import Run
@@ -63,5 +62,3 @@ def coefficients(config: ClaimsConfig, settings: dict[str, Any], dimensions: int
     run_l1 = parse_l1(settings["l1"])
     middle = run_l1[len(run_l1) // 2] / (dimensions if settings["l1_scale"] == "per-size" else 1)
     return [float(f"{middle * step:.12g}") for step in STEPS]
-
-

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-
 REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
 
 # Claim 2. Each distribution at 1 %; that most of several pass by chance is then out of the question.
@@ -119,7 +118,8 @@ def two_modes(found: Sequence[bool | None]) -> Verdict:
     judged = [one for one in found if one is not None]
     if not judged:
         return not_tested(
-            f"No dictionary with more features than dimensions and a larger relative has {LEAST_FEATURES} live features."
+            "No dictionary with more features than dimensions and a larger relative has "
+            f"{LEAST_FEATURES} live features."
         )
     count = sum(judged)
     number = f"bimodal in {count} of {len(judged)} dictionaries"
@@ -149,7 +149,9 @@ def diagonal_is_an_artefact(plain: Interval | None, divided: Interval | None) ->
     if divided.low <= HALF_DIAGONAL:
         return Verdict(NOT_REPRODUCED, "With L1 divided by the size the lines are not diagonal to begin with.", number)
     if plain.high < HALF_DIAGONAL and plain.low > -HALF_DIAGONAL:
-        return Verdict(REPRODUCED, "Lines of equal L0 are diagonal with the division and nearer to flat without.", number)
+        return Verdict(
+            REPRODUCED, "Lines of equal L0 are diagonal with the division and nearer to flat without.", number
+        )
     return Verdict(NOT_REPRODUCED, "Without the division the lines of equal L0 are not clearly nearer to flat.", number)
 
 
@@ -181,11 +183,9 @@ def not_sparse_in_neurons(spread_out: Interval | None, ratio: Mapping[str, float
         return Verdict(REPRODUCED, "Most features are as spread over neurons as random directions.", number)
     return Verdict(
         NOT_REPRODUCED,
-        f"Only {spread_out.value:.0%} of the features are as spread over neurons as random directions: most lie between "
-        "a random direction and a neuron."
+        f"Only {spread_out.value:.0%} of the features are as spread over neurons as random directions: most lie "
+        "between a random direction and a neuron."
         if ratio["features"] < ratio["random"]
         else "Features are as spread as random directions, but within noise.",
         number,
     )
-
-
