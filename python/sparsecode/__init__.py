@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from sparsecode.gpt import train_gpt
     from sparsecode.harvest import harvest_activations
     from sparsecode.pipeline import replicate
-    from sparsecode.report import write_report
+    from sparsecode.report import toy, write_report
+    from sparsecode.science import fit_baselines, toy_models
     from sparsecode.store import ActivationStream, Dataset
     from sparsecode.sweep import Dictionary, train_dicts
 
@@ -38,6 +39,9 @@ _HOME = {
     "Dictionary": "sweep",
     "train_dicts": "sweep",
     "compare_dicts": "compare",
+    "fit_baselines": "science",
+    "toy_models": "science",
+    "toy": "report",
     "write_report": "report",
     "replicate": "pipeline",
 }
@@ -50,8 +54,11 @@ __all__ = [
     "SparsecodeError",
     "compare_dicts",
     "errors",
+    "fit_baselines",
     "harvest_activations",
     "replicate",
+    "toy",
+    "toy_models",
     "train_dicts",
     "train_gpt",
     "write_report",
