@@ -189,7 +189,7 @@ class BaselinesConfig(StageConfig):
     kinds: str = setting("neurons,identity,random,pca,ica,nmf", "Which ones, separated by commas.")
     rows: int = setting(65_536, "Rows to fit on, drawn from those that dictionaries train on.")
     iterative_rows: int = setting(16_384, "Of these, rows for ICA and NMF, whose every iteration reads all of them.")
-    ica_iterations: int = setting(40, "Most iterations of FastICA; the file says whether it had converged.")
+    ica_iterations: int = setting(100, "Most iterations of FastICA; the file says whether it had converged.")
     nmf_iterations: int = setting(20, "Most iterations of NMF.")
     eval_rows: int = setting(65_536, "Rows at the end for the metrics; the trained dictionaries' where there are any.")
     curve_rows: int = setting(8_192, "Of these, rows for the curves of FVU over the number of codes kept.")

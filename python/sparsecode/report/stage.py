@@ -24,6 +24,7 @@ from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.sweep import Dictionary
 
 FORMAT = 1
+_OPTIONAL = ("baselines", "toy")
 
 
 def write_report(
@@ -56,7 +57,7 @@ def write_report(
     run.finished("compare", "sparsecode compare")
     outputs = [run.report_path, run.report_path.with_suffix(".json")]
     comparison = Comparison.load(run.comparison_path)
-    inputs = {"comparison": hashlib.sha256(run.comparison_path.read_bytes()).hexdigest()[:16]}
+    inputs = {"comparison": hashlib.sha256(run.comparison_path.read_bytes()).hexdigest()[:16]} | _optional_inputs(run)
     with run.stage("report", config, inputs=inputs, outputs=outputs, force=force) as stage:
         if stage.done and run.report_path.exists():
             if not quiet:
@@ -74,6 +75,12 @@ def write_report(
         }
         stage.finish(result)
         return result
+
+
+def _optional_inputs(run: Run) -> dict[str, str]:
+    """When stages finished that a run may have or not, and that the page shows where it has them."""
+    stages = run.config()["stages"]
+    return {key: stages[key]["finished"] for key in _OPTIONAL if stages.get(key, {}).get("status") == "done"}
 
 
 def gather(run: Run, config: ReportConfig, comparison: Comparison, *, quiet: bool = False) -> Facts:

@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 from sparsecode.report.blocks import Section
 from sparsecode.report.facts import Facts
-from sparsecode.report.sections import dictionaries, features, gpt, provenance, recurrence, toy
+from sparsecode.report.sections import baselines, dictionaries, features, gpt, provenance, recurrence, toy
 
 ORDER: tuple[Callable[[Facts], Section | None], ...] = (
     recurrence.section,
     features.section,
     dictionaries.section,
+    baselines.section,
     toy.section,
     gpt.section,
     provenance.section,

@@ -80,13 +80,12 @@ def _lead(record: Mapping[str, Any], best: Mapping[str, Any]) -> str:
 
 
 def _sign_words(found: Mapping[str, Any]) -> list[str]:
-    sizes = found.get("sign", {}).get("sizes", [])
     words = []
-    for size in sizes:
-        same = "which is the best one" if size["regret"] == 0 else f"which costs {size['regret']:.3f} of it"
+    for size in found.get("sign", {}).get("sizes", []):
+        cost = "the best there is" if size["regret"] == 0 else f"{size['regret']:.3f} less MMCS with the truth than the best"
         words.append(
-            f"At {size['dict_size']:,} features, similarity to the next larger dictionary picks L1 "
-            f"{size['chosen_l1']:.3g} for its MMCS with the truth, {same}."
+            f"At {size['dict_size']:,} features, whoever knows no truth and goes by similarity to the next larger "
+            f"dictionary picks L1 {size['chosen_l1']:.3g}: {cost}."
         )
     return [" ".join(words)] if words else []
 
