@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsecode.errors import DatasetUnfit
 from sparsecode.sweep import Dictionary
 
 Array = npt.NDArray[np.float64]
@@ -153,8 +152,6 @@ def _dictionary(
 ) -> Dictionary:
     """Atoms [n, D] brought to norm 1, and codes [.. n] = relu((x - mean) encoder^T + bias) scaled to match."""
     norms = np.linalg.norm(atoms, axis=1)
-    if not (np.isfinite(norms).all() and (norms > 0).all()):
-        raise DatasetUnfit(f"baseline {kind}: the rows to fit on give a direction of length zero; harvest more rows")
     bias = np.zeros(len(atoms)) if bias is None else bias
     return Dictionary(
         W_enc=torch.from_numpy(encoder * norms[:, None]).float(),

@@ -70,15 +70,15 @@ def fit_baselines(
     kinds = _checked(config)
     where = TrainDictsConfig(hook=config.hook, dataset=config.dataset)
     dataset = store.Dataset(find_dataset(run, where))
-    trained, print_ = _trained(run, dataset)
-    inputs = {"dataset": dataset.fingerprint, "dictionaries": print_}
+    trained, fingerprint = _trained(run, dataset)
+    eval_rows = _eval_rows(run, config, dataset, trained)
+    inputs = {"dataset": dataset.fingerprint, "dictionaries": fingerprint}
     folder = run.path / KEY
     with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"{KEY}: already done in {run.path} with the same settings")
             return stage.result
-        eval_rows = _eval_rows(run, config, dataset, trained)
         fit = _fit(config, dataset, dataset.rows - eval_rows)
         made: dict[str, Dictionary] = {}
         curves: dict[str, list[dict[str, Any]]] = {}
@@ -162,7 +162,15 @@ def _trained(run: Run, dataset: store.Dataset) -> tuple[dict[str, Dictionary], s
 
 
 def _eval_rows(run: Run, config: BaselinesConfig, dataset: store.Dataset, trained: dict[str, Dictionary]) -> int:
-    """The very rows on which the trained dictionaries were measured, where there are any."""
+    """How many at the end: the very rows on which the trained dictionaries were measured, where there are any.
+
+    Raises:
+        DatasetUnfit: not finished, too few rows to fit on, or rows all the same.
+    """
+    if not dataset.complete:
+        raise DatasetUnfit(f"{dataset.path}: its writer has not finished; run the command that writes it again")
+    if not dataset.statistics["variance"] > 0:
+        raise DatasetUnfit(f"{dataset.path}: all rows are equal, there is nothing to fit; harvest another hook point")
     own = run.config()["stages"]["train-dicts"]["result"].get("eval_rows") if trained else None
     rows = int(own or min(config.eval_rows, dataset.rows // 4))
     if dataset.rows - rows < _LEAST_ROWS * dataset.activation_dim:
