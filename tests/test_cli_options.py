@@ -35,10 +35,10 @@ class Recorder:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     monkeypatch.delenv("SPARSECODE_PRESET", raising=False)
     stand_in = Recorder()
+    modules = {package: types.ModuleType(f"sparsecode.{package}") for package, _ in STAGE_FUNCTIONS.values()}
     for package, name in STAGE_FUNCTIONS.values():
-        module = types.ModuleType(f"sparsecode.{package}")
-        setattr(module, name, stand_in)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+        setattr(modules[package], name, stand_in)
+        monkeypatch.setitem(sys.modules, f"sparsecode.{package}", modules[package])
     return stand_in
 
 

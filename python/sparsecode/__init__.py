@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sparsecode.gpt import train_gpt
     from sparsecode.harvest import harvest_activations
     from sparsecode.pipeline import replicate
-    from sparsecode.report import write_report
-    from sparsecode.science import check_claims
+    from sparsecode.report import toy, write_report
+    from sparsecode.science import check_claims, fit_baselines, toy_models
     from sparsecode.store import ActivationStream, Dataset
     from sparsecode.sweep import Dictionary, train_dicts
 
@@ -41,6 +41,9 @@ _HOME = {
     "train_dicts": "sweep",
     "compare_dicts": "compare",
     "check_claims": "science",
+    "fit_baselines": "science",
+    "toy_models": "science",
+    "toy": "report",
     "write_report": "report",
     "replicate": "pipeline",
 }
@@ -54,8 +57,11 @@ __all__ = [
     "check_claims",
     "compare_dicts",
     "errors",
+    "fit_baselines",
     "harvest_activations",
     "replicate",
+    "toy",
+    "toy_models",
     "train_dicts",
     "train_gpt",
     "write_report",

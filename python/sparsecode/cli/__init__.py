@@ -14,6 +14,8 @@ COMMANDS = {
     "train-dicts": "Train a sweep of sparse dictionaries.",
     "compare": "Find the features that several dictionaries share.",
     "claims": "Test the claims of the seed experiment on a run.",
+    "baselines": "Make dictionaries of neurons, PCA, ICA and the like.",
+    "toy": "Train on toy data whose true features are known.",
     "report": "Write the results as one HTML page.",
     "info": "Show what a run, dataset or dictionary holds.",
     "verify": "Check stored activations against their digests.",

@@ -22,6 +22,7 @@ from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import load_claims
 
 FORMAT = 1
+_OPTIONAL = ("claims", "baselines", "toy")
 
 
 def write_report(
@@ -55,8 +56,7 @@ def write_report(
     run.finished("compare", "sparsecode compare")
     outputs = [run.report_path, run.report_path.with_suffix(".json"), run.figures_path]
     comparison = Comparison.load(run.comparison_path)
-    read = {"comparison": run.comparison_path, "claims": run.claims_path}
-    inputs = {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in read.items() if path.exists()}
+    inputs = {"comparison": hashlib.sha256(run.comparison_path.read_bytes()).hexdigest()[:16]} | _optional_inputs(run)
     with run.stage("report", config, inputs=inputs, outputs=outputs, force=force) as stage:
         if stage.done and run.report_path.exists():
             if not quiet:
@@ -82,6 +82,12 @@ def write_report(
         }
         stage.finish(result)
         return result
+
+
+def _optional_inputs(run: Run) -> dict[str, str]:
+    """When stages finished that a run may have or not, and that the page shows where it has them."""
+    stages = run.config()["stages"]
+    return {key: stages[key]["finished"] for key in _OPTIONAL if stages.get(key, {}).get("status") == "done"}
 
 
 def gather(run: Run, config: ReportConfig, comparison: Comparison) -> Facts:

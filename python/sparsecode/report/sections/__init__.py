@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sparsecode.report.blocks import Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections import (
+    baselines,
     claim1,
     claim2,
     claim3,
@@ -20,6 +21,7 @@ from sparsecode.report.sections import (
     gpt,
     provenance,
     recurrence,
+    toy,
 )
 
 ORDER: tuple[Callable[[Facts], Section | None], ...] = (
@@ -29,6 +31,8 @@ ORDER: tuple[Callable[[Facts], Section | None], ...] = (
     claim4.section,
     claim5.section,
     claim6.section,
+    toy.section,
+    baselines.section,
     recurrence.section,
     dictionaries.section,
     gpt.section,

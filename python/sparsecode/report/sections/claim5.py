@@ -35,8 +35,8 @@ def section(facts: Facts) -> Section:
         _summary(numbers),
         [figures_sweeps.growth(numbers), figures_sweeps.growth_by_l1(numbers)] if numbers else [],
         how="MMCS of each size with the next larger dictionary of the same seed and L1, features of all seeds "
-        "together; intervals resample features. A curve of two straight pieces over log2(size) is fitted by least squares, bent "
-        f"at an inner size. Reproduced: a rise of at least {RISE:g} per doubling (95 % interval), then a slope within "
+        "together; intervals resample features. A curve of two straight pieces over log2(size) is fitted by least "
+        f"squares, bent at an inner size. Reproduced: a rise of at least {RISE:g} per doubling (95 % interval), then a slope within "
         f"{PLATEAU:.0%} of it around zero. Live features fired on the held-out rows.",
         lead=lead,
     )
@@ -51,6 +51,7 @@ def _summary(numbers: dict[str, Any]) -> str:
     top = max(points, key=lambda point: point["mmcs"]["value"])
     live = f" (live features: {last['live']['value']:.2f})" if last["live"] else ""
     return (
-        f"MMCS with the next larger dictionary is {first['mmcs']['value']:.2f} at {first['size']:,} features, largest "
-        f"at {top['size']:,} with {top['mmcs']['value']:.2f}, and {last['mmcs']['value']:.2f} at {last['size']:,}{live}."
+        f"MMCS with the next larger dictionary is {first['mmcs']['value']:.2f} at {first['size']:,} features, "
+        f"largest at {top['size']:,} with {top['mmcs']['value']:.2f}, and "
+        f"{last['mmcs']['value']:.2f} at {last['size']:,}{live}."
     )
