@@ -1,4 +1,4 @@
-"""Two modes of a distribution: a mixture of two normals (EM, scikit-learn), and how far apart they are."""
+"""Two modes of a distribution: a mixture of two normals, and how far apart they are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 _LEAST_SPREAD = 1e-5  # variance added to each mode: cosines that are all alike have none
+_TINY = 1e-12  # share of every value in every mode: none is ever empty
+_TOLERANCE = 1e-7  # of the log likelihood per value
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,49 @@ class TwoModes:
         return found
 
 
-def two_modes(values: npt.ArrayLike, *, seed: int = 0) -> TwoModes:
-    """Fits two normal distributions to a sample [n] of at least four."""
-    from sklearn.mixture import GaussianMixture
+def two_modes(values: npt.ArrayLike) -> TwoModes:
+    """Fits two normal distributions to a sample [n] of at least four, by expectation maximisation.
 
-    x = np.asarray(values, dtype=np.float64)[:, None]
-    one = GaussianMixture(1, reg_covar=_LEAST_SPREAD, random_state=seed).fit(x)
-    # EM finds a local optimum: two starts, in the middle of either half.
-    start = np.quantile(x, [0.25, 0.75])[:, None]
-    if start[0] == start[1]:
-        start[0] -= 1e-3
-    fits = [
-        GaussianMixture(2, reg_covar=_LEAST_SPREAD, random_state=seed, max_iter=1000, means_init=means).fit(x)
-        for means in (start, np.array([[x.min()], [x.max()]]))
-    ]
-    two = max(fits, key=lambda fit: float(fit.score(x)))
-    order = np.argsort(two.means_[:, 0])
-    means, variances, weights = two.means_[order, 0], two.covariances_[order, 0, 0], two.weights_[order]
+    EM finds a local optimum: it starts from the halves on either side of the median, and of the middle of the range,
+    and the likelier result is taken.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    cuts = (float(np.median(x)), float(x.min() + x.max()) / 2)
+    fits = [_maximise(x, (x > cut).astype(np.float64)) for cut in cuts]
+    likelihood, weights, means, variances, upper = max(fits, key=lambda fit: fit[0])
+    if means[0] > means[1]:
+        weights, means, variances, upper = weights[::-1], means[::-1], variances[::-1], 1 - upper
+    spread = x.var() + _LEAST_SPREAD
+    alone = float(_log_density(x, x.mean(), spread).sum())
     return TwoModes(
         means=(float(means[0]), float(means[1])),
         spreads=(float(np.sqrt(variances[0])), float(np.sqrt(variances[1]))),
         weights=(float(weights[0]), float(weights[1])),
-        ashman=ashman(*means, *variances),
-        bic_gain=float(one.bic(x) - two.bic(x)),
-        upper=two.predict_proba(x)[:, order[1]],
+        ashman=ashman(means[0], means[1], variances[0], variances[1]),
+        bic_gain=2 * (likelihood - alone) - 3 * float(np.log(len(x))),  # five parameters instead of two
+        upper=upper,
     )
+
+
+def _maximise(x: Array, upper: Array) -> tuple[float, Array, Array, Array, Array]:
+    """(log likelihood, weights [2], means [2], variances [2], posterior of the second [n]) from a first posterior."""
+    before = -np.inf
+    while True:
+        shares = np.stack([1 - upper, upper]) + _TINY
+        total = shares.sum(axis=1)
+        weights, means = total / total.sum(), shares @ x / total
+        variances = (shares * (x - means[:, None]) ** 2).sum(axis=1) / total + _LEAST_SPREAD
+        joint = np.log(weights)[:, None] + _log_density(x, means[:, None], variances[:, None])
+        both = np.logaddexp(joint[0], joint[1])
+        likelihood, upper = float(both.sum()), np.exp(joint[1] - both)
+        if likelihood - before < _TOLERANCE * len(x):
+            return likelihood, weights, means, variances, upper
+        before = likelihood
+
+
+def _log_density(x: Array, mean: Any, variance: Any) -> Array:
+    found: Array = -0.5 * (np.log(2 * np.pi * variance) + (x - mean) ** 2 / variance)
+    return found
 
 
 def ashman(mean_a: float, mean_b: float, variance_a: float, variance_b: float) -> float:
