@@ -21,6 +21,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "harvest": {"rows": 6_000_000, "hook_point": "blocks.2.mlp.hook_post"},
     "train-dicts": {"dictionaries": ["n32", "n64"], "samples": 1000},
     "compare": {"dictionaries": ["n32", "n64"]},
+    "claims": {"verdicts": {"1": "reproduced", "4": "not tested"}},
     "baselines": {"baselines": ["pca", "ica"], "eval_rows": 4096},
     "toy": {"dictionaries": ["n32", "n64"], "samples": 2000, "mmcs_truth": {"n32": 0.5, "n64": 0.98765}},
     "report": {"page": "report.html", "bytes": 2_100_000, "summary": ["41 of 64 features come back."]},
