@@ -61,7 +61,7 @@ def _table(rows: list[dict[str, Any]]) -> Table | None:
         Column("low mode", ".2f", "mean cosine"),
         Column("high mode", ".2f", "mean cosine"),
         Column("in high", ".0%", "share of live features in the high mode"),
-        Column("D", ".1f", "Ashman's D: distance of the modes in units of their spread"),
+        Column("D", ".2f", "Ashman's D: distance of the modes in units of their spread"),
         Column("density low", ".2%", "share of tokens on which features of the mode fire, geometric mean"),
         Column("density high", ".2%", "share of tokens on which features of the mode fire, geometric mean"),
         Column("moved low", ".2f", "mean cosine with their start: 1 has not moved"),

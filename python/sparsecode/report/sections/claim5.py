@@ -36,8 +36,8 @@ def section(facts: Facts) -> Section:
         [figures_sweeps.growth(numbers), figures_sweeps.growth_by_l1(numbers)] if numbers else [],
         how="MMCS of each size with the next larger dictionary of the same seed and L1, features of all seeds "
         "together; intervals resample features. A curve of two straight pieces over log2(size) is fitted by least "
-        f"squares, bent at an inner size. Reproduced: a rise of at least {RISE:g} per doubling (95 % interval), then a slope within "
-        f"{PLATEAU:.0%} of it around zero. Live features fired on the held-out rows.",
+        f"squares, bent at an inner size. Reproduced: a rise of at least {RISE:g} per doubling (95 % interval), then "
+        f"a slope within {PLATEAU:.0%} of it around zero. Live features fired on the held-out rows.",
         lead=lead,
     )
 
