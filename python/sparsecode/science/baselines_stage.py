@@ -174,7 +174,9 @@ def _eval_rows(run: Run, config: BaselinesConfig, dataset: store.Dataset, traine
     own = run.config()["stages"]["train-dicts"]["result"].get("eval_rows") if trained else None
     rows = int(own or min(config.eval_rows, dataset.rows // 4))
     if dataset.rows - rows < _LEAST_ROWS * dataset.activation_dim:
-        raise DatasetUnfit(f"{dataset.path}: {dataset.rows} rows are too few to fit baselines on; harvest more (--rows)")
+        raise DatasetUnfit(
+            f"{dataset.path}: {dataset.rows} rows are too few to fit baselines on; harvest more (--rows)"
+        )
     return rows
 
 

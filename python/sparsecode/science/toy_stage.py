@@ -159,7 +159,12 @@ def _truth(training: ToyTraining) -> Dictionary:
 
 def _keep(training: ToyTraining, k: int, found: dict[str, Any], fired: Tensor) -> None:
     sweep = training.sweep
-    meta = {"kind": "toy", "hook_point": "toy", "samples_seen": sweep.step * training.config.batch_size, "metrics": found}
+    meta = {
+        "kind": "toy",
+        "hook_point": "toy",
+        "samples_seen": sweep.step * training.config.batch_size,
+        "metrics": found,
+    }
     dictionary = sweep.dictionary(k, meta=meta)
     dictionary.features = {
         "density": metrics.density(fired, len(training.eval_x)),

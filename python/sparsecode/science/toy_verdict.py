@@ -23,7 +23,7 @@ REGRET = 0.05
 CONTRAST = 0.1
 
 CLAIM = (
-    "In toy models, sparse dictionaries recover the true features, and similarity to larger dictionaries shows which did"
+    "In toy models sparse dictionaries recover the true features, and similarity to larger dictionaries shows which did"
 )
 
 

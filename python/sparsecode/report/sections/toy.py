@@ -73,16 +73,20 @@ def toy_section(record: Mapping[str, Any]) -> Section:
 def _lead(record: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     low, high = best["mmcs_truth_interval"]
     return (
-        f"Best is {best['name']}: its MMCS with the truth is {best['mmcs_truth']:.3f} (95 % interval over true features "
-        f"{low:.3f} to {high:.3f}); at its random start it was {best['mmcs_truth_start']:.2f}. It uses {best['l0']:.1f} "
-        f"features a row; the rows are made of {record['true_l0']:.1f}."
+        f"Best is {best['name']}: its MMCS with the truth is {best['mmcs_truth']:.3f} (95 % interval over true "
+        f"features {low:.3f} to {high:.3f}); at its random start it was {best['mmcs_truth_start']:.2f}. "
+        f"It uses {best['l0']:.1f} features a row; the rows are made of {record['true_l0']:.1f}."
     )
 
 
 def _sign_words(found: Mapping[str, Any]) -> list[str]:
     words = []
     for size in found.get("sign", {}).get("sizes", []):
-        cost = "the best there is" if size["regret"] == 0 else f"{size['regret']:.3f} less MMCS with the truth than the best"
+        cost = (
+            "the best there is"
+            if size["regret"] == 0
+            else f"{size['regret']:.3f} less MMCS with the truth than the best"
+        )
         words.append(
             f"At {size['dict_size']:,} features, whoever knows no truth and goes by similarity to the next larger "
             f"dictionary picks L1 {size['chosen_l1']:.3g}: {cost}."
