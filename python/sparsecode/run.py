@@ -6,6 +6,8 @@ RUN/gpt/                              model.safetensors, config.json
 RUN/activations/HOOK/                 a dataset
 RUN/dictionaries/NAME.safetensors     with NAME.json beside it
 RUN/comparison.safetensors + .json    what `compare` found
+RUN/baselines/NAME.safetensors        with NAME.json; baselines.json, measures.csv
+RUN/toy/                              toy.json, measures.csv, truth, recovery.safetensors, report.html
 RUN/metrics.jsonl  RUN/report.html  RUN/report.json
 """
 

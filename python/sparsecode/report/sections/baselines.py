@@ -43,7 +43,8 @@ def baselines_section(record: Mapping[str, Any]) -> Section:
         how="Each baseline is a dictionary with an encoder, measured on the same held-out rows as the trained ones. A "
         "direction whose codes have two signs counts as two features, one for each sign. PCA and ICA subtract the mean "
         "of the data first. NMF has no encoder: its codes here are the nearest linear map, cut at zero. The curves "
-        "keep, row by row, the strongest codes only; for orthonormal atoms (neurons, random, PCA) no choice of as many codes is better.",
+        "keep, row by row, the strongest codes only; for orthonormal atoms (neurons, random, PCA) no "
+        "choice of as many codes is better.",
         numbers={"chance_mmcs": record["chance_mmcs"], "trained": record["trained"]},
     )
 
