@@ -50,10 +50,9 @@ def test_pca_finds_the_axes_of_a_known_covariance_and_their_variances() -> None:
 def test_fvu_of_leading_components_is_the_tail_of_the_spectrum() -> None:
     x, _ = gaussian()
     made = pca(fit(x))
-    first = Dictionary(
-        *(torch.cat([w[:2], w[D : D + 2]]) for w in (made.W_enc, made.b_enc, made.W_dec)), mean=made.mean
-    )
-    found, _ = measure(first, torch.from_numpy(x).float().split(4096))
+    kept = [0, 1, D, D + 1]  # both signs of the first two
+    first = Dictionary(made.W_enc[kept], made.b_enc[kept], made.W_dec[kept], mean=made.mean)
+    found, _ = measure(first, torch.split(torch.from_numpy(x).float(), 4096))
     variances = np.linalg.eigvalsh(np.cov(x.T))[::-1]
     assert found["fvu"] == pytest.approx(variances[2:].sum() / variances.sum(), rel=1e-3)
     assert found["l0"] == pytest.approx(2)
@@ -163,7 +162,7 @@ def test_metrics_do_not_depend_on_batches_or_order(batch: int, shuffle: object) 
     made = Dictionary(values(9, D, seed=4), values(9, seed=5) - 1, torch.nn.functional.normalize(values(9, D, seed=6)))
     order = list(range(60))
     shuffle.shuffle(order)  # type: ignore[attr-defined]
-    found, density = measure(made, x[order].split(batch))
+    found, density = measure(made, torch.split(x[order], batch))
     whole, own = measure(made, [x])
     assert found == pytest.approx(whole, rel=1e-5)
     assert torch.equal(density, own)

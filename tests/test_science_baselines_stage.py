@@ -102,7 +102,11 @@ def test_similarities_are_those_of_the_atoms(made: Made) -> None:
 
 def test_compare_takes_them_and_makes_no_family_of_them(made: Made) -> None:
     run, _, record = made
-    paths = [run.path / "baselines/ica", run.path / "baselines/nmf", run.dictionaries_path / record["trained"][0]["name"]]
+    paths = [
+        run.path / "baselines/ica",
+        run.path / "baselines/nmf",
+        run.dictionaries_path / record["trained"][0]["name"],
+    ]
     members = load_members(paths)
     assert all(place(members, k).next is None for k in range(3)), "PCA is no larger ICA"
     found = compare_files(paths, quiet=True)
@@ -146,7 +150,9 @@ def test_the_section_says_what_the_record_holds(made: Made) -> None:
     section = baselines_section(record)
     assert section.summary.startswith("Of the baselines, ")
     found = section.as_json()
-    assert [row["features"] for row in found["baselines-table"]["rows"]] == [r["dict_size"] for r in record["baselines"]]
+    assert [row["features"] for row in found["baselines-table"]["rows"]] == [
+        r["dict_size"] for r in record["baselines"]
+    ]
     cells = {row["from"]: row for row in found["baselines-mmcs"]["rows"]}
     assert cells["PCA"]["PCA"] == 1.0
     assert cells[record["trained"][0]["name"]]["ICA"] == record["trained"][0]["against"]["ica"]["live_mmcs"]

@@ -31,21 +31,24 @@ def command(config: BaselinesConfig, run: Path, force: bool, quiet: bool, as_jso
     """
     from sparsecode.cli.output import columns, print_json
     from sparsecode.pipeline import tell
-    from sparsecode.run import Run
-    from sparsecode.science import fit_baselines, load_baselines
+    from sparsecode.science import fit_baselines
 
     result = fit_baselines(run, config, force=force, quiet=quiet)
-    record = load_baselines(Run(run))
-    assert record is not None
+    if quiet and not as_json:
+        return
+    from sparsecode.run import Run
+    from sparsecode.science import load_baselines
+
+    record = load_baselines(Run(run)) or {}
     if as_json:
         print_json(record)
-    elif not quiet:
-        rows = [[row[name] for name in ("name", "dict_size", "codes", "fvu", "l0")] for row in record["baselines"]]
-        click.echo("\n".join(columns(rows, ["baseline", "features", "codes", "FVU", "L0"])))
-        if record["trained"]:
-            click.echo("\nMMCS of the trained dictionaries with each baseline, and by chance")
-            kinds = [row["name"] for row in record["baselines"]]
-            table = [[row["name"], *(row["against"][kind]["mmcs"] for kind in kinds)] for row in record["trained"]]
-            table.append(["(random directions)", *(record["chance_mmcs"][kind] for kind in kinds)])
-            click.echo("\n".join(columns(table, ["dictionary", *kinds])))
-        tell("baselines", result, quiet=quiet)
+        return
+    rows = [[row[name] for name in ("name", "dict_size", "codes", "fvu", "l0")] for row in record["baselines"]]
+    click.echo("\n".join(columns(rows, ["baseline", "features", "codes", "FVU", "L0"])))
+    if record["trained"]:
+        click.echo("\nMMCS of the trained dictionaries with each baseline, and by chance")
+        kinds = [row["name"] for row in record["baselines"]]
+        table = [[row["name"], *(row["against"][kind]["mmcs"] for kind in kinds)] for row in record["trained"]]
+        table.append(["(random directions)", *(record["chance_mmcs"][kind] for kind in kinds)])
+        click.echo("\n".join(columns(table, ["dictionary", *kinds])))
+    tell("baselines", result)

@@ -32,19 +32,21 @@ def command(config: ToyConfig, run: Path, force: bool, quiet: bool, as_json: boo
     from sparsecode.cli.output import columns, print_json
     from sparsecode.pipeline import tell
     from sparsecode.report import toy
+
+    result = toy(run, config, force=force, quiet=quiet)
+    if quiet and not as_json:
+        return
     from sparsecode.run import Run
     from sparsecode.science import load_toy
 
-    result = toy(run, config, force=force, quiet=quiet)
-    record = load_toy(Run(run))
-    assert record is not None
+    record = load_toy(Run(run)) or {}
     if as_json:
         print_json(record)
-    elif not quiet:
-        shown = ("dict_size", "l1", "mmcs_truth", "recovered", "dead", "fvu", "l0", "matched_mmcs_larger")
-        rows = [[row.get(name) for name in shown] for row in record["dictionaries"]]
-        header = ["size", "L1", "MMCS truth", "recovered", "dead", "FVU", "L0", "matched larger"]
-        click.echo("\n".join(columns(rows, header)))
-        click.echo(f"{record['verdict']['verdict']}: {record['verdict']['number']}")
-        tell("toy", result, quiet=quiet)
-        click.echo(result["page"])
+        return
+    shown = ("dict_size", "l1", "mmcs_truth", "recovered", "dead", "fvu", "l0", "matched_mmcs_larger")
+    rows = [[row.get(name) for name in shown] for row in record["dictionaries"]]
+    header = ["size", "L1", "MMCS truth", "recovered", "dead", "FVU", "L0", "matched larger"]
+    click.echo("\n".join(columns(rows, header)))
+    click.echo(f"{record['verdict']['verdict']}: {record['verdict']['number']}")
+    tell("toy", result)
+    click.echo(result["page"])

@@ -107,7 +107,7 @@ class ToyTraining:
         """Sums over the fresh rows, and per dictionary the rows on which each feature fired."""
         self.sweep.fired.zero_()
         sums = StepStats.zeros(len(self.sweep), self.engine.device)
-        for x in self.eval_x.split(self.config.batch_size):
+        for x in torch.split(self.eval_x, self.config.batch_size):
             sums += self.engine.evaluate(self.sweep, x.contiguous().to(self.engine.device))
         return sums, self.sweep.per_dictionary(self.sweep.fired.cpu())
 

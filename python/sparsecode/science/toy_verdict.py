@@ -22,7 +22,9 @@ RECOVERED = 0.9
 REGRET = 0.05
 CONTRAST = 0.1
 
-CLAIM = "In toy models, sparse dictionaries recover the true features, and similarity to larger dictionaries shows which did"
+CLAIM = (
+    "In toy models sparse dictionaries recover the true features, and similarity to larger dictionaries shows which did"
+)
 
 
 def verdict(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,10 +41,10 @@ def baselines_section(record: Mapping[str, Any]) -> Section:
         lead[1:],
         blocks,
         how="Each baseline is a dictionary with an encoder, measured on the same held-out rows as the trained ones. A "
-        "direction whose codes have two signs counts as two features, one for each sign. PCA and ICA subtract the mean of "
-        "the data first. NMF has no encoder: its codes "
-        "here are the nearest linear map, cut at zero. The curves keep, row by row, the strongest codes only; for "
-        "orthonormal atoms (neurons, random, PCA) no choice of as many codes is better.",
+        "direction whose codes have two signs counts as two features, one for each sign. PCA and ICA subtract the mean "
+        "of the data first. NMF has no encoder: its codes here are the nearest linear map, cut at zero. The curves "
+        "keep, row by row, the strongest codes only; for orthonormal atoms (neurons, random, PCA) no "
+        "choice of as many codes is better.",
         numbers={"chance_mmcs": record["chance_mmcs"], "trained": record["trained"]},
     )
 
@@ -61,8 +61,8 @@ def _nearest(record: Mapping[str, Any]) -> list[str]:
     kind = max(kinds, key=lambda kind: means[kind] - record["chance_mmcs"][kind])
     most = max(trained, key=lambda row: row["against"][kind]["live_above"])
     words = [
-        f"Of the baselines, {TITLES[kind]} is most like the trained dictionaries: MMCS of live features {means[kind]:.2f} on average, "
-        f"{record['chance_mmcs'][kind]:.2f} by chance."
+        f"Of the baselines, {TITLES[kind]} is most like the trained dictionaries: the MMCS of their live "
+        f"features is {means[kind]:.2f} on average, {record['chance_mmcs'][kind]:.2f} by chance."
     ]
     words.append(
         f"Cosines above {threshold:g} with {TITLES[kind]} are most in {most['name']}: "

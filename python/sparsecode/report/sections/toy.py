@@ -73,9 +73,9 @@ def toy_section(record: Mapping[str, Any]) -> Section:
 def _lead(record: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     low, high = best["mmcs_truth_interval"]
     return (
-        f"Best is {best['name']}: its MMCS with the truth is {best['mmcs_truth']:.3f} (95 % interval over true features "
-        f"{low:.3f} to {high:.3f}); at its random start it was {best['mmcs_truth_start']:.2f}. It uses {best['l0']:.1f} "
-        f"features a row; the rows are made of {record['true_l0']:.1f}."
+        f"Best is {best['name']}: its MMCS with the truth is {best['mmcs_truth']:.3f} (95 % interval over true "
+        f"features {low:.3f} to {high:.3f}); at its random start it was {best['mmcs_truth_start']:.2f}. "
+        f"It uses {best['l0']:.1f} features a row; the rows are made of {record['true_l0']:.1f}."
     )
 
 
