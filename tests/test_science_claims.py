@@ -20,7 +20,7 @@ from sparsecode.science import CLAIMS, load_claims, sweeps
 from sparsecode.science.stage import family
 from sparsecode.sweep import Dictionary
 
-SMALL = {"directions": 8, "contexts": 6, "features": 4, "shown": 3, "draws": 100}
+SMALL: dict[str, Any] = {"directions": 8, "contexts": 6, "features": 4, "shown": 3, "draws": 100}
 
 
 def claims_of(run: Run, dataset: FakeDataset, tilt: float = 0.1, **settings: Any) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def test_the_sweeps_are_runs_that_see_the_same_rows(tmp_path: Path) -> None:
         rows = torch.relu(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)))
         writer.append(rows, np.zeros(2000, dtype=np.int32))
         writer.finish()
-    settings = sparsecode.config.TrainDictsConfig(eval_rows=200, engine="reference").record()  # type: ignore[attr-defined]
+    settings = sparsecode.config.TrainDictsConfig(eval_rows=200, engine="reference").record()
     config = ClaimsConfig(sizes="4,8", l1="0.1,0.2", samples=600, batch_size=100)
     found = sweeps.train_both(Run(tmp_path / "run"), config, str(activations), settings, 8, quiet=True)
     for (own, comparison), factor in zip(found, (1, 8), strict=True):

@@ -17,6 +17,7 @@ from sparsecode.science.dip import dip, p_value, uniform_dips
 from sparsecode.science.levels import local_slopes, slope
 from sparsecode.science.modes import ashman, two_modes
 from sparsecode.science.sparsity import kurtosis, l1_over_l2, participation_ratio
+from sparsecode.science.verdicts import Interval
 
 Array = npt.NDArray[np.float64]
 
@@ -208,7 +209,7 @@ def test_a_count_is_binomial() -> None:
     assert (found.value, found.low, found.high) == (50, 40, 60)
     drawn = np.random.default_rng(0).binomial(100, 0.5, 100_000)
     assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([found.low, found.high])
-    assert bootstrap.count(0, 10) == bootstrap.Interval(0, 0, 0)
+    assert bootstrap.count(0, 10) == Interval(0, 0, 0)
 
 
 def test_a_difference_of_means() -> None:

@@ -127,10 +127,8 @@ def growth(numbers: dict[str, Any]) -> Figure | None:
             "marker": {"size": 8, "symbol": palette.symbol(number)},
             "hovertemplate": f"%{{x}} features: %{{y:.3f}}, {name}<extra></extra>",
         }
-        whiskers = [(y, low, high) for _, y, low, high in points if low is not None and high is not None]
-        if len(whiskers) == len(points):
-            columns = [list(column) for column in zip(*whiskers, strict=True)]
-            one["error_y"] = palette.whiskers(*columns, number)
+        if all(low is not None and high is not None for *_, low, high in points):
+            one["error_y"] = palette.whiskers(*_ends(points), number=number)
         data.append(one)
     sizes = sorted({x for points in lines.values() for x, *_ in points})
     layout = palette.layout(
@@ -171,7 +169,9 @@ def growth_by_l1(numbers: dict[str, Any]) -> Figure | None:
                 "y": [y for _, y, *_ in points],
                 "line": {"color": palette.series(number), "width": 2},
                 "marker": {"size": 8, "symbol": palette.symbol(number)},
-                "error_y": palette.whiskers(*([p[i] for p in points] for i in (1, 2, 3)), number),
+                "error_y": palette.whiskers(
+                    [p[1] for p in points], [p[2] for p in points], [p[3] for p in points], number
+                ),
                 "hovertemplate": f"%{{x}} features: %{{y:.3f}}, L1 {curve['l1']:.3g}<extra></extra>",
             }
         )
@@ -200,6 +200,12 @@ def growth_by_l1(numbers: dict[str, Any]) -> Figure | None:
 
 def _point(size: int, interval: dict[str, float]) -> tuple[int, float, float | None, float | None]:
     return size, interval["value"], interval["low"], interval["high"]
+
+
+def _ends(
+    points: list[tuple[int, float, float | None, float | None]],
+) -> tuple[list[float], list[float | None], list[float | None]]:
+    return [value for _, value, *_ in points], [low for *_, low, _ in points], [high for *_, high in points]
 
 
 def _log(value: float | None) -> float | None:

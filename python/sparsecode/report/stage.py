@@ -14,7 +14,7 @@ from sparsecode.errors import InvalidSetting
 from sparsecode.machine import versions
 from sparsecode.progress import say
 from sparsecode.report import export
-from sparsecode.report.blocks import Section
+from sparsecode.report.blocks import Figure, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.page import render
 from sparsecode.report.sections import ORDER
@@ -68,11 +68,10 @@ def write_report(
         write_text(run.report_path, page)
         write_json(run.report_path.with_suffix(".json"), as_json(sections))
         figures = export.figures_of(sections)
-        files, pictures, why = export.write_csv(figures, run.figures_path), [], "pictures were not asked for"
-        if config.images:
-            pictures, why = export.write_png(page, figures, run.figures_path)
-            if why and not quiet:
-                say(f"report: {why}")
+        files = export.write_csv(figures, run.figures_path)
+        pictures, why = _pictures(run, config, page, figures)
+        if config.images and why and not quiet:
+            say(f"report: {why}")
         result = {
             "page": run.report_path.name,
             "bytes": len(page.encode()),
@@ -82,6 +81,13 @@ def write_report(
         }
         stage.finish(result)
         return result
+
+
+def _pictures(run: Run, config: ReportConfig, page: str, figures: Sequence[Figure]) -> tuple[list[str], str | None]:
+    """Names of the PNGs written, and why some are not there."""
+    if not config.images:
+        return [], "pictures were not asked for (--images)"
+    return export.write_png(page, figures, run.figures_path)
 
 
 def _optional_inputs(run: Run) -> dict[str, str]:

@@ -11,7 +11,7 @@ import torch
 from sparsecode.science import bootstrap
 from sparsecode.science.changepoint import BendIntervals, bend_of_means
 from sparsecode.science.evidence import Evidence, Family, Finding
-from sparsecode.science.verdicts import LEAST_SIZES, rises_then_plateaus
+from sparsecode.science.verdicts import LEAST_SIZES, Interval, rises_then_plateaus
 
 CLAIM = "As the dictionary grows, MMCS first rises rapidly, then plateaus."
 
@@ -23,8 +23,8 @@ def judge(evidence: Evidence) -> Finding:
     judged = own[len(own) // 2] if own else None
     found = judged["bend"] if judged else None
     verdict = rises_then_plateaus(
-        found and bootstrap.Interval(**found["before"]),
-        found and bootstrap.Interval(**found["after"]),
+        found and Interval(**found["before"]),
+        found and Interval(**found["after"]),
         len(judged["points"]) if judged else 0,
     )
     numbers = {
@@ -38,7 +38,7 @@ def judge(evidence: Evidence) -> Finding:
 def _curves(family: Family, draws: int) -> list[dict[str, Any]]:
     """For every L1 the MMCS of each size with the next larger one, features of all seeds together."""
     found = []
-    for l1 in sorted({entry.get("l1") for entry in family.entries if entry.get("l1") is not None}):
+    for l1 in sorted({float(entry["l1"]) for entry in family.entries if entry.get("l1") is not None}):
         values: dict[int, list[torch.Tensor]] = {}
         alive: dict[int, list[torch.Tensor]] = {}
         matched: dict[int, list[float]] = {}

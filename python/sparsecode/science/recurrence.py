@@ -90,4 +90,4 @@ def _distinct(family: Family, entry: dict[str, Any], relation: str) -> int:
     """Atoms of the other dictionary that features above the threshold point at: two copies of one count once."""
     other = entry[relation]["dictionary"]
     above = family.comparison.cosine(entry["name"], other) > family.threshold
-    return len(family.comparison.index(entry["name"], other)[above].unique())
+    return len(set(family.comparison.index(entry["name"], other)[above].tolist()))
