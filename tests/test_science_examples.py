@@ -90,7 +90,7 @@ def test_consistency_by_hand() -> None:
     assert consistency([]) is None
     assert consistency([(1, 5)]) == 1
     assert consistency([(1, 5), (1, 6), (1, 7), (2, 7)]) == 0.75, "the token before agrees more often"
-    assert consistency([(None, 5), (None, 6)]) == 0.5, "the first token of a window has none before it"
+    assert consistency([(None, 5), (None, 6)]) == 1, "both are the first of their window"
     assert consistency([(i, 10 + i) for i in range(10)]) == pytest.approx(0.1)
 
 

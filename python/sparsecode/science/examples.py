@@ -214,12 +214,13 @@ def consistency(peaks: Sequence[tuple[int | None, int]]) -> float | None:
     """How alike contexts are, from the tokens (before the peak, at the peak) of each.
 
     The largest share of contexts with the same token at one of the two places: 1 where all agree, near 0 where each
-    has its own. None without contexts.
+    has its own. That nothing is before the peak, the start of a window, is something to agree on as well. None without
+    contexts.
 
     >>> consistency([(1, 7), (2, 7), (3, 7), (3, 8)])
     0.75
     """
     if not peaks:
         return None
-    places = ([before for before, _ in peaks if before is not None], [at for _, at in peaks])
-    return max(max(Counter(place).values(), default=0) for place in places) / len(peaks)
+    places = ([before for before, _ in peaks], [at for _, at in peaks])
+    return max(max(Counter(place).values()) for place in places) / len(peaks)

@@ -30,8 +30,8 @@ def section(facts: Facts) -> Section:
         [*blocks, *(_contexts(facts, kind, examples.get(kind, []), numbers) for kind in WORDS)],
         how="Every row of the dataset was searched with a streaming top-k. Contexts that agree on the strongest token "
         "and the four before it count once. Consistency of a direction is the largest share of its strongest contexts "
-        "with the same token at the peak, or the same token before it: a number a program can count. It misses "
-        "features for a class of tokens, and says nothing of what a feature means: that is left to the reader. "
+        "with the same token at the peak, or the same token (or none) before it: a number a program can count. It "
+        "misses features for a class of tokens, and says nothing of what a feature means: that is left to the reader. "
         f"The claim counts as reproduced where more than half of the features reach {CONSISTENT:.0%} and their mean is "
         "above that of random directions (95 % bootstrap interval over directions). Neurons stand beside them; the "
         "seed had not compared with neurons.",
