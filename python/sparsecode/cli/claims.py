@@ -28,9 +28,11 @@ def command(config: ClaimsConfig, run: Path, force: bool, quiet: bool, as_json: 
     from sparsecode.science import check_claims
 
     check_claims(run, config, force=force, quiet=quiet)
+    if quiet and not as_json:
+        return
     found = json.loads(Run(run).claims_path.read_text())
     if as_json:
         print_json(found)
-    elif not quiet:
-        for number, claim in found["claims"].items():
-            click.echo(f"{number}  {claim['verdict']:<14}  {claim['claim']}\n   {claim['number']}. {claim['reason']}")
+        return
+    for number, claim in found["claims"].items():
+        click.echo(f"{number}  {claim['verdict']:<14}  {claim['claim']}\n   {claim['number']}. {claim['reason']}")
