@@ -17,7 +17,7 @@ from sparsecode.errors import DictionaryInvalid, InvalidSetting
 from sparsecode.interop import load_found
 from sparsecode.sweep import Dictionary
 
-_ABOUT = ("l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
+_ABOUT = ("kind", "l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Member:
 
     name: str
     atoms: Tensor  # [n, d] unit rows
-    about: dict[str, Any]  # l1, seed, hook_point, dataset_fingerprint, loss, samples_seen, metrics, where known
+    about: dict[str, Any]  # those of `_ABOUT` that its file holds
     density: Tensor | None = None  # [n] share of held-out rows on which a feature fires
     initial_cosine: Tensor | None = None  # [n] of each atom with the one it started from
     encoder: Tensor | None = None  # [n, d] rows of the encoder, of any norm
@@ -49,7 +49,7 @@ class Member:
     @property
     def family(self) -> str:
         """What two dictionaries share that differ in size and seed only."""
-        keys = ("l1", "hook_point", "dataset_fingerprint", "loss")
+        keys = ("kind", "l1", "hook_point", "dataset_fingerprint", "loss")
         return json.dumps([self.about.get(key) for key in keys], sort_keys=True)
 
 
