@@ -1,6 +1,7 @@
 //! Making blocks ready before rows are taken from them: digests compared, pages in memory, one window ahead.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,19 @@ impl Windows {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Whether all of `windows` may be read now; if not, they are asked for.
+    pub fn are_ready(&self, windows: RangeInclusive<u64>) -> bool {
+        let mut state = self.lock();
+        if state.wanted < *windows.end() {
+            state.wanted = *windows.end();
+            self.changed.notify_all();
+        }
+        windows.into_iter().all(|window| {
+            let job = state.jobs.iter().find(|job| job.window == window);
+            !state.stop && job.map_or(window < state.ready, |job| job.early && !job.failed)
+        })
     }
 
     /// The work of one preparing thread, until `stop`.
