@@ -1,4 +1,4 @@
-//! Making blocks ready before rows are taken from them: digests compared, pages in memory, one window ahead.
+//! Making blocks ready before rows are taken from them: digests compared, pages in memory, two windows ahead.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -6,12 +6,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::shard::open::Files;
+use crate::shard::open::{Files, OpenShard};
 use crate::shard::{Dataset, Verify};
 use crate::stream::order::{Mode, Order};
 
-/// Windows that are prepared beyond the one in use.
-const WINDOWS_AHEAD: u64 = 1;
+/// Windows that are prepared beyond the one in use: one whose digests are compared while the disk reads the next.
+const WINDOWS_AHEAD: u64 = 2;
 /// How often mapped files are asked for their length: what is cut off in between can still be a SIGBUS.
 const LENGTH_CHECK: Duration = Duration::from_millis(50);
 
@@ -177,8 +177,13 @@ impl Windows {
 /// Whether rows of a window may be read at once, and the blocks to prepare; they are on their way from the disk then.
 fn plan(dataset: &Dataset, order: &Order, mode: Mode, window: u64) -> (bool, Vec<usize>) {
     let early = may_start_early(dataset, order, mode, window);
-    let useful = !early || (window == 0 && fits_in_memory(dataset));
+    let fits = window == 0 && mode == Mode::Exact && fits_in_memory(dataset);
+    let useful = !early || fits;
     let blocks = if useful { order.blocks_of_window(window).blocks } else { Vec::new() };
+    if fits {
+        // Never where data is larger than memory: a row that is read again would bring two megabytes.
+        dataset.shards().iter().for_each(OpenShard::want_huge_pages);
+    }
     if mode != Mode::Exact {
         let mut files = Files::default();
         for &block in &blocks {

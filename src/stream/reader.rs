@@ -187,7 +187,7 @@ impl Stream {
             }
             let mut batch = self.pool.take(self.recipe.batch_size);
             let filler = &mut self.inline.filler;
-            self.recipe.fill(self.taken, &mut filler.rows, &mut filler.gatherer, &mut batch)?;
+            self.recipe.fill(self.taken, &mut filler.gatherer, &mut batch)?;
             self.taken += 1;
             return Ok(Some(batch));
         }
@@ -234,7 +234,7 @@ impl Stream {
         if self.prefetch == 0 {
             self.prepare_inline(&mut || false)?;
             let filler = &mut self.inline.filler;
-            self.recipe.fill_values(self.taken, &mut filler.rows, &mut filler.gatherer, out)?;
+            self.recipe.fill_values(self.taken, &mut filler.gatherer, out)?;
             self.taken += 1;
             return Ok(());
         }

@@ -49,29 +49,27 @@ impl Recipe {
     }
 
     /// Fills `batch` with batch `n`; its windows are ready.
-    pub fn fill(&self, n: u64, rows: &mut Vec<u64>, gatherer: &mut Gatherer, batch: &mut Batch) -> Result<()> {
+    pub fn fill(&self, n: u64, gatherer: &mut Gatherer, batch: &mut Batch) -> Result<()> {
         if self.raw {
-            self.fill_out(n, rows, gatherer, Out::Raw(batch.bytes_mut()))
+            self.fill_out(n, gatherer, Out::Raw(batch.bytes_mut()))
         } else {
-            self.fill_values(n, rows, gatherer, batch.values_mut())
+            self.fill_values(n, gatherer, batch.values_mut())
         }
     }
 
     /// The same, into float32 of somebody else.
-    pub fn fill_values(&self, n: u64, rows: &mut Vec<u64>, gatherer: &mut Gatherer, out: &mut [f32]) -> Result<()> {
+    pub fn fill_values(&self, n: u64, gatherer: &mut Gatherer, out: &mut [f32]) -> Result<()> {
         let normalize = match &self.mean {
             Some(mean) => Normalize::Center(mean, self.factor),
             #[allow(clippy::float_cmp)] // exactly 1 needs no multiplication
             None if self.factor == 1.0 => Normalize::No,
             None => Normalize::Scale(self.factor),
         };
-        self.fill_out(n, rows, gatherer, Out::F32(out, normalize))
+        self.fill_out(n, gatherer, Out::F32(out, normalize))
     }
 
-    fn fill_out(&self, n: u64, rows: &mut Vec<u64>, gatherer: &mut Gatherer, out: Out<'_>) -> Result<()> {
-        rows.resize(self.batch_size, 0);
-        self.order.rows(self.position(n), rows);
-        gatherer.gather(&self.dataset, rows, out)
+    fn fill_out(&self, n: u64, gatherer: &mut Gatherer, out: Out<'_>) -> Result<()> {
+        gatherer.gather(&self.dataset, &self.order, self.position(n), self.batch_size, out)
     }
 }
 
@@ -103,14 +101,13 @@ impl State {
 
 /// What one thread that fills batches keeps.
 pub(crate) struct Filler {
-    pub rows: Vec<u64>,
     pub gatherer: Gatherer,
     pub lengths: LengthCheck,
 }
 
 impl Filler {
     pub fn new() -> Self {
-        Self { rows: Vec::new(), gatherer: Gatherer::default(), lengths: LengthCheck::new() }
+        Self { gatherer: Gatherer::default(), lengths: LengthCheck::new() }
     }
 }
 
@@ -265,8 +262,8 @@ impl Shared {
     fn fill(&self, n: u64, filler: &mut Filler) {
         let recipe = &self.recipe;
         let mut batch = self.pool.take(recipe.batch_size);
-        let Filler { rows, gatherer, lengths } = filler;
-        let result = lengths.run(&recipe.dataset).and_then(|()| recipe.fill(n, rows, gatherer, &mut batch));
+        let Filler { gatherer, lengths } = filler;
+        let result = lengths.run(&recipe.dataset).and_then(|()| recipe.fill(n, gatherer, &mut batch));
         match result {
             Ok(()) => {
                 let mut state = self.lock();
