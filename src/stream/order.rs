@@ -122,7 +122,9 @@ impl Order {
             Kind::Exact { .. } => {
                 let permutation = Permutation::new(self.rows_per_epoch(), self.seed, epoch, TAG_EXACT);
                 chunks_of(&permutation, k, count, |rows| {
-                    rows.iter_mut().for_each(|row| *row += self.rows.start);
+                    for row in &mut *rows {
+                        *row += self.rows.start;
+                    }
                     each(rows);
                 });
             }

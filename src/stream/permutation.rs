@@ -92,7 +92,9 @@ impl Permutation {
         let (fast, rest) = if self.b >= 16 { out.as_chunks_mut() } else { (&mut [][..], out) };
         for images in fast {
             if permutation512::images(self, start, images) {
-                images.iter_mut().for_each(|image| self.walk(image));
+                for image in images {
+                    self.walk(image);
+                }
             }
             start += permutation512::AT_ONCE as u64;
         }
@@ -122,7 +124,9 @@ impl Permutation {
             for (i, image) in chunk.iter_mut().enumerate() {
                 *image = u64::from(ls[i]) * side + u64::from(rs[i]);
             }
-            chunk.iter_mut().for_each(|image| self.walk(image));
+            for image in chunk {
+                self.walk(image);
+            }
         }
     }
 

@@ -38,6 +38,7 @@ fn fits_in_memory(dataset: &Dataset) -> bool {
 
 /// The windows under way, shared by the threads that prepare them and those that wait.
 pub(crate) struct Windows {
+    first: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -69,7 +70,7 @@ impl Windows {
     /// Nothing is prepared before window `first`.
     pub fn new(first: u64) -> Self {
         let state = State { wanted: first, ready: first, next: first, jobs: VecDeque::new(), stop: false };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { first, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,7 +147,7 @@ impl Windows {
                 state.jobs.push_back(Job { window, ..Job::default() });
                 // Which blocks, and asking for them, takes a while: others go on meanwhile.
                 drop(state);
-                let (early, blocks) = plan(dataset, order, mode, window);
+                let (early, blocks) = plan(dataset, order, mode, window, self.first);
                 state = self.lock();
                 if let Some(job) = state.jobs.iter_mut().find(|job| job.window == window) {
                     (job.early, job.blocks, job.planned) = (early, blocks, true);
@@ -175,9 +176,9 @@ impl Windows {
 }
 
 /// Whether rows of a window may be read at once, and the blocks to prepare; they are on their way from the disk then.
-fn plan(dataset: &Dataset, order: &Order, mode: Mode, window: u64) -> (bool, Vec<usize>) {
+fn plan(dataset: &Dataset, order: &Order, mode: Mode, window: u64, first: u64) -> (bool, Vec<usize>) {
     let early = may_start_early(dataset, order, mode, window);
-    let fits = window == 0 && mode == Mode::Exact && fits_in_memory(dataset);
+    let fits = window == first && mode == Mode::Exact && fits_in_memory(dataset);
     let useful = !early || fits;
     let blocks = if useful { order.blocks_of_window(window).blocks } else { Vec::new() };
     if fits {

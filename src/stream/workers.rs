@@ -186,13 +186,14 @@ impl Workers {
                 return Err(error);
             }
             // Only what can be filled at once: waiting for a window would not be interrupted.
-            if self.helped && shared.windows.are_ready(shared.recipe.windows(state.next)) {
-                if let Some(n) = state.claim(shared.prefetch) {
-                    drop(state);
-                    shared.fill(n, filler);
-                    state = shared.lock();
-                    continue;
-                }
+            if self.helped
+                && shared.windows.are_ready(shared.recipe.windows(state.next))
+                && let Some(n) = state.claim(shared.prefetch)
+            {
+                drop(state);
+                shared.fill(n, filler);
+                state = shared.lock();
+                continue;
             }
             state.waiting = true;
             let (after, timeout) = shared.filled.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
