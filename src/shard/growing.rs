@@ -20,6 +20,8 @@ use crate::simd;
 const PIECE_BYTES: usize = 256 << 10;
 /// Below this, a second thread costs more than it brings (about 30 microseconds to start).
 pub const PARALLEL_BYTES: usize = 256 << 10;
+/// The disk begins to write when so many bytes have come, long before the shard is full and must be synced.
+const WRITE_BYTES: u64 = 8 << 20;
 
 /// The shard that is being written, under its temporary name.
 pub struct GrowingShard {
@@ -34,6 +36,9 @@ pub struct GrowingShard {
     block: BlockDigest,
     blocks: Vec<u64>,
     moments: ShardMoments,
+    durability: Durability,
+    /// Where the bytes begin that the disk was not asked to write yet.
+    waiting: u64,
     /// Rows in the type on disk, where they came in another.
     converted: Vec<u8>,
 }
@@ -51,7 +56,7 @@ impl GrowingShard {
     ///
     /// # Errors
     /// `OutOfSpace`, `IoFailed`.
-    pub fn create(folder: &Path, manifest: &Manifest) -> Result<Self> {
+    pub fn create(folder: &Path, manifest: &Manifest, durability: Durability) -> Result<Self> {
         let index = manifest.shards.len();
         let name = commit::shard_name(index);
         let path = commit::temporary(folder, &name);
@@ -70,6 +75,8 @@ impl GrowingShard {
             tokens: Vec::with_capacity(manifest.shard_rows.min(1 << 16) as usize),
             blocks: Vec::new(),
             moments: ShardMoments::new(manifest.dim as usize),
+            durability,
+            waiting: 0,
             converted: Vec::new(),
         })
     }
@@ -100,6 +107,11 @@ impl GrowingShard {
         let finite = self.moments.are_finite();
         if !finite {
             self.back_to(before)?;
+        }
+        let end = header::WRITTEN_BYTES as u64 + self.rows() * (self.dim * self.dtype.size()) as u64;
+        if end >= self.waiting + WRITE_BYTES {
+            self.durability.begin_writing(&self.file, self.waiting, end);
+            self.waiting = end;
         }
         Ok(finite)
     }
@@ -212,7 +224,7 @@ impl GrowingShard {
     ///
     /// # Errors
     /// `OutOfSpace`, `IoFailed`.
-    pub fn publish(mut self, folder: &Path, durability: Durability) -> Result<(ShardEntry, Moments)> {
+    pub fn publish(mut self, folder: &Path) -> Result<(ShardEntry, Moments)> {
         if !self.tokens.len().is_multiple_of(self.block_rows) {
             self.end_block();
         }
@@ -225,7 +237,7 @@ impl GrowingShard {
             file.write_all(&head)
         };
         write().map_err(|e| Error::io(&self.path, e))?;
-        commit::publish(folder, &self.name, &self.file, durability)?;
+        commit::publish(folder, &self.name, &self.file, self.durability)?;
         let bytes = (head.len() + self.tokens.len() * (self.dim * self.dtype.size() + 4)) as u64;
         let digest = shard_digest(&self.name, self.index, bytes, &head, &self.blocks);
         Ok((ShardEntry { rows, bytes, digest, blocks: self.blocks }, self.moments.finish()))

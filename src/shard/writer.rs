@@ -178,7 +178,7 @@ impl DatasetWriter {
     fn append_to_shard(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> Result<bool> {
         let shard = match &mut self.shard {
             Some(shard) => shard,
-            none => none.insert(GrowingShard::create(&self.folder, &self.manifest)?),
+            none => none.insert(GrowingShard::create(&self.folder, &self.manifest, self.settings.durability)?),
         };
         let finite = shard.append(data, dtype, tokens, self.settings.threads)?;
         if shard.rows() == self.manifest.shard_rows {
@@ -244,7 +244,7 @@ impl DatasetWriter {
     /// Makes the rows so far a complete shard, then lists it.
     fn commit(&mut self) -> Result<()> {
         let Some(shard) = self.shard.take() else { return Ok(()) };
-        let (entry, moments) = shard.publish(&self.folder, self.settings.durability)?;
+        let (entry, moments) = shard.publish(&self.folder)?;
         let mut next = self.manifest.clone();
         next.shards.push(entry);
         next.moments.merge(&moments);
