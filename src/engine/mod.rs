@@ -10,13 +10,13 @@
 #![allow(clippy::inline_always)] // kernels are compiled per instruction set by being inlined into one entry each
 
 mod adam;
-mod aligned;
+pub(crate) mod aligned;
 mod dense;
 mod features;
 mod path;
 mod rows;
-mod screen;
-mod simd;
+pub(crate) mod screen;
+pub(crate) mod simd;
 mod step;
 mod team;
 mod train;
