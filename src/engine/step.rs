@@ -28,6 +28,13 @@ const DENSE: f64 = 0.2;
 /// Codes that are held at once (12 bytes each); a dictionary that has more is worked on in waves of rows.
 const WAVE_CODES: usize = 2 << 20;
 
+/// Rows and residuals that stay in the second cache while features read them: 1,024 rows of D = 128. Reading them from the
+/// third costs three times as much.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// Codes of a feature in such a wave from which that pays for gradients that are kept from wave to wave.
+const CODES_PER_WAVE: f64 = 2.0;
+
 /// The conventions of the loss and of the update.
 #[derive(Debug, Clone, Copy)]
 pub struct Loss {
@@ -360,6 +367,12 @@ impl Engine {
         let expected = if dense { n as f64 } else { active } * (block_tiles * TILE) as f64;
         let blocks = tiles.div_ceil(block_tiles);
         let wave = ((WAVE_CODES as f64 / expected.max(1.0)) as usize).clamp(self.team.threads().min(blocks), blocks);
+        let rows_in_cache = (CACHE_BYTES / (2 * size_of::<f32>() * stride)).max(1);
+        let wave = if active * rows_in_cache as f64 >= CODES_PER_WAVE * n as f64 {
+            wave.min((rows_in_cache / (block_tiles * TILE)).max(self.team.threads()))
+        } else {
+            wave
+        };
         if self.blocks.len() < wave {
             self.blocks.resize_with(wave, Codes::default);
         }
@@ -371,8 +384,6 @@ impl Engine {
         let kept = !own.is_evaluation() && (wave < blocks || own.gradients.is_some());
         if kept {
             self.gradients.resize(2 * n * stride);
-            self.gradients.fill(0.0);
-            self.bias_gradients.clear();
             self.bias_gradients.resize(n, 0.0);
         }
         for first in (0..blocks).step_by(wave) {
@@ -383,7 +394,8 @@ impl Engine {
                 count_fired(own.fired.as_deref_mut().unwrap_or_default(), done);
             } else {
                 let (first_row, block_rows) = (first * block_tiles * TILE, block_tiles * TILE);
-                self.features_phase(&mut own, d, last - first, first_row, block_rows, kept, last == blocks);
+                let at = (first == 0, last == blocks);
+                self.features_phase(&mut own, d, last - first, first_row, block_rows, kept, at);
             }
         }
         if let Some(out) = &mut own.gradients {
@@ -477,8 +489,8 @@ impl Engine {
             scratch.masks.resize(block_tiles * mask_stride, [0; 2]);
             for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
                 let tile = batch_pack.tile(first_tile + tile);
-                let (bias, error, offset) = (&pack.bias, &pack.error, &pack.offset);
-                path.screen(Screening { tile, weights: screen_rows, bias, error, offset }, n, masks);
+                let (bias, error, norm, total) = (&pack.bias, &pack.error, &pack.norm, &pack.total);
+                path.screen(Screening { tile, weights: screen_rows, bias, error, norm, total }, n, masks);
             }
             scratch.spent.screen += start.elapsed().as_secs_f64();
             debug_assert!(first_tile * TILE < rows);
@@ -508,7 +520,7 @@ impl Engine {
         first_row: usize,
         block_rows: usize,
         kept: bool,
-        last: bool,
+        (is_first, last): (bool, bool),
     ) {
         let start = Instant::now();
         let Self { path, team, batch, blocks, gradients, bias_gradients, chunk_sums, .. } = self;
@@ -538,6 +550,10 @@ impl Engine {
             let count = features.bias.value.len();
             let (mut own_rows, mut own_bias) = (Vec::new(), Vec::new());
             let gradients = if let (Some(rows), Some(bias)) = (kept_rows, kept_bias) {
+                if is_first {
+                    rows.fill(0.0);
+                    bias.fill(0.0);
+                }
                 Gradients { rows, bias }
             } else {
                 own_rows.resize(2 * count * stride, 0.0);
