@@ -117,9 +117,6 @@ pub struct TileStats {
     pub candidates: u64,
 }
 
-/// Floats of a decoder from which it does not stay in the second cache beside the rest.
-const FAR: usize = 128 << 10;
-
 /// One dictionary's parameters, as phase one reads them.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights<'a> {
@@ -194,11 +191,6 @@ impl Kernel for RowsKernel<'_, '_> {
         let encoded = Instant::now();
         scratch.spent.encode += (encoded - start).as_secs_f64();
         for row in 0..rows {
-            // The atoms of a large dictionary come from far away: those of the next row are asked for.
-            if row + 1 < rows && weights.decoder.len() > FAR {
-                let next = scratch.row_starts[row + 1] as usize..scratch.row_starts[row + 2] as usize;
-                scratch.by_row[next].iter().for_each(|place| s.prefetch(weights.atom(place.feature)));
-            }
             let places = &scratch.by_row[scratch.row_starts[row] as usize..scratch.row_starts[row + 1] as usize];
             let at = row * stride..(row + 1) * stride;
             let residual = &mut residual[at.clone()];
