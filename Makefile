@@ -39,6 +39,11 @@ test-rust: ## Run the Rust tests
 test-python: install ## Run the Python tests
 	$(BIN)/pytest
 
+.PHONY: sanitize
+sanitize: ## Run the Rust tests under the address sanitizer (with a nightly toolchain)
+	RUSTFLAGS=-Zsanitizer=address cargo +nightly test --quiet --lib --target-dir target/sanitize \
+		--target $$(rustc -vV | sed -n 's/host: //p')
+
 .PHONY: soak
 soak: install ## Try every promise of the store at full size and rewrite the table in docs/reliability.md
 	$(BIN)/python tests/soak/soak_store.py --write

@@ -240,14 +240,7 @@ fn apply<S: Simd>(
 }
 
 #[inline(always)]
-fn accumulate<S: Simd>(
-    s: S,
-    rows: &Rows<'_>,
-    blocks: &[Codes],
-    of: usize,
-    decoder: &mut [f32],
-    encoder: &mut [f32],
-) {
+fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, blocks: &[Codes], of: usize, decoder: &mut [f32], encoder: &mut [f32]) {
     let vectors = rows.stride / LANES;
     let mut v = 0;
     macro_rules! columns {

@@ -67,7 +67,8 @@ fn screen_block<P: Products, const F: usize, const G: usize>(
             }
         }
     }
-    let of_row = [what.tile.scale, what.tile.reach, what.tile.rough, what.tile.low].map(|row| row.as_chunks::<LANES>().0);
+    let of_row =
+        [what.tile.scale, what.tile.reach, what.tile.rough, what.tile.low].map(|row| row.as_chunks::<LANES>().0);
     for f in 0..F {
         let of_feature = [what.bias[j + f], what.error[j + f], what.norm[j + f], what.total[j + f]].map(|x| s.splat(x));
         for g in 0..G {
