@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gpt_activations import gpt_activations
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
+from gpt_activations import gpt_activations
 from sparsecode import _core
 from sparsecode.sweep import LossSettings, Sweep
 from sparsecode.sweep.engines.cpu import CpuEngine

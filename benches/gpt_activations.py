@@ -21,8 +21,9 @@ CONTEXT = 64
 
 @functools.cache
 def gpt_activations(width: int, rows: int) -> Tensor:
-    """Hidden activations [rows, width] of the MLP of block 2 after the nonlinearity, less their mean, divided by the root
-    mean square, in an order that mixes contexts.
+    """Hidden activations [rows, width] of the MLP of block 2 after the nonlinearity, in an order that mixes contexts.
+
+    Less their mean and divided by the root mean square: after so short a training they are nearly constant.
     """
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)

@@ -1,7 +1,7 @@
 """Time of one training step of seven dictionaries (64 to 4096 features), beside other libraries: `make bench-peers`.
 
-The dictionaries are trained first, until the L0 of each is below 20; then all contenders take over the same weights and
-are timed in turn, round after round, on the same batches. Prints a table and writes it as CSV with machine and versions.
+The dictionaries are trained first, until the L0 of each is below 20; then all contenders take over the same weights
+and are timed in turn, round after round, on the same batches. Prints a table and writes it as CSV.
 """
 
 from __future__ import annotations
