@@ -58,7 +58,8 @@ def test_harvest_to_disk(benchmark: Any, model: GPT, tokens: Any, tmp_path: Path
             tmp_path / f"{next(count)}", activation_dim=128, dtype="float16", provenance={}, shard_bytes=64 << 20
         )
         with writer, Progress("harvest", ROWS, "rows", quiet=True) as progress:
-            write_batches(writer, activation_batches(model, tokens, HOOK, CONFIG, ROWS), progress)
+            batches = activation_batches(model, tokens, HOOK, CONFIG, ROWS)
+            write_batches(writer, batches, progress, behind=False)
             writer.finish()
 
     def clear() -> None:

@@ -10,6 +10,7 @@ const BLOCK_DOMAIN: &[u8] = b"sparsecode block v1\0";
 const SHARD_DOMAIN: &[u8] = b"sparsecode shard v1\0";
 
 /// Digest of one block while its bytes arrive.
+#[derive(Clone)]
 pub struct BlockDigest(Xxh3);
 
 impl BlockDigest {

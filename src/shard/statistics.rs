@@ -63,6 +63,7 @@ impl Moments {
 }
 
 /// Moments of one shard while its rows arrive.
+#[derive(Clone)]
 pub struct ShardMoments {
     rows: u64,
     shift: Vec<f32>,
@@ -88,7 +89,7 @@ impl ShardMoments {
         }
     }
 
-    /// Adds rows of `dtype`, all finite; `x` holds whole rows.
+    /// Adds rows of `dtype`; `x` holds whole rows.
     pub fn update(&mut self, simd: Simd, dtype: Dtype, mut x: &[u8]) {
         let row_bytes = self.sum.len() * dtype.size();
         if self.shift.is_empty() && !x.is_empty() {
@@ -130,6 +131,13 @@ impl ShardMoments {
             self.sum[d] += f64::from(std::mem::take(&mut self.group_sum[d]));
             self.squares[d] += f64::from(std::mem::take(&mut self.group_squares[d]));
         }
+    }
+
+    /// Whether all values added so far are finite: a sum of squares that has met NaN or an infinity never is again, and
+    /// no finite value of a stored type takes it there.
+    #[must_use]
+    pub fn are_finite(&self) -> bool {
+        self.group_squares.iter().all(|x| x.is_finite()) && self.squares.iter().all(|x| x.is_finite())
     }
 
     /// The moments of the rows added.

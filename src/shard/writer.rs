@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::lock::FileLock;
 use crate::shard::commit::{self, Durability};
 use crate::shard::dtype::Dtype;
-use crate::shard::growing::GrowingShard;
+use crate::shard::growing::{GrowingShard, PARALLEL_BYTES};
 use crate::shard::header;
 use crate::shard::manifest::{Manifest, Provenance};
 use crate::simd;
@@ -39,9 +39,6 @@ pub struct WriterSettings {
     /// Threads: 1, or 2 to write and digest at the same time. The files are the same.
     pub threads: usize,
 }
-
-/// Values that are converted at once: they stay in the second-level cache.
-const PIECE_VALUES: usize = 32 << 10;
 
 /// The only writer of a dataset.
 pub struct DatasetWriter {
@@ -146,16 +143,48 @@ impl DatasetWriter {
                 self.settings.dim
             )));
         }
+        if let Some(done) = self.append_at_once(data, dtype, tokens)? {
+            return Ok(done);
+        }
         let mut converted = std::mem::take(&mut self.converted);
         let stored = if dtype == self.settings.dtype {
             data
         } else {
-            convert(data, dtype, self.settings.dtype, values, &mut converted);
+            converted.resize(values * self.settings.dtype.size(), 0);
+            simd::convert(cpu().simd, (dtype, data), (self.settings.dtype, &mut converted));
             &converted
         };
         let result = self.append_stored(stored, (data, dtype), tokens);
         self.converted = converted;
         result
+    }
+
+    /// Appends a large batch that the current shard takes whole, each value touched once: checked for NaN and infinities
+    /// on its way. None where the batch is another one, or has such rows; then nothing was appended.
+    fn append_at_once(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> Result<Option<()>> {
+        let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
+        if data.len() < PARALLEL_BYTES || here + tokens.len() as u64 > self.manifest.shard_rows {
+            return Ok(None);
+        }
+        let result = self.append_to_shard(data, dtype, tokens);
+        match result {
+            Ok(true) => Ok(Some(())),
+            Ok(false) => Ok(None),
+            Err(_) => self.fail(result).map(|()| None),
+        }
+    }
+
+    /// Appends rows to the current shard, which is completed where it is full; false where one is not finite.
+    fn append_to_shard(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> Result<bool> {
+        let shard = match &mut self.shard {
+            Some(shard) => shard,
+            none => none.insert(GrowingShard::create(&self.folder, &self.manifest, self.settings.durability)?),
+        };
+        let finite = shard.append(data, dtype, tokens, self.settings.threads)?;
+        if shard.rows() == self.manifest.shard_rows {
+            self.commit()?;
+        }
+        Ok(finite)
     }
 
     fn append_stored(&mut self, stored: &[u8], given: (&[u8], Dtype), tokens: &[i32]) -> Result<()> {
@@ -206,22 +235,16 @@ impl DatasetWriter {
 
     /// Writes as many rows as the current shard takes; returns their number.
     fn write_some(&mut self, data: &[u8], tokens: &[i32]) -> Result<usize> {
-        let shard = match &mut self.shard {
-            Some(shard) => shard,
-            none => none.insert(GrowingShard::create(&self.folder, &self.manifest)?),
-        };
-        let rows = tokens.len().min((self.manifest.shard_rows - shard.rows()) as usize);
-        shard.append(&data[..rows * self.manifest.row_bytes()], &tokens[..rows], self.settings.threads)?;
-        if shard.rows() == self.manifest.shard_rows {
-            self.commit()?;
-        }
+        let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
+        let rows = tokens.len().min((self.manifest.shard_rows - here) as usize);
+        self.append_to_shard(&data[..rows * self.manifest.row_bytes()], self.settings.dtype, &tokens[..rows])?;
         Ok(rows)
     }
 
     /// Makes the rows so far a complete shard, then lists it.
     fn commit(&mut self) -> Result<()> {
         let Some(shard) = self.shard.take() else { return Ok(()) };
-        let (entry, moments) = shard.publish(&self.folder, self.settings.durability)?;
+        let (entry, moments) = shard.publish(&self.folder)?;
         let mut next = self.manifest.clone();
         next.shards.push(entry);
         next.moments.merge(&moments);
@@ -297,16 +320,6 @@ impl Drop for DatasetWriter {
 /// Left where the folder is read-only.
 fn remove_lock(folder: &Path) {
     let _ = std::fs::remove_file(folder.join(commit::LOCK));
-}
-
-fn convert(data: &[u8], from: Dtype, to: Dtype, values: usize, out: &mut Vec<u8>) {
-    out.resize(values * to.size(), 0);
-    let mut piece = vec![0.0; PIECE_VALUES];
-    for (src, dst) in data.chunks(piece.len() * from.size()).zip(out.chunks_mut(piece.len() * to.size())) {
-        let piece = &mut piece[..src.len() / from.size()];
-        simd::widen(cpu().simd, from, src, piece);
-        simd::narrow(cpu().simd, to, piece, dst);
-    }
 }
 
 fn same_settings(folder: &Path, old: &Manifest, new: &Manifest) -> Result<()> {

@@ -82,6 +82,25 @@ pub fn narrow(simd: Simd, dtype: Dtype, src: &[f32], dst: &mut [u8]) {
     dispatch_dtype!(level(simd), dtype, narrow(from, to, n));
 }
 
+/// Converts values of one type into those of another: widened, then rounded as [`narrow`] does.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn convert(simd: Simd, (from, src): (Dtype, &[u8]), (to, dst): (Dtype, &mut [u8])) {
+    const PIECE: usize = 2048;
+    assert_eq!(src.len() / from.size(), dst.len() / to.size(), "convert: values");
+    // SAFETY: any four bytes are a float32.
+    if let (Dtype::F32, ([], values, [])) = (from, unsafe { src.align_to::<f32>() }) {
+        return narrow(simd, to, values, dst);
+    }
+    let mut wide = [0.0; PIECE];
+    for (src, dst) in src.chunks(PIECE * from.size()).zip(dst.chunks_mut(PIECE * to.size())) {
+        let wide = &mut wide[..src.len() / from.size()];
+        widen(simd, from, src, wide);
+        narrow(simd, to, wide, dst);
+    }
+}
+
 /// Widens and normalises the rows that `rows` points at, one after another, into `out`, asking for later rows early.
 ///
 /// # Safety

@@ -97,7 +97,7 @@ def _harvest(
     )
     with writer, Progress("harvest", rows, "rows", done=writer.rows, quiet=quiet) as progress:
         batches = activation_batches(model, tokens.train, hook, config, rows, skip=writer.rows)
-        write_batches(writer, batches, progress)
+        write_batches(writer, batches, progress, behind=torch_device(config.device).type != "cpu")
         dataset = writer.finish()
     result = {
         "hook_point": hook,
@@ -111,14 +111,22 @@ def _harvest(
     return result
 
 
-def write_batches(writer: DatasetWriter, batches: Batches, progress: Progress) -> None:
-    """Appends batches on a second thread: it converts, digests and writes one while the model computes the next."""
+def write_batches(writer: DatasetWriter, batches: Batches, progress: Progress, *, behind: bool) -> None:
+    """Appends batches; `behind` on a second thread, which writes one while a GPU computes the next.
+
+    Where the model runs on the processor its threads have every core, and one more would only make them wait for each
+    other: then a batch is written between two forward passes, on all cores (measured: 0.07 s instead of 0.23 s of two
+    cores for 134 MB).
+    """
     with closing(batches), ThreadPoolExecutor(1) as background:
         pending: Future[None] | None = None
         for activations, ids in batches:
             if pending is not None:
                 pending.result()
-            pending = background.submit(writer.append, activations, ids)
+            if behind:
+                pending = background.submit(writer.append, activations, ids)
+            else:
+                writer.append(activations, ids)
             progress.advance(len(ids))
         if pending is not None:
             pending.result()

@@ -1,5 +1,6 @@
 //! What a shard and a manifest may look like, what is refused and how, and what a crash leaves.
 
+mod append;
 mod crash;
 mod header;
 mod manifest;

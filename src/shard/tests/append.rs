@@ -1,0 +1,96 @@
+//! Large batches go into a shard in one pass, checked on their way: the same bytes as rows one by one, and no trace of a
+//! batch that is refused.
+
+use std::path::Path;
+
+use super::settings;
+use crate::error::Error;
+use crate::shard::growing::PARALLEL_BYTES;
+use crate::shard::{DatasetWriter, Dtype, NonFinite, WriterSettings};
+
+const DIM: usize = 65;
+const BATCH: usize = 3000;
+/// Two batches and a part: the third batch of a shard goes into the next one too.
+const SHARD_ROWS: usize = 7000;
+const ROWS: usize = 5 * BATCH;
+
+/// Rows as float16 that were float32; `bad` is put where a test wants it.
+fn rows() -> (Vec<f32>, Vec<i32>) {
+    let values = (0..ROWS * DIM).map(|i| ((i * 7919) % 2048) as f32 * 0.25 - 100.0).collect();
+    (values, (0..ROWS as i32).collect())
+}
+
+fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    let wide: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut out = vec![0; values.len() * dtype.size()];
+    crate::simd::convert(crate::cpu::cpu().simd, (Dtype::F32, &wide), (dtype, &mut out));
+    out
+}
+
+fn write(folder: &Path, dtype: Dtype, batch: usize, threads: usize, non_finite: NonFinite, bad: Option<usize>) {
+    let (values, tokens) = rows();
+    let settings = WriterSettings { non_finite, threads, ..settings(DIM, SHARD_ROWS) };
+    let mut writer = DatasetWriter::open(folder, settings).unwrap();
+    for (values, tokens) in values.chunks(batch * DIM).zip(tokens.chunks(batch)) {
+        let good = bytes(values, dtype);
+        if let Some(bad) = bad.filter(|&bad| (tokens[0]..=tokens[tokens.len() - 1]).contains(&(bad as i32))) {
+            let mut values = values.to_vec();
+            let first = tokens[0] as usize;
+            if non_finite == NonFinite::Drop {
+                // One row more, which is dropped.
+                values.splice((bad - first) * DIM..(bad - first) * DIM, vec![f32::NAN; DIM]);
+                let more: Vec<i32> = [&tokens[..bad - first], &[-1], &tokens[bad - first..]].concat();
+                writer.append(&bytes(&values, dtype), dtype, &more).unwrap();
+                continue;
+            }
+            values[(bad - first) * DIM + DIM / 2] = 1e6;
+            let refused = writer.append(&bytes(&values, dtype), dtype, tokens);
+            assert!(matches!(refused, Err(Error::NonFiniteActivation { row, .. }) if row == bad as u64), "{refused:?}");
+        }
+        writer.append(&good, dtype, tokens).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn shards(folder: &Path) -> Vec<Vec<u8>> {
+    (0..ROWS.div_ceil(SHARD_ROWS))
+        .map(|i| std::fs::read(folder.join(super::super::commit::shard_name(i))).unwrap())
+        .collect()
+}
+
+fn manifest(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("manifest.json")).unwrap()
+}
+
+#[test]
+fn large_batches_of_any_type_and_on_any_threads_give_the_files_of_small_ones() {
+    const { assert!(BATCH * DIM * 2 >= PARALLEL_BYTES && 100 * DIM * 4 < PARALLEL_BYTES) };
+    let dir = tempfile::tempdir().unwrap();
+    let small = dir.path().join("small");
+    write(&small, Dtype::F16, 100, 1, NonFinite::Error, None);
+    for dtype in [Dtype::F16, Dtype::F32] {
+        for threads in [1, 2] {
+            let folder = dir.path().join(format!("{dtype:?}-{threads}"));
+            write(&folder, dtype, BATCH, threads, NonFinite::Error, None);
+            assert!(shards(&folder) == shards(&small) && manifest(&folder) == manifest(&small), "{dtype:?} {threads}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_batch_leaves_no_trace_wherever_its_bad_row_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let clean = dir.path().join("clean");
+    write(&clean, Dtype::F16, 100, 1, NonFinite::Error, None);
+    // The first row of the dataset, the last of a batch, the middle of one that crosses into the next shard, the very last.
+    for bad in [0, BATCH - 1, 2 * BATCH + 1500, ROWS - 1] {
+        for (dtype, threads) in [(Dtype::F16, 1), (Dtype::F16, 2), (Dtype::F32, 1), (Dtype::F32, 2)] {
+            for non_finite in [NonFinite::Error, NonFinite::Drop] {
+                let folder = dir.path().join(format!("{bad}-{dtype:?}-{threads}-{non_finite:?}"));
+                write(&folder, dtype, BATCH, threads, non_finite, Some(bad));
+                assert!(shards(&folder) == shards(&clean), "{bad} {dtype:?} {threads} {non_finite:?}");
+                assert_eq!(manifest(&folder) == manifest(&clean), non_finite == NonFinite::Error, "{bad}");
+            }
+        }
+    }
+}
