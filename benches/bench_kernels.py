@@ -14,7 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from sparsecode.sweep import Sweep
 from sparsecode.sweep.engines import gpu, gpu_check
-from sparsecode.sweep.engines.gpu_model import device_named, predict
+from sparsecode.sweep.engines.gpu_model import EXPECTED, device_named, predict
 
 no_gpu = pytest.mark.skipif(not gpu.available(), reason="no CUDA or ROCm device with Triton here")
 WAYS = ("torch autograd", "hand-written products", "gpu engine")
@@ -43,13 +43,30 @@ def test_gpu_step(benchmark: BenchmarkFixture, shape: tuple[str, int, list[int]]
     benchmark.extra_info["device"] = torch.cuda.get_device_name()
     if sheet is not None:
         model = predict(sheet, D, sizes, gpu_check.BATCH)
-        predicted = dict(zip(WAYS, (model.eager, model.products, model.engine), strict=True))
+        predicted = dict(zip(WAYS, (model.eager, model.products, model.dense), strict=True))
         benchmark.extra_info["predicted_ms"] = round(predicted[way], 3)
     if way == "torch autograd":
         timed(benchmark, gpu_check.eager_step(sweep, x))
     else:
-        engine = gpu.GpuEngine(device, fused=False if way == "hand-written products" else None)
+        engine = gpu.GpuEngine(device, fused=False if way == "hand-written products" else None, sparse=False)
         timed(benchmark, lambda: engine.step(sweep, x, 1.0))
+
+
+@no_gpu
+@pytest.mark.parametrize("way", ["dense", "lists"])
+@pytest.mark.parametrize("shape", gpu_check.LIST_BENCHMARKS, ids=lambda shape: shape[0])
+def test_gpu_lists(benchmark: BenchmarkFixture, shape: tuple[str, int, list[int]], way: str) -> None:
+    name, D, sizes = shape
+    benchmark.group = f"gpu step of trained dictionaries, {name}"
+    sweep = Sweep(D, sizes, [0.02] * len(sizes), range(len(sizes)), lr=0.0, device="cuda")
+    x = torch.randn(gpu_check.BATCH, D, device="cuda")
+    gpu_check.few_active(sweep, x, EXPECTED)
+    sheet = device_named(torch.cuda.get_device_name(), gpu.architecture(torch.device("cuda")))
+    if sheet is not None:
+        model = predict(sheet, D, sizes, gpu_check.BATCH, l0=EXPECTED * sum(sizes) / len(sizes))
+        benchmark.extra_info["predicted_ms"] = model.sparse if way == "lists" else model.dense
+    engine = gpu.GpuEngine("cuda", sparse=way == "lists")
+    timed(benchmark, lambda: engine.step(sweep, x, 1.0))
 
 
 @no_gpu

@@ -69,8 +69,11 @@ _BACKWARD = {
     ("gfx942", 128): Tile(32, 128, 4, 2),
     ("gfx942", 256): Tile(32, 64, 4, 2),
 }
+# Encode alone, for the sparse path's masks: sides are multiples of 32.
+_MASKS = {(arch, width): replace(tile) for (arch, width), tile in _FORWARD.items()}
 # float32 operands are for verification: no tensor cores, so a small tile that fits anywhere.
 _FLOAT32 = Tile(16, 16, 4, 2)
+_FLOAT32_MASKS = Tile(32, 32, 4, 2)
 _MCS = {
     "sm_80": Tile(64, 32, 4, 2),
     "sm_90": Tile(128, 64, 8, 2),
@@ -108,6 +111,11 @@ def fused_tiles(arch: str, D: int, precision: str) -> FusedTiles | None:
     if precision == "float32":
         return FusedTiles(_FLOAT32, _FLOAT32, parts)
     return FusedTiles(_FORWARD[arch, width], _BACKWARD[arch, width], parts)
+
+
+def masks_tile(arch: str, D: int, precision: str) -> Tile:
+    """Tile of the kernel that finds active codes."""
+    return _FLOAT32_MASKS if precision == "float32" else _MASKS[arch, max(32, padded(D))]
 
 
 def adam_tile(D: int) -> int:

@@ -111,7 +111,7 @@ def forward(x, target, w_enc, bias, w_dec, pre, segments: Segments, tile: Tile, 
     T = tiles_in(B, tile.batch)
     accumulator = tl.float64 if x.dtype == torch.float64 else tl.float32
     unused = sums  # a pointer that the kernel is compiled not to touch
-    forward_kernel[(T * len(segments),)](
+    forward_kernel[(T * len(segments.chosen),)](
         x,
         target,
         w_enc,

@@ -49,13 +49,14 @@ def prebias_gradient_kernel(
     w_enc_ptr,  # [N, D]
     scale_ptr,  # [K, 2]: scale, lam
     offsets_ptr,  # [K + 1]
+    order_ptr,  # dictionaries that take part
     d_pre_ptr,  # [K, D]
     D,
     BF: tl.constexpr,
     BC: tl.constexpr,  # columns per program
 ):
     """One block of columns of one dictionary's pre-bias gradient."""
-    k = tl.program_id(0)
+    k = tl.load(order_ptr + tl.program_id(0))
     columns = tl.program_id(1) * BC + tl.arange(0, BC)
     in_width = columns < D
     start = tl.load(offsets_ptr + k)
@@ -93,6 +94,6 @@ def fold(w_enc, b_enc, pre, segments: Segments, tiles: FeatureTiles, *, folded):
 def prebias_gradient(columns, d_bias, w_enc, scales, segments: Segments, *, d_pre):
     """Writes the gradient of the pre-bias into `d_pre` [K, D]; `columns` [K, D] is r summed over the batch."""
     D = w_enc.shape[1]
-    prebias_gradient_kernel[(len(segments), tiles_in(D, 32))](
-        columns, d_bias, w_enc, scales, segments.offsets, d_pre, D, BF=64, BC=32, num_warps=4
+    prebias_gradient_kernel[(len(segments.chosen), tiles_in(D, 32))](
+        columns, d_bias, w_enc, scales, segments.offsets, segments.order, d_pre, D, BF=64, BC=32, num_warps=4
     )

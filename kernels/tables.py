@@ -7,13 +7,15 @@ Shape letters: B rows of a batch, D activation dimension, N features of all dict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 MIN_BLOCK = 16  # the smallest side of a tile that tl.dot takes
+WORD = 32  # codes of one word of a mask
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,31 @@ class Segments:
     Attributes:
         offsets: [K+1] int32, dictionary k owns rows offsets[k] to offsets[k+1].
         order: [K] int32, the largest dictionary first: long programs start early, short ones fill the gaps at the end.
+        words: [K+1] int32, dictionary k owns words words[k] to words[k+1] of a row's mask (lists.py).
         bounds: the same offsets as Python numbers.
+        chosen: the dictionaries that a launch works on, all of them but for `only`; `order` holds no others.
     """
 
     offsets: Tensor
     order: Tensor
+    words: Tensor
     bounds: tuple[int, ...]
+    chosen: tuple[int, ...]
 
     @classmethod
     def of(cls, bounds: Sequence[int], device: torch.device | str) -> Segments:
         """Tables for offsets [K+1] on a device."""
         bounds = tuple(int(bound) for bound in bounds)
-        order = sorted(range(len(bounds) - 1), key=lambda k: bounds[k] - bounds[k + 1])
-        return cls(_table(bounds, device), _table(order, device), bounds)
+        words = [0]
+        for start, stop in itertools.pairwise(bounds):
+            words.append(words[-1] + tiles_in(stop - start, WORD))
+        everyone = tuple(range(len(bounds) - 1))
+        return cls(_table(bounds, device), _order(bounds, everyone, device), _table(words, device), bounds, everyone)
+
+    def only(self, chosen: Iterable[int]) -> Segments:
+        """The same dictionaries, of which launches work on some."""
+        chosen = tuple(sorted(chosen))
+        return replace(self, order=_order(self.bounds, chosen, self.offsets.device), chosen=chosen)
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -62,11 +76,20 @@ class Segments:
         """N, one past the last row."""
         return self.bounds[-1]
 
+    @property
+    def word_total(self) -> int:
+        """W, the words of a row's mask."""
+        return sum(tiles_in(stop - start, WORD) for start, stop in itertools.pairwise(self.bounds))
+
     def feature_tiles(self, height: int) -> FeatureTiles:
-        """The tiles of `height` features that cover every dictionary."""
-        tiles = [(k, row) for k in range(len(self)) for row in range(self.bounds[k], self.bounds[k + 1], height)]
+        """The tiles of `height` features that cover every chosen dictionary."""
+        tiles = [(k, row) for k in self.chosen for row in range(self.bounds[k], self.bounds[k + 1], height)]
         device = self.offsets.device
         return FeatureTiles(height, _table([k for k, _ in tiles], device), _table([row for _, row in tiles], device))
+
+
+def _order(bounds: Sequence[int], chosen: Iterable[int], device: torch.device | str) -> Tensor:
+    return _table(sorted(chosen, key=lambda k: bounds[k] - bounds[k + 1]), device)
 
 
 def _table(values: Sequence[int], device: torch.device | str) -> Tensor:

@@ -20,6 +20,7 @@ from kernel_checks import (
     compare,
     run_step,
 )
+from kernel_far_checks import FAR_CHECKS
 from sparsecode.kernels.configs import Tile
 
 KERNELS = Kernels()
@@ -32,7 +33,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS + FAR_CHECKS, ids=lambda check: check.__name__)
 def test_kernels(check: Callable[[Kernels], None]) -> None:
     check(KERNELS)
 

@@ -8,14 +8,17 @@ import pytest
 
 import interpreter_shim
 from kernel_checks import CHECKS, Kernels
+from kernel_far_checks import FAR_CHECKS
 from kernel_mutants import MUTANTS, Mutant
+from kernel_sparse_checks import SPARSE_CHECKS
 
 
 def caught_by(mutant: Mutant, folder: Path) -> str | None:
     """The check that fails on the mutant, and how; None where all pass."""
     kernels = Kernels().with_mutant(mutant.module, mutant.load(folder))
+    checks = SPARSE_CHECKS if mutant.module in ("lists", "sparse") else CHECKS + FAR_CHECKS
     # Those named for the kernel first: most mutants fall to them at once.
-    for check in sorted(CHECKS, key=lambda check: mutant.module not in check.__name__):
+    for check in sorted(checks, key=lambda check: mutant.module not in check.__name__):
         try:
             check(kernels)
         except Exception as error:

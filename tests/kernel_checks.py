@@ -23,7 +23,7 @@ from sparsecode.kernels.tables import Segments, tiles_in
 install()
 
 FORWARD, BACKWARD = Tile(16, 32), Tile(32, 16)  # unequal in both directions
-MODULES = ("forward", "backward", "reduce", "prebias", "adam", "mcs")
+MODULES = ("forward", "backward", "reduce", "prebias", "adam", "mcs", "lists", "sparse")
 Gradients = dict[str, Tensor]
 
 
@@ -366,47 +366,6 @@ def check_mcs(kernels: Kernels) -> None:
     check_red_zones()
 
 
-def check_far_rows(kernels: Kernels) -> None:
-    """A dictionary past element 2^31 of the packed tensors: virtual memory, of which only the last rows are touched."""
-    B, D, n = 17, 32, 20
-    first = (1 << 31) // D + 1000
-    near = Problem.random(B, D, [n], dtype=torch.float32)
-    segments = Segments.of((first, first + n), "cpu")
-    shape = (first + n, D)
-    w_enc, w_dec, d_enc, d_dec = (torch.empty(shape, dtype=torch.float16) for _ in range(4))
-    w_enc[first:], w_dec[first:] = near.w_enc.half(), near.w_dec.half()
-    bias, d_bias = torch.empty(first + n), torch.empty(first + n)
-    bias[first:] = near.b_enc
-    x = near.x.half()
-    residual, sums = torch.empty(1, B, D, dtype=torch.float16), torch.empty(2, 2, 1)
-    fired = torch.empty(1, first + n, dtype=torch.int32)
-    kernels.forward.forward(x, near.x, w_enc, bias, w_dec, None, segments, Tile(16, 16), residual=residual, sums=sums)
-    scale = 2 / (B * D)
-    scales = torch.tensor([[scale, near.l1[0] / (B * scale)]])
-    tiles = segments.feature_tiles(16)
-    kernels.backward.backward(
-        x,
-        residual,
-        w_enc,
-        bias,
-        w_dec,
-        None,
-        segments,
-        tiles,
-        scales,
-        Tile(16, 16),
-        parts=3,
-        d_enc=d_enc,
-        d_bias=d_bias,
-        d_dec=d_dec,
-        fired=fired,
-    )
-    expected = autograd(near)
-    compare({"sums": sums.sum(0)}, {"sums": expected["sums"][:2]}, 1e-2)
-    found = {"d_enc": d_enc[first:], "d_bias": d_bias[first:], "d_dec": d_dec[first:], "fired": fired[0, first:]}
-    compare(found, {name: expected[name] for name in ("d_enc", "d_bias", "d_dec")}, 2e-2)
-
-
 CHECKS: tuple[Callable[[Kernels], None], ...] = (
     check_gradients,
     check_plain,
@@ -418,5 +377,4 @@ CHECKS: tuple[Callable[[Kernels], None], ...] = (
     check_adam_rows,
     check_mcs,
     check_order,
-    check_far_rows,
 )

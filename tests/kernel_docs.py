@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import kernel_gates
-from sparsecode.sweep.engines.gpu_model import DEVICES, predict
+from sparsecode.sweep.engines.gpu_model import DEVICES, EXPECTED, predict, sparse_density
 
 DOCS = Path(__file__).parent.parent / "docs" / "kernels.md"
 SHAPES = (
@@ -25,6 +25,7 @@ SHAPES = (
     ("16 of 4096", 128, [4096] * 16),
     ("16 of 4096", 256, [4096] * 16),
     ("16 of 4096", 512, [4096] * 16),
+    ("2 of 32768", 128, [32768] * 2),
 )
 BATCH = 8192
 
@@ -68,22 +69,18 @@ def gate_table() -> str:
 def model_table() -> str:
     """Milliseconds per step, by device and shape."""
     lines = [
-        "| device | sweep | D | fused | products | torch autograd | sparse (not built) | engine takes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| device | sweep | D | torch autograd | fused | products | lists, L0 20/4096 | pay below | engine takes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for device in DEVICES:
         for name, D, sizes in SHAPES:
-            found = predict(device, D, sizes, BATCH)
-            fused = f"{found.fused:.2f}" if found.fused is not None else "-"
-            cells = (
-                device.name,
-                name,
-                D,
-                fused,
-                *(f"{one:.2f}" for one in (found.products, found.eager, found.sparse)),
-            )
-            taken = "fused" if found.prefers_fused else "products"
-            lines.append("| " + " | ".join(str(cell) for cell in cells) + f" | {taken} |")
+            found = predict(device, D, sizes, BATCH, l0=EXPECTED * sum(sizes) / len(sizes))
+            ways = (found.eager, found.fused, found.products, found.sparse)
+            share = f"{100 * sparse_density(device.arch, D, sizes, BATCH):.1f} %" if found.sparse is not None else "-"
+            dense = "fused" if found.prefers_fused else "products"
+            taken = f"lists, {dense} where dense" if found.prefers_sparse else dense
+            cells = (device.name, name, D, *(f"{one:.2f}" if one is not None else "-" for one in ways), share, taken)
+            lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return "\n".join(lines)
 
 

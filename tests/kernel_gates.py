@@ -113,6 +113,7 @@ def cases() -> Iterator[Case]:
         yield Case("L0", "reduce", "segments_kernel", arch, 128, "fp32", (("BF", 1024),), 4, 2)
         folded = (("BF", adam_tile(128)), ("BD", 128))
         yield Case("fold", "prebias", "fold_kernel", arch, 128, "fp16", folded, 4, 2)
+        yield from _sparse(arch)
         blocks = (("BF", 64), ("BC", 32))
         yield Case("pre-bias", "prebias", "prebias_gradient_kernel", arch, 128, "fp32", blocks, 4, 2)
     # Must fail: twice the tile in the same registers spills; too few features for Hopper's tensor instructions.
@@ -172,18 +173,50 @@ def _adam(arch: str, D: int, height: int) -> Case:
     return Case("adam", "adam", "adam_kernel", arch, D, "fp16", consts, 4, 2)
 
 
+def _sparse(arch: str) -> Iterator[Case]:
+    from sparsecode.kernels.configs import masks_tile
+    from sparsecode.kernels.lists import FEATURE_LINES, ROW_LINES
+    from sparsecode.kernels.sparse import ROWS, entries
+
+    for D in WIDTHS:
+        yield _masks(arch, D, "fp16", masks_tile(arch, D, "float16"))
+        phase = (("C", entries(D)), ("BD", D), ("ACC", "fp32"), ("HAS_PRE", True))
+        yield Case("rows", "sparse", "rows_kernel", arch, D, "fp16", (("BR", ROWS), *phase), 1, 2)
+        yield Case("features", "sparse", "features_kernel", arch, D, "fp16", phase, 1, 2)
+    yield _masks(arch, 128, "bf16", masks_tile(arch, 128, "bfloat16"))
+    yield _masks(arch, 128, "fp32", masks_tile(arch, 128, "float32"))
+    yield _ragged(_masks(arch, 128, "fp16", masks_tile(arch, 128, "float16")))
+    for kernel in ("count", "fill"):
+        for by_row, (L, BW) in ((True, ROW_LINES), (False, FEATURE_LINES)):
+            consts = (("BY_ROW", by_row), ("L", L), ("BW", BW))
+            label = f"{kernel} by {'row' if by_row else 'feature'}"
+            yield Case(label, "lists", f"{kernel}_kernel", arch, 128, "fp16", consts, 4, 2)
+
+
+def _masks(arch: str, D: int, operands: str, tile: Any) -> Case:
+    consts = (("BB", tile.batch), ("BF", tile.features), ("BD", D), ("ACC", "fp32"), ("EVEN_D", True))
+    flops = 2 * tile.batch * tile.features * D
+    return Case("masks", "lists", "masks_kernel", arch, D, operands, consts, tile.warps, tile.stages, flops)
+
+
 def _mcs(arch: str, tile: Any, precision: str) -> Case:
     consts = (("BB", tile.batch), ("BF", tile.features), ("BD", 64), ("PRECISION", precision))
     flops = (3 if precision == "tf32x3" else 1) * 2 * tile.batch * tile.features * 64
     return Case("mcs", "mcs", "mcs_kernel", arch, 128, "fp32", consts, tile.warps, tile.stages, flops)
 
 
-_INTEGERS = ("offsets_ptr", "order_ptr", "tile_dictionary_ptr", "tile_first_ptr", "fired_ptr", "place_ptr")
+_INTEGERS = (
+    *("offsets_ptr", "order_ptr", "tile_dictionary_ptr", "tile_first_ptr", "fired_ptr", "place_ptr"),
+    *("words_ptr", "by_row_ptr", "by_feature_ptr", "dictionary_ptr", "first_ptr", "mask_ptr", "counts_ptr", "list_ptr"),
+)
+_LONG = ("ends_ptr", "base_ptr")
 _OPERANDS = {
     "forward": ("x_ptr", "w_enc_ptr", "w_dec_ptr", "residual_ptr"),
     "backward": ("x_ptr", "w_enc_ptr", "w_dec_ptr", "residual_ptr"),
     "adam": ("enc_operand_ptr", "dec_operand_ptr"),
     "prebias": ("w_enc_ptr",),
+    "lists": ("x_ptr", "w_enc_ptr"),
+    "sparse": ("x_ptr", "w_enc_ptr", "w_dec_ptr", "residual_ptr"),
 }
 _ALIGNED = ("D", "M", "split_rows", "split_stride", "fired_stride")
 
@@ -262,6 +295,8 @@ def gate(case: Case, code: Code) -> list[str]:
 def _type_of(case: Case, name: str, constant: bool) -> str:
     if constant:
         return "constexpr"
+    if name in _LONG or (case.module == "sparse" and name == "fired_ptr"):
+        return "*i64"
     if name in _INTEGERS or (case.label == "L0" and name == "parts_ptr"):
         return "*i32"
     if case.label == "L0" and name == "out_ptr":

@@ -144,4 +144,110 @@ MUTANTS = (
     Mutant("mcs", "place relative to the tile", "tile_place + (first - start)", "tile_place"),
     Mutant("mcs", "last of equal maxima wins", "better = tile_best > best", "better = tile_best >= best"),
     Mutant("mcs", "first block of columns only", "tl.range(0, D, BD)", "tl.range(0, BD, BD)"),
+    Mutant(
+        "adam",
+        "32-bit offset into the weights",
+        "at = features[:, None].to(tl.int64) * D",
+        "at = features[:, None] * D",
+    ),
+    Mutant(
+        "mcs",
+        "32-bit offset into the atoms",
+        "atoms_ptr + atoms[:, None].to(tl.int64) * D",
+        "atoms_ptr + atoms[:, None] * D",
+    ),
+    Mutant("lists", "bit where the code is exactly 0", "off = y <= 0", "off = y < 0"),
+    Mutant("lists", "no bit for NaN", "off = y <= 0", "off = (y > 0) == 0"),
+    Mutant("lists", "bits of padded rows", "words & batch_bits[:, None]", "words"),
+    Mutant("lists", "bits of padded features", "words & _first_bits(left)[None, :]", "words"),
+    Mutant("lists", "bits of rows in reverse", "row_bit = (1 << (", "row_bit = (1 << 31 - ("),
+    Mutant("lists", "words of dictionary 0 for all", "word = tl.load(words_ptr + k)", "word = tl.load(words_ptr)"),
+    Mutant("lists", "same word for every tile of features", "word += BF // 32", "word += 0"),
+    Mutant("lists", "upper half of a word not counted", "(words + (words >> 16)) & 0x3F", "words & 0x3F"),
+    Mutant(
+        "lists",
+        "features counted over one block of words",
+        "tl.range(begin, end, BW):\n        place = first + "
+        "tl.arange(0, BW)\n        mask = inside[:, None] & (place < end)[None, :]\n        words = tl.load(at",
+        "tl.range(begin, begin + 1, BW):\n        place = first + tl.arange(0, BW)\n        mask = inside[:, None] & "
+        "(place < end)[None, :]\n        words = tl.load(at",
+    ),
+    Mutant("lists", "prefix of the whole sweep, not of the dictionary", "at += base - before", "at += base"),
+    Mutant(
+        "lists",
+        "list begins where it should end",
+        "other=0) - tl.load(counts_ptr + out",
+        "other=0) - 0 * tl.load(counts_ptr + out",
+    ),
+    Mutant(
+        "lists", "last bit of the fullest word left out", "tl.max(tl.max(bits, 1), 0)", "tl.max(tl.max(bits, 1), 0) - 1"
+    ),
+    Mutant("lists", "stores past the dictionary's region", "mask=some & (to < limit)", "mask=some"),
+    Mutant(
+        "lists",
+        "features numbered within the dictionary",
+        "number = tl.load(offsets_ptr + k) if BY_ROW else 0",
+        "number = 0",
+    ),
+    Mutant("lists", "place not carried to the next words", "at += tl.sum(bits, 1)", "at += 0"),
+    Mutant(
+        "lists",
+        "words of a line in the wrong order",
+        "tl.cumsum(bits, 1) - bits",
+        "tl.cumsum(bits, 1, reverse=True) - bits",
+    ),
+    Mutant(
+        "lists",
+        "32-bit offset into the encoder",
+        "w_offset = features[:, None].to(tl.int64) * D",
+        "w_offset = features[:, None] * D",
+    ),
+    Mutant(
+        "sparse",
+        "bias forgotten",
+        "tl.sum(w_enc * x[None, :], 1) + tl.load",
+        "tl.sum(w_enc * x[None, :], 1) + 0 * tl.load",
+    ),
+    Mutant("sparse", "L1 of the first entries only", "l1 += z", "l1 = z"),
+    Mutant("sparse", "pre-bias not added back", "x_hat = pre\n", "x_hat = 0 * pre\n"),
+    Mutant(
+        "sparse",
+        "residual of dictionary 0 overwritten",
+        "tl.store(residual_ptr + group * D + at",
+        "tl.store(residual_ptr + at",
+    ),
+    Mutant(
+        "sparse", "residual of dictionary 0 used for all", "residual_ptr += k.to(tl.int64) * B * D", "residual_ptr += 0"
+    ),
+    Mutant(
+        "sparse", "last row of a tile left out", "tl.minimum(BR, B - tile * BR)", "tl.minimum(BR - 1, B - tile * BR)"
+    ),
+    Mutant("sparse", "L1 gradient forgotten", "tl.sum(r * w_dec[None, :], 1) + lam", "tl.sum(r * w_dec[None, :], 1)"),
+    Mutant(
+        "sparse",
+        "L1 gradient of entries past the list",
+        "tl.where(live, tl.sum(r * w_dec[None, :], 1) + lam, 0.0)",
+        "tl.sum(r * w_dec[None, :], 1) + lam",
+    ),
+    Mutant("sparse", "NaN counted as fired", "(live & (y == y))", "live"),
+    Mutant("sparse", "scale missing on the encoder", "d_enc * scale", "d_enc"),
+    Mutant("sparse", "rank-one pre-bias term forgotten", "d_enc -= bias_gradient * tl.load", "d_enc -= 0 * tl.load"),
+    Mutant(
+        "sparse",
+        "operands of dW_dec swapped",
+        "d_dec += tl.sum(z[:, None] * r, 0)",
+        "d_dec += tl.sum(z[:, None] * x, 0)",
+    ),
+    Mutant(
+        "sparse",
+        "list of the next feature",
+        "stop = shift + tl.load(ends_ptr + feature)\n",
+        "stop = shift + tl.load(ends_ptr + feature) + 1\n",
+    ),
+    Mutant(
+        "sparse",
+        "32-bit offset into the atoms",
+        "offset = features[:, None].to(tl.int64) * D",
+        "offset = features[:, None] * D",
+    ),
 )

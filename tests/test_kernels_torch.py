@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -152,16 +153,40 @@ def test_without_a_gpu_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         choose_engine("gpu", "cpu")
 
 
-def test_without_triton_everything_else_imports() -> None:
+def test_without_triton_everything_else_imports_and_trains() -> None:
+    """Every module but what launches kernels; every other engine does a step."""
     code = (
-        "import sys; sys.modules['triton'] = None\n"
-        "import sparsecode, sparsecode.kernels, sparsecode.kernels.tables, sparsecode.kernels.configs\n"
-        "from sparsecode.sweep.engines import gpu, gpu_check, choose_engine\n"
-        "from sparsecode.sweep.engines.gpu_model import predict\n"
+        "import importlib, pkgutil, sys; sys.modules['triton'] = None\n"
+        "import torch, sparsecode\n"
+        "missing = []\n"
+        "for module in pkgutil.walk_packages(sparsecode.__path__, 'sparsecode.'):\n"
+        "    try:\n        importlib.import_module(module.name)\n"
+        "    except ModuleNotFoundError as error:\n"
+        "        missing.append(module.name.removeprefix('sparsecode.')) if error.name == 'triton' else None\n"
+        "print(*missing)\n"
+        "from sparsecode.sweep import Sweep\n"
+        "from sparsecode.sweep.engines import gpu, choose_engine\n"
         "assert not gpu.available()\n"
-        "assert choose_engine('auto', 'cpu').name != 'gpu'\n"
+        "for name in ('auto', 'reference', 'cpu'):\n"
+        "    engine = choose_engine(name, 'cpu', threads=1)\n"
+        "    assert engine.name != 'gpu'\n"
+        "    assert engine.step(Sweep(8, [16], [0.1], [0]), torch.randn(4, 8), 1.0).rows == 4\n"
         "try:\n    choose_engine('gpu', 'cpu')\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("InvalidSetting engine gpu needs Triton")
+    missing, refusal = done.stdout.splitlines()
+    assert set(missing.split()) == {f"sweep.engines.{name}" for name in ("fused", "gemm", "sparse")}
+    assert refusal.startswith("InvalidSetting engine gpu needs Triton")
+
+
+def test_gpu_benchmarks_are_skipped_by_name_where_there_is_no_gpu() -> None:
+    if gpu.available():
+        pytest.skip("there is a GPU here")
+    bench = str(Path(__file__).parent.parent / "benches" / "bench_kernels.py")
+    command = [sys.executable, "-m", "pytest", bench, "--benchmark-only", "-rs", "-v", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "no CUDA or ROCm device with Triton here" in done.stdout
+    for name in ("test_gpu_step[64..4096, D=128-gpu engine] SKIPPED", "test_gpu_lists", "test_gpu_mcs[kernel] SKIPPED"):
+        assert name in done.stdout
+    assert "passed" not in done.stdout

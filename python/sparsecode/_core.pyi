@@ -1,6 +1,7 @@
 """The native core (Rust). Arrays cross as objects with the buffer protocol: numpy views of CPU tensors, no copies."""
 
 import sys
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, Self, TypeAlias, TypedDict, final, type_check_only
 
@@ -15,11 +16,15 @@ __all__ = [
     "FileLock",
     "Stream",
     "SweepView",
+    "assign",
     "attention_backward",
     "attention_forward",
+    "best_of_all",
     "cpu_features",
     "cross_entropy",
     "dataset_damage",
+    "match_one_to_one",
+    "nearest",
     "read_shard_header",
 ]
 
@@ -128,6 +133,103 @@ class FileLock:
 
     def release(self) -> None:
         """Frees the lock; a second call does nothing."""
+
+class _Matched(TypedDict):
+    rounds: int
+    candidates: int
+    bound: float
+    seconds: list[float]
+
+def assign(
+    starts: Sequence[int], columns: Sequence[int], weights: Sequence[int], width: int
+) -> tuple[list[int], list[int], list[int]]:
+    """The heaviest matching of a sparse bipartite graph, and its dual variables: (column of each row or -1, u, v).
+
+    u[i] + v[j] >= w for every edge, both never below 0 and 0 for what is not matched; the sum of both is the weight.
+
+    Args:
+        starts: [n + 1] the edges of row i are those from starts[i] to starts[i + 1].
+        columns: column of each edge, below `width`.
+        weights: weight of each edge, from 1 to 2^43 - 1.
+
+    Raises:
+        InvalidArgument: this is not a graph.
+    """
+
+def best_of_all(
+    atoms: _Array,
+    sizes: Sequence[int],
+    live: _Array | None,
+    cosine: _Array,
+    index: _Array,
+    live_cosine: _Array | None,
+    *,
+    absolute: bool,
+    path: str,
+    threads: int,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Each atom's nearest atom in every one of K dictionaries; exact, and the same bits on every path and any threads.
+
+    Args:
+        atoms: [N, d] float32 unit rows, dictionary after dictionary.
+        sizes: [K] atoms of each dictionary, which add up to N.
+        live: [N] uint8, which atoms are live; None: not told apart.
+        cosine: [K, N] float32, receives the cosine of atom i of all with its nearest in dictionary j; 1 in its own.
+        index: [K, N] int32, receives the index of that atom within dictionary j, the lowest of equal ones.
+        live_cosine: [K, N] float32, receives the cosine with the nearest live atom, -inf without one; with `live`.
+        absolute: whether the sign of a cosine does not count.
+        path: instructions, one of `CpuEngine.paths()`, or auto.
+        threads: how many.
+        advance: called on this thread now and then with the pairs compared since the last call.
+
+    Raises:
+        InvalidArgument: arrays that do not fit, or rows that are not of norm 1.
+    """
+
+def match_one_to_one(
+    a: _Array,
+    b: _Array,
+    partner: _Array,
+    cosine: _Array,
+    *,
+    candidates: int,
+    absolute: bool,
+    path: str,
+    threads: int,
+    advance: Callable[[int], None] | None = None,
+) -> _Matched:
+    """The matching of unit rows a [n, d] and b [m, d] with the largest sum of cosines, proved optimal.
+
+    Args:
+        partner: [n] int32, receives the row of b or -1.
+        cosine: [n] float32, receives the cosine or NaN.
+        candidates: nearest rows of each row that the first assignment is solved on.
+
+    Raises:
+        InvalidArgument: arrays that do not fit, or rows that are not of norm 1.
+    """
+
+def nearest(
+    a: _Array,
+    b: _Array,
+    of_a: tuple[_Array, _Array],
+    of_b: tuple[_Array, _Array],
+    *,
+    absolute: bool,
+    path: str,
+    threads: int,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """The nearest rows of b [m, d] of each row of a [n, d], and the other way round, best first.
+
+    Args:
+        of_a: cosines [n, min(k, m)] float32 and indices of the same shape, int32, to be filled.
+        of_b: cosines [m, min(k, n)] and indices.
+
+    Raises:
+        InvalidArgument: arrays that do not fit, or rows that are not of norm 1.
+    """
 
 def cross_entropy(
     h: _Array,

@@ -175,6 +175,7 @@ class CompareConfig(StageConfig):
 
     threshold: float = setting(0.9, "Cosine above which a feature counts as found again.")
     bins: int = setting(50, "Bins of the histograms of MCS, over 0 to 1.")
+    absolute: bool = setting(False, "Ignore the sign of cosines.")
 
 
 @dataclass(frozen=True, kw_only=True)

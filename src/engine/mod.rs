@@ -10,7 +10,7 @@
 #![allow(clippy::inline_always)] // kernels are compiled per instruction set by being inlined into one entry each
 
 mod adam;
-mod aligned;
+pub(crate) mod aligned;
 mod dense;
 mod dictionary;
 #[allow(clippy::module_inception)]
@@ -19,8 +19,8 @@ mod features;
 mod path;
 mod phases;
 mod rows;
-mod screen;
-mod simd;
+pub(crate) mod screen;
+pub(crate) mod simd;
 mod step;
 mod sweep;
 mod team;

@@ -9,6 +9,7 @@ use crate::error::Error;
 mod arrays;
 mod attention;
 mod buffers;
+mod compare;
 mod cpu;
 mod crossentropy;
 mod engine;
@@ -36,6 +37,8 @@ impl From<Error> for PyErr {
 mod _core {
     #[pymodule_export]
     use super::attention::{attention_backward, attention_forward};
+    #[pymodule_export]
+    use super::compare::{assign, best_of_all, match_one_to_one, nearest};
     #[pymodule_export]
     use super::cpu::cpu_features;
     #[pymodule_export]

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod dtype;
 pub mod growing;
 pub mod header;
+mod in_order;
 pub mod json;
 pub mod manifest;
 pub mod open;

@@ -14,23 +14,41 @@ if TYPE_CHECKING:
 
 
 @click.command("compare", cls=Command)
-@click.argument("files", nargs=-1, metavar="[FILE FILE...]", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[PATH...]", type=click.Path(path_type=Path))
 @stage_options("compare")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the matches to FILE (.csv or .safetensors), and what was compared to a .json beside it.",
+)
 @json_option
-def command(files: tuple[Path, ...], config: CompareConfig, run: Path, force: bool, quiet: bool, as_json: bool) -> None:
+def command(
+    files: tuple[Path, ...],
+    config: CompareConfig,
+    run: Path,
+    out: Path | None,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Find the features that several dictionaries share.
 
-    Compares every dictionary of the run with every other and writes comparison.json and comparison.safetensors there.
-    With FILEs (two or more dictionaries, from anywhere) it compares these, prints the result and writes nothing.
+    Compares every dictionary of the run with every other, writes comparison.json and comparison.safetensors there, and
+    adds to each dictionary's files in how many of the others each feature is found again. With PATHs (dictionaries, or
+    runs for all of theirs) it compares these, prints the result and writes nothing but --out.
 
     \b
     Examples:
       sparsecode compare
       sparsecode compare a/dictionaries/n512_l1-0.023_s0 b/dictionaries/n512_l1-0.023_s0
+      sparsecode compare run-a run-b --out matches.csv
     """
     from sparsecode.cli.output import print_json
 
-    if len(files) == 1:
+    if out is not None and out.suffix not in (".csv", ".safetensors"):
+        raise click.BadParameter(f"'{out}' ends neither in .csv nor in .safetensors", param_hint="--out")
+    if len(files) == 1 and not (files[0] / "config.json").is_file():
         raise click.UsageError(f"one dictionary, {files[0]}, has nothing to be compared with; name two or more")
     if files:
         from sparsecode.compare import compare_files
@@ -40,6 +58,10 @@ def command(files: tuple[Path, ...], config: CompareConfig, run: Path, force: bo
         from sparsecode.compare import compare_dicts
 
         found = compare_dicts(run, config, force=force, quiet=quiet)
+    if out is not None:
+        from sparsecode.compare import write_matches
+
+        write_matches(found, out)
     if as_json:
         print_json(found.as_json())
     elif not quiet:

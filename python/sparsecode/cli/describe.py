@@ -14,6 +14,8 @@ from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised
 from sparsecode.pipeline import headline
 from sparsecode.run import Run
 
+SHOWN = 10  # steadiest features of a run: the comparison's record has more
+
 
 def describe(path: Path) -> dict[str, Any]:
     """What is at `path`.
@@ -57,9 +59,19 @@ def _run(path: Path) -> dict[str, Any]:
         },
         "datasets": [_dataset(manifest.parent) for manifest in sorted(run.activations_path.glob("*/manifest.json"))],
         "dictionaries": [_dictionary(file) for file in dictionaries if file.with_suffix(".json").is_file()],
+        "steadiest": _steadiest(run),
         "report": str(run.report_path) if run.report_path.is_file() else None,
         "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
     }
+
+
+def _steadiest(run: Run) -> list[dict[str, Any]]:
+    """The features that most dictionaries share, as `compare` recorded them."""
+    try:
+        listed = json.loads(run.comparison_path.read_text())["steadiest"]
+        return [dict(entry) for entry in listed[:SHOWN]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _dataset(path: Path) -> dict[str, Any]:
@@ -107,7 +119,7 @@ def _dictionary(tensors: Path) -> dict[str, Any]:
 
 _FACTS = (
     "dict_size", "activation_dim", "l1", "seed", "hook_point", "dataset_fingerprint", "normalization", "loss",
-    "samples_seen", "metrics", "sparsecode_version", "format",
+    "samples_seen", "metrics", "stability", "sparsecode_version", "format",
 )  # fmt: skip
 
 
@@ -150,6 +162,10 @@ def _run_lines(found: dict[str, Any]) -> list[str]:
     if found["dictionaries"]:
         shown += ["", "dictionaries (metrics on held-out rows)"]
         shown += ["  " + line for line in _metrics_table(found["dictionaries"])]
+    if found["steadiest"]:
+        rows = [[e["dictionary"], e["feature"], e["stability"], e["mean_cosine"]] for e in found["steadiest"]]
+        shown += ["", "steadiest features (share of the other dictionaries in which they are found again)"]
+        shown += ["  " + line for line in columns(rows, ["dictionary", "feature", "share", "mean cosine"])]
     if found["report"]:
         shown += ["", f"report {found['report']}"]
     return shown
@@ -177,8 +193,25 @@ def _dataset_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _dictionary_lines(found: dict[str, Any]) -> list[str]:
-    plain = [f"  {name}: {_plain(found[name])}" for name in (*_FACTS, "tensors") if found[name] not in (None, {}, [])]
-    return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain]
+    plain = [
+        f"  {name}: {_plain(found[name])}"
+        for name in (*_FACTS, "tensors")
+        if name != "stability" and found[name] not in (None, {}, [])
+    ]
+    return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain, *_stability_lines(found["stability"])]
+
+
+def _stability_lines(found: dict[str, Any] | None) -> list[str]:
+    """How steady a dictionary's features are; nothing where it was not compared."""
+    if not found:
+        return []
+    rows = [[entry["feature"], entry["stability"], entry["mean_cosine"]] for entry in found["steadiest"]]
+    return [
+        f"  stability: found again above {found['threshold']:g} in {found['mean']:.1%} of the other "
+        f"{found['dictionaries']} dictionaries on average; {found['found_in_all']} features in all, "
+        f"{found['found_in_none']} in none",
+        *("    " + line for line in columns(rows, ["steadiest", "share", "mean cosine"])),
+    ]
 
 
 def _model_lines(found: dict[str, Any]) -> list[str]:

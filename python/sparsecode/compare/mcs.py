@@ -1,4 +1,4 @@
-"""Max cosine similarity between the atoms of two dictionaries, both ways in one pass over tiles.
+"""Max cosine similarity between the atoms of two dictionaries, both ways in one pass.
 
 Shapes: n, m atoms of the two dictionaries, d dimensions.
 """
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsecode.compare.core import nearest
 from sparsecode.errors import DictionaryInvalid, ZeroAtom
-
-BLOCK = 512  # atoms on a side of a tile: 1 MB of products stays in the cache (512 to 1024 measured best)
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,13 @@ def unit_rows(atoms: Tensor, name: str = "dictionary") -> Tensor:
 
 
 def mcs_both(
-    a: Tensor, b: Tensor, *, block: int = BLOCK, names: tuple[str, str] = ("a", "b")
+    a: Tensor, b: Tensor, *, absolute: bool = False, names: tuple[str, str] = ("a", "b")
 ) -> tuple[BestMatches, BestMatches]:
-    """MCS(a -> b) and MCS(b -> a) from one pass over tiles of `block` x `block` float32 products.
+    """MCS(a -> b) and MCS(b -> a) from one pass over all pairs; no n x m matrix is held.
 
     Args:
         a, b: atoms [n, d] and [m, d], of any norm.
-        block: atoms on a side of a tile; memory beyond inputs and results is `block`² floats.
+        absolute: whether the sign of a cosine does not count.
         names: what to call the dictionaries in an error.
 
     Raises:
@@ -65,16 +64,16 @@ def mcs_both(
         DictionaryInvalid: the two have different dimensions.
     """
     require_same_width(a, b, names)
-    return best_of_tiles(unit_rows(a, names[0]), unit_rows(b, names[1]), block)
+    return best_both(unit_rows(a, names[0]), unit_rows(b, names[1]), absolute=absolute)
 
 
-def mcs(a: Tensor, b: Tensor, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+def mcs(a: Tensor, b: Tensor, *, absolute: bool = False) -> tuple[Tensor, Tensor]:
     """MCS(a -> b): for each atom of a [n, d] the largest cosine with an atom of b [m, d], and which.
 
     >>> mcs(torch.eye(2), torch.tensor([[0.0, 2.0], [3.0, 4.0]]))
     (tensor([0.6000, 1.0000]), tensor([1, 0]))
     """
-    forward, _ = mcs_both(a, b, block=block)
+    forward, _ = mcs_both(a, b, absolute=absolute)
     return forward.values, forward.indices
 
 
@@ -87,29 +86,11 @@ def require_same_width(a: Tensor, b: Tensor, names: tuple[str, str]) -> None:
         )
 
 
-def best_of_tiles(a: Tensor, b: Tensor, block: int = BLOCK) -> tuple[BestMatches, BestMatches]:
-    """As `mcs_both`, of rows that have norm 1 already; either may have no rows (values -inf, indices -1)."""
-    forward, backward = _empty(len(a)), _empty(len(b))
-    tile = torch.empty(min(block, len(a)) * min(block, len(b)))
-    for i in range(0, len(a), block):
-        rows = a[i : i + block]
-        for j in range(0, len(b), block):
-            columns = b[j : j + block]
-            cosines = tile[: len(rows) * len(columns)].view(len(rows), len(columns))
-            torch.mm(rows, columns.T, out=cosines)
-            _keep_larger(forward, i, cosines.max(dim=1), j)
-            _keep_larger(backward, j, cosines.max(dim=0), i)
-    for found in (forward, backward):
-        found.values.clamp_(max=1.0)  # rounding may pass 1 by 1e-7
-    return forward, backward
+def best_both(a: Tensor, b: Tensor, *, absolute: bool = False) -> tuple[BestMatches, BestMatches]:
+    """As `mcs_both`, of rows that have norm 1 already."""
+    forward, backward = nearest(a, b, 1, absolute=absolute)
+    return _only(*forward), _only(*backward)
 
 
-def _empty(n: int) -> BestMatches:
-    return BestMatches(torch.full((n,), -torch.inf), torch.full((n,), -1, dtype=torch.int64))
-
-
-def _keep_larger(best: BestMatches, start: int, found: torch.return_types.max, offset: int) -> None:
-    values = best.values[start : start + len(found.values)]
-    better = found.values > values
-    values[better] = found.values[better]
-    best.indices[start : start + len(values)][better] = found.indices[better] + offset
+def _only(values: Tensor, indices: Tensor) -> BestMatches:
+    return BestMatches(values[:, 0], indices[:, 0].long())

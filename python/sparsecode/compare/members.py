@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecode.compare.loading import load_dictionary, places
 from sparsecode.compare.mcs import unit_rows
 from sparsecode.errors import DictionaryInvalid, InvalidSetting
 from sparsecode.sweep import Dictionary
@@ -27,6 +28,7 @@ class Member:
     about: dict[str, Any]  # l1, seed, hook_point, dataset_fingerprint, loss, samples_seen, metrics, where known
     density: Tensor | None = None  # [n] share of held-out rows on which a feature fires
     initial_cosine: Tensor | None = None  # [n] of each atom with the one it started from
+    encoder: Tensor | None = None  # [n, d] rows of the encoder, of any norm
 
     @property
     def size(self) -> int:
@@ -51,20 +53,22 @@ class Member:
 
 
 def load_members(paths: Iterable[str | Path], *, least: int = 2) -> list[Member]:
-    """Reads dictionaries; each is called by its file's name, or by its path where two share a name.
+    """Reads dictionaries, all of a run for its folder.
+
+    Each is called by its file's name, or by its path where two share a name.
 
     Raises:
         DictionaryInvalid, ZeroAtom: a file is missing or broken, or the dictionaries have different dimensions.
         InvalidSetting: fewer than `least`, or one given twice.
     """
-    places = [_stem(Path(path)) for path in paths]
-    if len(places) < least:
-        raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(places)}")
-    if len({place.resolve() for place in places}) < len(places):
+    found = places(paths)
+    if len(found) < least:
+        raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(found)}")
+    if len({place.resolve() for place in found}) < len(found):
         raise InvalidSetting("a dictionary was given twice; name each file once")
-    short = [place.name for place in places]
+    short = [place.name for place in found]
     unique = len(set(short)) == len(short)
-    members = [member_of(Dictionary.load(place), place.name if unique else str(place)) for place in places]
+    members = [member_of(load_dictionary(place), place.name if unique else str(place)) for place in found]
     for other in members[1:]:
         if other.atoms.shape[1] != members[0].atoms.shape[1]:
             raise DictionaryInvalid(
@@ -83,11 +87,8 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
         about,
         dictionary.features.get("density"),
         dictionary.features.get("initial_cosine"),
+        dictionary.W_enc,
     )
-
-
-def _stem(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
 
 
 @dataclass(frozen=True)

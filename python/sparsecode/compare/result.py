@@ -1,6 +1,7 @@
 """What a comparison found: JSON for people and programs, tensors per feature, a table for the terminal.
 
-comparison.json          format, settings, dictionaries with their statistics, MMCS matrices, steadiest features
+comparison.json          format, settings, inputs (name, path, fingerprint of each dictionary), dictionaries with their
+                         statistics, MMCS matrices, matched pairs with their consistency, steadiest features
 comparison.safetensors   per dictionary NAME (n features) and over the K dictionaries in the JSON's order:
     NAME.cosine [n, K] float32    MCS with each dictionary; 1 with itself
     NAME.index [n, K] int32       the atom that it is
@@ -20,6 +21,8 @@ from typing import Any
 from torch import Tensor
 
 from sparsecode.checkpoint import load_tensors, save_tensors, write_json
+from sparsecode.compare.matching import turned
+from sparsecode.compare.mcs import BestMatches
 from sparsecode.errors import CheckpointCorrupt, RunInvalid
 
 FORMAT = 1
@@ -49,6 +52,18 @@ class Comparison:
         """For every feature of a the index of that atom of b, [n]."""
         return self.tensors[f"{a}.index"][:, self.names.index(b)]
 
+    def matched(self, a: str, b: str) -> BestMatches | None:
+        """The one-to-one matching seen from a: cosines [n] and indices [n], NaN and -1 without a partner.
+
+        None where this pair was not matched.
+        """
+        for first, second in ((a, b), (b, a)):
+            values = self.tensors.get(f"{first}.matched.{second}.cosine")
+            if values is not None:
+                found = BestMatches(values, self.tensors[f"{first}.matched.{second}.index"].long())
+                return found if first == a else turned(found, len(self.tensors[f"{a}.stability"]))
+        return None
+
     def save(self, path: Path) -> None:
         """Writes `path` (.json) and the .safetensors beside it; the JSON last, so that it never stands alone."""
         save_tensors(path.with_suffix(".safetensors"), self.tensors, {"format": FORMAT})
@@ -71,14 +86,15 @@ class Comparison:
         return cls(record, tensors)
 
     def table(self) -> str:
-        """The result as text: a row per dictionary where there are larger ones to compare with, else a row per pair."""
+        """The result as text: a row per dictionary of a sweep; of up to three, or unrelated ones, a row per pair."""
+        count = len(self.names)
         related = any(entry["next"] or entry["other_seed"] for entry in self.record["dictionaries"])
-        return self._sweep_table() if related or len(self.names) == 1 else self._pair_table()
+        return self._sweep_table() if count == 1 or (related and count > 3) else self._pair_table()
 
     def _sweep_table(self) -> str:
         threshold = self.record["settings"]["threshold"]
         columns = ["dictionary", "live", "MMCS next", "chance", f">{threshold:g}", "of live", "matched", "other seed",
-                   "both", "every larger"]  # fmt: skip
+                   "PW-MCC", "both", "every larger"]  # fmt: skip
         rows = []
         for entry in self.record["dictionaries"]:
             nearest, seed, both = entry["next"], entry["other_seed"], entry["next_other_seed"]
@@ -93,6 +109,7 @@ class Comparison:
                     _count(nearest, "live"),
                     _number(nearest and nearest["matched"] and nearest["matched"]["all"]["mean"]),
                     _count(seed, "all"),
+                    _number(seed and seed["matched"] and seed["matched"]["all"]["mean"]),
                     _count(both, "all"),
                     "" if every is None else str(every["features"]),
                 ]
@@ -100,13 +117,14 @@ class Comparison:
         note = (
             "Columns: MMCS with the next larger dictionary (same L1 and seed) and by chance; features above "
             f"{threshold:g} in it, of all and of live ones; mean of the one-to-one matching; features above it in the "
-            "same size from another seed, in the next size from another seed, and in every larger dictionary."
+            "same size from another seed, and the mean of the one-to-one matching with it; features above it in the "
+            "next size from another seed, and in every larger dictionary."
         )
         return _render(columns, rows) + "\n" + note
 
     def _pair_table(self) -> str:
         threshold = self.record["settings"]["threshold"]
-        columns = ["from", "to", "MMCS", f">{threshold:g}", "of", "matched"]
+        columns = ["from", "to", "MMCS", f">{threshold:g}", "of", "PW-MCC", "absolute", "shared"]
         rows = []
         for i, a in enumerate(self.names):
             for j, b in enumerate(self.names):
@@ -115,11 +133,25 @@ class Comparison:
                 values = self.cosine(a, b)
                 matched = self.record["matched"].get(f"{a} -> {b}") or self.record["matched"].get(f"{b} -> {a}")
                 above = int((values > threshold).sum())
-                mean = matched["all"]["mean"] if matched else None
+                found = matched["consistency"] if matched else {}
+                both = found.get("shared")
                 rows.append(
-                    [a, b, _number(self.record["mmcs"]["all"][i][j]), str(above), str(len(values)), _number(mean)]
+                    [
+                        a,
+                        b,
+                        _number(self.record["mmcs"]["all"][i][j]),
+                        str(above),
+                        str(len(values)),
+                        _number(found.get("pw_mcc")),
+                        _number(found.get("pw_mcc_absolute")),
+                        "" if both is None else f"{both}/{found['pairs']}",
+                    ]
                 )
-        return _render(columns, rows)
+        note = (
+            f"Columns: MMCS; features whose nearest atom is above {threshold:g}, of all; mean cosine of the one-to-one "
+            "matching, signed and absolute; matched pairs above 0.7 in encoder and decoder."
+        )
+        return _render(columns, rows) + "\n" + note
 
 
 def _number(value: float | None) -> str:

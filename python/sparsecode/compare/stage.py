@@ -7,19 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from sparsecode.compare.matching import matched_mcs
-from sparsecode.compare.mcs import BestMatches
-from sparsecode.compare.members import Member, Place, load_members, place
-from sparsecode.compare.pairs import AllPairs, all_pairs, live_mmcs_matrix, mmcs_matrix
-from sparsecode.compare.recurrence import found_in_all, stability, steadiest
-from sparsecode.compare.result import FORMAT, Comparison
-from sparsecode.compare.statistics import chance_mmcs, summary
+from sparsecode.compare.comparing import compare_members
+from sparsecode.compare.loading import fingerprint, places
+from sparsecode.compare.members import load_members
+from sparsecode.compare.result import Comparison
+from sparsecode.compare.scores import stability_summary, store_stability
 from sparsecode.config import CompareConfig
 from sparsecode.errors import InvalidSetting
-from sparsecode.machine import versions
-from sparsecode.progress import Progress, say
+from sparsecode.progress import say
 from sparsecode.run import DEFAULT_RUN, Run
 
 
@@ -33,6 +28,8 @@ def compare_dicts(
 ) -> Comparison:
     """Compares every dictionary of a run with every other: `RUN/comparison.json` and `RUN/comparison.safetensors`.
 
+    Every feature's stability, the share of the other dictionaries in which it is found again, goes into the
+    dictionaries' files too (`features.stability`, and a summary in their JSON); nothing else in them changes.
     A run with a single dictionary has an empty comparison, so that its report can still be written.
 
     Args:
@@ -51,14 +48,15 @@ def compare_dicts(
     trained = run.finished("train-dicts", "sparsecode train-dicts")
     paths = [run.dictionaries_path / name for name in trained["dictionaries"]]
     outputs = [run.comparison_path, run.comparison_path.with_suffix(".safetensors")]
-    inputs = {"dictionaries": _fingerprint(paths)}
+    inputs = {"dictionaries": _inputs(paths)}
     with run.stage("compare", config, inputs=inputs, outputs=outputs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"compare: already done in {run.path} with the same settings")
             return Comparison.load(run.comparison_path)
-        comparison = _compare(load_members(paths, least=1), config, match_all=False, quiet=quiet)
+        comparison = compare_members(load_members(paths, least=1), paths, config, match_all=False, quiet=quiet)
         comparison.save(run.comparison_path)
+        _store_scores(comparison, paths, config.threshold)
         stage.finish(_headline(comparison))
         return comparison
 
@@ -66,14 +64,19 @@ def compare_dicts(
 def compare_files(
     paths: Iterable[str | Path], config: CompareConfig | None = None, *, quiet: bool = False, **settings: Any
 ) -> Comparison:
-    """Compares any two or more dictionary files, all pairs, with the one-to-one matching of each pair.
+    """Compares any two or more dictionaries, all pairs; a run folder stands for all dictionaries of its sweep.
+
+    Up to 16 dictionaries every pair is matched one-to-one as well; beyond, each with the next larger one and with the
+    same from another seed. Writes nothing; see `Comparison.save` and `write_matches`.
 
     Raises:
-        InvalidSetting: fewer than two files, or one given twice.
+        InvalidSetting: fewer than two dictionaries, or one given twice.
+        StageMissing: a run without trained dictionaries.
         DictionaryInvalid, ZeroAtom: a file cannot be used, or dimensions differ.
     """
     config = _checked((config or CompareConfig()).changed(**settings))
-    return _compare(load_members(paths), config, match_all=True, quiet=quiet)
+    found = places(paths)
+    return compare_members(load_members(found), found, config, match_all=True, quiet=quiet)
 
 
 def _checked(config: CompareConfig) -> CompareConfig:
@@ -82,115 +85,17 @@ def _checked(config: CompareConfig) -> CompareConfig:
     return config
 
 
-def _fingerprint(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        for suffix in (".safetensors", ".json"):
-            file = path.with_name(path.name + suffix)
-            digest.update(file.name.encode())
-            if file.is_file():  # a missing one is named when it is loaded
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+def _inputs(paths: Sequence[Path]) -> str:
+    return hashlib.sha256("".join(map(fingerprint, paths)).encode()).hexdigest()[:16]
 
 
-def _compare(members: list[Member], config: CompareConfig, *, match_all: bool, quiet: bool) -> Comparison:
-    sizes = [member.size for member in members]
-    work = (sum(sizes) ** 2 - sum(size * size for size in sizes)) // 2
-    live = [member.live_or_all for member in members]
-    with Progress("compare", work, "pairs", quiet=quiet) as progress:
-        pairs = all_pairs([member.atoms for member in members], live, advance=progress.advance)
-    places = [place(members, k) for k in range(len(members))]
-    wanted = _pairs_to_match(members, places, match_all)
-    matched = {
-        (i, j): matched_mcs(members[i].atoms, members[j].atoms, names=(members[i].name, members[j].name))
-        for i, j in wanted
-    }
-    record = {
-        "format": FORMAT,
-        "sparsecode_version": versions().get("sparsecode"),
-        "settings": config.record(),
-        "dictionaries": [_entry(members, k, places[k], pairs, matched, config) for k in range(len(members))],
-        "mmcs": {"all": mmcs_matrix(pairs), "live": live_mmcs_matrix(pairs, live)},
-        "matched": {
-            f"{members[i].name} -> {members[j].name}": summary(
-                found.values, members[i].live, config.threshold, config.bins
-            )
-            for (i, j), found in matched.items()
-        },
-        "steadiest": steadiest(members, places, pairs.cosine, config.threshold),
-    }
-    return Comparison(record, _tensors(members, pairs, matched, config.threshold))
-
-
-def _pairs_to_match(members: Sequence[Member], places: Sequence[Place], every: bool) -> list[tuple[int, int]]:
-    """Which (smaller, larger) pairs get the exact matching, whose cost grows with the cube of the size."""
-    if not every:
-        return [(k, found.next) for k, found in enumerate(places) if found.next is not None]
-    K = len(members)
-    ordered = [(i, j) for i in range(K) for j in range(i + 1, K)]
-    return [(i, j) if members[i].size <= members[j].size else (j, i) for i, j in ordered]
-
-
-def _entry(
-    members: Sequence[Member],
-    k: int,
-    found: Place,
-    pairs: AllPairs,
-    matched: dict[tuple[int, int], BestMatches],
-    config: CompareConfig,
-) -> dict[str, Any]:
-    own, cosine = members[k], pairs.cosine[k]
-
-    def against(j: int | None) -> dict[str, Any] | None:
-        if j is None:
-            return None
-        one_to_one = matched.get((k, j))
-        return {
-            "dictionary": members[j].name,
-            "chance_mmcs": chance_mmcs(own.size, members[j].atoms),
-            "mcs": summary(cosine[:, j], own.live, config.threshold, config.bins),
-            "matched": one_to_one and summary(one_to_one.values, own.live, config.threshold, config.bins),
-        }
-
-    everywhere = found_in_all(cosine, found.larger, config.threshold)
-    steady = stability(cosine, k, config.threshold)
-    return {
-        "name": own.name,
-        "dict_size": own.size,
-        "activation_dim": own.atoms.shape[1],
-        **own.about,
-        "live": None if own.live is None else int(own.live.sum()),
-        "next": against(found.next),
-        "other_seed": against(found.other_seed),
-        "next_other_seed": against(found.next_other_seed),
-        "every_larger": None
-        if everywhere is None
-        else {
-            "dictionaries": [members[j].name for j in found.larger],
-            "features": int(everywhere.sum()),
-            "live": None if own.live is None else int((everywhere & own.live).sum()),
-        },
-        "mean_stability": float(steady.mean()),
-    }
-
-
-def _tensors(
-    members: Sequence[Member], pairs: AllPairs, matched: dict[tuple[int, int], BestMatches], threshold: float
-) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-    for k, member in enumerate(members):
-        tensors[f"{member.name}.cosine"] = pairs.cosine[k]
-        tensors[f"{member.name}.index"] = pairs.index[k].int()
-        tensors[f"{member.name}.stability"] = stability(pairs.cosine[k], k, threshold)
-        if member.live is not None:
-            tensors[f"{member.name}.live"] = member.live.to(torch.uint8)
-        if member.initial_cosine is not None:
-            tensors[f"{member.name}.initial_cosine"] = member.initial_cosine
-    for (i, j), found in matched.items():
-        prefix = f"{members[i].name}.matched.{members[j].name}"
-        tensors[f"{prefix}.cosine"] = found.values
-        tensors[f"{prefix}.index"] = found.indices.int()
-    return tensors
+def _store_scores(comparison: Comparison, paths: Sequence[Path], threshold: float) -> None:
+    """Stability of every feature into its dictionary's files; a lone dictionary has nothing to be found in."""
+    if len(paths) < 2:
+        return
+    for own, (name, path) in enumerate(zip(comparison.names, paths, strict=True)):
+        scores, cosine = comparison.tensors[f"{name}.stability"], comparison.tensors[f"{name}.cosine"]
+        store_stability(path, scores, stability_summary(scores, cosine, own, threshold))
 
 
 def _headline(comparison: Comparison) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.compare.mcs import best_of_tiles, mcs, unit_rows
+from sparsecode.compare.mcs import best_both, mcs, unit_rows
 
 
 def mmcs(a: Tensor, b: Tensor) -> float:
@@ -65,4 +65,4 @@ def chance_mmcs(n: int, b: Tensor, seed: int = 0) -> float:
     """
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(min(n, 512), b.shape[1], generator=generator)
-    return mean(best_of_tiles(unit_rows(random, "random"), unit_rows(b, "b"))[0].values)
+    return mean(best_both(unit_rows(random, "random"), unit_rows(b, "b"))[0].values)

@@ -75,6 +75,8 @@ pub trait Simd: Copy + Send + Sync {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// a b + c, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of each two lanes; which one where either is NaN depends on the processor.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// Square roots.
     fn sqrt(self, a: Self::V) -> Self::V;
     /// The sum of the lanes: lane i with lane i + 8, those with the ones 4 further, then 2, then 1.

@@ -1,7 +1,8 @@
 //! 128-bit Arm vectors: sixteen lanes are four registers.
 
 use std::arch::aarch64::{
-    float32x4_t, vaddq_f32, vdivq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32, vsqrtq_f32, vst1q_f32, vsubq_f32,
+    float32x4_t, vaddq_f32, vdivq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmaxq_f32, vmulq_f32, vsqrtq_f32, vst1q_f32,
+    vsubq_f32,
 };
 
 use super::{Kernel, LANES, Lanes, Simd};
@@ -103,6 +104,11 @@ impl Simd for Neon {
     #[inline(always)]
     fn fma(self, a: Quad, b: Quad, c: Quad) -> Quad {
         quad!(i => vfmaq_f32(c[i], a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn max(self, a: Quad, b: Quad) -> Quad {
+        quad!(i => vmaxq_f32(a[i], b[i]))
     }
 
     #[inline(always)]

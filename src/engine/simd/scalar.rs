@@ -78,6 +78,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn max(self, a: Lanes, b: Lanes) -> Lanes {
+        lanes!(i => if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
     fn sqrt(self, a: Lanes) -> Lanes {
         lanes!(i => a[i].sqrt())
     }

@@ -3,7 +3,8 @@
     cast x | [fold] | forward | backward | reduce sums, firings [, partial gradients] [| pre-bias] | Adam
 
 `GpuStep` holds what every way of computing gradients shares: gradients and the optimiser. `FusedStep` computes them
-with the fused Triton kernels; `gemm.GemmStep`, for wide activations, with five matrix products.
+with the fused Triton kernels; `gemm.GemmStep`, for wide activations, with five matrix products; `sparse.SparseStep`
+from lists of active codes, with one of the others for dictionaries whose codes are dense.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries, S splits of
 the batch, T batch tiles.
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from sparsecode.kernels import adam, backward, forward, prebias, reduce
 from sparsecode.kernels.configs import FusedTiles, adam_tile
-from sparsecode.kernels.tables import Segments, batch_splits, tiles_in
+from sparsecode.kernels.tables import FeatureTiles, Segments, batch_splits, tiles_in
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.sweep import BETA1, BETA2, EPS, Sweep
 
@@ -38,33 +39,44 @@ class GpuStep(ABC):
         sweep: float32; its tensors are changed in place.
         precision: of the matrix products' operands: float16, bfloat16 or float32. Accumulators, gradients, weights
             and moments are float32 always.
+        share: another way for the same sweep, whose gradients' buffers this one is to write to.
     """
 
-    def __init__(self, sweep: Sweep, precision: str) -> None:
+    def __init__(self, sweep: Sweep, precision: str, share: GpuStep | None = None) -> None:
         self.sweep = sweep
         self.device = sweep.device
         self.operand_dtype = PRECISIONS[precision]
         self.segments = Segments.of(sweep.offsets, sweep.device)
         N, D = sweep.W_dec.shape
-        self.flat = self._new(N * (2 * D + 1))
+        self.flat: Tensor = share.flat if share else self._new(N * (2 * D + 1))
         self.d_enc, self.d_dec, self.d_bias = self._views(self.flat)
-        self.d_pre = self._new(len(sweep), D) if sweep.b_dec is not None else None
+        self.d_pre: Tensor | None = None
+        if sweep.b_dec is not None:
+            self.d_pre = share.d_pre if share else self._new(len(sweep), D)
         self._tiles = self.segments.feature_tiles(adam_tile(D))
         self._rates = self._new(len(sweep))
         self._lr: tuple[list[float], Tensor] = ([], self._rates)
-        self._versions: tuple[object, ...] = ()
 
     @abstractmethod
-    def gradients(self, x: Tensor) -> StepStats:
-        """Fills `d_enc`, `d_bias`, `d_dec` and `d_pre` with the loss's gradients and returns the stats of the batch."""
+    def gradients(self, x: Tensor, only: tuple[int, ...] | None = None) -> StepStats:
+        """Fills `d_enc`, `d_bias`, `d_dec` and `d_pre` with the loss's gradients and returns the stats of the batch.
+
+        Args:
+            only: dictionaries to work on. Gradients, stats and firings of the others are undefined then; the numbers
+                of these do not depend on who else is among them.
+        """
 
     @abstractmethod
     def evaluate(self, x: Tensor) -> StepStats:
         """Stats of a batch, without gradients."""
 
     @abstractmethod
+    def firings(self) -> Tensor:
+        """[N] int64, on how many rows of the last batch each feature was active."""
+
     def count_fired(self) -> None:
-        """Adds to `sweep.fired` on how many rows of the last batch each feature was active."""
+        """Adds the firings of the last batch to `sweep.fired`."""
+        self.sweep.fired += self.firings()
 
     def named_gradients(self) -> dict[str, Tensor]:
         """Copies of the gradients, named and shaped as `sweep.parameters()`."""
@@ -116,13 +128,38 @@ class GpuStep(ABC):
         scale = 2 / self.sweep.error_divisor(rows)
         return [(scale, self.sweep.penalty(k) / (rows * scale)) for k in range(len(self.sweep))]
 
-    def _changed_outside(self) -> bool:
-        """Whether torch wrote to the weights since the last call (a loaded state): kernels leave no such trace."""
+
+class Operands:
+    """The weights as the products read them: themselves in float32, else 16-bit copies that Adam writes beside them.
+
+    Attributes:
+        enc, dec: [N, D]; one tensor where tied.
+    """
+
+    def __init__(self, sweep: Sweep, dtype: torch.dtype) -> None:
+        self.sweep = sweep
+        self.enc, self.dec = sweep.W_enc, sweep.W_dec
+        self.copied = dtype != torch.float32
+        if self.copied:
+            self.dec = allocate(*sweep.W_dec.shape, dtype=dtype, device=sweep.device)
+            self.enc = self.dec if sweep.loss.tied else allocate(*sweep.W_enc.shape, dtype=dtype, device=sweep.device)
+        self._versions: tuple[object, ...] = ()
+
+    def refresh(self) -> None:
+        """Copies again where torch wrote to the weights since the last call (a loaded state): kernels leave no trace
+        in torch's counters of versions, and what they write they copy themselves.
+        """
         weights = (self.sweep.W_enc, self.sweep.W_dec)
         versions = tuple((weight.data_ptr(), weight._version) for weight in weights)
-        changed = versions != self._versions
+        if self.copied and versions != self._versions:
+            self.dec.copy_(self.sweep.W_dec)
+            if self.enc is not self.dec:
+                self.enc.copy_(self.sweep.W_enc)
         self._versions = versions
-        return changed
+
+    def pair(self) -> tuple[Tensor, Tensor] | None:
+        """What Adam is to write beside the weights."""
+        return (self.enc, self.dec) if self.copied else None
 
 
 class FusedStep(GpuStep):
@@ -138,33 +175,30 @@ class FusedStep(GpuStep):
         self.tiles = tiles
         self.processors = processors
         self.feature_tiles = self.segments.feature_tiles(tiles.backward.features)
-        N, D = sweep.W_dec.shape
-        self.own_operands = self.operand_dtype != torch.float32
-        self.enc, self.dec = sweep.W_enc, sweep.W_dec
-        if self.own_operands:
-            self.dec = self._new(N, D, dtype=self.operand_dtype)
-            self.enc = self.dec if sweep.loss.tied else self._new(N, D, dtype=self.operand_dtype)
-        self.folded = self._new(N) if sweep.b_dec is not None else None
+        self.operands = Operands(sweep, self.operand_dtype)
+        self.folded = self._new(sweep.total) if sweep.b_dec is not None else None
         self._rows = 0
+        self._subset: tuple[tuple[int, ...], Segments, FeatureTiles] = ((), self.segments, self.feature_tiles)
 
-    def gradients(self, x: Tensor) -> StepStats:
+    def gradients(self, x: Tensor, only: tuple[int, ...] | None = None) -> StepStats:
         """See `GpuStep.gradients`."""
         bias = self._prepare(x)
         target, x = x, x.to(self.operand_dtype)
         sweep, scales = self.sweep, self.scales
-        self._run_forward(x, target, bias, self.residual)
+        segments, feature_tiles = (self.segments, self.feature_tiles) if only is None else self._chosen(only)
+        self._run_forward(x, target, bias, self.residual, segments)
         out = self.partial if self.splits > 1 else self.flat.view(1, -1)
         d_enc, d_dec, d_bias = self._views(out[0])
         for parts in self.tiles.parts:
             backward.backward(
                 x,
                 self.residual,
-                self.enc,
+                self.operands.enc,
                 bias,
-                self.dec,
+                self.operands.dec,
                 sweep.b_dec,
-                self.segments,
-                self.feature_tiles,
+                segments,
+                feature_tiles,
                 scales,
                 self.tiles.backward,
                 parts=parts,
@@ -179,22 +213,20 @@ class FusedStep(GpuStep):
             reduce.reduce_parts(self.partial, self.flat)
         if sweep.b_dec is not None:
             reduce.reduce_parts(self.columns, self.column_sums)
-            prebias.prebias_gradient(
-                self.column_sums, self.d_bias, sweep.W_enc, scales, self.segments, d_pre=self.d_pre
-            )
+            prebias.prebias_gradient(self.column_sums, self.d_bias, sweep.W_enc, scales, segments, d_pre=self.d_pre)
         return self._stats(x.shape[0])
 
     def evaluate(self, x: Tensor) -> StepStats:
         """See `GpuStep.evaluate`."""
         bias = self._prepare(x)
         target, x = x, x.to(self.operand_dtype)
-        self._run_forward(x, target, bias, None)
+        self._run_forward(x, target, bias, None, self.segments)
         backward.backward(
             x,
             None,
-            self.enc,
+            self.operands.enc,
             bias,
-            self.dec,
+            self.operands.dec,
             None,
             self.segments,
             self.feature_tiles,
@@ -206,25 +238,34 @@ class FusedStep(GpuStep):
         )
         return self._stats(x.shape[0])
 
+    def firings(self) -> Tensor:
+        """See `GpuStep.firings`."""
+        total = torch.empty_like(self.sweep.fired)
+        reduce.reduce_parts(self.fired, total)
+        return total
+
     def count_fired(self) -> None:
         """See `GpuStep.count_fired`."""
         reduce.reduce_parts(self.fired, self.sweep.fired, accumulate=True)
 
     def _operand_copies(self) -> tuple[Tensor, Tensor] | None:
-        return (self.enc, self.dec) if self.own_operands else None
+        return self.operands.pair()
+
+    def _chosen(self, only: tuple[int, ...]) -> tuple[Segments, FeatureTiles]:
+        if self._subset[0] != only:  # seldom another one than in the step before
+            segments = self.segments.only(only)
+            self._subset = (only, segments, segments.feature_tiles(self.tiles.backward.features))
+        return self._subset[1:]
 
     def _prepare(self, x: Tensor) -> Tensor:
         """Buffers for this batch size, operands that fit the weights; returns the bias of the loops."""
         sweep = self.sweep
         if x.shape[0] != self._rows:
             self._allocate_for(x.shape[0])
-        if self.own_operands and self._changed_outside():
-            self.dec.copy_(sweep.W_dec)
-            if not sweep.loss.tied:
-                self.enc.copy_(sweep.W_enc)
+        self.operands.refresh()
         if self.folded is None:
             return sweep.b_enc
-        prebias.fold(self.enc, sweep.b_enc, sweep.b_dec, self.segments, self._tiles, folded=self.folded)
+        prebias.fold(self.operands.enc, sweep.b_enc, sweep.b_dec, self.segments, self._tiles, folded=self.folded)
         return self.folded
 
     def _allocate_for(self, rows: int) -> None:
@@ -241,15 +282,17 @@ class FusedStep(GpuStep):
         self.scales = torch.tensor(self._scale_values(rows), dtype=torch.float32, device=self.device)
         self._rows = rows
 
-    def _run_forward(self, x: Tensor, target: Tensor, bias: Tensor, residual: Tensor | None) -> None:
+    def _run_forward(
+        self, x: Tensor, target: Tensor, bias: Tensor, residual: Tensor | None, segments: Segments
+    ) -> None:
         forward.forward(
             x,
             target,
-            self.enc,
+            self.operands.enc,
             bias,
-            self.dec,
+            self.operands.dec,
             self.sweep.b_dec,
-            self.segments,
+            segments,
             self.tiles.forward,
             residual=residual,
             sums=self.sums,

@@ -42,14 +42,16 @@ class GemmStep(GpuStep):
         self.dec[:, D : D + 2] = 1
         self.fired = torch.zeros(N, dtype=torch.int64, device=self.device)
 
-    def gradients(self, x: Tensor) -> StepStats:
+    def gradients(self, x: Tensor, only: tuple[int, ...] | None = None) -> StepStats:
         """See `GpuStep.gradients`."""
         sweep, (B, D) = self.sweep, x.shape
         wide = self._prepare(x)
-        sums = []
+        sums = [torch.zeros(3, dtype=torch.float64, device=self.device)] * len(sweep)
         for k, (scale, lam) in enumerate(self._scale_values(B)):
+            if only is not None and k not in only:
+                continue
             r, l1, l0, codes = self._forward(k, x, wide, keep=True)
-            sums.append(torch.stack([r.square().sum(dtype=torch.float64), l1, l0]))
+            sums[k] = torch.stack([r.square().sum(dtype=torch.float64), l1, l0])
             r_wide = _widen(r, self.operand_dtype)
             _split_into(r_wide[:, D : D + 2], torch.full((B,), lam, device=self.device))
             for rows, kept in codes:
@@ -74,9 +76,9 @@ class GemmStep(GpuStep):
             sums.append(torch.stack([r.square().sum(dtype=torch.float64), l1, l0]))
         return StepStats(x.shape[0], *torch.stack(sums, dim=1))
 
-    def count_fired(self) -> None:
-        """See `GpuStep.count_fired`."""
-        self.sweep.fired += self.fired
+    def firings(self) -> Tensor:
+        """See `GpuStep.firings`."""
+        return self.fired
 
     def _prepare(self, x: Tensor) -> Tensor:
         """Writes the operands anew and returns x' [B, D + 2 and more]."""

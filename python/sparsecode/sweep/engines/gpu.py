@@ -1,4 +1,5 @@
-"""The GPU engine: fused Triton kernels or hand-written matrix products, by width and device, on CUDA and ROCm.
+"""The GPU engine on CUDA and ROCm: fused Triton kernels or hand-written matrix products, by width and device; on top of
+either, where the model says that it pays, lists of active codes for the dictionaries that have few.
 
 No GPU was at hand when this was written: the kernels' semantics are proven under Triton's interpreter, their machine
 code by ahead-of-time compilation (docs/kernels.md). `sparsecode doctor --gpu` checks and times them where there is one.
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
 from sparsecode.sweep.engines import StepStats
-from sparsecode.sweep.engines.gpu_model import prefers_fused
+from sparsecode.sweep.engines.gpu_model import prefers_fused, prefers_sparse, sparse_density
 from sparsecode.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class GpuEngine:
         precision: of the products' operands: float16, bfloat16 or float32 (for verification, slow); None takes
             SPARSECODE_GPU_PRECISION or float16. Weights, moments and sums are float32 whatever it is.
         fused: whether to run the fused kernels where they can (D up to 256); None asks the model (gpu_model.py).
+        sparse: whether dictionaries with few active codes go through lists of them (D up to 256); None asks the model.
 
     Raises:
         InvalidSetting: no such device here, or an unknown precision.
@@ -87,6 +89,7 @@ class GpuEngine:
         *,
         precision: str | None = None,
         fused: bool | None = None,
+        sparse: bool | None = None,
     ) -> None:
         self.device = torch.device(device)
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"
@@ -100,6 +103,7 @@ class GpuEngine:
         if self.precision not in ("float16", "bfloat16", "float32"):
             raise InvalidSetting(f"precision must be float16, bfloat16 or float32, not '{self.precision}'")
         self.fused = fused
+        self.sparse = sparse
         self._last: GpuStep | None = None  # of one sweep at a time: its buffers are worth gigabytes
 
     @torch.no_grad()
@@ -151,18 +155,26 @@ class GpuEngine:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def _new_step(self, sweep: Sweep, batch: int) -> GpuStep:
-        from sparsecode.kernels.configs import fused_tiles
+        from sparsecode.kernels.configs import fused_tiles, masks_tile
         from sparsecode.sweep.engines.fused import FusedStep
         from sparsecode.sweep.engines.gemm import GemmStep
+        from sparsecode.sweep.engines.sparse import SparseStep
 
         if sweep.W_dec.dtype != torch.float32:
             raise InvalidSetting(f"engine gpu trains float32 weights, not {sweep.W_dec.dtype}; use --engine reference")
         arch, D = architecture(self.device), sweep.activation_dim
         tiles = fused_tiles(arch, D, self.precision)
         wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.sizes, batch)
+        step: GpuStep
         if tiles is None or not wanted or not _fits(self.device, D):
-            return GemmStep(sweep, self.precision)
-        return FusedStep(sweep, self.precision, tiles, _processors(self.device))
+            step = GemmStep(sweep, self.precision)
+        else:
+            step = FusedStep(sweep, self.precision, tiles, _processors(self.device))
+        lists = self.sparse if self.sparse is not None else prefers_sparse(arch, D, sweep.sizes, batch)
+        if not lists or tiles is None:
+            return step
+        density = sparse_density(arch, D, sweep.sizes, batch)
+        return SparseStep(step, self.precision, masks_tile(arch, D, self.precision), density)
 
 
 @torch.no_grad()

@@ -33,6 +33,10 @@ BENCHMARKS = (
     ("16 x 4096, D=256", 256, [4096] * 16),
     ("16 x 4096, D=512", 512, [4096] * 16),
 )
+LIST_BENCHMARKS = (
+    ("16 x 4096, D=128, L0 20", 128, [4096] * 16),
+    ("2 x 32768, D=128, L0 160", 128, [32768] * 2),
+)
 BATCH = 8192
 
 
@@ -108,6 +112,8 @@ def run_checks(
     D = widths[0]
     yield _gradients(device, D, sizes, rows, "float32", LossSettings(mse="sum", l1_scale="per-size", pre_bias=True))
     yield _gradients(device, D, sizes, rows, "float32", LossSettings(tied=True, pre_bias=True))
+    for precision in TOLERANCES:
+        yield _lists(device, D, sizes, rows, precision)
     yield _steps(device, D, sizes, rows)
     yield _same_bits(device, D, sizes, rows)
     yield _divergence(device, D, sizes, rows)
@@ -159,10 +165,56 @@ def _clear_batch(sweep: Sweep, rows: int, operands: torch.dtype) -> Tensor:
     return x
 
 
-def _engine(device: torch.device, precision: str) -> Any:
+def _engine(device: torch.device, precision: str, *, sparse: bool = False) -> Any:
     from sparsecode.sweep.engines.gpu import GpuEngine
 
-    return GpuEngine(device, precision=precision, fused=True)  # to D = 256; wider sweeps take the products
+    # Fused to D = 256; wider sweeps take the products.
+    return GpuEngine(device, precision=precision, fused=True, sparse=sparse)
+
+
+def few_active(sweep: Sweep, x: Tensor, share: float, *, but: int | None = None) -> None:
+    """Moves every dictionary's biases, but one's, so that a share of its codes is active on a batch."""
+    for k in range(len(sweep)):
+        own = sweep.rows(k)
+        y = (x[:256] @ sweep.W_enc[own].T).flatten().sort().values
+        if k != but:
+            most = max(1, int(share * len(y)))
+            sweep.b_enc[own] = -(y[-most - 1] + y[-most]) / 2 if len(y) > most else -y[0] / 2
+
+
+def _lists(device: torch.device, D: int, sizes: list[int], rows: int, precision: str) -> Check:
+    """Dictionaries with few active codes through lists, one with many beside them, each held to the reference."""
+    import torch
+
+    from sparsecode.sweep import LossSettings
+    from sparsecode.sweep.engines.reference import ReferenceEngine
+    from sparsecode.sweep.engines.sparse import SparseStep
+
+    mine, exact = (_sweep(D, sizes, LossSettings(pre_bias=True), device, d) for d in (torch.float32, torch.float64))
+    operands, dense = getattr(torch, precision), min(1, len(sizes) - 1)
+    for sweep in (mine, exact):
+        sweep.W_dec.copy_(sweep.W_dec.to(operands))
+        sweep.W_enc.copy_(sweep.W_enc.to(operands))
+        sweep.b_dec.zero_()  # type: ignore[union-attr]
+    x = _batch(min(rows, 256), D, device).to(operands).float()
+    few_active(mine, x, 0.004, but=dense)
+    exact.b_enc.copy_(mine.b_enc)
+    engine = _engine(device, precision, sparse=True)
+    found = engine.gradients(mine, x)[1]
+    expected = ReferenceEngine(device).gradients(exact, x.double())[1]
+    errors = {}
+    for name, value in expected.items():
+        for k in range(len(sizes)):
+            rows_of = slice(k, k + 1) if name == "b_dec" else exact.rows(k)
+            gap = float((found[name][rows_of].double() - value[rows_of]).norm())
+            errors[f"{name} of {sizes[k]}"] = gap / max(float(value[rows_of].norm()), 1e-30)
+    worst = max(errors, key=lambda name: errors[name])
+    taken = engine._last.taken if isinstance(engine._last, SparseStep) else ()
+    passed = all(error < TOLERANCES[precision] for error in errors.values()) and bool(taken) and dense not in taken
+    detail = (
+        f"{worst} off by {errors[worst]:.1e}, {TOLERANCES[precision]:.0e} allowed; {len(taken)} of {len(sizes)} listed"
+    )
+    return Check(f"lists of active codes D={D} {precision}", passed, detail)
 
 
 def _gradients(device: torch.device, D: int, sizes: list[int], rows: int, precision: str, loss: LossSettings) -> Check:
@@ -271,26 +323,30 @@ def _timings(device: torch.device, say: Callable[[str], None]) -> Iterator[dict[
 
     from sparsecode.sweep import Sweep
     from sparsecode.sweep.engines.gpu import GpuEngine, architecture
-    from sparsecode.sweep.engines.gpu_model import device_named, predict
+    from sparsecode.sweep.engines.gpu_model import EXPECTED, device_named, predict
 
     sheet = device_named(torch.cuda.get_device_name(device), architecture(device))
     if sheet is None:
         say("  the model has no data sheet of this device: measured times only")
-    for name, D, sizes in BENCHMARKS:
-        sweep = Sweep(D, sizes, [0.02] * len(sizes), range(len(sizes)), device=device)
+    for name, D, sizes in BENCHMARKS + LIST_BENCHMARKS:
+        lists = (name, D, sizes) in LIST_BENCHMARKS
+        sweep = Sweep(D, sizes, [0.02] * len(sizes), range(len(sizes)), lr=0.0, device=device)
         x = _batch(BATCH, D, device)
-        engine = GpuEngine(device)
+        if lists:
+            few_active(sweep, x, EXPECTED)
+        engine = GpuEngine(device, sparse=lists)
         measured = median_ms(partial(engine.step, sweep, x, 1.0), device)
         eager = median_ms(eager_step(sweep, x), device)
-        model = predict(sheet, D, sizes, BATCH) if sheet else None
+        model = predict(sheet, D, sizes, BATCH, l0=EXPECTED * sum(sizes) / len(sizes)) if sheet else None
+        predicted = (model.sparse if lists else model.dense) if model else None
         row = {
             "name": name,
-            "predicted_ms": model.engine if model else None,
+            "predicted_ms": predicted,
             "measured_ms": measured,
             "predicted_eager_ms": model.eager if model else None,
             "eager_ms": eager,
         }
-        told = [f"{value:.2f}" if value is not None else "-" for value in (row["predicted_ms"], measured)]
+        told = [f"{value:.2f}" if value is not None else "-" for value in (predicted, measured)]
         say(f"  {name}: model {told[0]} ms, measured {told[1]} ms; torch autograd {eager:.2f} ms")
         yield row
 

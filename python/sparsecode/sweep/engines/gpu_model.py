@@ -61,10 +61,27 @@ BOUNDS = {
     ("gfx942", 256): (1.0, 0.63),
 }
 
-# Instructions per code of a loop that encodes and appends what is active to lists (bias, comparison, prefix sum of the
-# tile, addresses, masked stores), counted in the machine code of such a Triton kernel at D = 64 and 128, tile 128 x 64,
-# 8 warps; the encode alone takes 8 to 11. Without votes or atomics the prefix sum is what costs.
-SELECT = {"sm_80": 45, "sm_90": 56, "sm_100": 53, "gfx942": 22}
+# The same of the kernel that finds active codes: products, and the instructions that turn each code into two bits.
+MASK_BOUNDS = {
+    ("sm_80", 32): 0.29,
+    ("sm_80", 64): 0.49,
+    ("sm_80", 128): 0.58,
+    ("sm_80", 256): 0.46,
+    ("sm_90", 32): 0.16,
+    ("sm_90", 64): 0.28,
+    ("sm_90", 128): 0.43,
+    ("sm_90", 256): 0.6,
+    ("sm_100", 32): 0.09,
+    ("sm_100", 64): 0.15,
+    ("sm_100", 128): 0.31,
+    ("sm_100", 256): 0.46,
+    ("gfx942", 32): 0.15,
+    ("gfx942", 64): 0.29,
+    ("gfx942", 128): 0.47,
+    ("gfx942", 256): 0.8,
+}
+# Instructions per active code and dimension, of one lane: the loops of the rows and the features kernel together.
+GATHER_INSTRUCTIONS = 26.0
 LANES = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 64}  # per multiprocessor and cycle
 
 TIE = 1.2  # a tie goes to the fused kernels: they need no memory for codes
@@ -75,6 +92,10 @@ STREAMED = 0.85  # share of the memory's bandwidth that a streaming kernel reach
 GATHERED = 0.5  # share of the cache's bandwidth that gathered rows reach
 LAUNCH = 7e-6  # seconds of host time per kernel of torch
 TRITON_LAUNCH = 20e-6  # seconds of host time per Triton launch with twenty arguments
+COUNTS = 60e-6  # seconds that the device idles while the host reads how many codes are active and launches what follows
+GAIN = 1.25  # by how much the lists must win to be taken: the encode is lost on every dictionary that turns out dense
+EXPECTED = 20 / 4096  # share of active codes that the choice of lists is made for, before anything is measured
+MOST = 1 / 16  # largest share of active codes for which lists are allocated: 8 bytes each
 ADAM_BYTES = 2 * 30  # per feature and dimension, two matrices: read g w m v, write w m v and 16-bit w
 EAGER_ADAM_BYTES = 2 * 48  # torch's fused Adam, then norms, division and casts of their own
 
@@ -87,29 +108,58 @@ class Prediction:
         fused: the fused kernels; None above D = 256.
         products: five matrix products per dictionary, hand-written, with the extra columns of gemm.py.
         eager: torch autograd, one dictionary after the other, with fused Adam.
-        sparse: a dense encode to compact lists, then gathered rows; not implemented.
+        sparse: the lists of active codes (sparse.py), all dictionaries taking part; None above D = 256.
     """
 
     fused: float | None
     products: float
     eager: float
-    sparse: float
+    sparse: float | None
 
     @property
     def prefers_fused(self) -> bool:
-        """Whether the GPU engine runs the fused kernels."""
+        """Whether the GPU engine runs the fused kernels, rather than products, where codes are dense."""
         return self.fused is not None and self.fused <= TIE * self.products
+
+    @property
+    def dense(self) -> float:
+        """What the GPU engine takes where codes are dense."""
+        return self.fused if self.fused is not None and self.prefers_fused else self.products
+
+    @property
+    def prefers_sparse(self) -> bool:
+        """Whether the GPU engine looks for dictionaries with few active codes."""
+        return self.sparse is not None and GAIN * self.sparse <= self.dense
 
     @property
     def engine(self) -> float:
         """What the GPU engine takes."""
-        return self.fused if self.fused is not None and self.prefers_fused else self.products
+        return self.sparse if self.sparse is not None and self.prefers_sparse else self.dense
+
+
+def _standing_for(arch: str) -> Device:
+    return next(device for device in DEVICES if device.arch == arch)
 
 
 def prefers_fused(arch: str, D: int, sizes: Sequence[int], batch: int) -> bool:
     """Whether the model gives the fused kernels the step on an architecture, by its data-centre device."""
-    device = next(device for device in DEVICES if device.arch == arch)
-    return predict(device, D, sizes, batch).prefers_fused
+    return predict(_standing_for(arch), D, sizes, batch).prefers_fused
+
+
+def prefers_sparse(arch: str, D: int, sizes: Sequence[int], batch: int) -> bool:
+    """Whether the model gives lists of active codes the step, at the density that trained dictionaries have."""
+    return predict(_standing_for(arch), D, sizes, batch, l0=EXPECTED * sum(sizes) / len(sizes)).prefers_sparse
+
+
+def sparse_density(arch: str, D: int, sizes: Sequence[int], batch: int) -> float:
+    """Share of active codes from which on a dictionary is cheaper without lists; its bits are found already then."""
+    N, K = sum(sizes), len(sizes)
+    none, some = (predict(_standing_for(arch), D, sizes, batch, l0=l0) for l0 in (0, EXPECTED * N / K))
+    if none.sparse is None or some.sparse is None:
+        return 0.0
+    adam = 1e3 * N * D * ADAM_BYTES / (_standing_for(arch).memory * 1e12 * STREAMED)  # either way
+    slope = (some.sparse - none.sparse) / EXPECTED
+    return float(min(MOST, max(0.0, none.dense - adam) / slope)) if slope > 0 else MOST
 
 
 def device_named(name: str, arch: str) -> Device | None:
@@ -126,7 +176,7 @@ def predict(device: Device, D: int, sizes: Sequence[int], batch: int, *, l0: flo
     Args:
         sizes: of the dictionaries.
         batch: B.
-        l0: active features per row and dictionary; matters to the sparse path only.
+        l0: active features per row and dictionary, or all of a small one; matters to the lists only.
     """
     N, K = sum(sizes), len(sizes)
     product = 2 * batch * N * D / (device.tensor * 1e12)  # one of the matrix products at peak
@@ -141,7 +191,7 @@ def predict(device: Device, D: int, sizes: Sequence[int], batch: int, *, l0: flo
         1e3 * fused if (fused := _fused(device, D, product, adam)) is not None else None,
         1e3 * products,
         1e3 * eager,
-        1e3 * _sparse(device, D, N, K, batch, l0, product, adam),
+        1e3 * lists if (lists := _sparse(device, D, sizes, batch, l0, product, adam)) is not None else None,
     )
 
 
@@ -158,13 +208,21 @@ def _fused(device: Device, D: int, product: float, adam: float) -> float | None:
     return max(product * padding * work / SUSTAINED + adam, 8 * TRITON_LAUNCH)
 
 
-def _sparse(device: Device, D: int, N: int, K: int, batch: int, l0: float, product: float, adam: float) -> float:
-    """Encode on tensor cores, keep what is active as lists, then the CPU engine's rows and features phases."""
-    width = next((width for width in (32, 64, 128, 256) if width >= D), 256)
-    encode = product / (BOUNDS[device.arch, width][0] * SUSTAINED)
-    select = SELECT[device.arch] * batch * N / (device.units * LANES[device.arch] * device.clock * 1e9)
-    active = batch * K * l0
-    lists = 6 * 8 * active / (device.memory * 1e12 * STREAMED)  # written, counted, sorted by feature, read twice
-    # Rows: each active atom for x_hat, and again for dz once r is known. Features: the rows of x and of r.
+def _sparse(
+    device: Device, D: int, sizes: Sequence[int], batch: int, l0: float, product: float, adam: float
+) -> float | None:
+    width = next((width for width in (32, 64, 128, 256) if width >= D), None)
+    if width is None:
+        return None
+    stream = device.memory * 1e12 * STREAMED
+    N, K = sum(sizes), len(sizes)
+    encode = product * (width / D) * (UNALIGNED if D % 16 else 1) / (MASK_BOUNDS[device.arch, width] * SUSTAINED)
+    masks = 2 * 3 * batch * N / 8 / stream  # two, each written, counted and read again
+    residuals = K * batch * D * (2 + 4 + 2) / stream  # x and the target read, r written, per dictionary
+    active = batch * sum(min(l0, size) for size in sizes)
+    lists = 2 * 2 * 4 * active / stream  # two, each written and read
+    # An encoder row and an atom of every active code of a row; a row of x and one of r of every one of a feature.
     gathered = 4 * active * D * 2 / (device.cache * 1e12 * GATHERED)
-    return max(max(encode, select) + lists + gathered + adam, 12 * TRITON_LAUNCH)
+    lanes = device.units * LANES[device.arch] * device.clock * 1e9 * SUSTAINED
+    work = max(gathered, active * D * GATHER_INSTRUCTIONS / lanes)
+    return max(encode + masks + residuals + lists + work + adam, 14 * TRITON_LAUNCH) + COUNTS

@@ -1,0 +1,162 @@
+"""One comparison: all pairs of its dictionaries, the one-to-one matchings, and what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecode.compare.consistency import consistency, encoder_cosines
+from sparsecode.compare.loading import fingerprint
+from sparsecode.compare.matching import matched_mcs, turned
+from sparsecode.compare.mcs import BestMatches
+from sparsecode.compare.members import Member, Place, place
+from sparsecode.compare.pairs import AllPairs, all_pairs, live_mmcs_matrix, mmcs_matrix
+from sparsecode.compare.recurrence import found_in_all, stability, steadiest
+from sparsecode.compare.result import FORMAT, Comparison
+from sparsecode.compare.statistics import chance_mmcs, summary
+from sparsecode.config import CompareConfig
+from sparsecode.machine import versions
+from sparsecode.progress import Progress
+
+MATCH_ALL = 16  # dictionaries up to which every pair is matched one-to-one; beyond, each with its relatives
+
+
+class Pairing:
+    """A one-to-one matching of members i and j, found once and seen from either side."""
+
+    def __init__(self, members: Sequence[Member], i: int, j: int, config: CompareConfig) -> None:
+        a, b = members[i], members[j]
+        names = (a.name, b.name)
+        means = {}
+        for absolute in (not config.absolute, config.absolute):
+            found = matched_mcs(a.atoms, b.atoms, absolute=absolute, names=names)
+            means[absolute] = found.mean
+        self.first, self.sizes = i, (a.size, b.size)
+        self.matched: BestMatches = found
+        encoders = None
+        if a.encoder is not None and b.encoder is not None:
+            encoders = encoder_cosines(found, a.encoder, b.encoder)
+            encoders = encoders.abs() if config.absolute else encoders
+        self.consistency = consistency(found, means[False], means[True], encoders)
+
+    def seen_from(self, k: int) -> BestMatches:
+        """Partners of the features of member k, one of the two."""
+        return self.matched if k == self.first else turned(self.matched, self.sizes[1])
+
+
+def compare_members(
+    members: list[Member], paths: Sequence[Path], config: CompareConfig, *, match_all: bool, quiet: bool
+) -> Comparison:
+    """Compares all members, in this order; `paths` are where they came from."""
+    sizes = [member.size for member in members]
+    work = (sum(sizes) ** 2 - sum(size * size for size in sizes)) // 2
+    live = [member.live_or_all for member in members]
+    with Progress("compare", work, "pairs", quiet=quiet) as progress:
+        pairs = all_pairs(
+            [member.atoms for member in members], live, absolute=config.absolute, advance=progress.advance
+        )
+    relatives = [place(members, k) for k in range(len(members))]
+    wanted = _pairs_to_match(members, relatives, match_all and len(members) <= MATCH_ALL)
+    pairings: dict[tuple[int, int], Pairing] = {}
+    with Progress("match", len(wanted), "dictionary pairs", quiet=quiet) as progress:
+        for i, j in wanted:
+            pairings[i, j] = pairings[j, i] = Pairing(members, i, j, config)
+            progress.advance(1)
+    record = {
+        "format": FORMAT,
+        "sparsecode_version": versions().get("sparsecode"),
+        "settings": config.record(),
+        "inputs": [
+            {"name": member.name, "path": str(path), "fingerprint": fingerprint(path)}
+            for member, path in zip(members, paths, strict=True)
+        ],
+        "dictionaries": [_entry(members, k, relatives[k], pairs, pairings, config) for k in range(len(members))],
+        "mmcs": {"all": mmcs_matrix(pairs), "live": live_mmcs_matrix(pairs, live)},
+        "matched": {
+            f"{members[i].name} -> {members[j].name}": _one_to_one(members[i], pairings[i, j], i, config)
+            for i, j in wanted
+        },
+        "steadiest": steadiest(members, relatives, pairs.cosine, config.threshold),
+    }
+    return Comparison(record, _tensors(members, pairs, {pair: pairings[pair] for pair in wanted}, config.threshold))
+
+
+def _pairs_to_match(members: Sequence[Member], relatives: Sequence[Place], every: bool) -> list[tuple[int, int]]:
+    """Which pairs are matched one-to-one, the smaller dictionary first, each once."""
+    K = len(members)
+    if every:
+        chosen = [(i, j) for i in range(K) for j in range(i + 1, K)]
+    else:
+        chosen = [(k, j) for k in range(K) for j in (relatives[k].next, relatives[k].other_seed) if j is not None]
+    ordered = [(i, j) if (members[i].size, i) <= (members[j].size, j) else (j, i) for i, j in chosen]
+    return list(dict.fromkeys(ordered))
+
+
+def _one_to_one(own: Member, pairing: Pairing, k: int, config: CompareConfig) -> dict[str, Any]:
+    found = summary(pairing.seen_from(k).values, own.live, config.threshold, config.bins)
+    return found | {"consistency": pairing.consistency}
+
+
+def _entry(
+    members: Sequence[Member],
+    k: int,
+    found: Place,
+    pairs: AllPairs,
+    pairings: Mapping[tuple[int, int], Pairing],
+    config: CompareConfig,
+) -> dict[str, Any]:
+    own, cosine = members[k], pairs.cosine[k]
+
+    def against(j: int | None) -> dict[str, Any] | None:
+        if j is None:
+            return None
+        pairing = pairings.get((k, j))
+        return {
+            "dictionary": members[j].name,
+            "chance_mmcs": chance_mmcs(own.size, members[j].atoms),
+            "mcs": summary(cosine[:, j], own.live, config.threshold, config.bins),
+            "matched": pairing and _one_to_one(own, pairing, k, config),
+        }
+
+    everywhere = found_in_all(cosine, found.larger, config.threshold)
+    return {
+        "name": own.name,
+        "dict_size": own.size,
+        "activation_dim": own.atoms.shape[1],
+        **own.about,
+        "live": None if own.live is None else int(own.live.sum()),
+        "next": against(found.next),
+        "other_seed": against(found.other_seed),
+        "next_other_seed": against(found.next_other_seed),
+        "every_larger": None
+        if everywhere is None
+        else {
+            "dictionaries": [members[j].name for j in found.larger],
+            "features": int(everywhere.sum()),
+            "live": None if own.live is None else int((everywhere & own.live).sum()),
+        },
+        "mean_stability": float(stability(cosine, k, config.threshold).mean()),
+    }
+
+
+def _tensors(
+    members: Sequence[Member], pairs: AllPairs, pairings: Mapping[tuple[int, int], Pairing], threshold: float
+) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for k, member in enumerate(members):
+        tensors[f"{member.name}.cosine"] = pairs.cosine[k]
+        tensors[f"{member.name}.index"] = pairs.index[k].int()
+        tensors[f"{member.name}.stability"] = stability(pairs.cosine[k], k, threshold)
+        if member.live is not None:
+            tensors[f"{member.name}.live"] = member.live.to(torch.uint8)
+        if member.initial_cosine is not None:
+            tensors[f"{member.name}.initial_cosine"] = member.initial_cosine
+    for (i, j), pairing in pairings.items():
+        prefix = f"{members[i].name}.matched.{members[j].name}"
+        tensors[f"{prefix}.cosine"] = pairing.matched.values
+        tensors[f"{prefix}.index"] = pairing.matched.indices.int()
+    return tensors

@@ -1,0 +1,99 @@
+"""From paths to dictionaries: the one place that knows what a path may be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsecode.checkpoint import load_tensors
+from sparsecode.errors import CheckpointCorrupt, RunInvalid
+from sparsecode.run import Run
+from sparsecode.sweep import Dictionary
+
+STABILITY = "stability"  # what `compare` adds to a dictionary's files: no part of what it is
+_SUFFIXES = (".safetensors", ".json")
+
+
+def load_dictionary(path: Path) -> Dictionary:
+    """The dictionary at `path`.
+
+    Raises:
+        DictionaryInvalid, ZeroAtom: there is none that can be used.
+    """
+    return Dictionary.load(path)
+
+
+def places(paths: Iterable[str | Path]) -> list[Path]:
+    """One path per dictionary: a run folder stands for all of its sweep, a pair of files for their common name.
+
+    Raises:
+        StageMissing: a run without trained dictionaries.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        run = _run(path)
+        if run is None:
+            found.append(_stem(path))
+            continue
+        trained = run.finished("train-dicts", "sparsecode train-dicts")
+        found += [run.dictionaries_path / name for name in trained["dictionaries"]]
+    return found
+
+
+def _stem(path: Path) -> Path:
+    stem = path.with_suffix("") if path.suffix in _SUFFIXES else path
+    return stem if all(file.is_file() for file in _pair(stem)) else path
+
+
+def _pair(stem: Path) -> tuple[Path, Path]:
+    weights, description = (stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
+    return weights, description
+
+
+def _run(path: Path) -> Run | None:
+    if not (path / "config.json").is_file():
+        return None
+    try:
+        Run(path).config()
+    except RunInvalid:  # a folder of another kind with a config.json
+        return None
+    return Run(path)
+
+
+def fingerprint(path: Path) -> str:
+    """Digest of a dictionary's two files, but for the stability scores that a comparison stored in them.
+
+    Of a dictionary of another kind: of its file, or of the files of its folder. A missing or broken file counts as it
+    is: whoever loads it names the fault.
+    """
+    digest = hashlib.sha256(path.name.encode())
+    weights, description = _pair(path)
+    if not weights.is_file():
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(json.dumps([file.name, hashlib.sha256(file.read_bytes()).hexdigest()]).encode())
+        return digest.hexdigest()[:16]
+    try:
+        tensors, _ = load_tensors(weights)
+    except CheckpointCorrupt:
+        digest.update(weights.read_bytes())
+    else:
+        for name in sorted(tensors.keys() - {f"features.{STABILITY}"}):
+            value = tensors[name].contiguous()
+            digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(json.dumps(_description(description), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _description(path: Path) -> Any:
+    try:
+        about = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return {key: value for key, value in about.items() if key != STABILITY} if isinstance(about, Mapping) else about

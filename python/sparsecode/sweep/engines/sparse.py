@@ -1,0 +1,183 @@
+"""The GPU step for codes that are mostly zero: a dense encode that leaves bits, then work on active codes only.
+
+    cast x | [fold] | masks | count, prefix (rows, features) | how many? | fill (rows, features) | rows | reduce sums
+    | features [| pre-bias] | Adam
+
+The encode runs for every dictionary. The host then reads how many codes of each are active, the one time that it waits
+for the device in a step, and gives each dictionary its way: those within their share of the lists go on here, denser
+ones (early in training, small L1 coefficients, a dictionary full of NaN) to the dense step. The choice depends on the
+batch and the weights of that dictionary alone, so that a resumed run takes the same way, and a dictionary that diverges
+does not move the others.
+
+Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from sparsecode.kernels import lists, prebias, reduce, sparse
+from sparsecode.kernels.configs import Tile
+from sparsecode.kernels.tables import WORD, FeatureTiles, Segments, tiles_in
+from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.engines.fused import FusedStep, GpuStep, Operands
+
+
+class SparseStep(GpuStep):
+    """Gradients from lists of active codes; see the module.
+
+    Args:
+        dense: another way for the same sweep and precision: evaluates, and takes dictionaries whose codes are dense.
+        tile: of the kernel that finds active codes.
+        density: largest share of active codes with which a dictionary goes through the lists.
+
+    Attributes:
+        taken: dictionaries that went through the lists in the last batch.
+    """
+
+    def __init__(self, dense: GpuStep, precision: str, tile: Tile, density: float) -> None:
+        super().__init__(dense.sweep, precision, dense)
+        sweep = dense.sweep
+        self.dense, self.tile, self.density = dense, tile, density
+        self.operands = dense.operands if isinstance(dense, FusedStep) else Operands(sweep, self.operand_dtype)
+        self.folded = self._new(sweep.total) if sweep.b_dec is not None else None
+        self.fired = self._new(sweep.total, dtype=torch.int64)
+        self.taken: tuple[int, ...] = ()
+        self._rows = 0
+        self._blocks = self.segments.feature_tiles(WORD)
+        self._subset = (self.segments.chosen, self.segments, self._blocks, self.segments.feature_tiles(1))
+
+    def gradients(self, x: Tensor, only: tuple[int, ...] | None = None) -> StepStats:
+        """See `GpuStep.gradients`."""
+        wanted = tuple(range(len(self.sweep))) if only is None else only
+        target, x = x, x.to(self.operand_dtype)
+        bias = self._prepare(x)
+        self.taken = tuple(k for k in self._sparse_enough(x, bias) if k in wanted)
+        rest = tuple(k for k in wanted if k not in self.taken)
+        if not rest:
+            return StepStats(x.shape[0], *self._from_lists(x, target, bias))
+        stats = self.dense.gradients(target, rest)
+        self.fired.copy_(self.dense.firings())
+        if not self.taken:
+            return stats
+        # After the dense step, whose buffers for these dictionaries hold nothing yet.
+        own = torch.zeros(len(self.sweep), dtype=torch.bool)
+        own[list(self.taken)] = True
+        own = own.to(self.device, non_blocking=True)
+        found = self._from_lists(x, target, bias)
+        dense = (stats.sse, stats.l1, stats.l0)
+        return StepStats(x.shape[0], *(torch.where(own, a, b) for a, b in zip(found, dense, strict=True)))
+
+    def evaluate(self, x: Tensor) -> StepStats:
+        """See `GpuStep.evaluate`."""
+        stats = self.dense.evaluate(x)
+        self.fired.copy_(self.dense.firings())
+        return stats
+
+    def firings(self) -> Tensor:
+        """See `GpuStep.firings`."""
+        return self.fired
+
+    def _operand_copies(self) -> tuple[Tensor, Tensor] | None:
+        return self.operands.pair()
+
+    def _chosen(self, only: tuple[int, ...]) -> tuple[Segments, FeatureTiles, FeatureTiles]:
+        if self._subset[0] != only:  # seldom another one than in the step before
+            segments = self.segments.only(only)
+            self._subset = (only, segments, segments.feature_tiles(WORD), segments.feature_tiles(1))
+        return self._subset[1:]
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        """Buffers for this batch size, operands that fit the weights; returns the bias of the kernels."""
+        sweep = self.sweep
+        if x.shape[0] != self._rows:
+            self._allocate_for(x.shape[0])
+        self.operands.refresh()
+        if self.folded is None:
+            return sweep.b_enc
+        prebias.fold(self.operands.enc, sweep.b_enc, sweep.b_dec, self.segments, self._tiles, folded=self.folded)
+        return self.folded
+
+    def _allocate_for(self, rows: int) -> None:
+        K, (N, D) = len(self.sweep), self.sweep.W_dec.shape
+        T = tiles_in(rows, sparse.ROWS)
+        integers = torch.int32
+        self.by_row = self._new(rows, self.segments.word_total, dtype=integers)
+        self.by_feature = self._new(tiles_in(rows, WORD), N, dtype=integers)
+        self.row_counts = self._new(K, rows, dtype=integers)
+        self.feature_counts = self._new(N, dtype=integers)
+        self.capacity = [max(1, int(self.density * rows * size)) for size in self.sweep.sizes]
+        regions = [0, *itertools.accumulate(self.capacity)]
+        self.base = torch.tensor(regions, dtype=torch.int64, device=self.device)
+        self.row_list = self._new(regions[-1], dtype=integers)
+        self.feature_list = self._new(regions[-1], dtype=integers)
+        self.residual = self._new(K, rows, D, dtype=self.operand_dtype)
+        self.sums = self._new(T, 2, K)
+        if self.sweep.b_dec is not None:
+            self.columns, self.column_sums = self._new(T, K, D), self._new(K, D)
+        self.scales = torch.tensor(self._scale_values(rows), dtype=torch.float32, device=self.device)
+        self._rows = rows
+
+    def _sparse_enough(self, x: Tensor, bias: Tensor) -> tuple[int, ...]:
+        """Finds the active codes of all dictionaries; returns those that have few enough."""
+        everyone, rows = self.segments, x.shape[0]
+        lists.find_active(
+            x, self.operands.enc, bias, everyone, self.tile, by_row=self.by_row, by_feature=self.by_feature
+        )
+        lists.count(self.by_row, everyone, rows, counts=self.row_counts)
+        lists.count(self.by_feature, everyone, rows, counts=self.feature_counts, tiles=self._blocks)
+        # Sums of integers: exact in any order, so that torch may take its own.
+        self.row_ends = self.row_counts.view(-1).cumsum(0)
+        self.feature_ends = self.feature_counts.cumsum(0)
+        ends = self.row_ends.view(len(self.sweep), rows)[:, -1].tolist()
+        active = [end - start for start, end in itertools.pairwise([0, *ends])]
+        return tuple(k for k, capacity in enumerate(self.capacity) if active[k] <= capacity)
+
+    def _from_lists(self, x: Tensor, target: Tensor, bias: Tensor) -> Tensor:
+        """Gradients and firings of the dictionaries that are taken; returns sse, l1, l0 [3, K] float64."""
+        sweep, rows = self.sweep, x.shape[0]
+        segments, blocks, features = self._chosen(self.taken)
+        by_row = (self.row_counts, self.row_ends, self.base)
+        by_feature = (self.feature_counts, self.feature_ends, self.base)
+        lists.fill(self.by_row, segments, rows, *by_row, out=self.row_list)
+        lists.fill(self.by_feature, segments, rows, *by_feature, out=self.feature_list, tiles=blocks)
+        weights = (self.operands.enc, bias, self.operands.dec, sweep.b_dec, segments)
+        sparse.rows_phase(
+            x,
+            target,
+            *weights,
+            self.base,
+            self.row_counts,
+            self.row_ends,
+            self.row_list,
+            residual=self.residual,
+            sums=self.sums,
+            columns=self.columns if sweep.b_dec is not None else None,
+        )
+        sparse.features_phase(
+            x,
+            self.residual,
+            *weights,
+            features,
+            self.scales,
+            self.base,
+            self.feature_counts,
+            self.feature_ends,
+            self.feature_list,
+            d_enc=self.d_enc,
+            d_bias=self.d_bias,
+            d_dec=self.d_dec,
+            fired=self.fired,
+        )
+        if sweep.b_dec is not None:
+            reduce.reduce_parts(self.columns, self.column_sums)
+            prebias.prebias_gradient(
+                self.column_sums, self.d_bias, sweep.W_enc, self.scales, segments, d_pre=self.d_pre
+            )
+        totals = torch.empty(3, len(sweep), dtype=torch.float64, device=self.device)
+        reduce.reduce_parts(self.sums, totals[:2])
+        reduce.reduce_segments(self.fired.view(1, -1), totals[2], self.segments)
+        return totals

@@ -1,0 +1,224 @@
+//! Products of a tile of 64 rows with a panel of 32 others, in what the machine multiplies fastest.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::asm;
+
+use crate::engine::Path;
+use crate::engine::screen::{Float32, GROUPS, PANEL, Rounding, RowTile, TILE};
+#[cfg(target_arch = "x86_64")]
+use crate::engine::simd::{Amx, Avx512Vnni};
+use crate::engine::simd::{LANES, Lanes, Products, Simd};
+
+/// Sums of a panel with a tile: [32][64].
+pub const SUMS: usize = PANEL * TILE;
+
+/// What multiplies.
+#[derive(Debug, Clone, Copy)]
+pub enum Multiply {
+    /// The lanes of the path.
+    Float32,
+    /// Bytes.
+    #[cfg(target_arch = "x86_64")]
+    Int8(Avx512Vnni),
+    /// Tiles of bfloat16.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(Amx),
+}
+
+/// One panel against one tile.
+pub struct Operands<'a> {
+    /// The tile's rows.
+    pub tile: RowTile<'a>,
+    /// The panel's rows, as the path reads them.
+    pub panel: &'a [f32],
+    /// [32] what integer sums begin with.
+    pub offset: &'a [f32],
+    /// [64] what the tile's integers stand for.
+    pub row_steps: &'a [f32],
+    /// [32] what the panel's stand for.
+    pub panel_steps: &'a [f32],
+}
+
+impl Multiply {
+    /// That of a path.
+    pub fn of(path: &Path) -> Self {
+        match path.rounding() {
+            #[cfg(target_arch = "x86_64")]
+            Rounding::Bfloat16 => Amx::detect().map_or(Self::Float32, Self::Tiles),
+            #[cfg(target_arch = "x86_64")]
+            Rounding::Int8 => Avx512Vnni::detect().map_or(Self::Float32, Self::Int8),
+            _ => Self::Float32,
+        }
+    }
+
+    /// The sums [32][64] of all pairs of a panel and a tile.
+    #[inline(always)]
+    pub fn run<S: Simd>(self, s: S, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
+        match self {
+            Self::Float32 if S::ACCUMULATORS >= 16 => panel::<_, 8, 2>(Float32(s), what, sums),
+            Self::Float32 => panel::<_, 4, 1>(Float32(s), what, sums),
+            #[cfg(target_arch = "x86_64")]
+            Self::Int8(p) => bytes(p, what, sums),
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles(_) => tiles(what, sums),
+        }
+    }
+}
+
+/// Blocks of `F` rows of the panel by `G` groups of the tile's in registers.
+#[inline(always)]
+fn panel<P: Products, const F: usize, const G: usize>(p: P, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
+    for group in (0..GROUPS).step_by(G) {
+        for j in (0..PANEL).step_by(F) {
+            block::<P, F, G>(p, what, group, j, sums);
+        }
+    }
+}
+
+#[inline(always)]
+fn block<P: Products, const F: usize, const G: usize>(
+    p: P,
+    what: &Operands<'_>,
+    group: usize,
+    j: usize,
+    sums: &mut [f32; SUMS],
+) {
+    let s = p.lanes();
+    let words = what.tile.words;
+    let panel = &what.panel[j * words..(j + F) * words];
+    assert!(group + G <= GROUPS && what.tile.lines.len() == words * TILE && panel.len() == F * words);
+    let mut acc = [[p.start(0.0); G]; F];
+    for f in 0..F {
+        acc[f] = [p.start(what.offset[j + f]); G];
+    }
+    for k in 0..words {
+        let mut rows = [s.zero(); G];
+        for g in 0..G {
+            // SAFETY: k < words and group + g < GROUPS: sixteen floats from there lie within `lines`, whose length was
+            // checked above. Checks here would cost as much as the products.
+            let lanes = unsafe { &*what.tile.lines.as_ptr().add(k * TILE + (group + g) * LANES).cast::<Lanes>() };
+            rows[g] = s.load(lanes);
+        }
+        for f in 0..F {
+            // SAFETY: f < F and k < words, and `panel` has F * words floats.
+            let other = s.splat(unsafe { *panel.get_unchecked(f * words + k) });
+            for g in 0..G {
+                acc[f][g] = p.add(acc[f][g], rows[g], other);
+            }
+        }
+    }
+    let sums = sums.as_chunks_mut::<LANES>().0;
+    let steps = what.row_steps.as_chunks::<LANES>().0;
+    for f in 0..F {
+        let step = s.splat(what.panel_steps[j + f]);
+        for g in 0..G {
+            // Where floats are multiplied the steps are 1.
+            let sum = s.mul(s.mul(p.value(acc[f][g]), s.load(&steps[group + g])), step);
+            s.store(sum, &mut sums[(j + f) * GROUPS + group + g]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn bytes(p: Avx512Vnni, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    fn inner(p: Avx512Vnni, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
+        panel::<_, 8, 2>(p, what, sums);
+    }
+    // SAFETY: `p` exists only where `cpu()` found these features.
+    unsafe { inner(p, what, sums) }
+}
+
+/// What `ldtilecfg` reads: palette 1, eight tiles of 16 rows of 64 bytes.
+#[cfg(target_arch = "x86_64")]
+#[repr(C, align(64))]
+struct Config([u8; 64]);
+
+#[cfg(target_arch = "x86_64")]
+static CONFIG: Config = {
+    let mut bytes = [0; 64];
+    bytes[0] = 1;
+    let mut tile = 0;
+    while tile < 8 {
+        bytes[16 + 2 * tile] = 64;
+        bytes[48 + tile] = 16;
+        tile += 1;
+    }
+    Config(bytes)
+};
+
+/// The tile registers, configured while this lives.
+#[derive(Debug)]
+pub struct Registers(bool);
+
+impl Registers {
+    /// Configures them where `multiply` uses tiles.
+    pub fn configure(multiply: Multiply) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if matches!(multiply, Multiply::Tiles(_)) {
+            // SAFETY: an `Amx` exists only where the tile registers may be used; 64 bytes are readable.
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+            return Self(true);
+        }
+        let _ = multiply;
+        Self(false)
+    }
+}
+
+impl Drop for Registers {
+    fn drop(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 {
+            // SAFETY: they were configured, so the instruction exists; nobody uses them after this.
+            unsafe { asm!("tilerelease", options(nomem, nostack)) };
+        }
+    }
+}
+
+/// Two tiles of the panel by two of the rows in four tiles of sums, for each half of the rows. The caller holds
+/// configured [`Registers`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn tiles(what: &Operands<'_>, sums: &mut [f32; SUMS]) {
+    let words = what.tile.words;
+    assert!(what.panel.len() == PANEL * words && what.tile.lines.len() == words * TILE && words.is_multiple_of(LANES));
+    for half in 0..2 {
+        // SAFETY: the tiles are configured. The loop reads `words / 16` times two tiles of 16 rows of 64 bytes: of the
+        // panel without gaps, of the lines with the stride of a word of 64 rows, half a line further for the second
+        // half: within the slices, whose lengths were checked. The stores fill half of every line of `sums`.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{w} + {line}]",
+                "tileloadd tmm6, [{r} + {stride}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{r} + {stride} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{w} + {line} + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {w}, 2048",
+                "add {r}, 4096",
+                "dec {steps}",
+                "jnz 2b",
+                "tilestored [{out} + {stride}], tmm0",
+                "tilestored [{out} + {stride} + 64], tmm1",
+                "tilestored [{out} + {stride} + 4096], tmm2",
+                "tilestored [{out} + {stride} + 4160], tmm3",
+                w = inout(reg) what.panel.as_ptr() => _,
+                r = inout(reg) what.tile.lines.as_ptr().add(half * 2 * LANES) => _,
+                steps = inout(reg) words / LANES => _,
+                stride = in(reg) TILE * size_of::<f32>(),
+                line = in(reg) 64usize,
+                out = in(reg) sums.as_mut_ptr().add(half * 2 * LANES),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One pass over all pairs that proves a matching optimal, or finds the pairs that speak against it.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use super::matching::{ONE, weight};
+use super::packed::{Packed, Segment};
+use super::products::{Multiply, Operands, Registers, SUMS};
+use super::scan::{above, cosine};
+use super::tops::Tops;
+use super::work::{Watch, each, most_pairs};
+use crate::engine::Path;
+use crate::engine::screen::{PANEL, TILE};
+use crate::engine::simd::{Kernel, LANES, Simd, dot};
+use crate::threads::lock;
+
+/// Panels between two looks at what a row has found.
+const PANELS: usize = 32;
+
+/// For each row (segment 0) the `k` columns (segment 1) whose weight exceeds `u[i] + v[j]` most; none at all proves that
+/// no matching of all pairs is heavier than the sum of u and v. None where `watch` stopped it.
+pub fn violations(
+    path: &Path,
+    threads: usize,
+    packed: &Packed,
+    absolute: bool,
+    (u, v): (&[i64], &[i64]),
+    k: usize,
+    watch: &mut Watch<'_>,
+) -> Option<Tops> {
+    let (a, b) = (&packed.segments[0], &packed.segments[1]);
+    let multiply = Multiply::of(path);
+    let tiles = a.padded() / TILE;
+    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(path) / TILE / b.padded()).max(1);
+    let pieces: Vec<_> = (0..tiles)
+        .step_by(at_once)
+        .map(|first| {
+            let tiles = first..tiles.min(first + at_once);
+            let rows = a.rows(tiles.clone());
+            (tiles, Mutex::new(Tops::new(rows, k)))
+        })
+        .collect();
+    let prices: Vec<f32> = v.iter().map(|v| real(v - ONE)).collect();
+    let finished = each(
+        threads,
+        &pieces,
+        |(tiles, _)| (a.rows(tiles.clone()) * b.len()) as u64,
+        watch,
+        || Box::new([0.0; SUMS]),
+        |sums, (tiles, found)| {
+            let (found, tiles, prices) = (&mut *lock(found), tiles.clone(), &prices[..]);
+            path.run(Check { packed, multiply, absolute, a, tiles, b, u, v, prices, found, sums });
+        },
+    );
+    let mut all = Tops::new(0, k);
+    for (_, found) in pieces {
+        all.append(found.into_inner().unwrap_or_else(PoisonError::into_inner));
+    }
+    finished.then_some(all)
+}
+
+/// A weight's size as a cosine's.
+fn real(weight: i64) -> f32 {
+    (weight as f64 / ONE as f64) as f32
+}
+
+struct Check<'a> {
+    packed: &'a Packed,
+    multiply: Multiply,
+    absolute: bool,
+    a: &'a Segment,
+    tiles: Range<usize>,
+    b: &'a Segment,
+    u: &'a [i64],
+    v: &'a [i64],
+    /// [m] v as cosines, less 1.
+    prices: &'a [f32],
+    found: &'a mut Tops,
+    sums: &'a mut [f32; SUMS],
+}
+
+impl Kernel for Check<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(mut self, s: S) {
+        let _registers = Registers::configure(self.multiply);
+        let error = Packed::error(self.a, self.b);
+        let panels = self.b.len().div_ceil(PANEL);
+        for tile in self.tiles.clone() {
+            for first in (0..panels).step_by(PANELS) {
+                let limits = self.limits(tile, error);
+                for panel in first..panels.min(first + PANELS) {
+                    self.panel(s, tile, panel, &limits);
+                }
+            }
+        }
+    }
+}
+
+impl Check<'_> {
+    /// A sum s may be of a pair that violates its row's price u and its column's v only if s - (v - 1) is above this.
+    fn limits(&self, tile: usize, error: f32) -> [f32; TILE] {
+        let mut limits = [f32::INFINITY; TILE];
+        for r in 0..(self.a.len() - tile * TILE).min(TILE) {
+            let known = self.found.floor((tile - self.tiles.start) * TILE + r).max(0.0);
+            limits[r] = real(self.u[tile * TILE + r] - ONE) + known - error;
+        }
+        limits
+    }
+
+    #[inline(always)]
+    fn panel<S: Simd>(&mut self, s: S, tile: usize, panel: usize, limits: &[f32; TILE]) {
+        let packed = self.packed;
+        let (row, column) = (self.a.start + tile * TILE, self.b.start + panel * PANEL);
+        let (rows, offset) = packed.panel(column);
+        let what = Operands {
+            tile: packed.tile(row),
+            panel: rows,
+            offset,
+            row_steps: &packed.steps[row..row + TILE],
+            panel_steps: &packed.steps[column..column + PANEL],
+        };
+        self.multiply.run(s, &what, self.sums);
+        for j in 0..(self.b.len() - panel * PANEL).min(PANEL) {
+            let place = panel * PANEL + j;
+            let price = s.splat(self.prices[place]);
+            let sums = &mut self.sums[j * TILE..(j + 1) * TILE];
+            for lanes in sums.as_chunks_mut::<LANES>().0 {
+                let sum = s.load(lanes);
+                let sum = if self.absolute { s.max(sum, s.sub(s.zero(), sum)) } else { sum };
+                s.store(s.sub(sum, price), lanes);
+            }
+            let mut kept = above(s, sums, limits);
+            while kept != 0 {
+                let r = kept.trailing_zeros() as usize;
+                kept &= kept - 1;
+                let value = cosine(dot(s, packed.atom(row + r), packed.atom(column + j)), self.absolute);
+                let excess = weight(value) - self.u[tile * TILE + r] - self.v[place];
+                if excess > 0 {
+                    self.found.offer((tile - self.tiles.start) * TILE + r, real(excess), place as u32);
+                }
+            }
+        }
+    }
+}
