@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -18,8 +19,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from gpt_activations import gpt_activations
 from sparsecode import _core
+from sparsecode.gpt import train_gpt
+from sparsecode.harvest import harvest_activations
+from sparsecode.run import Run
+from sparsecode.store import Dataset
 from sparsecode.sweep import LossSettings, Sweep
 from sparsecode.sweep.engines.cpu import CpuEngine
 from sparsecode.sweep.engines.reference import ReferenceEngine
@@ -30,6 +34,25 @@ SIZES = [64, 128, 256, 512, 1024, 2048, 4096]
 L1 = 0.03
 BATCH = 4096
 MOST_STEPS = 1500  # of training until codes are sparse
+
+
+@functools.cache
+def gpt_activations(width: int, rows: int) -> Tensor:
+    """Hidden activations [rows, width] of the MLP of block 2 after the nonlinearity, in an order that mixes contexts.
+
+    Less their mean and divided by the root mean square: after so short a training they are nearly constant.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(folder)
+        train_gpt(
+            run, quiet=True, max_text_mb=2, val_fraction=0.1, vocab_size=512, n_layer=3, n_head=4,
+            d_model=max(32, width // 4), d_mlp=width, context=64, batch_size=16, steps=200, warmup_steps=20,
+            val_tokens=4096, device="cpu",
+        )  # fmt: skip
+        found = harvest_activations(run, quiet=True, layer=2, rows=rows, dtype="float32", device="cpu")
+        x = Dataset(run.path / found["path"]).read(0, rows).clone()
+    x = x[torch.randperm(rows, generator=torch.Generator().manual_seed(0))] - x.mean(0)
+    return (x / x.square().mean().sqrt()).contiguous()
 
 
 def trained(width: int, repeats: int = 1) -> tuple[Sweep, Tensor]:
