@@ -79,7 +79,26 @@ bench: install ## Run the benchmarks: each row beside its baseline
 bench-peers: install .venv-peers/.tools ## Time training steps beside other libraries, on the activations of `make demo`
 	PYTHONPATH=python .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
 	PYTHONPATH=python .venv-peers/bin/python benches/peers/from_start.py sparsecode-run/activations/blocks.2.mlp.hook_post --sizes 64,256,1024
+	PYTHONPATH=python .venv-peers/bin/python benches/peers/reader_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
+
+INTEROP := saelens dictionary_learning sparsify
+INTEROP_PYTHONS = $(foreach name,$(INTEROP),$(name)=.venv-interop/$(name)/bin/python)
+
+# One environment for each library: what they need does not always go together.
+.venv-interop/%/.tools: tests/interop/requirements-%.txt
+	@rm -f $@
+	@echo "Installing $* into .venv-interop/$*: the first time several gigabytes, and some minutes"
+	$(PYTHON) -m venv .venv-interop/$*
+	.venv-interop/$*/bin/python -m pip install --quiet --upgrade pip
+	.venv-interop/$*/bin/python -m pip install --quiet -r $<
+	@touch $@
+
+.PHONY: interop
+interop: install $(INTEROP:%=.venv-interop/%/.tools) ## Load dictionaries of other libraries here and ours there, and print the table
+	$(BIN)/python tests/interop/table.py .venv-interop/out \
+		--libraries $(INTEROP_PYTHONS)
+	$(BIN)/python tests/interop/run_pages.py .venv-interop/pages --libraries $(INTEROP_PYTHONS)
 
 .PHONY: clean
 clean: ## Remove what the targets made, .venv included
-	rm -rf $(VENV) .venv-peers target dist
+	rm -rf $(VENV) .venv-peers .venv-interop target dist

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sparsecode.compare import Comparison, compare_dicts
 from sparsecode.config import HarvestConfig, TrainDictsConfig, TrainGptConfig
 from sparsecode.corpus import Tokens, prepare_tokens
 from sparsecode.run import Run
@@ -82,6 +83,10 @@ class FakeDataset:
     def rows(self) -> int:
         return len(self.ids)
 
+    @property
+    def statistics(self) -> dict[str, Any]:
+        return {"mean": self.activations.mean(0)}
+
     def read(self, start: int, stop: int) -> Tensor:
         return self.activations[start:stop]
 
@@ -117,6 +122,7 @@ def make_fake_run(
              "steps": 400, "tokens_seen": 3_276_800}
         )  # fmt: skip
     dataset = _harvested(run, tokens)
+    (run.activations_path / HOOK).mkdir(parents=True)
     names = []
     with run.stage("train-dicts", TrainDictsConfig()) as stage:
         for size in sizes:
@@ -126,6 +132,27 @@ def make_fake_run(
                 names.append(name)
         stage.finish({"dictionaries": names, "dataset_fingerprint": "d", "hook_point": HOOK, "samples": 10_000})
     return run, dataset
+
+
+def fake_sweeps(run: Run, *, tilt: float = 0.1) -> tuple[tuple[Run, Comparison], tuple[Run, Comparison]]:
+    """What `sweeps.train_both` gives: L0 falls with the penalty, and grows with the size as its `tilt`-th power."""
+    found = []
+    for scale in ("plain", "per-size"):
+        own = Run(run.path / "science" / scale)
+        names = []
+        with own.stage("train-dicts", TrainDictsConfig(l1_scale=scale)) as stage:
+            for size in SIZES:
+                for step in (0.5, 1.0, 2.0, 4.0):
+                    l1 = L1 * step * (D if scale == "per-size" else 1)
+                    made, _ = dictionary(size, 5, l1)
+                    penalty = l1 / size if scale == "per-size" else l1
+                    made.meta["metrics"]["l0"] = size**tilt * penalty**-0.7
+                    made.meta["loss"]["l1_scale"] = scale
+                    names.append(dictionary_name(size, l1, 5))
+                    made.save(own.dictionaries_path / names[-1])
+            stage.finish({"dictionaries": names, "hook_point": HOOK})
+        found.append((own, compare_dicts(own, quiet=True)))
+    return found[0], found[1]
 
 
 def _harvested(run: Run, tokens: Tokens) -> FakeDataset:

@@ -157,7 +157,7 @@ def test_info_of_nothing(tmp_path: Path) -> None:
     lone.write_bytes(b"")
     for path, told in [
         (tmp_path / "none", "no such file or folder"),
-        (tmp_path, "no run, dataset or model"),
+        (tmp_path, "no run, dataset, model or dictionary"),
         (lone, "not something that sparsecode wrote"),
     ]:
         result = call("info", path)

@@ -35,10 +35,10 @@ class Recorder:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     monkeypatch.delenv("SPARSECODE_PRESET", raising=False)
     stand_in = Recorder()
-    for package, name in STAGE_FUNCTIONS.values():
-        module = types.ModuleType(f"sparsecode.{package}")
-        setattr(module, name, stand_in)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    modules = {package: types.ModuleType(f"sparsecode.{package}") for package, _ in STAGE_FUNCTIONS.values()}
+    for package, name in (*STAGE_FUNCTIONS.values(), ("report", "toy")):  # `toy` is the stage and its page
+        setattr(modules[package], name, stand_in)
+        monkeypatch.setitem(sys.modules, f"sparsecode.{package}", modules[package])
     return stand_in
 
 
@@ -164,14 +164,17 @@ def test_keys_with_a_dash_are_the_same_in_a_preset(recorder: Recorder, tmp_path:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("[harvets]\nrows = 1\n", "tables must be train-gpt, harvest, train-dicts, compare, report; found harvets"),
+        ("[harvets]\nrows = 1\n", f"tables must be {', '.join(STAGES)}; found harvets"),
         ("rows = 1\n", "tables must be"),
         ("[harvest]\nrow = 1\n", "[harvest]: unknown setting 'row'; known: batch_size"),
         ("[harvest]\nrows = 'many'\n", "'rows' must be int, not 'many'"),
         ("[harvest]\nrows = -1\n", "'rows' must be finite and at least 0, not -1"),
         ("[train-dicts]\nlr = nan\n", "'lr' must be finite and at least 0, not nan"),
         ("[harvest]\nrows = true\n", "'rows' must be int, not True"),
-        ("[harvest]\nsite = 'brain'\n", "'site' must be one of mlp, resid, mlp_out, attn, not 'brain'"),
+        (
+            "[harvest]\nsite = 'brain'\n",
+            "'site' must be one of mlp, resid, mlp_out, attn, attn_out, resid_pre, resid_mid, not 'brain'",
+        ),
         ("[harvest\n", "not valid TOML"),
     ],
 )

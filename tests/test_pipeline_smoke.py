@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from sparsecode.config import load_preset
+from sparsecode.config import STAGES, load_preset
 from sparsecode.run import Run
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,8 @@ def test_the_run_holds_what_other_programs_rely_on(whole: Whole) -> None:
         run.config_path, run.tokenizer_path, run.tokens_path / "train.bin", run.tokens_path / "val.bin",
         run.gpt_path / "model.safetensors", run.gpt_path / "config.json",
         run.activations_path / HOOK / "manifest.json", run.metrics_path, run.comparison_path,
-        run.comparison_path.with_suffix(".safetensors"), run.report_path, run.report_path.with_suffix(".json"),
+        run.comparison_path.with_suffix(".safetensors"), run.claims_path, run.report_path,
+        run.figures_path / "found-again.csv", run.report_path.with_suffix(".json"),
     ):  # fmt: skip
         assert path.is_file(), path
         assert path.stat().st_size > 0, path
@@ -104,7 +105,7 @@ def test_each_dictionary_can_be_read_alone(whole: Whole) -> None:
 def test_the_record_holds_every_stage(whole: Whole) -> None:
     run, _, _ = whole
     stages = run.config()["stages"]
-    assert list(stages) == ["train-gpt", f"harvest/{HOOK}", "train-dicts", "compare", "report"]
+    assert [key.partition("/")[0] for key in stages] == list(STAGES)
     for key, record in stages.items():
         assert record["status"] == "done", key
         assert record["settings"] == load_preset("smoke").stage(key.partition("/")[0]).record()
@@ -126,7 +127,7 @@ def test_again_it_does_nothing(whole: Whole) -> None:
     before = digests(run.path)
     done = replicate(run.path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("already done") == 5
+    assert done.stderr.count("already done") == len(STAGES)
     assert digests(run.path) == before
     quiet = subprocess.run([*COMMAND, str(run.path), "--quiet"], capture_output=True, check=True, timeout=LIMIT)
     assert (quiet.stdout, quiet.stderr) == (b"", b"")
@@ -180,7 +181,14 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(whole: Whole, tmp_pat
         # A state was saved and work has gone on since: the run must go on from the state, not from the start.
         return lambda: begun(stage)() and any(run.path.rglob("state.safetensors"))
 
-    moments = [saved("train-gpt"), begun(f"harvest/{HOOK}"), saved("train-dicts"), begun("compare"), begun("report")]
+    moments = [
+        saved("train-gpt"),
+        begun(f"harvest/{HOOK}"),
+        saved("train-dicts"),
+        begun("compare"),
+        begun("claims"),
+        begun("report"),
+    ]
     killed = [killed_when(run.path, moment) for moment in moments]
     assert killed[0], "never killed in train-gpt"
     assert killed[2], "never killed in train-dicts"
@@ -189,5 +197,9 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(whole: Whole, tmp_pat
     unbroken = whole[0]
     assert digests(run.dictionaries_path) == digests(unbroken.dictionaries_path)
     assert digests(run.gpt_path) == digests(unbroken.gpt_path)
+    for scale in ("plain", "per-size"):
+        own = [Run(folder.path / "science" / scale).dictionaries_path for folder in (run, unbroken)]
+        assert digests(own[0]) == digests(own[1]) != {}
+    assert run.claims_path.read_bytes() == unbroken.claims_path.read_bytes()
     assert digests(run.activations_path) == digests(unbroken.activations_path)
     assert digests(run.tokens_path) == digests(unbroken.tokens_path)

@@ -13,8 +13,15 @@ from typing import Any
 import pytest
 
 import sparsecode
-from fake_run import make_fake_run
+from fake_run import fake_sweeps, make_fake_run
 from sparsecode import store
+from sparsecode.compare import Comparison
+from sparsecode.config import ReportConfig
+from sparsecode.report import export
+from sparsecode.report.sections import ORDER
+from sparsecode.report.stage import gather
+from sparsecode.run import Run
+from sparsecode.science import sweeps
 
 CHROMIUM = shutil.which("chromium")
 WIDTHS = (360, 1440)
@@ -58,8 +65,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run, dataset = make_fake_run(folder / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "Dataset", lambda path: dataset, raising=False)
+        patch.setattr(sweeps, "train_both", lambda run, *_, **__: fake_sweeps(run))
         sparsecode.compare_dicts(run, quiet=True)
-        sparsecode.write_report(run, quiet=True)
+        sparsecode.check_claims(run, quiet=True, directions=10, contexts=8, draws=100)
+        sparsecode.write_report(run, quiet=True, images=False)
     return run.path / "report.html"
 
 
@@ -92,7 +101,7 @@ def test_draws_without_errors_and_fits(page: Path, tmp_path: Path, dark: bool) -
     assert [window["width"] for window in windows] == list(WIDTHS)
     for window in windows:
         assert window["errors"] == []
-        assert window["drawn"] == window["figures"] == 6
+        assert window["drawn"] == window["figures"] == 14
         assert window["content"] <= window["width"]
         assert window["wide"] == []
         red = int(re.findall(r"\d+", window["background"])[0])
@@ -110,3 +119,28 @@ def test_the_look_sees_what_is_wrong(page: Path, tmp_path: Path) -> None:
         assert len(window["wide"]) >= 1
         said = " ".join(window["errors"])
         assert "said so" in said and "broken" in said and "blocked: https://example.org" in said
+
+
+@needs_chromium
+def test_each_figure_becomes_a_picture(page: Path, tmp_path: Path) -> None:
+    run = Run(page.parent)
+    facts = gather(run, ReportConfig(), Comparison.load(run.comparison_path))
+    figures = export.figures_of([section for make in ORDER if (section := make(facts)) is not None])
+    names, why = export.write_png(page.read_text(), figures, tmp_path)
+    assert why is None and len(names) == 14
+    for figure in figures:
+        data = (tmp_path / f"{figure.id}.png").read_bytes()
+        assert data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 10_000, figure.id
+        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        assert (width, height) == (export.WIDTH * export.SCALE, figure.height * export.SCALE)
+
+
+def test_without_a_browser_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    names, why = export.write_png("<body></body>", [], tmp_path)
+    assert names == [] and why is not None and "chromium" in why
+    broken = tmp_path / "chromium"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    names, why = export.write_png("<body></body>", [], tmp_path)
+    assert names == [] and why is not None and "failed" in why

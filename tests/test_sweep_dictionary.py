@@ -97,7 +97,7 @@ def test_other_programs_find_what_the_format_promises(tmp_path: Path) -> None:
     [
         ({"dict_size": 8}, "do not belong together"),
         ({"activation_dim": None}, "do not belong together"),
-        ({"format": 2}, "update sparsecode"),
+        ({"format": 3}, "update sparsecode"),
         ({"format": None}, "not the description"),
         ({"normalization": None}, "'normalization' needs"),
         ({"normalization": {"mean": ["a"], "scale": 1}}, "'normalization' needs"),

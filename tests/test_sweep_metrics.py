@@ -70,6 +70,31 @@ def test_summaries_of_a_dictionary_that_copies_its_input() -> None:
     assert found["l1"] == pytest.approx(float(x.abs().sum(1).mean()), rel=1e-6)
 
 
+@pytest.mark.parametrize("batch", [1, 7, 60, 240])
+def test_metrics_do_not_depend_on_batch_size_or_order(batch: int) -> None:
+    x = torch.randn(240, 5, generator=torch.Generator().manual_seed(2))
+    shuffled = x[torch.randperm(240, generator=torch.Generator().manual_seed(3))]
+
+    def measured(rows: torch.Tensor, size: int) -> dict[str, dict[str, object]]:
+        sweep = Sweep(5, [8, 3], [0.0, 0.1], [0, 1])
+        sums = StepStats.zeros(2, torch.device("cpu"))
+        for part in torch.split(rows, size):
+            sums += ReferenceEngine().evaluate(sweep, part)
+        return metrics.summaries(sweep, sums, metrics.Deviations.of(rows).total)
+
+    whole = measured(x, 240)
+    for name, values in measured(shuffled, batch).items():
+        assert values == pytest.approx(whole[name], rel=1e-5), name
+        assert values["dead"] == whole[name]["dead"] and values["rows"] == 240
+
+
+def test_dead_is_said_of_a_window_of_rows() -> None:
+    # A feature that fires on the last row only is dead in the window before it, and alive in a window that holds it.
+    codes = torch.zeros(10, 2)
+    codes[9, 1] = 1.0
+    assert [metrics.dead(metrics.fired(codes[:stop])) for stop in (9, 10)] == [2, 1]
+
+
 def test_values_that_json_cannot_name_are_none() -> None:
     sweep = Sweep(2, [1], [0.0], [0])
     sums = StepStats(4, *(torch.tensor([math.nan], dtype=torch.float64) for _ in range(3)))

@@ -7,6 +7,7 @@ Every stage of the pipeline is one call, and `replicate` is all of them:
     sparsecode.harvest_activations("my-run", layer=2)
     sparsecode.train_dicts("my-run", sizes="64-4096")
     sparsecode.compare_dicts("my-run")
+    sparsecode.check_claims("my-run")
     sparsecode.write_report("my-run")
 
 Names are imported when they are first used, so that `import sparsecode` takes milliseconds.
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from sparsecode.compare import compare_dicts
     from sparsecode.gpt import train_gpt
     from sparsecode.harvest import harvest_activations
+    from sparsecode.interop import load_dictionary
     from sparsecode.pipeline import replicate
-    from sparsecode.report import write_report
+    from sparsecode.report import toy, write_report
+    from sparsecode.science import check_claims, fit_baselines, toy_models
     from sparsecode.store import ActivationStream, Dataset
     from sparsecode.sweep import Dictionary, train_dicts
 
@@ -36,8 +39,13 @@ _HOME = {
     "Dataset": "store",
     "ActivationStream": "store",
     "Dictionary": "sweep",
+    "load_dictionary": "interop",
     "train_dicts": "sweep",
     "compare_dicts": "compare",
+    "check_claims": "science",
+    "fit_baselines": "science",
+    "toy_models": "science",
+    "toy": "report",
     "write_report": "report",
     "replicate": "pipeline",
 }
@@ -48,10 +56,15 @@ __all__ = [
     "Dictionary",
     "Run",
     "SparsecodeError",
+    "check_claims",
     "compare_dicts",
     "errors",
+    "fit_baselines",
     "harvest_activations",
+    "load_dictionary",
     "replicate",
+    "toy",
+    "toy_models",
     "train_dicts",
     "train_gpt",
     "write_report",

@@ -50,6 +50,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda tmp: _write_bytes(tmp, text.encode()))
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes bytes atomically."""
+    write_atomic(path, lambda tmp: _write_bytes(tmp, data))
+
+
 def json_text(value: Any) -> str:
     """`value` as indented JSON with a last newline. NaN and infinities become null: JSON has no name for them."""
     return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"

@@ -16,9 +16,20 @@ from typing import Any, Self
 from sparsecode.errors import InvalidSetting
 
 
-def setting(default: Any, help: str, *, choices: tuple[str, ...] | None = None, affects_result: bool = True) -> Any:
-    """A field of a stage's settings. `affects_result=False`: two runs that differ in it only are the same."""
-    return field(default=default, metadata={"help": help, "choices": choices, "affects_result": affects_result})
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    several: bool = False,
+    affects_result: bool = True,
+) -> Any:
+    """A field of a stage's settings. `affects_result=False`: two runs that differ in it only are the same.
+
+    `several`: a text may name several of the choices, with commas.
+    """
+    metadata = {"help": help, "choices": choices, "several": several, "affects_result": affects_result}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +83,10 @@ def _checked(spec: dataclasses.Field[Any], value: Any, where: str) -> Any:
     if isinstance(value, int | float) and not 0 <= value < float("inf"):
         raise InvalidSetting(f"{where}: '{spec.name}' must be finite and at least 0, not {value!r}")
     choices = spec.metadata["choices"]
-    if choices and value is not None and value not in choices:
-        raise InvalidSetting(f"{where}: '{spec.name}' must be one of {', '.join(choices)}, not {value!r}")
+    if choices and value is not None:
+        for one in value.split(",") if spec.metadata["several"] else [value]:
+            if one not in choices:
+                raise InvalidSetting(f"{where}: '{spec.name}' must be one of {', '.join(choices)}, not {one!r}")
     return value
 
 
@@ -112,22 +125,62 @@ class TrainGptConfig(StageConfig):
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
 
-SITES = ("mlp", "resid", "mlp_out", "attn")
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(StageConfig):
+    """The text that a model of other makers is harvested on; the settings of the same names of a harvest."""
+
+    text: tuple[str, ...] = setting((), "Files, folders or globs of text.")
+    text_key: str = setting("text", "Key of the text in tables.")
+    hf_dataset: str | None = setting(None, "A Hugging Face dataset.")
+    skip_bad: bool = setting(False, "Skip unreadable files.")
+    max_text_mb: int | None = setting(None, "Most MB of text.")
+
+
+SITES = ("mlp", "resid", "mlp_out", "attn", "attn_out", "resid_pre", "resid_mid")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HarvestConfig(StageConfig):
     """Which activations to store. Defaults: the seed's hook point, MLP activations of layer 2 after the GELU."""
 
-    layer: int = setting(2, "Layer to read, from 0.")
-    site: str = setting("mlp", "mlp: after the nonlinearity; resid: after the block; mlp_out; attn.", choices=SITES)
-    hook: str | None = setting(None, "A hook point by name, such as blocks.2.mlp.hook_post; beats --layer and --site.")
+    layer: int | str = setting(2, "Layers to read, from 0: one, or several as 0,2,4 or 0-5.")
+    site: str = setting("mlp", "mlp: after the nonlinearity; resid: after the block; others as their names say; "
+                        "several with commas.", choices=SITES, several=True)  # fmt: skip
+    hook: str | None = setting(None, "Hook points by name, such as blocks.2.mlp.hook_post, several with commas; beats "
+                               "--layer and --site.")  # fmt: skip
+    module: tuple[str, ...] = setting((), "Modules by path instead: PATH for what they give, PATH@input for what they "
+                                      "are given.")  # fmt: skip
     rows: int = setting(6_000_000, "Rows (tokens) to store; a multiple of the context fits best.")
     dtype: str = setting("float16", "Type on disk.", choices=("float16", "bfloat16", "float32"))
     batch_size: int = setting(64, "Contexts in a forward pass; its shape decides the last bits of a row.")
     shard_mb: int = setting(256, "Size of a shard file in MB.")
     seed: int = setting(0, "Seed of the order in which contexts are read.")
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.", affects_result=False)
+    # Which model and which text these are is in their fingerprints, inputs of the stage.
+    model: str | None = setting(None, "A model instead of the run's own: a folder or a name of Hugging Face's (needs "
+                                "sparsecode[hf]), or a folder that convert wrote.", affects_result=False)  # fmt: skip
+    model_dtype: str = setting("auto", "Type the --model computes in; auto: the one it was saved in.",
+                               choices=("auto", "float32", "bfloat16", "float16"))  # fmt: skip
+    context: int | None = setting(None, "With --model: tokens in a context; default 256, or the most it takes.")
+    batch_tokens: int = setting(16_384, "With --model: tokens in a forward pass, padding included.")
+    documents: bool = setting(False, "With --model: never two documents in a context; short ones are padded.")
+    special_tokens: bool = setting(False, "With --model: store the rows of special tokens too.")
+    text: tuple[str, ...] = setting((), "With --model: files, folders or globs of text; none: the Python sources "
+                                    "installed here.", affects_result=False)  # fmt: skip
+    text_key: str = setting("text", "Key of the text in .jsonl and .parquet files.", affects_result=False)
+    hf_dataset: str | None = setting(None, "With --model: a Hugging Face dataset instead of files.",
+                                     affects_result=False)  # fmt: skip
+    skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.", affects_result=False)
+    max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).",
+                                      affects_result=False)  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """Without what has no meaning: the one half of the settings with a model, the other without."""
+        other = ("batch_size",) if self.model is not None else _WITH_MODEL
+        return {name: value for name, value in super().record().items() if name not in other}
+
+
+_WITH_MODEL = ("module", "model_dtype", "context", "batch_tokens", "documents", "special_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +232,86 @@ class CompareConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClaimsConfig(StageConfig):
+    """How the seed's claims are tested: a sweep over size and L1 under both normalisations, and how much is read."""
+
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    sweep: bool = setting(True, "Train the sweep over size and L1 under both normalisations (claim 4).")
+    sizes: str = setting("0.25x-4x", "Its sizes; x: times the width of the activations.")
+    l1: str | None = setting(None, "Its L1 coefficients; none: 1/2, 1, 2 and 4 times that of train-dicts.")
+    samples: int | None = setting(None, "Rows to train each of the two on; 2 million unless --minutes.")
+    minutes: float | None = setting(None, "Train both for about this long in all.")
+    batch_size: int = setting(512, "Rows in their batches; small ones learn most from few rows.")
+    warmup_steps: int = setting(200, "Steps of their warm-up; at most half of a known number of steps.")
+    threshold: float = setting(0.9, "Cosine above which their features count as found again.")
+    rows: int | None = setting(None, "Rows searched for the strongest contexts; none: all.")
+    directions: int = setting(48, "Features, neurons and random directions whose contexts are compared.")
+    contexts: int = setting(20, "Strongest distinct contexts looked at for each.")
+    features: int = setting(12, "Features whose contexts are kept as text.")
+    shown: int = setting(12, "Contexts kept as text for each.")
+    draws: int = setting(1000, "Resamples of a bootstrap interval.")
+    seed: int = setting(0, "Seed of the sweep, of random directions and of resampling.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinesConfig(StageConfig):
+    """Dictionaries that nobody trained sparsely: neurons, PCA, ICA, NMF, random directions."""
+
+    # Which data they are is in the dataset's fingerprint, an input of the stage.
+    hook: str | None = setting(None, "Which harvested hook point; needed where the run holds several.",
+                               affects_result=False)  # fmt: skip
+    dataset: str | None = setting(None, "Folder of a dataset instead of one harvested in this run.",
+                                  affects_result=False)  # fmt: skip
+    kinds: str = setting("neurons,identity,random,pca,ica,nmf", "Which ones, separated by commas.")
+    rows: int = setting(65_536, "Rows to fit on, drawn from those that dictionaries train on.")
+    iterative_rows: int = setting(16_384, "Of these, rows for ICA and NMF, whose every iteration reads all of them.")
+    ica_iterations: int = setting(100, "Most iterations of FastICA; the file says whether it had converged.")
+    nmf_iterations: int = setting(20, "Most iterations of NMF.")
+    eval_rows: int = setting(65_536, "Rows at the end for the metrics; the trained dictionaries' where there are any.")
+    curve_rows: int = setting(8_192, "Of these, rows for the curves of FVU over the number of codes kept.")
+    threshold: float = setting(0.9, "Cosine above which a feature counts as found again.")
+    seed: int = setting(0, "Seed of the rows, of the random directions and of the fits.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(StageConfig):
+    """Toy data whose true features are known, and a sweep of dictionaries over them. The data are the seed's."""
+
+    dim: int = setting(256, "Dimensions of the space.")
+    true_features: int = setting(512, "True features.")
+    active: float = setting(5.0, "Expected number of active features in a row.")
+    draw_rows: int = setting(256, "Rows that share one draw of the correlated probabilities: the seed's batch.")
+    sizes: str = setting("0.125x-4x", "Sizes: 0.125x-4x (times the true features), 64-2048 or 64,100.")
+    l1: str = setting("1e-4:1.6e-3:5", "L1 coefficients: one, several with commas, or 1e-4:1.6e-3:5 (5, log-spaced).")
+    seeds: int = setting(1, "Dictionaries per size and L1, each from its own initialisation.")
+    seed: int = setting(0, "First seed; also that of the true features and of the data.")
+    steps: int = setting(20_000, "Most optimiser steps, the seed's number; fewer if --minutes ends first.")
+    minutes: float | None = setting(None, "Plan the number of steps so that training takes about this long here.")
+    batch_size: int = setting(512, "Rows in a batch: a multiple of --draw-rows.")
+    lr: float = setting(1e-2, "Peak learning rate of Adam (the seed's 1e-3 needs ten times the steps).")
+    warmup_steps: int = setting(50, "Steps of linear warm-up.")
+    decay_fraction: float = setting(0.3, "Share of the steps, at the end, over which the rate falls to zero.")
+    l1_scale: str = setting("plain", "per-size divides L1 by the dictionary size, as the seed's toy script does.",
+                            choices=("plain", "per-size"))  # fmt: skip
+    project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")
+    eval_rows: int = setting(16_384, "Fresh rows for the final metrics; a feature is dead if it fires on none.")
+    threshold: float = setting(0.9, "Cosine above which a true feature counts as recovered.")
+    save_dictionaries: bool = setting(False, "Keep every dictionary, in toy/dictionaries.")
+    log_every: int = setting(500, "Steps between metrics lines.", affects_result=False)
+    save_every: int = setting(2000, "Steps between saved states.", affects_result=False)
+    engine: str = setting("auto", "The engine that trains, named as in train-dicts.")
+    threads: int | None = setting(None, "Threads; default: all cores.", affects_result=False)
+    device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig(StageConfig):
     """What the report shows."""
 
-    features: int = setting(12, "Recurring features whose top tokens are shown.")
-    tokens: int = setting(12, "Top tokens per feature.")
-    rows: int = setting(300_000, "Rows of the dataset that are searched for them.")
+    features: int = setting(12, "Most features whose strongest contexts are shown, of those that `claims` found.")
+    tokens: int = setting(12, "Most contexts per feature.")
+    images: bool = setting(True, "Write each figure as PNG as well; needs chromium on PATH.")
 
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -192,6 +319,9 @@ STAGES: dict[str, type[StageConfig]] = {
     "harvest": HarvestConfig,
     "train-dicts": TrainDictsConfig,
     "compare": CompareConfig,
+    "claims": ClaimsConfig,
+    "baselines": BaselinesConfig,
+    "toy": ToyConfig,
     "report": ReportConfig,
 }
 

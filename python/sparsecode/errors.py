@@ -49,7 +49,7 @@ class RunLocked(SparsecodeError):
 
 
 class NotRecognised(SparsecodeError):
-    """A path holds nothing that sparsecode wrote."""
+    """A path holds nothing that sparsecode wrote or can read."""
 
 
 class RunInvalid(SparsecodeError):
@@ -198,6 +198,14 @@ class DictionaryInvalid(SparsecodeError):
 
 class ZeroAtom(DictionaryInvalid):
     """An atom has no direction: its norm is zero or not finite."""
+
+
+class PickleRefused(DictionaryInvalid):
+    """A `.pt` file holds more than tensors, would run code, or unpacks to more than its own size."""
+
+
+class NotExpressible(SparsecodeError):
+    """A format has no way to say what a dictionary or model does."""
 
 
 class DatasetUnfit(SparsecodeError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsecode.config import TrainDictsConfig, load_preset
+from sparsecode.config import BaselinesConfig, TrainDictsConfig, load_preset
 from sparsecode.progress import clock, human, say
 from sparsecode.run import DEFAULT_RUN, Run
 
@@ -18,6 +18,9 @@ STAGE_FUNCTIONS = {
     "harvest": ("harvest", "harvest_activations"),
     "train-dicts": ("sweep", "train_dicts"),
     "compare": ("compare", "compare_dicts"),
+    "claims": ("science", "check_claims"),
+    "baselines": ("science", "fit_baselines"),
+    "toy": ("science", "toy_models"),
     "report": ("report", "write_report"),
 }
 
@@ -48,7 +51,7 @@ def replicate(
         before = _finish_times(folder)
         started = time.monotonic()
         config = chosen.stage(stage)
-        if isinstance(config, TrainDictsConfig) and config.hook is None:
+        if isinstance(config, TrainDictsConfig | BaselinesConfig) and config.hook is None:
             config = config.changed(hook=stages["harvest"].get("hook_point"))  # the run may hold others as well
         found = stage_function(stage)(folder, config, force=force, quiet=quiet)
         stages[stage] = figures_of(found, folder, stage)
@@ -94,6 +97,11 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "val_loss": lambda x: f"validation loss {x:.3f}",
         "bits_per_byte": lambda x: f"{x:.3f} bits per byte",
     },
+    "tokens": {  # of a model that was not trained here
+        "model": lambda name: f"of {name}",
+        "train_tokens": lambda n: f"{human(n)} for training",
+        "val_tokens": lambda n: f"{human(n)} held out",
+    },
     "harvest": {"hook_point": str, "rows": lambda n: f"{human(n)} rows"},
     "train-dicts": {
         "hook_point": str,
@@ -103,6 +111,19 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "eval_rows": lambda n: f"on {n} held-out rows",
     },
     "compare": {"dictionaries": lambda names: f"{len(names)} dictionaries compared"},
+    "claims": {
+        "verdicts": lambda found: ", ".join(f"{key} {verdict}" for key, verdict in found.items()),
+    },
+    "baselines": {
+        "baselines": ", ".join,
+        "eval_rows": lambda n: f"on {n} held-out rows",
+    },
+    "toy": {
+        "dictionaries": lambda names: f"{len(names)} dictionaries",
+        "samples": lambda n: f"{human(n)} samples",
+        "mmcs_truth": lambda by_name: f"MMCS with the truth up to {max(by_name.values()):.3f}",
+        "verdict": lambda word: f"claim 7 {word}",
+    },
     "report": {"page": str, "bytes": lambda n: f"{n / 1e6:.1f} MB"},
 }
 

@@ -6,7 +6,11 @@ RUN/gpt/                              model.safetensors, config.json
 RUN/activations/HOOK/                 a dataset
 RUN/dictionaries/NAME.safetensors     with NAME.json beside it
 RUN/comparison.safetensors + .json    what `compare` found
+RUN/claims.json  RUN/science/         verdicts on the claims, and the sweeps beside the run's own that they need
+RUN/baselines/NAME.safetensors        with NAME.json; baselines.json, measures.csv
+RUN/toy/                              toy.json, measures.csv, truth, recovery.safetensors, report.html
 RUN/metrics.jsonl  RUN/report.html  RUN/report.json
+RUN/figures/                          each figure of the report as CSV and PNG
 """
 
 from __future__ import annotations
@@ -77,7 +81,9 @@ class Run:
     dictionaries_path = property(lambda self: self.path / "dictionaries")
     comparison_path = property(lambda self: self.path / "comparison.json")
     metrics_path = property(lambda self: self.path / "metrics.jsonl")
+    claims_path = property(lambda self: self.path / "claims.json")
     report_path = property(lambda self: self.path / "report.html")
+    figures_path = property(lambda self: self.path / "figures")
 
     def config(self) -> dict[str, Any]:
         """The contents of config.json; an empty record where there is none.

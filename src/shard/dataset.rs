@@ -48,6 +48,8 @@ pub struct Dataset {
     access: Access,
     verify: Verify,
     blocks: Vec<(u32, u32)>,
+    /// Address of the first row of each mapped shard.
+    starts: Vec<usize>,
 }
 
 impl Dataset {
@@ -64,7 +66,8 @@ impl Dataset {
         let rows = Segments::new(manifest.shards.iter().map(|s| s.rows));
         let blocks = shards.iter().enumerate().flat_map(|(s, shard)| (0..shard.blocks()).map(move |b| (s, b)));
         let blocks = blocks.map(|(s, b)| (s as u32, b as u32)).collect();
-        Ok(Self { folder: folder.to_path_buf(), manifest, shards, rows, access, verify, blocks })
+        let starts = shards.iter().map(|shard| shard.activations().map_or(0, |start| start as usize)).collect();
+        Ok(Self { folder: folder.to_path_buf(), manifest, shards, rows, access, verify, blocks, starts })
     }
 
     /// The folder it was opened from.
@@ -109,6 +112,24 @@ impl Dataset {
     pub fn find(&self, row: u64) -> (&OpenShard, u64) {
         let (shard, row) = self.rows.find(row);
         (&self.shards[shard], row)
+    }
+
+    /// Where `row` lies in memory, for as long as this dataset is open.
+    ///
+    /// # Panics
+    /// If there is no such row. The dataset must be mapped.
+    #[inline]
+    #[must_use]
+    pub fn mapped_row(&self, row: u64) -> *const u8 {
+        debug_assert!(self.access == Access::Mmap);
+        let (shard, row) = if let [_] = self.starts[..] {
+            assert!(row < self.rows(), "row {row} of {}", self.rows());
+            (0, row)
+        } else {
+            self.rows.find(row)
+        };
+        // The header was checked against the length of the mapping.
+        (self.starts[shard] + row as usize * self.manifest.row_bytes()) as *const u8
     }
 
     /// All shards.
@@ -215,7 +236,7 @@ impl Dataset {
                         scratch.chunks_exact(self.manifest.row_bytes()).map(<[u8]>::as_ptr).collect();
                     let values = &mut values[done * dim..(done + n) * dim];
                     // SAFETY: every pointer is the start of a row of `scratch`.
-                    unsafe { simd::gather(cpu().simd, self.manifest.dtype, &rows, dim, *normalize, values) };
+                    unsafe { simd::gather(cpu().simd, self.manifest.dtype, (&rows, &[]), dim, *normalize, values) };
                 }
             }
             done += n;

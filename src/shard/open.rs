@@ -160,6 +160,15 @@ impl OpenShard {
         Ok(())
     }
 
+    /// Asks for huge pages where the file is read into memory from now on: rows all over it are then found in few entries
+    /// of the processor's address cache. Advice, so its failure is none.
+    pub fn want_huge_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &self.map {
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+    }
+
     #[cfg(target_os = "linux")]
     fn advise(&self, map: &Mmap, at: usize, length: usize, wait: bool) -> Result<()> {
         use memmap2::Advice;

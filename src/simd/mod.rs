@@ -101,17 +101,18 @@ pub fn convert(simd: Simd, (from, src): (Dtype, &[u8]), (to, dst): (Dtype, &mut 
     }
 }
 
-/// Widens and normalises the rows that `rows` points at, one after another, into `out`, asking for later rows early.
+/// Widens and normalises the rows that `rows` points at, one after another, into `out`, and asks the memory for those
+/// that `ahead` points at meanwhile.
 ///
 /// # Safety
-/// Every pointer in `rows` must be readable for `dim` values of `dtype`.
+/// Every pointer in `rows` must be readable for `dim` values of `dtype`; those in `ahead` are not read.
 ///
 /// # Panics
 /// If `out` or the mean do not fit.
 pub unsafe fn gather(
     simd: Simd,
     dtype: Dtype,
-    rows: &[*const u8],
+    (rows, ahead): (&[*const u8], &[*const u8]),
     dim: usize,
     normalize: Normalize<'_>,
     out: &mut [f32],
@@ -121,20 +122,21 @@ pub unsafe fn gather(
         assert_eq!(mean.len(), dim, "gather: a mean of {} for rows of {dim}", mean.len());
     }
     let to = out.as_mut_ptr();
-    dispatch_dtype!(level(simd), dtype, gather(rows, dim, normalize, to));
+    dispatch_dtype!(level(simd), dtype, gather(rows, ahead, dim, normalize, to));
 }
 
-/// Copies the rows of `row_bytes` that `rows` points at, one after another, into `out`.
+/// Copies the rows of `row_bytes` that `rows` points at, one after another, into `out`, and asks the memory for those that
+/// `ahead` points at meanwhile.
 ///
 /// # Safety
-/// Every pointer in `rows` must be readable for `row_bytes`.
+/// Every pointer in `rows` must be readable for `row_bytes`; those in `ahead` are not read.
 ///
 /// # Panics
 /// If `out` does not fit.
-pub unsafe fn gather_raw(simd: Simd, rows: &[*const u8], row_bytes: usize, out: &mut [u8]) {
+pub unsafe fn gather_raw(simd: Simd, (rows, ahead): (&[*const u8], &[*const u8]), row_bytes: usize, out: &mut [u8]) {
     assert_eq!(out.len(), rows.len() * row_bytes, "gather: {} rows of {row_bytes} bytes", rows.len());
     let to = out.as_mut_ptr();
-    dispatch!(level(simd), gather_raw(rows, row_bytes, to));
+    dispatch!(level(simd), gather_raw(rows, ahead, row_bytes, to));
 }
 
 /// Adds the rows of `x` (values of `dtype`), less `shift`, to `sum`, and their squares to `squares`.

@@ -119,14 +119,14 @@ fn gathering_normalises_the_same_on_every_level_odd_widths_and_addresses() {
                 for simd in levels() {
                     let mut found = vec![0.0; rows.len() * dim];
                     // SAFETY: every row lies inside `bytes`.
-                    unsafe { gather(simd, dtype, &rows, dim, normalize, &mut found) };
+                    unsafe { gather(simd, dtype, (&rows, &rows), dim, normalize, &mut found) };
                     assert_eq!(bits(&found), bits(&expected), "{dtype:?} {dim} {}", simd.name());
                 }
             }
             for simd in levels() {
                 let mut found = vec![0; rows.len() * row_bytes];
                 // SAFETY: every row lies inside `bytes`.
-                unsafe { gather_raw(simd, &rows, row_bytes, &mut found) };
+                unsafe { gather_raw(simd, (&rows, &[]), row_bytes, &mut found) };
                 for (row, copy) in rows.iter().zip(found.chunks_exact(row_bytes)) {
                     // SAFETY: as above.
                     assert!(unsafe { std::slice::from_raw_parts(*row, row_bytes) } == copy);

@@ -2,63 +2,38 @@
 
 use crate::cpu::cpu;
 use crate::error::Result;
-use crate::shard::Dataset;
 use crate::shard::dataset::Out;
 use crate::shard::open::{Files, OpenShard};
+use crate::shard::{Access, Dataset};
 use crate::simd;
+use crate::stream::order::{CHUNK, Order};
 
 /// What one thread keeps between batches.
 #[derive(Default)]
 pub struct Gatherer {
     files: Files,
-    pointers: Vec<*const u8>,
+    rows: Vec<u64>,
     order: Vec<(u64, u32)>,
     row: Vec<u8>,
 }
 
-// SAFETY: the pointers are used within one call only; between calls they are never read.
-unsafe impl Send for Gatherer {}
-// SAFETY: as above, and only `&mut self` reaches them.
-unsafe impl Sync for Gatherer {}
-
 impl Gatherer {
-    /// Reads `rows` of `dataset` into `out`, in this order. The blocks they lie in must have been prepared.
+    /// Reads the rows at `count` positions of `order` from `start` on into `out`. The blocks they lie in must have been
+    /// prepared.
     ///
     /// # Errors
     /// `ShardTruncated`, `ShardMissing`, `IoFailed`, where rows are read by system calls.
-    pub fn gather(&mut self, dataset: &Dataset, rows: &[u64], out: Out<'_>) -> Result<()> {
-        if dataset.shards().first().is_some_and(|shard| shard.activations().is_some()) {
-            self.gather_maps(dataset, rows, out);
+    pub fn gather(&mut self, dataset: &Dataset, order: &Order, start: u64, count: usize, out: Out<'_>) -> Result<()> {
+        if dataset.access() == Access::Mmap {
+            gather_maps(dataset, order, start, count, out);
             return Ok(());
         }
-        self.gather_files(dataset, rows, out)
-    }
-
-    fn gather_maps(&mut self, dataset: &Dataset, rows: &[u64], out: Out<'_>) {
-        let row_bytes = dataset.manifest().row_bytes();
-        self.pointers.clear();
-        self.pointers.extend(rows.iter().map(|&row| {
-            let (shard, row) = dataset.find(row);
-            let start = shard.activations().unwrap_or_else(|| unreachable!("a dataset is mapped as a whole"));
-            // `find` gives a row of the shard, and its header was checked against the length of the mapping.
-            start.wrapping_add(row as usize * row_bytes)
-        }));
-        // SAFETY: every pointer is the start of a row inside a mapping that lives as long as the dataset.
-        unsafe {
-            match out {
-                Out::Raw(bytes) => simd::gather_raw(cpu().simd, &self.pointers, row_bytes, bytes),
-                Out::F32(values, normalize) => {
-                    simd::gather(
-                        cpu().simd,
-                        dataset.manifest().dtype,
-                        &self.pointers,
-                        dataset.dim(),
-                        normalize,
-                        values,
-                    );
-                }
-            }
-        }
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.resize(count, 0);
+        order.rows(start, &mut rows);
+        let result = self.gather_files(dataset, &rows, out);
+        self.rows = rows;
+        result
     }
 
     fn gather_files(&mut self, dataset: &Dataset, rows: &[u64], mut out: Out<'_>) -> Result<()> {
@@ -81,11 +56,55 @@ impl Gatherer {
                     let to = &mut values[place * dim..(place + 1) * dim];
                     // SAFETY: `self.row` holds one row.
                     unsafe {
-                        simd::gather(cpu().simd, dataset.manifest().dtype, &[self.row.as_ptr()], dim, *normalize, to);
+                        simd::gather(
+                            cpu().simd,
+                            dataset.manifest().dtype,
+                            (&[self.row.as_ptr()], &[]),
+                            dim,
+                            *normalize,
+                            to,
+                        );
                     }
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// While the rows of one chunk are copied, those of the next are asked for.
+fn gather_maps(dataset: &Dataset, order: &Order, start: u64, count: usize, mut out: Out<'_>) {
+    let (mut now, mut next) = ([std::ptr::null(); CHUNK], [std::ptr::null(); CHUNK]);
+    let (mut known, mut done) = (0, 0);
+    order.chunks(start, count, &mut |rows| {
+        for (pointer, &row) in next.iter_mut().zip(rows) {
+            *pointer = dataset.mapped_row(row);
+        }
+        // SAFETY: `mapped_row` gives rows of mappings that live as long as the dataset.
+        unsafe { copy(dataset, (&now[..known], &next[..rows.len()]), done, &mut out) };
+        done += known;
+        known = rows.len();
+        std::mem::swap(&mut now, &mut next);
+    });
+    // SAFETY: as above.
+    unsafe { copy(dataset, (&now[..known], &[]), done, &mut out) };
+}
+
+/// Puts the rows that the first pointers point at into `out` from row `at` on, asking for the second ones.
+///
+/// # Safety
+/// The pointers must be readable for a row.
+unsafe fn copy(dataset: &Dataset, rows: (&[*const u8], &[*const u8]), at: usize, out: &mut Out<'_>) {
+    let (size, dim) = (dataset.manifest().row_bytes(), dataset.dim());
+    let (from, to) = (at, at + rows.0.len());
+    // SAFETY: the caller's promise.
+    unsafe {
+        match out {
+            Out::Raw(bytes) => simd::gather_raw(cpu().simd, rows, size, &mut bytes[from * size..to * size]),
+            Out::F32(values, normalize) => {
+                let values = &mut values[from * dim..to * dim];
+                simd::gather(cpu().simd, dataset.manifest().dtype, rows, dim, *normalize, values);
+            }
+        }
     }
 }

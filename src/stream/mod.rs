@@ -5,6 +5,8 @@ pub mod batch;
 pub mod gather;
 pub mod order;
 pub mod permutation;
+#[cfg(target_arch = "x86_64")]
+mod permutation512;
 pub mod prepare;
 pub mod reader;
 mod workers;

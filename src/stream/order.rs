@@ -28,6 +28,10 @@ const TAG_EXACT: u64 = 0;
 const TAG_BLOCKS: u64 = 1;
 const TAG_WINDOW: u64 = 2;
 
+/// Rows that are asked for while those before them are copied: enough lines under way to hide their latency, and few
+/// enough that working out the rows of the next chunk takes less than it.
+pub const CHUNK: usize = 64;
+
 /// Rows whose blocks must be ready before any of them is read.
 #[derive(Debug, Clone)]
 pub struct Window {
@@ -93,40 +97,54 @@ impl Order {
 
     /// The rows at positions `start`, `start + 1`, ...
     pub fn rows(&self, start: u64, out: &mut [u64]) {
+        let mut done = 0;
+        self.chunks(start, out.len(), &mut |rows| {
+            out[done..done + rows.len()].copy_from_slice(rows);
+            done += rows.len();
+        });
+    }
+
+    /// Calls `each` with the rows at `count` positions from `start` on, in order, at most [`CHUNK`] of them at once.
+    pub fn chunks(&self, start: u64, count: usize, each: &mut dyn FnMut(&[u64])) {
         let per_epoch = self.rows_per_epoch();
-        let (mut at, mut done) = (start, 0);
-        while done < out.len() {
+        let (mut at, mut left) = (start, count);
+        while left > 0 {
             let (epoch, k) = (at / per_epoch, at % per_epoch);
-            let n = ((per_epoch - k) as usize).min(out.len() - done);
-            self.rows_in_epoch(epoch, k, &mut out[done..done + n]);
+            let n = ((per_epoch - k) as usize).min(left);
+            self.chunks_in_epoch(epoch, k, n, each);
             at += n as u64;
-            done += n;
+            left -= n;
         }
     }
 
-    fn rows_in_epoch(&self, epoch: u64, mut k: u64, mut out: &mut [u64]) {
+    fn chunks_in_epoch(&self, epoch: u64, mut k: u64, mut count: usize, each: &mut dyn FnMut(&[u64])) {
         match &self.kind {
             Kind::Exact { .. } => {
-                Permutation::new(self.rows_per_epoch(), self.seed, epoch, TAG_EXACT).range(k, out);
-                for row in out {
-                    *row += self.rows.start;
-                }
+                let permutation = Permutation::new(self.rows_per_epoch(), self.seed, epoch, TAG_EXACT);
+                chunks_of(&permutation, k, count, |rows| {
+                    for row in &mut *rows {
+                        *row += self.rows.start;
+                    }
+                    each(rows);
+                });
             }
             Kind::Windowed { .. } => {
                 let plan = self.plan(epoch);
-                while !out.is_empty() {
+                while count > 0 {
                     let (window, inside) = plan.windows.find(k);
                     let (blocks, segments) = self.window(&plan, window);
-                    let n = ((segments.total() - inside) as usize).min(out.len());
-                    let (now, rest) = out.split_at_mut(n);
+                    let n = ((segments.total() - inside) as usize).min(count);
                     let key = self.seed ^ (window as u64).rotate_left(32);
-                    Permutation::new(segments.total(), key, epoch, TAG_WINDOW).range(inside, now);
-                    for row in now {
-                        let (block, place) = segments.find(*row);
-                        *row = blocks[block].1.start + place;
-                    }
+                    let permutation = Permutation::new(segments.total(), key, epoch, TAG_WINDOW);
+                    chunks_of(&permutation, inside, n, |rows| {
+                        for row in &mut *rows {
+                            let (block, place) = segments.find(*row);
+                            *row = blocks[block].1.start + place;
+                        }
+                        each(rows);
+                    });
                     k += n as u64;
-                    out = rest;
+                    count -= n;
                 }
             }
         }
@@ -199,5 +217,17 @@ impl Order {
             plans.push(Arc::clone(&plan));
         }
         plan
+    }
+}
+
+/// Calls `each` with the images of `count` indices from `start` on, at most `CHUNK` of them at once.
+fn chunks_of(permutation: &Permutation, mut start: u64, mut count: usize, mut each: impl FnMut(&mut [u64])) {
+    let mut rows = [0; CHUNK];
+    while count > 0 {
+        let rows = &mut rows[..count.min(CHUNK)];
+        permutation.range(start, rows);
+        start += rows.len() as u64;
+        count -= rows.len();
+        each(rows);
     }
 }

@@ -11,10 +11,12 @@
 #![allow(clippy::inline_always)] // compiled once per instruction set, inside `range_*`
 
 #[cfg(target_arch = "x86_64")]
+use super::permutation512;
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::Simd;
 use crate::cpu::cpu;
 
-const ROUNDS: usize = 8;
+pub(super) const ROUNDS: usize = 8;
 /// Indices that are permuted at once, so that the rounds become vector code.
 const LANES: usize = 64;
 /// Largest n: keeps every sum below 2^32.
@@ -23,11 +25,11 @@ const MAX: u64 = 1 << 62;
 /// A permutation of 0..n, chosen by (seed, epoch, tag).
 #[derive(Debug, Clone)]
 pub struct Permutation {
-    n: u64,
+    pub(super) n: u64,
     /// Sides of the rectangle: the first coordinate is below `a`, the second below `b`.
-    a: u32,
-    b: u32,
-    keys: [(u32, u32); ROUNDS],
+    pub(super) a: u32,
+    pub(super) b: u32,
+    pub(super) keys: [(u32, u32); ROUNDS],
 }
 
 impl Permutation {
@@ -85,8 +87,18 @@ impl Permutation {
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn range_avx512(&self, start: u64, out: &mut [u64]) {
-        self.range_on(start, out);
+    fn range_avx512(&self, mut start: u64, out: &mut [u64]) {
+        // A vector must not cross more than one row of the rectangle.
+        let (fast, rest) = if self.b >= 16 { out.as_chunks_mut() } else { (&mut [][..], out) };
+        for images in fast {
+            if permutation512::images(self, start, images) {
+                for image in images {
+                    self.walk(image);
+                }
+            }
+            start += permutation512::AT_ONCE as u64;
+        }
+        self.range_on(start, rest);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -113,12 +125,19 @@ impl Permutation {
                 *image = u64::from(ls[i]) * side + u64::from(rs[i]);
             }
             for image in chunk {
-                while *image >= self.n {
-                    let (mut l, mut r) = ([(*image / side) as u32], [(*image % side) as u32]);
-                    self.rounds(&mut l, &mut r);
-                    *image = u64::from(l[0]) * side + u64::from(r[0]);
-                }
+                self.walk(image);
             }
+        }
+    }
+
+    /// Sends an image outside 0..n through again until it is inside.
+    #[inline(always)]
+    fn walk(&self, image: &mut u64) {
+        let side = u64::from(self.b);
+        while *image >= self.n {
+            let (mut l, mut r) = ([(*image / side) as u32], [(*image % side) as u32]);
+            self.rounds(&mut l, &mut r);
+            *image = u64::from(l[0]) * side + u64::from(r[0]);
         }
     }
 
@@ -181,7 +200,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_is_the_same_as_a_range_on_every_level() {
-        for n in [1, 2, 63, 1000, 123_457] {
+        for n in [1, 2, 63, 255, 256, 257, 1000, 123_457] {
             let p = Permutation::new(n, 1, 2, 3);
             let images = {
                 let mut out = vec![0; n as usize];
@@ -193,6 +212,16 @@ mod tests {
             assert_eq!(images, plain);
             for k in (0..n).step_by(97) {
                 assert_eq!(p.at(k), images[k as usize]);
+            }
+        }
+        // Coordinates beyond 2^31, and a start inside a row of the rectangle.
+        for n in [MAX, MAX - 1, 1 << 61, (1 << 40) + 3] {
+            let p = Permutation::new(n, 4, 5, 6);
+            for start in [0, 1, u64::from(p.b) - 7, u64::from(p.b) * 5 - 40, n - 200] {
+                let (mut images, mut plain) = ([0; 200], [0; 200]);
+                p.range(start, &mut images);
+                p.range_on(start, &mut plain);
+                assert_eq!(images, plain, "{n} {start}");
             }
         }
     }

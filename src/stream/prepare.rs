@@ -1,16 +1,17 @@
-//! Making blocks ready before rows are taken from them: digests compared, pages in memory, one window ahead.
+//! Making blocks ready before rows are taken from them: digests compared, pages in memory, two windows ahead.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::shard::open::Files;
+use crate::shard::open::{Files, OpenShard};
 use crate::shard::{Dataset, Verify};
 use crate::stream::order::{Mode, Order};
 
-/// Windows that are prepared beyond the one in use.
-const WINDOWS_AHEAD: u64 = 1;
+/// Windows that are prepared beyond the one in use: one whose digests are compared while the disk reads the next.
+const WINDOWS_AHEAD: u64 = 2;
 /// How often mapped files are asked for their length: what is cut off in between can still be a SIGBUS.
 const LENGTH_CHECK: Duration = Duration::from_millis(50);
 
@@ -37,6 +38,7 @@ fn fits_in_memory(dataset: &Dataset) -> bool {
 
 /// The windows under way, shared by the threads that prepare them and those that wait.
 pub(crate) struct Windows {
+    first: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -68,7 +70,7 @@ impl Windows {
     /// Nothing is prepared before window `first`.
     pub fn new(first: u64) -> Self {
         let state = State { wanted: first, ready: first, next: first, jobs: VecDeque::new(), stop: false };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { first, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -106,6 +108,19 @@ impl Windows {
         }
     }
 
+    /// Whether all of `windows` may be read now; if not, they are asked for.
+    pub fn are_ready(&self, windows: RangeInclusive<u64>) -> bool {
+        let mut state = self.lock();
+        if state.wanted < *windows.end() {
+            state.wanted = *windows.end();
+            self.changed.notify_all();
+        }
+        windows.into_iter().all(|window| {
+            let job = state.jobs.iter().find(|job| job.window == window);
+            !state.stop && job.map_or(window < state.ready, |job| job.early && !job.failed)
+        })
+    }
+
     /// The work of one preparing thread, until `stop`.
     pub fn work(&self, dataset: &Dataset, order: &Order, mode: Mode) {
         let mut files = Files::default();
@@ -132,7 +147,7 @@ impl Windows {
                 state.jobs.push_back(Job { window, ..Job::default() });
                 // Which blocks, and asking for them, takes a while: others go on meanwhile.
                 drop(state);
-                let (early, blocks) = plan(dataset, order, mode, window);
+                let (early, blocks) = plan(dataset, order, mode, window, self.first);
                 state = self.lock();
                 if let Some(job) = state.jobs.iter_mut().find(|job| job.window == window) {
                     (job.early, job.blocks, job.planned) = (early, blocks, true);
@@ -161,10 +176,15 @@ impl Windows {
 }
 
 /// Whether rows of a window may be read at once, and the blocks to prepare; they are on their way from the disk then.
-fn plan(dataset: &Dataset, order: &Order, mode: Mode, window: u64) -> (bool, Vec<usize>) {
+fn plan(dataset: &Dataset, order: &Order, mode: Mode, window: u64, first: u64) -> (bool, Vec<usize>) {
     let early = may_start_early(dataset, order, mode, window);
-    let useful = !early || (window == 0 && fits_in_memory(dataset));
+    let fits = window == first && mode == Mode::Exact && fits_in_memory(dataset);
+    let useful = !early || fits;
     let blocks = if useful { order.blocks_of_window(window).blocks } else { Vec::new() };
+    if fits {
+        // Never where data is larger than memory: a row that is read again would bring two megabytes.
+        dataset.shards().iter().for_each(OpenShard::want_huge_pages);
+    }
     if mode != Mode::Exact {
         let mut files = Files::default();
         for &block in &blocks {

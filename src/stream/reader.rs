@@ -8,10 +8,9 @@ use crate::error::{Error, Result};
 use crate::shard::Dataset;
 use crate::shard::open::Files;
 use crate::stream::batch::{Batch, Pool};
-use crate::stream::gather::Gatherer;
 use crate::stream::order::{Mode, Order};
-use crate::stream::prepare::{LengthCheck, may_start_early};
-use crate::stream::workers::{Recipe, Workers};
+use crate::stream::prepare::may_start_early;
+use crate::stream::workers::{Filler, Recipe, Workers};
 
 /// What a stream gives, and how.
 #[derive(Debug, Clone)]
@@ -32,7 +31,8 @@ pub struct Settings {
     pub mean: Option<Vec<f32>>,
     /// Every value is divided by it (multiplied by its reciprocal), after the mean is subtracted.
     pub scale: f32,
-    /// Threads that fill batches, and as many that prepare blocks.
+    /// Threads that fill batches, the one who takes them among them where there are several; and as many that prepare
+    /// blocks.
     pub threads: usize,
     /// Batches that are filled ahead; 0 fills each when it is asked for, without threads.
     pub prefetch: usize,
@@ -62,18 +62,16 @@ pub struct Stream {
     pool: Pool,
 }
 
-/// What filling without threads keeps.
+/// What filling in the thread of the one who takes keeps.
 struct Inline {
-    rows: Vec<u64>,
-    gatherer: Gatherer,
-    lengths: LengthCheck,
+    filler: Filler,
     /// Windows before this one are ready.
     ready: u64,
 }
 
 impl Inline {
     fn new() -> Self {
-        Self { rows: Vec::new(), gatherer: Gatherer::default(), lengths: LengthCheck::new(), ready: 0 }
+        Self { filler: Filler::new(), ready: 0 }
     }
 }
 
@@ -188,7 +186,8 @@ impl Stream {
                 return Ok(None);
             }
             let mut batch = self.pool.take(self.recipe.batch_size);
-            self.recipe.fill(self.taken, &mut self.inline.rows, &mut self.inline.gatherer, &mut batch)?;
+            let filler = &mut self.inline.filler;
+            self.recipe.fill(self.taken, &mut filler.gatherer, &mut batch)?;
             self.taken += 1;
             return Ok(Some(batch));
         }
@@ -203,7 +202,7 @@ impl Stream {
                     self.pool.clone(),
                 )?),
             };
-            match workers.take(PATIENCE) {
+            match workers.take(PATIENCE, &mut self.inline.filler) {
                 Ok(Some(batch)) => {
                     self.taken += 1;
                     return Ok(Some(batch));
@@ -234,7 +233,8 @@ impl Stream {
         self.check()?;
         if self.prefetch == 0 {
             self.prepare_inline(&mut || false)?;
-            self.recipe.fill_values(self.taken, &mut self.inline.rows, &mut self.inline.gatherer, out)?;
+            let filler = &mut self.inline.filler;
+            self.recipe.fill_values(self.taken, &mut filler.gatherer, out)?;
             self.taken += 1;
             return Ok(());
         }
@@ -294,7 +294,7 @@ impl Stream {
             }
             self.inline.ready = window + 1;
         }
-        self.inline.lengths.run(&recipe.dataset)?;
+        self.inline.filler.lengths.run(&recipe.dataset)?;
         Ok(true)
     }
 }

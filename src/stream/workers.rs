@@ -1,4 +1,5 @@
-//! The threads of a stream: some make windows ready, some fill batches, at most `prefetch` ahead of the one who takes.
+//! The threads of a stream: some make windows ready, some fill batches, at most `prefetch` ahead of the one who takes;
+//! who takes fills batches too instead of waiting for one.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,29 +49,27 @@ impl Recipe {
     }
 
     /// Fills `batch` with batch `n`; its windows are ready.
-    pub fn fill(&self, n: u64, rows: &mut Vec<u64>, gatherer: &mut Gatherer, batch: &mut Batch) -> Result<()> {
+    pub fn fill(&self, n: u64, gatherer: &mut Gatherer, batch: &mut Batch) -> Result<()> {
         if self.raw {
-            self.fill_out(n, rows, gatherer, Out::Raw(batch.bytes_mut()))
+            self.fill_out(n, gatherer, Out::Raw(batch.bytes_mut()))
         } else {
-            self.fill_values(n, rows, gatherer, batch.values_mut())
+            self.fill_values(n, gatherer, batch.values_mut())
         }
     }
 
     /// The same, into float32 of somebody else.
-    pub fn fill_values(&self, n: u64, rows: &mut Vec<u64>, gatherer: &mut Gatherer, out: &mut [f32]) -> Result<()> {
+    pub fn fill_values(&self, n: u64, gatherer: &mut Gatherer, out: &mut [f32]) -> Result<()> {
         let normalize = match &self.mean {
             Some(mean) => Normalize::Center(mean, self.factor),
             #[allow(clippy::float_cmp)] // exactly 1 needs no multiplication
             None if self.factor == 1.0 => Normalize::No,
             None => Normalize::Scale(self.factor),
         };
-        self.fill_out(n, rows, gatherer, Out::F32(out, normalize))
+        self.fill_out(n, gatherer, Out::F32(out, normalize))
     }
 
-    fn fill_out(&self, n: u64, rows: &mut Vec<u64>, gatherer: &mut Gatherer, out: Out<'_>) -> Result<()> {
-        rows.resize(self.batch_size, 0);
-        self.order.rows(self.position(n), rows);
-        gatherer.gather(&self.dataset, rows, out)
+    fn fill_out(&self, n: u64, gatherer: &mut Gatherer, out: Out<'_>) -> Result<()> {
+        gatherer.gather(&self.dataset, &self.order, self.position(n), self.batch_size, out)
     }
 }
 
@@ -84,7 +83,32 @@ struct State {
     failed_from: u64,
     /// Why. It may come a moment after `failed_from`, from another thread.
     error: Option<Error>,
+    /// Threads that wait for `room`.
+    idle: usize,
+    /// Whether somebody waits for `filled`.
+    waiting: bool,
     stop: bool,
+}
+
+impl State {
+    /// The next batch that nobody fills, as far as there is room for it.
+    fn claim(&mut self, prefetch: u64) -> Option<u64> {
+        let claimed = (self.failed_from == u64::MAX && self.next < self.taken + prefetch).then_some(self.next)?;
+        self.next += 1;
+        Some(claimed)
+    }
+}
+
+/// What one thread that fills batches keeps.
+pub(crate) struct Filler {
+    pub gatherer: Gatherer,
+    pub lengths: LengthCheck,
+}
+
+impl Filler {
+    pub fn new() -> Self {
+        Self { gatherer: Gatherer::default(), lengths: LengthCheck::new() }
+    }
 }
 
 struct Shared {
@@ -101,10 +125,12 @@ struct Shared {
 pub(crate) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    helped: bool,
 }
 
 impl Workers {
-    /// Starts filling at batch `first`.
+    /// Starts filling at batch `first`, with `threads` threads: the one who takes is the last of them, where there are
+    /// several. (As an additional one it would take turns with them on the same cores.)
     pub fn start(recipe: Arc<Recipe>, first: u64, threads: usize, prefetch: usize, pool: Pool) -> Result<Self> {
         let shared = Arc::new(Shared {
             windows: Windows::new(*recipe.windows(first).start()),
@@ -117,13 +143,16 @@ impl Workers {
                 filled: BTreeMap::new(),
                 failed_from: u64::MAX,
                 error: None,
+                idle: 0,
+                waiting: false,
                 stop: false,
             }),
             room: Condvar::new(),
             filled: Condvar::new(),
         });
-        let mut workers = Self { shared: Arc::clone(&shared), threads: Vec::new() };
-        for i in 0..threads * 2 {
+        let mut workers = Self { shared: Arc::clone(&shared), threads: Vec::new(), helped: threads > 1 };
+        let gathering = threads - usize::from(workers.helped);
+        for i in 0..threads + gathering {
             let shared = Arc::clone(&shared);
             let (name, run): (_, fn(&Shared)) =
                 if i < threads { ("prepare", Shared::prepare) } else { ("gather", Shared::gather) };
@@ -139,25 +168,41 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Waits up to `patience` for the next batch; None where it is not there yet.
-    pub fn take(&self, patience: Duration) -> Result<Option<Batch>> {
-        let mut state = self.shared.lock();
-        let wanted = state.taken;
-        let waits = |state: &mut State| {
-            let failed = state.error.is_some() && state.failed_from <= wanted;
-            !failed && !state.filled.contains_key(&wanted)
-        };
-        if waits(&mut state) {
-            let waited = self.shared.filled.wait_timeout_while(state, patience, waits);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    /// Gets the next batch ready, or waits up to `patience` where others do; None where it is not there yet.
+    pub fn take(&self, patience: Duration, filler: &mut Filler) -> Result<Option<Batch>> {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        loop {
+            let wanted = state.taken;
+            if let Some(batch) = state.filled.remove(&wanted) {
+                state.taken += 1;
+                if state.idle > 0 {
+                    shared.room.notify_one();
+                }
+                return Ok(Some(batch));
+            }
+            let failed_from = state.failed_from;
+            if let Some(error) = state.error.take_if(|_| failed_from <= wanted) {
+                return Err(error);
+            }
+            // Only what can be filled at once: waiting for a window would not be interrupted.
+            if self.helped
+                && shared.windows.are_ready(shared.recipe.windows(state.next))
+                && let Some(n) = state.claim(shared.prefetch)
+            {
+                drop(state);
+                shared.fill(n, filler);
+                state = shared.lock();
+                continue;
+            }
+            state.waiting = true;
+            let (after, timeout) = shared.filled.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            state.waiting = false;
+            if timeout.timed_out() {
+                return Ok(None);
+            }
         }
-        if let Some(batch) = state.filled.remove(&wanted) {
-            state.taken += 1;
-            self.shared.room.notify_one();
-            return Ok(Some(batch));
-        }
-        let failed_from = state.failed_from;
-        state.error.take_if(|_| failed_from <= wanted).map_or(Ok(None), Err)
     }
 
     /// Waits for the threads to end. Not to be called in a forked child, which does not have them.
@@ -201,7 +246,7 @@ impl Shared {
     }
 
     fn gather(&self) {
-        let (mut rows, mut gatherer, mut lengths) = (Vec::new(), Gatherer::default(), LengthCheck::new());
+        let mut filler = Filler::new();
         while let Some(n) = self.claim() {
             for window in self.recipe.windows(n) {
                 match self.windows.wait(window) {
@@ -210,17 +255,25 @@ impl Shared {
                     Err(error) => return self.fail(n, Some(error)),
                 }
             }
-            let mut batch = self.pool.take(self.recipe.batch_size);
-            let result = lengths
-                .run(&self.recipe.dataset)
-                .and_then(|()| self.recipe.fill(n, &mut rows, &mut gatherer, &mut batch));
-            match result {
-                Ok(()) => {
-                    self.lock().filled.insert(n, batch);
-                    self.filled.notify_all();
+            self.fill(n, &mut filler);
+        }
+    }
+
+    /// Fills batch `n`, whose windows are ready.
+    fn fill(&self, n: u64, filler: &mut Filler) {
+        let recipe = &self.recipe;
+        let mut batch = self.pool.take(recipe.batch_size);
+        let Filler { gatherer, lengths } = filler;
+        let result = lengths.run(&recipe.dataset).and_then(|()| recipe.fill(n, gatherer, &mut batch));
+        match result {
+            Ok(()) => {
+                let mut state = self.lock();
+                state.filled.insert(n, batch);
+                if state.waiting && n == state.taken {
+                    self.filled.notify_one();
                 }
-                Err(error) => return self.fail(n, Some(error)),
             }
+            Err(error) => self.fail(n, Some(error)),
         }
     }
 
@@ -230,11 +283,12 @@ impl Shared {
             if state.stop || state.failed_from < u64::MAX {
                 return None;
             }
-            if state.next < state.taken + self.prefetch {
-                state.next += 1;
-                return Some(state.next - 1);
+            if let Some(n) = state.claim(self.prefetch) {
+                return Some(n);
             }
+            state.idle += 1;
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
         }
     }
 }

@@ -10,10 +10,15 @@ from sparsecode.cli.lazy import LazyGroup
 COMMANDS = {
     "replicate": "Run every stage, from text to report.",
     "train-gpt": "Train a small transformer on text.",
-    "harvest": "Store the activations of a layer.",
+    "harvest": "Store the activations of a layer, or of several.",
     "train-dicts": "Train a sweep of sparse dictionaries.",
+    "eval": "Put reconstructions into the model and see what they cost.",
     "compare": "Find the features that several dictionaries share.",
+    "claims": "Test the claims of the seed experiment on a run.",
+    "baselines": "Make dictionaries of neurons, PCA, ICA and the like.",
+    "toy": "Train on toy data whose true features are known.",
     "report": "Write the results as one HTML page.",
+    "convert": "Turn one library's files into those of another.",
     "info": "Show what a run, dataset or dictionary holds.",
     "verify": "Check stored activations against their digests.",
     "merge": "Join datasets of the same provenance into one.",
@@ -51,5 +56,6 @@ def main() -> None:
                                  sparsecode harvest --layer 2
                                  sparsecode train-dicts --sizes 64-4096
                                  sparsecode compare
+                                 sparsecode claims
                                  sparsecode report
     """

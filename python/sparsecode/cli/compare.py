@@ -35,14 +35,16 @@ def command(
     """Find the features that several dictionaries share.
 
     Compares every dictionary of the run with every other, writes comparison.json and comparison.safetensors there, and
-    adds to each dictionary's files in how many of the others each feature is found again. With PATHs (dictionaries, or
-    runs for all of theirs) it compares these, prints the result and writes nothing but --out.
+    adds to each dictionary's files in how many of the others each feature is found again. With PATHs it compares these,
+    prints the result and writes nothing but --out: runs for all of theirs, and dictionaries, also of SAELens,
+    dictionary_learning, sparsify, openai/sparse_autoencoder and Llamascopium, as they lie on disk.
 
     \b
     Examples:
       sparsecode compare
       sparsecode compare a/dictionaries/n512_l1-0.023_s0 b/dictionaries/n512_l1-0.023_s0
       sparsecode compare run-a run-b --out matches.csv
+      sparsecode compare a/dictionaries/n512_l1-0.023_s0 their-saelens-folder their-run/trainer_0
     """
     from sparsecode.cli.output import print_json
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sparsecode.cli.output import columns, size
 from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised
+from sparsecode.interop import Found, find_format, load_found
 from sparsecode.pipeline import headline
 from sparsecode.run import Run
 
@@ -29,11 +30,17 @@ def describe(path: Path) -> dict[str, Any]:
             return _dataset(path)
         if (path / "model.safetensors").is_file():
             return _model(path)
+        if (foreign := find_format(path)) is not None:
+            return _foreign(foreign)
         if (path / "config.json").is_file():
             return _run(path)
-        raise NotRecognised(f"{path}: no run, dataset or model is in this folder; 'sparsecode replicate' makes a run")
+        raise NotRecognised(
+            f"{path}: no run, dataset, model or dictionary is in this folder; 'sparsecode replicate' makes a run"
+        )
     tensors = _dictionary_file(path)
     if tensors is None:
+        if (foreign := find_format(path)) is not None:
+            return _foreign(foreign)
         state = "not something that sparsecode wrote" if path.exists() else "no such file or folder"
         raise NotRecognised(f"{path}: {state}; name a run, a dataset or a dictionary")
     return _dictionary(tensors)
@@ -117,9 +124,27 @@ def _dictionary(tensors: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _foreign(found: Found) -> dict[str, Any]:
+    """A dictionary of another library, in the same words; its weights are read, since they say what it is."""
+    dictionary = load_found(found)
+    about = dictionary.meta
+    normalization = dict(dictionary.normalization)
+    normalization.pop("mean")
+    shown = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "r_mag", "b_mag", "W_skip")
+    held = {name: getattr(dictionary, name) for name in shown}
+    tensors = {name: list(value.shape) for name, value in held.items() if value is not None}
+    files = [found.path] if found.path.is_file() else [file for file in found.path.iterdir() if file.is_file()]
+    return {"kind": "dictionary", "path": str(found.path), "name": found.name, "library": found.format} | {
+        name: getattr(dictionary, name, about.get(name)) for name in _FACTS
+    } | {
+        "normalization": normalization, "tensors": tensors, "bytes": sum(file.stat().st_size for file in files),
+    }  # fmt: skip
+
+
 _FACTS = (
-    "dict_size", "activation_dim", "l1", "seed", "hook_point", "dataset_fingerprint", "normalization", "loss",
-    "samples_seen", "metrics", "stability", "sparsecode_version", "format",
+    "dict_size", "activation_dim", "output_dim", "activation", "k", "input_norm", "apply_b_dec_to_input", "transcoder",
+    "l1", "seed", "hook_point", "dataset_fingerprint", "normalization", "loss", "samples_seen", "metrics", "stability",
+    "sparsecode_version", "format",
 )  # fmt: skip
 
 
@@ -195,8 +220,8 @@ def _dataset_lines(found: dict[str, Any]) -> list[str]:
 def _dictionary_lines(found: dict[str, Any]) -> list[str]:
     plain = [
         f"  {name}: {_plain(found[name])}"
-        for name in (*_FACTS, "tensors")
-        if name != "stability" and found[name] not in (None, {}, [])
+        for name in ("library", *_FACTS, "tensors")
+        if name != "stability" and found.get(name) not in (None, {}, [])
     ]
     return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain, *_stability_lines(found["stability"])]
 

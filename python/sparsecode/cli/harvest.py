@@ -16,17 +16,24 @@ if TYPE_CHECKING:
 @click.command("harvest", cls=Command)
 @stage_options("harvest")
 def command(config: HarvestConfig, run: Path, force: bool, quiet: bool) -> None:
-    """Store the activations of a layer.
+    """Store the activations of a layer, or of several.
 
-    Runs the transformer of the run folder over its training text and writes what it finds at one hook point into
-    activations/HOOK/, with the token of every row beside it.
+    Runs the transformer of the run folder over its training text and writes what it finds at a hook point into
+    activations/HOOK/, with the token of every row beside it. With --model it reads another model, over --text in that
+    model's own tokens; rows of padding and special tokens are left out. Several layers and sites are read in one pass,
+    which ends at the last of them.
 
     \b
     Examples:
       sparsecode harvest --layer 2
       sparsecode harvest --layer 4 --site resid --rows 12M
+      sparsecode harvest --layer 0,2,4 --site mlp,resid
+      sparsecode harvest --run pythia --model EleutherAI/pythia-70m --layer 3 --text books/
+      sparsecode harvest --run own --model my-model --module encoder.layers.2.act
     """
     from sparsecode.harvest import harvest_activations
     from sparsecode.pipeline import tell
 
-    tell("harvest", harvest_activations(run, config, force=force, quiet=quiet), quiet=quiet)
+    found = harvest_activations(run, config, force=force, quiet=quiet)
+    for one in found.get("datasets", {}).values() or [found]:
+        tell("harvest", one, quiet=quiet)

@@ -18,7 +18,8 @@ def command(path: Path | None, run: Path, as_json: bool) -> None:
     """Show what a run, dataset or dictionary holds.
 
     PATH is a run folder, a dataset folder, a model folder, or one of a dictionary's two files (their endings may be
-    left out); without it, the folder that --run names.
+    left out), or a dictionary of SAELens, dictionary_learning, sparsify, openai/sparse_autoencoder or Llamascopium;
+    without it, the folder that --run names.
     """
     from sparsecode.cli.describe import describe, lines
     from sparsecode.cli.output import print_json

@@ -33,9 +33,10 @@ _REPLACES = {
     "samples": ("epochs", "minutes"),
     "epochs": ("samples", "minutes"),
     "minutes": ("steps", "samples", "epochs"),
-    "layer": ("hook",),
-    "site": ("hook",),
-    "hook": ("dataset",),
+    "layer": ("hook", "module"),
+    "site": ("hook", "module"),
+    "module": ("hook",),
+    "hook": ("dataset", "module"),
     "dataset": ("hook",),
 }
 
@@ -140,6 +141,12 @@ def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], 
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, **settings)
     if "tuple[str, ...]" in kinds:
         return click.option(flag, field.name, multiple=True, metavar="PATH...", help=help)
+    if field.metadata["several"]:
+        return click.option(
+            flag, field.name, type=str, metavar=f"[{'|'.join(field.metadata['choices'])}],...", **settings
+        )
+    if kinds == {"int", "str"}:
+        return click.option(flag, field.name, type=str, callback=_whole_or_text, metavar="N,...", **settings)
     if field.metadata["choices"]:
         return click.option(flag, field.name, type=click.Choice(field.metadata["choices"]), **settings)
     if "float" in kinds or "int" in kinds:
@@ -155,6 +162,10 @@ def _converter(*, whole: bool, optional: bool) -> Callable[[click.Context, click
         return None if value is None else number(value, whole=whole, optional=optional)
 
     return callback
+
+
+def _whole_or_text(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+    return int(value) if value is not None and value.isdecimal() else value
 
 
 def _unset(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

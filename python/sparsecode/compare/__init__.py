@@ -2,7 +2,6 @@
 
 from sparsecode.compare.consistency import encoder_cosines, pw_mcc, shared
 from sparsecode.compare.core import best_of_all, nearest
-from sparsecode.compare.loading import load_dictionary
 from sparsecode.compare.matches import write_matches
 from sparsecode.compare.matching import Matching, matched_mcs
 from sparsecode.compare.mcs import BestMatches, mcs, mcs_both
@@ -21,7 +20,6 @@ __all__ = [
     "compare_files",
     "encoder_cosines",
     "histogram",
-    "load_dictionary",
     "load_members",
     "matched_mcs",
     "mcs",

@@ -12,42 +12,37 @@ import torch
 
 from sparsecode.checkpoint import load_tensors
 from sparsecode.errors import CheckpointCorrupt, RunInvalid
+from sparsecode.interop import Found, find_format, not_recognised
 from sparsecode.run import Run
-from sparsecode.sweep import Dictionary
 
 STABILITY = "stability"  # what `compare` adds to a dictionary's files: no part of what it is
 _SUFFIXES = (".safetensors", ".json")
 
 
-def load_dictionary(path: Path) -> Dictionary:
-    """The dictionary at `path`.
-
-    Raises:
-        DictionaryInvalid, ZeroAtom: there is none that can be used.
-    """
-    return Dictionary.load(path)
-
-
-def places(paths: Iterable[str | Path]) -> list[Path]:
-    """One path per dictionary: a run folder stands for all of its sweep, a pair of files for their common name.
+def places(paths: Iterable[str | Path]) -> list[Found]:
+    """What is at each path: a run folder stands for all of its sweep.
 
     Raises:
         StageMissing: a run without trained dictionaries.
+        NotRecognised: a folder that holds no dictionary, or several.
     """
-    found: list[Path] = []
+    found: list[Found] = []
     for path in map(Path, paths):
         run = _run(path)
         if run is None:
-            found.append(_stem(path))
+            found.append(_dictionary(path))
             continue
         trained = run.finished("train-dicts", "sparsecode train-dicts")
-        found += [run.dictionaries_path / name for name in trained["dictionaries"]]
+        found += [Found("sparsecode", run.dictionaries_path / name) for name in trained["dictionaries"]]
     return found
 
 
-def _stem(path: Path) -> Path:
+def _dictionary(path: Path) -> Found:
+    found = find_format(path)
+    if found is None and path.is_dir():
+        raise not_recognised(path)
     stem = path.with_suffix("") if path.suffix in _SUFFIXES else path
-    return stem if all(file.is_file() for file in _pair(stem)) else path
+    return found or Found("sparsecode", stem)  # whose reader names the file that is missing
 
 
 def _pair(stem: Path) -> tuple[Path, Path]:

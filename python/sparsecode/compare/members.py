@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.compare.loading import load_dictionary, places
+from sparsecode.compare.loading import places
 from sparsecode.compare.mcs import unit_rows
 from sparsecode.errors import DictionaryInvalid, InvalidSetting
+from sparsecode.interop import load_found
 from sparsecode.sweep import Dictionary
 
-_ABOUT = ("l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
+_ABOUT = ("kind", "l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Member:
 
     name: str
     atoms: Tensor  # [n, d] unit rows
-    about: dict[str, Any]  # l1, seed, hook_point, dataset_fingerprint, loss, samples_seen, metrics, where known
+    about: dict[str, Any]  # those of `_ABOUT` that its file holds
     density: Tensor | None = None  # [n] share of held-out rows on which a feature fires
     initial_cosine: Tensor | None = None  # [n] of each atom with the one it started from
     encoder: Tensor | None = None  # [n, d] rows of the encoder, of any norm
@@ -48,27 +49,29 @@ class Member:
     @property
     def family(self) -> str:
         """What two dictionaries share that differ in size and seed only."""
-        keys = ("l1", "hook_point", "dataset_fingerprint", "loss")
+        keys = ("kind", "l1", "hook_point", "dataset_fingerprint", "loss")
         return json.dumps([self.about.get(key) for key in keys], sort_keys=True)
 
 
 def load_members(paths: Iterable[str | Path], *, least: int = 2) -> list[Member]:
-    """Reads dictionaries, all of a run for its folder.
+    """Reads dictionaries of any library, all of a run for its folder.
 
     Each is called by its file's name, or by its path where two share a name.
 
     Raises:
-        DictionaryInvalid, ZeroAtom: a file is missing or broken, or the dictionaries have different dimensions.
+        NotRecognised: a folder holds no dictionary, or several.
+        DictionaryInvalid, PickleRefused, ZeroAtom: a file is missing or broken, or dimensions differ.
+        NotExpressible: a dictionary encodes in a way that is not known here.
         InvalidSetting: fewer than `least`, or one given twice.
     """
     found = places(paths)
     if len(found) < least:
         raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(found)}")
-    if len({place.resolve() for place in found}) < len(found):
+    if len({one.path.resolve() for one in found}) < len(found):
         raise InvalidSetting("a dictionary was given twice; name each file once")
-    short = [place.name for place in found]
+    short = [one.name for one in found]
     unique = len(set(short)) == len(short)
-    members = [member_of(load_dictionary(place), place.name if unique else str(place)) for place in found]
+    members = [member_of(load_found(one), one.name if unique else str(one.path)) for one in found]
     for other in members[1:]:
         if other.atoms.shape[1] != members[0].atoms.shape[1]:
             raise DictionaryInvalid(

@@ -75,7 +75,7 @@ def compare_files(
         DictionaryInvalid, ZeroAtom: a file cannot be used, or dimensions differ.
     """
     config = _checked((config or CompareConfig()).changed(**settings))
-    found = places(paths)
+    found = [one.path for one in places(paths)]
     return compare_members(load_members(found), found, config, match_all=True, quiet=quiet)
 
 

@@ -17,7 +17,8 @@ from sparsecode.config import HarvestConfig
 from sparsecode.corpus import load_tokens
 from sparsecode.errors import HookUnknown, InvalidSetting
 from sparsecode.gpt import GPT, load_gpt
-from sparsecode.harvest.hooks import hook_name
+from sparsecode.harvest.hooks import hook_name, single_configs
+from sparsecode.harvest.several import harvest_several
 from sparsecode.harvest.windows import window_order, windows
 from sparsecode.machine import torch_device
 from sparsecode.progress import Progress, say
@@ -39,12 +40,13 @@ def harvest_activations(
 
     Args:
         run: the run folder, after `train_gpt`.
-        config: settings; `settings` change single ones (`layer=2, rows=1_000_000`).
+        config: settings; `settings` change single ones (`layer="0,2,4", site="mlp,resid", rows=1_000_000`).
         force: do it again where it was done with other settings.
         quiet: no progress.
 
     Returns:
-        {"hook_point", "path", "rows", "activation_dim", "fingerprint", "statistics"}.
+        {"hook_point", "path", "rows", "activation_dim", "fingerprint", "statistics"}; of several hook points those of
+        the first, and all of them in "datasets", by hook point.
 
     Raises:
         StageMissing: the run has no trained GPT.
@@ -55,6 +57,9 @@ def harvest_activations(
     config = (config or HarvestConfig()).changed(**settings)
     if config.rows < 1 or config.batch_size < 1 or config.shard_mb < 1:
         raise InvalidSetting("harvest: --rows, --batch-size and --shard-mb must be at least 1")
+    if config.model is not None or config.module or len(single_configs(config)) > 1:
+        return harvest_several(run, config, force=force, quiet=quiet)
+    config = single_configs(config)[0]
     trained = run.finished("train-gpt", "sparsecode train-gpt")
     hook = hook_name(config)
     folder = run.activations_path / hook

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not tested")
@@ -61,7 +61,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Examples:
-    """Features with the contexts in which they are most active; see `examples.FeatureExamples`."""
+    """Directions with the contexts in which they are most active.
+
+    Each has `name`, `facts` (a line of text) and `examples` as `science.examples.Example` describes them.
+    """
 
     id: str
     caption: str
@@ -74,11 +77,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the seed experiment with a verdict (one of VERDICTS) and the number it rests on."""
+    """A claim of the seed experiment with a verdict (one of VERDICTS), the number it rests on, and why so."""
 
     text: str
     verdict: str
     number: str
+    reason: str = ""
 
 
 Block = Table | Figure | Examples
@@ -90,7 +94,7 @@ class Section:
 
     `summary` is its one sentence on top of the page; `lead` says in sentences what was found, `how` how it was made,
     `numbers` what a program would want to know.
-    A section with a `claim` gets a row in the table of claims on top of the page.
+    A section with a `claim` gets a row in the table of claims on top of the page, and its summary stands in itself.
     """
 
     id: str
@@ -111,5 +115,5 @@ class Section:
             "numbers": self.numbers,
         }
         if self.claim is not None:
-            found["claim"] = {"text": self.claim.text, "verdict": self.claim.verdict, "number": self.claim.number}
+            found["claim"] = asdict(self.claim)
         return found | {block.id: block.as_json() for block in self.blocks}

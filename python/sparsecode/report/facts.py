@@ -7,7 +7,6 @@ from typing import Any
 
 from sparsecode.compare import Comparison
 from sparsecode.config import ReportConfig
-from sparsecode.report.examples import FeatureExamples
 from sparsecode.run import Run
 
 
@@ -20,8 +19,7 @@ class Facts:
     stages: dict[str, Any]  # config.json's record of every stage
     gpt_metrics: list[dict[str, Any]]
     comparison: Comparison
-    examples: list[FeatureExamples]
-    examples_missing: str | None = None  # why there are none
+    claims: dict[str, Any] | None = None  # claims.json; None where `sparsecode claims` was not run
 
     @property
     def dictionaries(self) -> list[dict[str, Any]]:
@@ -37,6 +35,14 @@ class Facts:
     def dimensions(self) -> int:
         """Width of the activations."""
         return int(self.comparison.record["dictionaries"][0]["activation_dim"])
+
+    def finding(self, number: str) -> dict[str, Any]:
+        """What was found of a claim; without numbers where it was not tested."""
+        found = (self.claims or {}).get("claims", {}).get(number)
+        if found is not None:
+            return dict(found)
+        why = f"The claims were not tested yet; run: sparsecode claims{self.run.flag}"
+        return {"verdict": "not tested", "reason": why, "number": "–", "numbers": {}}
 
     def result(self, key: str) -> dict[str, Any]:
         """What a stage recorded when it finished; empty where it did not run here."""

@@ -30,7 +30,7 @@
     const colors = getComputedStyle(document.documentElement);
     for (const plot of document.querySelectorAll(".plot")) {
       const spec = themed(specs[plot.dataset.figure], colors);
-      if (plot.clientWidth < 520) spec.data.forEach((trace) => trace.type === "heatmap" && delete trace.texttemplate);
+      if (plot.clientWidth < 520) spec.data.forEach((trace) => trace.type === "heatmap" && trace.x.length > 6 && delete trace.texttemplate);
       spec.layout.height = parseFloat(plot.style.minHeight);
       await window.Plotly.react(plot, spec.data, spec.layout, { responsive: true, displayModeBar: false });
     }

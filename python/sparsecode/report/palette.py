@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 SERIES = ("@series1", "@series2", "@series3", "@series4", "@series5", "@series6", "@series7", "@series8")
@@ -70,3 +71,63 @@ def line_at(value: float, color: str, label: str) -> dict[str, Any]:
             }
         ],
     }
+
+
+def series(number: int) -> str:
+    """Colour of the n-th line; they repeat after eight."""
+    return SERIES[number % len(SERIES)]
+
+
+def symbol(number: int) -> str:
+    """Marker of the n-th line."""
+    return SYMBOLS[number % len(SYMBOLS)]
+
+
+def size_axis(sizes: Sequence[int]) -> dict[str, Any]:
+    """A logarithmic axis of dictionary sizes, with a tick at each."""
+    text = [f"{size:,}" for size in sizes]
+    return axis("features in the dictionary", type="log", tickvals=list(sizes), ticktext=text)
+
+
+def whiskers(
+    values: Sequence[float | None], low: Sequence[float | None], high: Sequence[float | None], number: int
+) -> dict[str, Any]:
+    """Thin error bars from the ends of intervals."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [b - v for v, b in zip(values, high, strict=True) if v is not None and b is not None],
+        "arrayminus": [v - a for v, a in zip(values, low, strict=True) if v is not None and a is not None],
+        "thickness": 1,
+        "width": 3,
+        "color": series(number),
+    }
+
+
+def strips(count: int, gap: float = 0.05) -> list[tuple[float, float]]:
+    """Domains (bottom, top) of `count` charts below one another, the first on top."""
+    gap = gap if count > 1 else 0.0
+    height = (1 - gap * (count - 1)) / count
+    tops = [1 - number * (height + gap) for number in range(count)]
+    return [(max(0.0, top - height), top) for top in tops]
+
+
+def note(x: float, y: float, text: str, **more: Any) -> dict[str, Any]:
+    """Words inside a chart: its left upper corner at (x, y), shares of the whole chart unless said otherwise."""
+    return {
+        "xref": "paper", "yref": "paper", "x": x, "y": y, "xanchor": "left", "yanchor": "top", "showarrow": False,
+        "font": {"size": 12}, "text": text,
+    } | more  # fmt: skip
+
+
+def band(low: float, high: float) -> dict[str, Any]:
+    """A pale band between two values of x, over the whole height."""
+    return {
+        "type": "rect", "xref": "x", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1, "line": {"width": 0},
+        "fillcolor": "@dead", "opacity": 0.25, "layer": "below",
+    }  # fmt: skip
+
+
+def tall_legend() -> dict[str, Any]:
+    """Below the chart, a line for each: for names too long to stand beside each other."""
+    return {"orientation": "v", "x": 0, "y": -0.18, "xanchor": "left", "yanchor": "top", "traceorder": "normal"}

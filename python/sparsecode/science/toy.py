@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import csr_array
 from scipy.special import ndtr
 from torch import Tensor
 
@@ -51,19 +52,27 @@ class ToyData:
 
         A row with no active feature gets one at random, with value 1 times a uniform.
         """
-        settings = self.settings
-        generator = self._generator(batch)
-        probability = self._probabilities(generator)
-        shape = (settings.batch_size, settings.n_features)
-        active = generator.random(shape) <= probability
-        values = active * generator.random(shape)
-        empty = np.flatnonzero(~active.any(axis=1))
-        values[empty, generator.integers(0, settings.n_features, len(empty))] = 1.0
-        return torch.from_numpy((values * generator.random(shape)).astype(np.float32))
+        return torch.from_numpy(self._codes(batch).toarray())
 
     def batch(self, batch: int) -> Tensor:
         """Rows [B, D] of one batch."""
-        return self.codes(batch) @ self.features
+        # scipy's product is serial: the same bits whatever the number of threads, which resuming relies on.
+        return torch.from_numpy(self._codes(batch) @ self.features.numpy())
+
+    def _codes(self, batch: int) -> csr_array:
+        settings = self.settings
+        B, G = settings.batch_size, settings.n_features
+        generator = self._generator(batch)
+        probability = self._probabilities(generator)
+        active = generator.random((B, G)) <= probability
+        empty = np.flatnonzero(~active.any(axis=1))
+        first = np.ones(int(active.sum()) + len(empty))
+        active[empty, generator.integers(0, G, len(empty))] = True
+        rows, columns = np.nonzero(active)
+        drawn = ~np.isin(rows, empty)  # values are drawn for active features alone; the seed draws all and masks
+        first[drawn] = generator.random(int(drawn.sum()))
+        values = (first * generator.random(len(first))).astype(np.float32)
+        return csr_array((values, (rows, columns)), shape=(B, G))
 
     def batches(self, start: int = 0) -> Iterator[Tensor]:
         """Batches `start`, `start` + 1, ... without end."""

@@ -42,7 +42,7 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
         dtype: float32, or the type on disk to have rows as they are stored (without mean and scale).
         mean: [D], subtracted from every row.
         scale: every value is divided by it: multiplied by float32(1 / scale), after the mean is subtracted.
-        threads: that fill batches; default: up to 4 cores.
+        threads: that fill batches, from 2 on the caller's among them, while it waits for one; default: up to 4 cores.
         prefetch: batches that are filled ahead; 0 uses no threads.
         rank, world_size: which turns to take.
         window_bytes: size of a window in the windowed order; another size is another order.

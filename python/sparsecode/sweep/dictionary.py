@@ -1,16 +1,13 @@
-"""One dictionary: weights, the normalisation of the data they were trained on, and a pair of files.
+"""One dictionary: weights, the nonlinearity between them, and the normalisation of the data they were trained on.
 
-Shape letters: d activation dimension, n features.
-
-    NAME.safetensors   W_enc [n,d], b_enc [n], W_dec [n,d], optional b_dec [d]; `features.*` [n]: facts per feature
-    NAME.json          sizes, activation, l1, seed, normalisation, loss convention, metrics: everything else
+Shape letters: d activation dimension, n features, o output dimension (d but for transcoders).
+Its pair of files is described and written in `dictionary_files`.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,40 +15,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode import machine
-from sparsecode.checkpoint import load_tensors, save_tensors, write_json
-from sparsecode.errors import CheckpointCorrupt, DictionaryInvalid, InvalidArgument, ZeroAtom
+from sparsecode.errors import DictionaryInvalid, InvalidArgument, ZeroAtom
+from sparsecode.sweep import activations
+from sparsecode.sweep.activations import ACTIVATIONS
 
-FORMAT = 1
-ACTIVATIONS = {"relu": torch.relu}
-_SUFFIXES = (".safetensors", ".json")
-_OWN_KEYS = ("format", "sparsecode_version", "dict_size", "activation_dim", "activation", "normalization")
-_PREFIX = "features."
+INPUT_NORMS = ("none", "layer_norm", "constant_norm_rescale")
+# What is added to a row's size before it divides, not when it is undone: as OpenAI's sparse_autoencoder and SAELens do.
+_NORM_EPS = {"layer_norm": 1e-5, "constant_norm_rescale": 0.0}
 
 
 @dataclass(eq=False)
 class Dictionary:
     """Encodes activations into codes and back.
 
-        codes = act(((x - mean) / scale - b_dec) W_enc^T + b_enc)
-        x_hat = (codes W_dec + b_dec) * scale + mean
+        u = input_norm((x - mean) / scale)
+        codes = act((u - b_dec) W_enc^T + b_enc)                 u alone without `apply_b_dec_to_input`
+        x_hat = undo_input_norm(codes W_dec + b_dec) * scale + mean
+
+    A transcoder writes other activations than it reads: its output is `codes W_dec + b_dec`, and no normalisation is
+    undone. `W_skip` adds `(x - mean) / scale W_skip^T` to the output (for an autoencoder before scale and mean).
 
     Attributes:
         W_enc: [n, d] float32.
-        b_enc: [n].
-        W_dec: [n, d], atoms.
-        b_dec: [d] pre-bias, or None.
+        b_enc: [n]; of a gated dictionary the bias that decides what fires.
+        W_dec: [n, o], atoms.
+        b_dec: [o] pre-bias, or None.
         mean: [d] subtracted from raw activations, or None.
         scale: what they are then divided by.
         meta: what the JSON file holds beside sizes and normalisation: l1, seed, hook_point, dataset_fingerprint, loss,
-            samples_seen, metrics.
+            samples_seen, metrics; `source` where another library wrote it.
         features: per-feature facts [n] float32, such as `density` (share of the held-out rows on which a feature
             fires) and `initial_cosine` (of each atom with the one it started from).
-        activation: name of the nonlinearity.
+        activation: name of the nonlinearity, of `activations.ACTIVATIONS`.
+        k: for the topk family, how many features fire (batchtopk: on average); for groupmax, the number of groups.
+        threshold: [n] for jumprelu and batchtopk.
+        selection_scale: [n] by which topk ranks, or None.
+        r_mag, b_mag: [n] for gated: logarithm of the gain, and bias, of what a firing feature gives.
+        W_skip: [o, d] or None.
+        apply_b_dec_to_input: whether b_dec is subtracted from the input.
+        input_norm: "none", "layer_norm" or "constant_norm_rescale" (to norm sqrt(d)): done to each row by itself.
+        transcoder: whether it writes other activations than it reads.
 
     Raises:
         DictionaryInvalid: shapes that contradict each other, values that are not finite, an unknown activation.
-        ZeroAtom: an atom of norm zero.
+        ZeroAtom: an atom of norm zero in a dictionary that was trained here, where atoms have norm 1.
     """
 
     W_enc: Tensor
@@ -63,6 +70,15 @@ class Dictionary:
     meta: dict[str, Any] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
     activation: str = "relu"
+    k: float | None = None
+    threshold: Tensor | None = None
+    selection_scale: Tensor | None = None
+    r_mag: Tensor | None = None
+    b_mag: Tensor | None = None
+    W_skip: Tensor | None = None
+    apply_b_dec_to_input: bool = True
+    input_norm: str = "none"
+    transcoder: bool = False
 
     def __post_init__(self) -> None:
         _check(self, "dictionary")
@@ -74,8 +90,18 @@ class Dictionary:
 
     @property
     def activation_dim(self) -> int:
-        """d, the width of the activations."""
+        """d, the width of the activations that it reads."""
+        return int(self.W_enc.shape[1])
+
+    @property
+    def output_dim(self) -> int:
+        """o, the width of what it writes: d but for transcoders."""
         return int(self.W_dec.shape[1])
+
+    @property
+    def decode_needs_input(self) -> bool:
+        """Whether `decode` must be given x: for a skip connection, or a normalisation of each row to undo."""
+        return self.W_skip is not None or (self.input_norm != "none" and not self.transcoder)
 
     @property
     def normalization(self) -> dict[str, Any]:
@@ -84,7 +110,7 @@ class Dictionary:
         return {"kind": kind, "mean": None if self.mean is None else self.mean.tolist(), "scale": self.scale}
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Raw activations [..., d] as the weights expect them, float32."""
+        """Raw activations [..., d] less the mean, over the scale, float32."""
         if x.shape[-1:] != (self.activation_dim,):
             raise InvalidArgument(f"activations of shape {tuple(x.shape)}: the last must be {self.activation_dim}")
         x = x.to(self.W_enc.dtype)
@@ -95,57 +121,62 @@ class Dictionary:
     def encode(self, x: Tensor) -> Tensor:
         """Codes [..., n] of raw activations [..., d]."""
         x = self.normalize(x)
-        x = x - self.b_dec if self.b_dec is not None else x
-        return ACTIVATIONS[self.activation](x @ self.W_enc.T + self.b_enc)
+        if self.input_norm != "none":
+            shift, size = self._row_norm(x)
+            x = (x - shift) / (size + _NORM_EPS[self.input_norm])
+        if self.b_dec is not None and self.apply_b_dec_to_input:
+            x = x - self.b_dec
+        projected = x @ self.W_enc.T
+        if self.activation == "gated":
+            assert self.r_mag is not None
+            assert self.b_mag is not None
+            return activations.gated(projected, self.b_enc, self.r_mag, self.b_mag)
+        return self._activate(projected + self.b_enc)
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Raw activations [..., d] from codes [..., n]."""
+    def decode(self, z: Tensor, x: Tensor | None = None) -> Tensor:
+        """Raw activations [..., o] from codes [..., n].
+
+        Args:
+            z: codes.
+            x: the raw activations [..., d] they came from, where `decode_needs_input`.
+        """
         if z.shape[-1:] != (self.dict_size,):
             raise InvalidArgument(f"codes of shape {tuple(z.shape)}: the last must be {self.dict_size}")
-        x = z.to(self.W_dec.dtype) @ self.W_dec
-        x = x + self.b_dec if self.b_dec is not None else x
-        x = x * self.scale
-        return x + self.mean if self.mean is not None else x
+        out = z.to(self.W_dec.dtype) @ self.W_dec
+        out = out + self.b_dec if self.b_dec is not None else out
+        if self.decode_needs_input:
+            if x is None:
+                raise InvalidArgument("this dictionary's decode needs the activations too: decode(codes, x)")
+            inputs = self.normalize(x)
+            if self.input_norm != "none" and not self.transcoder:
+                shift, size = self._row_norm(inputs)
+                out = out * size + shift
+            if self.W_skip is not None:
+                out = out + inputs @ self.W_skip.T
+        if self.transcoder:
+            return out
+        out = out * self.scale
+        return out + self.mean if self.mean is not None else out
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """`decode(encode(x), x)`: what is left of raw activations [..., d], or what a transcoder makes of them."""
+        return self.decode(self.encode(x), x)
 
     def to(self, device: str | torch.device) -> Dictionary:
         """The same dictionary on another device."""
-
-        def move(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device)
-
-        return Dictionary(
-            self.W_enc.to(device),
-            self.b_enc.to(device),
-            self.W_dec.to(device),
-            move(self.b_dec),
-            move(self.mean),
-            self.scale,
-            dict(self.meta),
-            {name: value.to(device) for name, value in self.features.items()},
-            self.activation,
-        )
+        moved = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            moved[item.name] = value.to(device) if isinstance(value, Tensor) else value
+        moved["features"] = {name: value.to(device) for name, value in self.features.items()}
+        return Dictionary(**moved | {"meta": dict(self.meta)})
 
     def save(self, path: str | Path) -> None:
         """Writes PATH.safetensors, then PATH.json; each appears whole or not at all."""
-        weights, description = _pair(path)
-        tensors = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec}
-        if self.b_dec is not None:
-            tensors["b_dec"] = self.b_dec
-        tensors |= {_PREFIX + name: values for name, values in self.features.items()}
-        save_tensors(weights, {name: value.clone() for name, value in tensors.items()})
-        write_json(
-            description,
-            {
-                "format": FORMAT,
-                "sparsecode_version": machine.versions().get("sparsecode"),
-                "dict_size": self.dict_size,
-                "activation_dim": self.activation_dim,
-                "activation": self.activation,
-                "normalization": self.normalization,
-            }
-            | {key: value for key, value in self.meta.items() if key not in _OWN_KEYS},
-        )
+        from sparsecode.sweep.dictionary_files import save
+
+        save(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Dictionary:
@@ -155,81 +186,48 @@ class Dictionary:
             DictionaryInvalid: a file is missing or broken, or the two contradict each other.
             ZeroAtom: an atom has no direction.
         """
-        weights, description = _pair(path)
-        about = _read_json(description)
-        try:
-            tensors, _ = load_tensors(weights)
-        except CheckpointCorrupt as error:
-            raise DictionaryInvalid(f"{weights}: missing or not a safetensors file; train or copy it again") from error
-        missing = {"W_enc", "b_enc", "W_dec"} - tensors.keys()
-        if missing:
-            raise DictionaryInvalid(f"{weights}: no tensor {', '.join(sorted(missing))}; is this a dictionary?")
-        mean, scale = _read_normalization(about, description)
-        facts = {name[len(_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_PREFIX)}
-        try:
-            found = cls(
-                W_enc=tensors["W_enc"].float(),
-                b_enc=tensors["b_enc"].float(),
-                W_dec=tensors["W_dec"].float(),
-                b_dec=tensors["b_dec"].float() if "b_dec" in tensors else None,
-                mean=mean,
-                scale=scale,
-                meta={key: value for key, value in about.items() if key not in _OWN_KEYS},
-                features=facts,
-                activation=str(about.get("activation", "relu")),
-            )
-        except DictionaryInvalid as error:
-            raise type(error)(f"{weights}: {error}") from error
-        for key in ("dict_size", "activation_dim"):
-            if about.get(key) != getattr(found, key):
-                raise DictionaryInvalid(
-                    f"{description}: {key} is {about.get(key)!r}, but the weights have {getattr(found, key)}; "
-                    "the two files do not belong together"
-                )
-        return found
+        from sparsecode.sweep.dictionary_files import load
 
+        return load(path)
 
-def _pair(path: str | Path) -> tuple[Path, Path]:
-    path = Path(path)
-    name = path.name
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    return path.with_name(name + ".safetensors"), path.with_name(name + ".json")
+    def _activate(self, pre: Tensor) -> Tensor:
+        if self.activation == "relu":
+            return pre.relu()
+        if self.threshold is not None:
+            return activations.jumprelu(pre, self.threshold)
+        assert self.k is not None
+        if self.activation == "topk":
+            return activations.topk(pre, int(self.k), self.selection_scale)
+        plain = {"topk_linear": activations.topk_linear, "abstopk": activations.abstopk}
+        return plain.get(self.activation, activations.groupmax)(pre, int(self.k))
 
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        about = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise DictionaryInvalid(f"{path}: no such file; a dictionary is a .safetensors and a .json file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DictionaryInvalid(f"{path}: not a readable JSON file; train or copy it again") from error
-    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
-        raise DictionaryInvalid(f"{path}: not the description of a dictionary (no 'format')")
-    if about["format"] != FORMAT:
-        raise DictionaryInvalid(f"{path}: dictionary format {about['format']} is not {FORMAT}; update sparsecode")
-    return about
-
-
-def _read_normalization(about: Mapping[str, Any], path: Path) -> tuple[Tensor | None, float]:
-    try:
-        record = about["normalization"]
-        mean = None if record["mean"] is None else torch.tensor([float(value) for value in record["mean"]])
-        return mean, float(record["scale"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DictionaryInvalid(f"{path}: 'normalization' needs a mean (list or null) and a scale") from error
+    def _row_norm(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `input_norm` takes from each row, and the size [..., 1] that it then makes 1."""
+        if self.input_norm == "layer_norm":
+            return x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+        return x.new_zeros(()), x.norm(dim=-1, keepdim=True) / math.sqrt(self.activation_dim)
 
 
 def _check(found: Dictionary, where: str) -> None:
     if found.W_dec.ndim != 2 or 0 in found.W_dec.shape:
         raise DictionaryInvalid(f"{where}: W_dec has shape {list(found.W_dec.shape)}, not [features, dimensions]")
-    n, d = found.W_dec.shape
-    expected = {"W_enc": (found.W_enc, (n, d)), "b_enc": (found.b_enc, (n,)), "W_dec": (found.W_dec, (n, d))}
-    if found.b_dec is not None:
-        expected["b_dec"] = (found.b_dec, (d,))
-    if found.mean is not None:
-        expected["mean"] = (found.mean, (d,))
+    n, o = found.W_dec.shape
+    d = found.W_enc.shape[-1] if found.transcoder and found.W_enc.ndim == 2 else o
+    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        "W_enc": (found.W_enc, (n, d)),
+        "b_enc": (found.b_enc, (n,)),
+        "W_dec": (found.W_dec, (n, o)),
+        "b_dec": (found.b_dec, (o,)),
+        "mean": (found.mean, (d,)),
+        "threshold": (found.threshold, (n,)),
+        "selection_scale": (found.selection_scale, (n,)),
+        "r_mag": (found.r_mag, (n,)),
+        "b_mag": (found.b_mag, (n,)),
+        "W_skip": (found.W_skip, (o, d)),
+    }
     for name, (value, shape) in expected.items():
+        if value is None:
+            continue
         if tuple(value.shape) != shape:
             raise DictionaryInvalid(f"{where}: {name} has shape {list(value.shape)}, not {list(shape)}")
         if not bool(torch.isfinite(value).all()):
@@ -239,8 +237,28 @@ def _check(found: Dictionary, where: str) -> None:
             raise DictionaryInvalid(f"{where}: features.{name} has shape {list(value.shape)}, not [{n}]")
     if not (math.isfinite(found.scale) and found.scale > 0):
         raise DictionaryInvalid(f"{where}: scale {found.scale} is not a positive number")
+    _check_activation(found, where, n)
+    zero = (found.W_dec.abs().amax(1) == 0).nonzero()
+    if len(zero) and "source" not in found.meta:
+        raise ZeroAtom(f"{where}: atom {int(zero[0])} is zero and has no direction ({len(zero)} such)")
+
+
+def _check_activation(found: Dictionary, where: str, n: int) -> None:
     if found.activation not in ACTIVATIONS:
         raise DictionaryInvalid(f"{where}: activation '{found.activation}' is unknown; known: {', '.join(ACTIVATIONS)}")
-    zero = (found.W_dec.abs().amax(1) == 0).nonzero()
-    if len(zero):
-        raise ZeroAtom(f"{where}: atom {int(zero[0])} is zero and has no direction ({len(zero)} such)")
+    if found.input_norm not in INPUT_NORMS:
+        raise DictionaryInvalid(f"{where}: input_norm '{found.input_norm}' is unknown; known: {', '.join(INPUT_NORMS)}")
+    needed, possible = ACTIVATIONS[found.activation]
+    for name in ("k", "threshold", "selection_scale", "r_mag", "b_mag"):
+        given = getattr(found, name) is not None
+        if given != (name in needed) and name not in possible:
+            verb = "has no use for" if given else "needs"
+            raise DictionaryInvalid(f"{where}: activation '{found.activation}' {verb} {name}")
+    k = found.k
+    whole = "threshold" not in needed  # batchtopk's k is an average
+    if k is not None and not (0 < k <= n and (not whole or k == int(k))):
+        raise DictionaryInvalid(f"{where}: k is {k}, not a {'whole ' if whole else ''}number from 1 to {n} features")
+    if found.activation == "groupmax" and k is not None and n % int(k):
+        raise DictionaryInvalid(f"{where}: {n} features do not make {int(k)} groups of the same size")
+    if found.transcoder and found.b_dec is not None and found.apply_b_dec_to_input:
+        raise DictionaryInvalid(f"{where}: a transcoder cannot subtract b_dec, which belongs to its output")

@@ -9,11 +9,31 @@ from collections.abc import Callable
 
 from sparsecode.report.blocks import Section
 from sparsecode.report.facts import Facts
-from sparsecode.report.sections import dictionaries, features, gpt, provenance, recurrence
+from sparsecode.report.sections import (
+    baselines,
+    claim1,
+    claim2,
+    claim3,
+    claim4,
+    claim5,
+    claim6,
+    dictionaries,
+    gpt,
+    provenance,
+    recurrence,
+    toy,
+)
 
 ORDER: tuple[Callable[[Facts], Section | None], ...] = (
+    claim1.section,
+    claim2.section,
+    claim3.section,
+    claim4.section,
+    claim5.section,
+    claim6.section,
+    toy.section,
+    baselines.section,
     recurrence.section,
-    features.section,
     dictionaries.section,
     gpt.section,
     provenance.section,

@@ -1,0 +1,221 @@
+"""Reading and changing values inside any `torch.nn.Module`, by the names of its submodules.
+
+A place is what a submodule is given or gives. Nothing of the model is changed: hooks are registered for one forward
+pass and removed with it, and the pass ends at the last place that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparsecode.errors import HookUnknown
+
+INPUT = "@input"  # transformer.h.2.mlp.c_proj@input: what the module is given
+_SHOWN = 40  # module paths in an error
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value is, and how to put another in its stead.
+
+    Attributes:
+        module: dotted path of a submodule.
+        side: its input or its output; of several, the first tensor.
+        addend, base: where the value is a sum that several modules read, such as the residual stream between attention
+            and MLP: the module whose output is the addend, and the one whose input it is added to. A change of the sum
+            is then made in the addend, so that everything after it sees the change.
+    """
+
+    module: str
+    side: Literal["input", "output"] = "output"
+    addend: str | None = None
+    base: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """`PATH` is a module's output, `PATH@input` its input, `PATH@output` its output as well."""
+        if text.endswith(INPUT):
+            return cls(text.removesuffix(INPUT), "input")
+        return cls(text.removesuffix("@output"))
+
+    def within(self, prefix: str) -> Place:
+        """The same place below `prefix`."""
+
+        def below(path: str | None) -> str | None:
+            return None if path is None else f"{prefix}.{path}".strip(".")
+
+        return Place(below(self.module) or "", self.side, below(self.addend), below(self.base))
+
+
+class _Enough(Exception):
+    """Ends a forward pass: everything that was asked for is there."""
+
+
+def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable[[], Any]) -> dict[str, Tensor]:
+    """Calls `forward` and returns the value at each place, by name; what comes after the last place is not computed.
+
+    Where a pass calls a module more than once, the first call counts.
+
+    Raises:
+        HookUnknown: there is no such module, or the pass does not come by.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, value: Tensor) -> None:
+        if name not in found:
+            found[name] = value
+            if len(found) == len(places):
+                raise _Enough
+
+    with _hooks() as handles:
+        for name, place in places.items():
+            module = submodule(model, place.module)
+
+            def given(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
+                keep(name, first_tensor((args, kwargs), name))
+
+            def gave(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+                keep(name, first_tensor(output, name))
+
+            if place.side == "input":
+                handles.append(module.register_forward_pre_hook(given, with_kwargs=True))
+            else:
+                handles.append(module.register_forward_hook(gave))
+        try:
+            forward()
+        except _Enough:
+            return found
+    missing = ", ".join(sorted(places.keys() - found.keys()))
+    raise HookUnknown(f"{type(model).__name__}: its forward pass does not come by {missing}; read another module")
+
+
+def change_place(model: nn.Module, place: Place, change: Change, forward: Callable[[], Any]) -> Any:
+    """What `forward` returns when the value at `place` is replaced by `change` of it.
+
+    Raises:
+        HookUnknown: there is no such module, or the pass does not come by.
+    """
+    seen: list[Tensor] = []
+    base: list[Tensor] = []
+
+    def note(_: nn.Module, args: Any, kwargs: Any) -> None:
+        base[:] = [first_tensor((args, kwargs), place.module)]
+
+    def given(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        seen[:] = [first_tensor((args, kwargs), place.module)]
+        args, kwargs = _with_first((args, kwargs), change(seen[0]))
+        return args, kwargs
+
+    def gave(_: nn.Module, __: Any, output: Any) -> Any:
+        seen[:] = [first_tensor(output, place.module)]
+        return _with_first(output, change(seen[0]))
+
+    def added(_: nn.Module, __: Any, output: Any) -> Any:
+        addend = first_tensor(output, place.module)
+        seen[:] = [addend + base[0]]
+        changed = change(seen[0])
+        # Where nothing changes, nothing is rounded either: (a + b) - b is not always a.
+        return _with_first(output, torch.where(changed == seen[0], addend, changed - base[0]))
+
+    with _hooks() as handles:
+        if place.addend is not None and place.base is not None:
+            handles.append(submodule(model, place.base).register_forward_pre_hook(note, with_kwargs=True))
+            handles.append(submodule(model, place.addend).register_forward_hook(added))
+        elif place.side == "input":
+            handles.append(submodule(model, place.module).register_forward_pre_hook(given, with_kwargs=True))
+        else:
+            handles.append(submodule(model, place.module).register_forward_hook(gave))
+        output = forward()
+    if not seen:
+        raise HookUnknown(f"{type(model).__name__}: its forward pass does not come by {place.module}; name another")
+    return output
+
+
+def submodule(model: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path.
+
+    Raises:
+        HookUnknown: there is none; the message lists some that there are.
+    """
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise HookUnknown(
+            f"{type(model).__name__}: no module '{path}'; there are {listed(module_paths(model))}"
+        ) from error
+
+
+def module_paths(model: nn.Module) -> list[str]:
+    """Dotted paths of all submodules; of a numbered list only those of its first entry: the others are alike."""
+    return [
+        path for path, _ in model.named_modules() if path and not any(p.isdigit() and p != "0" for p in path.split("."))
+    ]
+
+
+def listed(paths: Iterable[str]) -> str:
+    """Paths for an error message, the first of many."""
+    paths = list(paths)
+    more = f", ... ({len(paths) - _SHOWN} more)" if len(paths) > _SHOWN else ""
+    return ", ".join(paths[:_SHOWN]) + more
+
+
+def first_tensor(value: Any, where: str) -> Tensor:
+    """The first floating-point tensor of a module's arguments or results.
+
+    Raises:
+        HookUnknown: there is none.
+    """
+    found = next(_tensors(value), None)
+    if found is None:
+        raise HookUnknown(f"{where}: holds no floating-point tensor; read another module")
+    return found
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _tensors(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _tensors(inner)
+
+
+def _with_first(value: Any, new: Tensor) -> Any:
+    """`value` with its first floating-point tensor replaced."""
+    pending = [new]
+
+    def walk(value: Any) -> Any:
+        if not pending:
+            return value
+        if isinstance(value, Tensor):
+            return pending.pop() if value.is_floating_point() else value
+        if isinstance(value, Mapping):
+            changed = {key: walk(inner) for key, inner in value.items()}
+            return changed if type(value) is dict else type(value)(**changed)
+        if isinstance(value, list | tuple):
+            changed_items = [walk(inner) for inner in value]
+            return type(value)(*changed_items) if hasattr(value, "_fields") else type(value)(changed_items)
+        return value
+
+    return walk(value)
+
+
+@contextmanager
+def _hooks() -> Iterator[list[Any]]:
+    handles: list[Any] = []
+    try:
+        yield handles
+    finally:
+        for handle in handles:
+            handle.remove()

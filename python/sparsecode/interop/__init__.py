@@ -1,0 +1,27 @@
+"""Dictionaries of other libraries: read where they lie, written where their libraries look. One file per library."""
+
+from sparsecode.interop.formats import (
+    TARGETS,
+    Found,
+    find_dictionaries,
+    find_format,
+    load_dictionary,
+    load_found,
+    not_recognised,
+    save_dictionary,
+)
+from sparsecode.interop.models import MODEL_TARGETS, convert_model, find_model
+
+__all__ = [
+    "MODEL_TARGETS",
+    "TARGETS",
+    "Found",
+    "convert_model",
+    "find_dictionaries",
+    "find_format",
+    "find_model",
+    "load_dictionary",
+    "load_found",
+    "not_recognised",
+    "save_dictionary",
+]

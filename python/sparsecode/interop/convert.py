@@ -1,0 +1,101 @@
+"""From one library's files to another's, with a look at whether the copy does the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsecode.errors import InvalidSetting, NotExpressible
+from sparsecode.interop.files import named
+from sparsecode.interop.formats import Found, load_dictionary, load_found, save_dictionary
+from sparsecode.sweep.dictionary import Dictionary
+
+ROWS = 64  # random activations on which original and copy are compared
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A dictionary that was written in another format."""
+
+    source: Found
+    path: Path
+    to: str
+    dictionary: Dictionary
+    difference: float  # largest of codes and output, original against copy, over the largest of the original
+    notes: tuple[str, ...] = ()  # what the target says in other words
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "source": str(self.source.path),
+            "from": self.source.format,
+            "path": str(self.path),
+            "to": self.to,
+            "activation": self.dictionary.activation,
+            "dict_size": self.dictionary.dict_size,
+            "activation_dim": self.dictionary.activation_dim,
+            "difference": self.difference,
+            "notes": list(self.notes),
+        }
+
+
+def convert(source: Found, path: Path, to: str, *, force: bool = False) -> Converted:
+    """Reads a dictionary and writes it in the format `to` at `path`: a pair of files, or a folder.
+
+    Raises:
+        NotExpressible: the target has no way to say what the dictionary does; nothing was written.
+        InvalidSetting: something is at `path` already and `force` is not given, or it is the source itself.
+        DictionaryInvalid, PickleRefused: the source is broken, or holds what it must not.
+    """
+    _check_place(source, path, to, force)
+    dictionary = load_found(source)
+    try:
+        save_dictionary(dictionary, path, to)
+    except NotExpressible as error:
+        raise named(error, source.path) from error
+    copy = load_dictionary(path)
+    return Converted(source, path, to, dictionary, largest_difference(dictionary, copy), _notes(dictionary, copy, to))
+
+
+def largest_difference(original: Dictionary, copy: Dictionary, rows: int = ROWS) -> float:
+    """Of codes and output on random activations, over the largest of the original's."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, original.activation_dim, generator=generator) * original.scale
+    x = x + original.mean if original.mean is not None else x
+    pairs = [(original.encode(x), copy.encode(x)), (original.reconstruct(x), copy.reconstruct(x))]
+    return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) for a, b in pairs)
+
+
+def _notes(original: Dictionary, copy: Dictionary, to: str) -> tuple[str, ...]:
+    """What a reader of the copy should know; nothing where it says the same in the same words."""
+    found = []
+    note = original.meta.get("source", {}).get("note")
+    if note:
+        found.append(note)
+    if to != "sparsecode" and (original.mean is not None or original.scale != 1):
+        found.append("the normalisation of the data is in the weights now: atoms have other norms")
+    if original.activation != copy.activation:
+        k = "" if copy.k is None else f" of {copy.k:g}"
+        found.append(f"{original.activation} is written as {copy.activation}{k}, which does the same")
+    subtracts = [one.b_dec is not None and one.apply_b_dec_to_input for one in (original, copy)]
+    if subtracts[0] != subtracts[1] and original.b_dec is not None and bool(original.b_dec.any()):
+        verb = "no longer subtracted" if subtracts[0] else "now subtracted"
+        found.append(f"b_dec is {verb} from the input; the encoder's bias makes up for it")
+    return tuple(found)
+
+
+def _check_place(source: Found, path: Path, to: str, force: bool) -> None:
+    places = (
+        [path.with_name(path.name + ending) for ending in (".safetensors", ".json")] if to == "sparsecode" else [path]
+    )
+    home = source.path.parent if source.path.name == "ae.pt" else source.path
+    if path.resolve() == home.resolve():
+        raise InvalidSetting(f"{path}: source and destination are the same place")
+    taken = [place for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))]
+    if taken and not force:
+        raise InvalidSetting(f"{taken[0]}: is there already; --force writes over it")
+    if to != "sparsecode" and path.is_file():
+        raise InvalidSetting(f"{path}: is a file, and {to} dictionaries are folders")

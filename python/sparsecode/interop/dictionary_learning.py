@@ -1,0 +1,206 @@
+"""dictionary_learning: a folder `trainer_i` of ae.pt, a bare state_dict, and config.json.
+
+Written for and tested against dictionary-learning 0.1.0. Which class the tensors belong to stands in config.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecode.checkpoint import write_json
+from sparsecode.errors import DictionaryInvalid, NotExpressible
+from sparsecode.interop.files import Weights, about, read_json
+from sparsecode.interop.fold import folded
+from sparsecode.interop.state_dict import read_state_dict, write_state_dict
+from sparsecode.sweep.dictionary import Dictionary
+
+CONFIG, WEIGHTS = "config.json", "ae.pt"
+_NAMES = {
+    "submodule_name": "hook_point", "lm_name": "model", "l1_penalty": "l1", "seed": "seed", "layer": "layer",
+    "steps": "steps",
+}  # fmt: skip
+_TRAINERS = {
+    "AutoEncoder": "StandardTrainer",
+    "AutoEncoderNew": "StandardTrainerAprilUpdate",
+    "GatedAutoEncoder": "GatedSAETrainer",
+    "JumpReluAutoEncoder": "JumpReluTrainer",
+    "AutoEncoderTopK": "TopKTrainer",
+    "BatchTopKSAE": "BatchTopKTrainer",
+    "MatryoshkaBatchTopKSAE": "MatryoshkaBatchTopKTrainer",
+}
+
+
+def read(file: Path) -> Dictionary:
+    """The dictionary of a state dict and the configuration beside it (or beside its folder of checkpoints).
+
+    `AutoEncoder.from_pretrained` scales atoms to norm 1 unless told otherwise; here the weights stay as they are.
+
+    Raises:
+        PickleRefused: the .pt file holds more than tensors.
+        DictionaryInvalid: a file is missing or broken, or does not fit its configuration.
+    """
+    held = read_state_dict(file)
+    config, path = _config(file)
+    trainer = config.get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
+    name = trainer.get("dict_class") or _class_of(held, file)
+    if name not in _TRAINERS:
+        raise DictionaryInvalid(f"{path or file}: dict_class {name!r} is unknown; known: {', '.join(_TRAINERS)}")
+    weights = Weights(file, held)
+    parts = _linear(weights, name) if "encoder.weight" in weights else _plain(weights)
+    meta: dict[str, Any] = about(trainer, _NAMES)
+    if name in ("AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
+        parts |= _k_and_threshold(weights, name, trainer, path or file, len(parts["W_dec"]))
+    if name == "JumpReluAutoEncoder":
+        parts |= {"threshold": weights.take("threshold", 1), "activation": "jumprelu"}
+    if name == "MatryoshkaBatchTopKSAE":
+        sizes = held.get("group_sizes")
+        meta["group_sizes"] = sizes.tolist() if isinstance(sizes, Tensor) else None
+        weights.drop(["group_sizes"])
+    weights.done()
+    meta["source"] = {"format": "dictionary_learning", "dict_class": name, "config": config}
+    own = config.get("sparsecode")
+    try:
+        return Dictionary(**parts, meta=dict(own) if isinstance(own, dict) else meta)
+    except DictionaryInvalid as error:
+        raise DictionaryInvalid(f"{file}: {error}") from error
+
+
+def write(found: Dictionary, folder: Path) -> None:
+    """A folder that the library's `load_dictionary` reads.
+
+    Raises:
+        NotExpressible: the library has no class for it.
+    """
+    name = _class_for(found)
+    subtract = name not in ("AutoEncoderNew", "JumpReluAutoEncoder")
+    plain = folded(found, subtract=subtract)
+    b_dec = torch.zeros(plain.output_dim) if plain.b_dec is None else plain.b_dec
+    if name in ("JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE"):
+        tensors = {"W_enc": plain.W_enc.T, "b_enc": plain.b_enc, "W_dec": plain.W_dec, "b_dec": b_dec}
+    else:
+        bias = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias", "GatedAutoEncoder": "decoder_bias"}
+        tensors = {"encoder.weight": plain.W_enc, "decoder.weight": plain.W_dec.T, bias.get(name, "b_dec"): b_dec}
+        tensors["gate_bias" if name == "GatedAutoEncoder" else "encoder.bias"] = plain.b_enc
+    if plain.r_mag is not None and plain.b_mag is not None:
+        tensors |= {"r_mag": plain.r_mag, "mag_bias": plain.b_mag}
+    if name == "JumpReluAutoEncoder" and plain.threshold is not None:
+        tensors["threshold"] = plain.threshold
+    elif plain.k is not None:
+        threshold = -1.0 if plain.threshold is None else float(plain.threshold[0])
+        tensors |= {"k": torch.tensor(int(plain.k), dtype=torch.int32), "threshold": torch.tensor(threshold)}
+    if name == "MatryoshkaBatchTopKSAE":
+        tensors["group_sizes"] = torch.tensor(plain.meta["group_sizes"])
+    meta = plain.meta
+    trainer = {
+        "dict_class": name,
+        "trainer_class": _TRAINERS[name],
+        "activation_dim": plain.activation_dim,
+        "dict_size": plain.dict_size,
+        **({"k": int(plain.k)} if plain.k is not None and "TopK" in name else {"l1_penalty": meta.get("l1")}),
+        "lr": meta.get("lr"),
+        "steps": meta.get("steps"),
+        "seed": meta.get("seed"),
+        "device": "cpu",
+        "layer": meta.get("layer"),
+        "lm_name": meta.get("model"),
+        "wandb_name": name,
+        "submodule_name": meta.get("hook_point"),
+    }
+    write_state_dict(folder / WEIGHTS, tensors)
+    write_json(folder / CONFIG, {"trainer": trainer, "buffer": {"ctx_len": meta.get("context")}, "sparsecode": meta})
+
+
+def _linear(weights: Weights, name: str) -> dict[str, Any]:
+    """Classes made of torch.nn.Linear: the decoder lies the other way round."""
+    parts: dict[str, Any] = {
+        "W_enc": weights.take("encoder.weight", 2),
+        "W_dec": weights.take("decoder.weight", 2).T.contiguous(),
+    }
+    if name == "GatedAutoEncoder":
+        return parts | {
+            "b_enc": weights.take("gate_bias", 1),
+            "r_mag": weights.take("r_mag", 1),
+            "b_mag": weights.take("mag_bias", 1),
+            "b_dec": weights.take("decoder_bias", 1),
+            "activation": "gated",
+        }
+    parts["b_enc"] = weights.take("encoder.bias", 1)
+    bias = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias"}.get(name, "b_dec")
+    return parts | {"b_dec": weights.take(bias, 1), "apply_b_dec_to_input": name != "AutoEncoderNew"}
+
+
+def _plain(weights: Weights) -> dict[str, Any]:
+    """JumpReluAutoEncoder and MatryoshkaBatchTopKSAE: bare parameters, the encoder the other way round."""
+    return {
+        "W_enc": weights.take("W_enc", 2).T.contiguous(),
+        "b_enc": weights.take("b_enc", 1),
+        "W_dec": weights.take("W_dec", 2),
+        "b_dec": weights.take("b_dec", 1),
+        "apply_b_dec_to_input": "k" in weights,
+    }
+
+
+def _k_and_threshold(weights: Weights, name: str, trainer: dict[str, Any], path: Path, n: int) -> dict[str, Any]:
+    k = int(weights.number("k")) if "k" in weights else trainer.get("k")
+    if trainer.get("k") not in (None, k):
+        raise DictionaryInvalid(f"{path}: k is {trainer['k']}, but {k} in the weights; are both of the same training?")
+    threshold = weights.number("threshold") if "threshold" in weights else -1.0
+    if name == "AutoEncoderTopK":
+        return {"k": k, "activation": "topk"}
+    return {"k": k, "activation": "batchtopk", "threshold": torch.full((n,), threshold)}
+
+
+def _config(file: Path) -> tuple[dict[str, Any], Path | None]:
+    """config.json beside the weights, or one folder up: checkpoints lie in a folder of their own."""
+    for path in (file.parent / CONFIG, file.parent.parent / CONFIG):
+        if path.is_file():
+            config = read_json(path)
+            if "trainer" in config:
+                return config, path
+    return {}, None
+
+
+def _class_of(held: dict[str, Any], file: Path) -> str:
+    """The class that has these tensors, where no configuration says it."""
+    if "encoder.weight" in held and "k" in held:
+        raise DictionaryInvalid(
+            f"{file}: its tensors are the same in AutoEncoderTopK and BatchTopKSAE; put its config.json beside it"
+        )
+    marks = {
+        "decoder.bias": "AutoEncoderNew", "decoder_bias": "GatedAutoEncoder", "bias": "AutoEncoder",
+        "group_sizes": "MatryoshkaBatchTopKSAE", "threshold": "JumpReluAutoEncoder",
+    }  # fmt: skip
+    found = next((name for mark, name in marks.items() if mark in held), None)
+    if found is None:
+        names = ", ".join(sorted(held)[:8]) or "no tensors"
+        raise DictionaryInvalid(f"{file}: holds {names}: no class of dictionary_learning; is it an optimizer's state?")
+    return found
+
+
+def _class_for(found: Dictionary) -> str:
+    if found.transcoder or found.W_skip is not None:
+        raise NotExpressible("dictionary_learning has no transcoders and no skip connections")
+    if found.input_norm != "none":
+        raise NotExpressible(f"dictionary_learning cannot normalise each row ({found.input_norm})")
+    if found.selection_scale is not None:
+        raise NotExpressible("dictionary_learning ranks topk by the codes themselves, not after a scale of their own")
+    if found.activation == "relu":
+        # The library scales an AutoEncoder's atoms to norm 1 when it loads it, and the codes; AutoEncoderNew stays.
+        unit = torch.allclose(found.W_dec.norm(dim=1) * found.scale, torch.ones(found.dict_size))
+        return "AutoEncoder" if unit and found.b_dec is not None and found.apply_b_dec_to_input else "AutoEncoderNew"
+    if found.activation == "batchtopk" and found.k is not None and found.k == int(found.k):
+        assert found.threshold is not None
+        if bool((found.threshold == found.threshold[0]).all()):
+            return "MatryoshkaBatchTopKSAE" if found.meta.get("group_sizes") else "BatchTopKSAE"
+    names = {
+        "jumprelu": "JumpReluAutoEncoder", "batchtopk": "JumpReluAutoEncoder", "gated": "GatedAutoEncoder",
+        "topk": "AutoEncoderTopK",
+    }  # fmt: skip
+    if found.activation not in names:
+        raise NotExpressible(f"dictionary_learning has no class for the activation {found.activation}")
+    return names[found.activation]

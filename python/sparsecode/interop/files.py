@@ -1,0 +1,151 @@
+"""What every reader of other libraries' files needs: configurations and named tensors, with errors that help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from sparsecode.errors import DictionaryInvalid, SparsecodeError
+
+_JSON_BYTES = 64 << 20  # configurations are kilobytes; a larger file is something else
+_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2")
+}
+T = TypeVar("T")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        DictionaryInvalid: there is none.
+    """
+    try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise DictionaryInvalid(f"{path}: larger than any configuration ({path.stat().st_size} bytes); not read")
+        value = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DictionaryInvalid(f"{path}: no such file; copy the whole folder") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DictionaryInvalid(f"{path}: not a readable JSON file; copy it again") from error
+    if not isinstance(value, dict):
+        raise DictionaryInvalid(f"{path}: not a JSON object; is this a configuration?")
+    return value
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file, as it is stored.
+
+    Raises:
+        DictionaryInvalid: the file is missing, cut short or not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DictionaryInvalid(f"{path}: missing or not a whole safetensors file; copy it again") from error
+
+
+class Weights:
+    """Named tensors of a file, taken one by one in float32; what nobody took can be asked for.
+
+    Args:
+        path: the file, for messages.
+        tensors: by name.
+        dtype: what the library rounds them to when it loads them, such as "bfloat16"; None as they are.
+    """
+
+    def __init__(self, path: Path, tensors: Mapping[str, Any], dtype: str | None = None) -> None:
+        self.path = path
+        self._tensors = dict(tensors)
+        self._dtype = dtype_of(dtype, path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def take(self, name: str, ndim: int) -> Tensor:
+        """A tensor of `ndim` dimensions, float32.
+
+        Raises:
+            DictionaryInvalid: it is not there, or of another shape.
+        """
+        value = self._tensors.pop(name, None)
+        if not isinstance(value, Tensor):
+            raise DictionaryInvalid(f"{self.path}: no tensor {name}; is the file whole, and of this library?")
+        if value.ndim != ndim or not (value.is_floating_point() or ndim == 0):
+            raise DictionaryInvalid(f"{self.path}: {name} is {value.dtype} {list(value.shape)}, not {ndim}-dimensional")
+        if self._dtype is not None:
+            value = value.to(self._dtype)
+        return value.float().contiguous()
+
+    def take_if(self, name: str, ndim: int) -> Tensor | None:
+        """The same, or None where it is not there."""
+        return self.take(name, ndim) if name in self else None
+
+    def number(self, name: str) -> float:
+        """A tensor of one number, or a number."""
+        value = self._tensors.pop(name, None)
+        if isinstance(value, Tensor) and value.numel() == 1:
+            return float(value.item())
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        raise DictionaryInvalid(f"{self.path}: no number {name}; is the file whole, and of this library?")
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Forgets tensors that say nothing about what the dictionary does."""
+        for name in names:
+            self._tensors.pop(name, None)
+
+    def done(self) -> None:
+        """Nothing may be left: a tensor that is not understood may change what the dictionary does.
+
+        Raises:
+            DictionaryInvalid: something is.
+        """
+        if self._tensors:
+            left = ", ".join(sorted(self._tensors))
+            raise DictionaryInvalid(f"{self.path}: holds {left}, which this format is not known to have")
+
+
+def dtype_of(name: str | None, path: Path) -> torch.dtype | None:
+    """The dtype that a configuration names: `bfloat16`, `torch.float32`.
+
+    Raises:
+        DictionaryInvalid: it names none.
+    """
+    if name is None:
+        return None
+    found = _DTYPES.get(str(name).removeprefix("torch."))
+    if found is None:
+        raise DictionaryInvalid(f"{path}: dtype {name!r} is none of {', '.join(_DTYPES)}")
+    return found
+
+
+def setting(config: Mapping[str, Any], name: str, kind: type[T], path: Path, default: T | None = None) -> T:
+    """A value of a configuration, of the kind it must have.
+
+    Raises:
+        DictionaryInvalid: it is missing and has no default, or is of another kind.
+    """
+    value = config.get(name, default)
+    right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not right:
+        raise DictionaryInvalid(f"{path}: {name} is {value!r}, not {kind.__name__}; is this configuration whole?")
+    return cast(T, value)
+
+
+def about(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """What a configuration says in its own words, under the names used here; what it does not say is left out."""
+    return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
+
+
+def named(error: SparsecodeError, path: Path) -> SparsecodeError:
+    """The same failure with the file in front."""
+    return type(error)(f"{path}: {error}")

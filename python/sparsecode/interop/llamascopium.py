@@ -1,0 +1,91 @@
+"""Llamascopium (OpenMOSS, formerly lm-saes): a folder of config.json and sae_weights.safetensors; read only.
+
+The formulas are those of its models/sae.py: nothing is subtracted from the input, and with
+`sparsity_include_decoder_norm` an activation decides on codes times their atoms' norms. It asks its callers to
+normalise activations by the data set's average norm; here `scale` does that.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from sparsecode.errors import DictionaryInvalid, NotExpressible
+from sparsecode.interop.files import Weights, about, read_json, read_tensors, setting
+from sparsecode.sweep.dictionary import Dictionary
+
+CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
+_NORM, _THRESHOLD = "dataset_average_activation_norm.", "activation_function.log_jumprelu_threshold"
+
+
+def read(folder: Path) -> Dictionary:
+    """The SAE or transcoder in a folder.
+
+    Raises:
+        DictionaryInvalid: a file is missing or broken, or does not fit its configuration.
+        NotExpressible: it is no plain SAE, or what it does to a row depends on the rest of the batch.
+    """
+    path = folder / CONFIG
+    config = read_json(path)
+    kind, act = setting(config, "sae_type", str, path), setting(config, "act_fn", str, path, "relu").lower()
+    if kind != "sae" or config.get("use_glu_encoder"):
+        raise NotExpressible(f"{path}: a {'gated linear' if kind == 'sae' else kind} encoder is no plain SAE")
+    if act not in ("relu", "jumprelu", "topk"):
+        raise NotExpressible(f"{path}: {act} depends on the other rows of a batch; convert it to jumprelu there first")
+    hooks = [setting(config, name, str, path) for name in ("hook_point_in", "hook_point_out")]
+    transcoder = hooks[0] != hooks[1]
+    weights = Weights(folder / WEIGHTS, read_tensors(folder / WEIGHTS))
+    parts: dict[str, Any] = {
+        "W_enc": weights.take("W_E", 2).T.contiguous(),
+        "b_enc": weights.take("b_E", 1),
+        "W_dec": weights.take("W_D", 2),
+        "b_dec": weights.take("b_D", 1) if setting(config, "use_decoder_bias", bool, path, True) else None,
+    }
+    norms = parts["W_dec"].norm(dim=1)
+    by_norm = setting(config, "sparsity_include_decoder_norm", bool, path, True)
+    if act == "jumprelu":
+        threshold = weights.take(_THRESHOLD, 1).exp()
+        parts["threshold"] = threshold / norms.clamp(min=1e-30) if by_norm else threshold
+    elif act == "topk":
+        parts |= {"k": setting(config, "top_k", int, path, 50), "selection_scale": norms if by_norm else None}
+    parts |= _normalisation(config, weights, path, hooks)
+    if transcoder:
+        scale_out = parts.pop("scale_out", 1.0)
+        parts["W_dec"] = parts["W_dec"] * scale_out
+        parts["b_dec"] = None if parts["b_dec"] is None else parts["b_dec"] * scale_out
+    parts.pop("scale_out", None)
+    weights.drop([_NORM + hook for hook in hooks])
+    weights.done()
+    meta = about(config, {"hook_point_in": "hook_point"}) | ({"hook_point_out": hooks[1]} if transcoder else {})
+    try:
+        return Dictionary(
+            **parts,
+            meta=meta | {"source": {"format": "llamascopium", "config": config}},
+            activation=act,
+            apply_b_dec_to_input=False,
+            transcoder=transcoder,
+        )
+    except DictionaryInvalid as error:
+        raise DictionaryInvalid(f"{folder}: {error}") from error
+
+
+def _normalisation(config: dict[str, Any], weights: Weights, path: Path, hooks: list[str]) -> dict[str, Any]:
+    """What is done to raw activations before they are encoded, and after they are decoded."""
+    kind = setting(config, "norm_activation", str, path, "dataset-wise")
+    if kind == "inference":
+        return {}
+    if kind == "token-wise" and hooks[0] == hooks[1]:
+        return {"input_norm": "constant_norm_rescale"}
+    if kind != "dataset-wise":
+        raise NotExpressible(f"{path}: norm_activation {kind} needs more than the row that is encoded")
+    d = setting(config, "d_model", int, path)
+    scales: list[float] = []
+    for hook in hooks:
+        norm = weights.number(_NORM + hook) if _NORM + hook in weights else scales[0] * math.sqrt(d) if scales else 0.0
+        if not (math.isfinite(norm) and norm > 0):
+            raise DictionaryInvalid(
+                f"{path}: dataset-wise normalisation by {norm} at {hook}; is its training finished?"
+            )
+        scales.append(norm / math.sqrt(d))
+    return {"scale": scales[0], "scale_out": scales[1]}

@@ -1,0 +1,80 @@
+"""Models among what is converted: which kind lies at a path, found by looking, and who turns it into what.
+
+gpt       a folder that `train-gpt` writes: config.json (with d_model) + model.safetensors; or its run
+hf        a Hugging Face folder: config.json (with model_type) + model.safetensors
+nanogpt   a .safetensors file of nanoGPT's names with config.json (its model_args) beside it, or the folder of both
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sparsecode.errors import InvalidSetting, NotExpressible, NotRecognised
+
+MODEL_TARGETS = ("hf",)  # beside sparsecode, which dictionaries have too
+# (kind, target): the function of sparsecode.interop.gpt2 that does it, called with (source, destination)
+_CONVERTERS = {
+    ("gpt", "hf"): "export_gpt",
+    ("hf", "sparsecode"): "import_gpt",
+    ("nanogpt", "sparsecode"): "import_nanogpt",
+    ("nanogpt", "hf"): "export_nanogpt",
+}
+
+
+def find_model(path: Path) -> str | None:
+    """The kind of model at a path, or None; looks at names and headers, and reads no weights."""
+    if not path.is_dir():
+        return "nanogpt" if path.suffix == ".safetensors" and _has_embedding(path) else None
+    folder = path / "gpt" if (path / "gpt/model.safetensors").is_file() else path
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    weights = sorted(folder.glob("*.safetensors"))
+    if not isinstance(config, dict) or not weights:
+        return None
+    if "model_type" in config:
+        return "hf"
+    if "d_model" in config and weights[0].name == "model.safetensors":
+        return "gpt"
+    return "nanogpt" if len(weights) == 1 and _has_embedding(weights[0]) else None
+
+
+def convert_model(kind: str | None, source: Path, destination: Path, to: str, *, force: bool) -> dict[str, Any]:
+    """Turns the model of that kind at `source` into one of format `to`.
+
+    Raises:
+        NotRecognised: there is no model.
+        NotExpressible: this kind does not become that.
+        InvalidSetting: something is at `destination` already and `force` is not given.
+    """
+    if kind is None:
+        raise NotRecognised(
+            f"{source}: no model that sparsecode, Hugging Face or nanoGPT wrote; --to {to} is for these"
+        )
+    if (kind, to) not in _CONVERTERS:
+        possible = ", ".join(target for one, target in _CONVERTERS if one == kind)
+        raise NotExpressible(f"{source}: a {kind} model cannot become {to}; possible: {possible}")
+    if destination.exists() and (destination.is_file() or any(destination.iterdir())) and not force:
+        raise InvalidSetting(f"{destination}: is there already; --force writes over it")
+    if kind == "gpt" and (source / "gpt/model.safetensors").is_file():
+        source = source / "gpt"
+    run: Callable[[Path, Path], dict[str, Any]] = getattr(
+        importlib.import_module("sparsecode.interop.gpt2"), _CONVERTERS[kind, to]
+    )
+    told = run(source, destination)
+    return {"source": str(source), "from": kind, "path": str(destination), "to": to} | dict(told)
+
+
+def _has_embedding(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as opened:
+            return any(name.endswith("transformer.wte.weight") for name in opened.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False

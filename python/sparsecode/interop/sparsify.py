@@ -1,0 +1,107 @@
+"""sparsify (EleutherAI): a folder RUN/HOOKPOINT of cfg.json and sae.safetensors.
+
+Written for and tested against eai-sparsify 1.3.3. Everything there is topk, of ReLU'd codes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsecode.checkpoint import save_tensors, write_json
+from sparsecode.errors import DictionaryInvalid, NotExpressible
+from sparsecode.interop.files import Weights, read_json, read_tensors, setting
+from sparsecode.interop.fold import folded
+from sparsecode.sweep.dictionary import Dictionary
+
+CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+ABOUT = "sparsecode.json"  # what cfg.json has no names for: sparsify complains of names it does not know
+
+
+def read(folder: Path) -> Dictionary:
+    """The sparse coder in a folder.
+
+    Raises:
+        DictionaryInvalid: a file is missing or broken, or does not fit its configuration.
+    """
+    path = folder / CONFIG
+    config = read_json(path)
+    weights = Weights(folder / WEIGHTS, read_tensors(folder / WEIGHTS))
+    W_enc = weights.take("encoder.weight", 2)
+    d = setting(config, "d_in", int, path)
+    n = setting(config, "num_latents", int, path, 0) or d * setting(config, "expansion_factor", int, path, 32)
+    if tuple(W_enc.shape) != (n, d):
+        raise DictionaryInvalid(f"{path}: says {n} latents of {d} dimensions, but the weights are {list(W_enc.shape)}")
+    activation = setting(config, "activation", str, path, "topk")
+    if activation not in ("topk", "groupmax"):
+        raise DictionaryInvalid(f"{path}: activation {activation!r} is unknown; known: topk, groupmax")
+    if config.get("signed"):
+        activation = "abstopk"  # before version 1: the largest by magnitude, with their sign
+    transcode = setting(config, "transcode", bool, path, False)
+    parts: dict[str, Any] = {
+        "b_enc": weights.take("encoder.bias", 1),
+        "W_dec": weights.take("W_dec", 2),
+        "b_dec": weights.take("b_dec", 1),
+        "W_skip": weights.take("W_skip", 2) if setting(config, "skip_connection", bool, path, False) else None,
+    }
+    weights.done()
+    meta = {"hook_point": folder.resolve().name, "source": {"format": "sparsify", "config": config}}
+    try:
+        return Dictionary(
+            W_enc=W_enc,
+            **parts,
+            meta=read_json(folder / ABOUT) if (folder / ABOUT).is_file() else meta,
+            activation=activation,
+            k=setting(config, "k", int, path, 32),
+            apply_b_dec_to_input=not transcode,
+            transcoder=transcode,
+        )
+    except DictionaryInvalid as error:
+        raise DictionaryInvalid(f"{folder}: {error}") from error
+
+
+def write(found: Dictionary, folder: Path) -> None:
+    """A folder that `SparseCoder.load_from_disk` reads; relu becomes topk of all features, which is the same.
+
+    Raises:
+        NotExpressible: sparsify has no configuration for it.
+    """
+    if found.activation not in ("relu", "topk", "groupmax"):
+        raise NotExpressible(f"sparsify has topk and groupmax only, not {found.activation}")
+    if found.selection_scale is not None:
+        raise NotExpressible("sparsify ranks topk by the codes themselves, not after a scale of their own")
+    if found.input_norm != "none":
+        raise NotExpressible(f"sparsify cannot normalise each row ({found.input_norm})")
+    if found.output_dim != found.activation_dim:
+        raise NotExpressible(
+            f"a transcoder of sparsify writes as many dimensions as it reads, not {found.activation_dim} to "
+            f"{found.output_dim}"
+        )
+    plain = folded(found, subtract=not found.transcoder)
+    tensors = {
+        "encoder.weight": plain.W_enc,
+        "encoder.bias": plain.b_enc,
+        "W_dec": plain.W_dec,
+        "b_dec": torch.zeros(plain.output_dim) if plain.b_dec is None else plain.b_dec,
+    }
+    if plain.W_skip is not None:
+        tensors["W_skip"] = plain.W_skip
+    norms = plain.W_dec.norm(dim=1)
+    save_tensors(folder / WEIGHTS, tensors)
+    write_json(folder / ABOUT, plain.meta)
+    write_json(
+        folder / CONFIG,
+        {
+            "activation": "groupmax" if plain.activation == "groupmax" else "topk",
+            "expansion_factor": max(1, plain.dict_size // plain.activation_dim),
+            "normalize_decoder": bool(torch.allclose(norms, torch.ones_like(norms))),
+            "num_latents": plain.dict_size,
+            "k": plain.dict_size if plain.k is None else int(plain.k),
+            "multi_topk": False,
+            "skip_connection": plain.W_skip is not None,
+            "transcode": plain.transcoder,
+            "d_in": plain.activation_dim,
+        },
+    )

@@ -1,0 +1,225 @@
+"""The charts of claims 1, 2, 3 and 6, from the numbers of claims.json. Each is None where its numbers are not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sparsecode.report import palette
+from sparsecode.report.blocks import Column, Figure, Table
+from sparsecode.report.facts import Facts
+
+BINS = 40
+
+
+def counts_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
+    """Features found again in the next larger dictionary over size, a curve per L1 of the sweep beside."""
+    beside = [row for row in rows if row["sweep"] != "run" and row["relation"] == "next"]
+    if not beside:
+        return None
+    data = []
+    values = sorted({row["l1"] for row in beside})
+    for number, l1 in enumerate(values):
+        own = [row for row in beside if row["l1"] == l1]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": f"L1 {l1:.3g}",
+                "x": [row["size"] for row in own],
+                "y": [row["distinct"] for row in own],
+                "error_y": _whiskers([(row["distinct"], row["low"], row["high"]) for row in own], number),
+                "line": {"color": palette.series(number), "width": 2},
+                "marker": {"size": 8, "symbol": palette.symbol(number)},
+                "hovertemplate": f"L1 {l1:.3g}: %{{y}} of %{{x}} features<extra></extra>",
+            }
+        )
+    sizes = sorted({row["size"] for row in beside})
+    layout = palette.layout(
+        xaxis=palette.size_axis(sizes),
+        yaxis=palette.axis("distinct features found again", rangemode="tozero"),
+        **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
+    )
+    table = Table(
+        "counts-by-l1-numbers",
+        "Distinct atoms of the next larger dictionary that features come back as.",
+        [
+            Column("L1", ".3g"),
+            Column("size", ",d"),
+            Column("distinct", ",d"),
+            Column("from", ",.0f"),
+            Column("to", ",.0f"),
+        ],
+        [[row["l1"], row["size"], row["distinct"], row["low"], row["high"]] for row in beside],
+    )
+    return Figure(
+        "counts-by-l1",
+        "The same count for several L1, from the short sweep that the claims stage trains: fewer rows than above. "
+        "Whiskers: 95 % intervals.",
+        "Curves of the number of features found again over dictionary size, one per L1 coefficient.",
+        table,
+        data,
+        layout,
+    )
+
+
+def histograms_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
+    """Histograms of MCS of live features, a strip per L1, of the largest size that has a larger relative."""
+    beside = [row for row in rows if row["sweep"] != "run"]
+    if not beside:
+        return None
+    size = max(row["size"] for row in beside)
+    own = sorted((row for row in beside if row["size"] == size), key=lambda row: float(row["l1"]))
+    bins = len(own[0]["live_histogram"])
+    middles = [(i + 0.5) / bins for i in range(bins)]
+    data: list[dict[str, Any]] = []
+    layout, table_rows, annotations = palette.layout(barmode="stack", bargap=0.04), [], []
+    strips = palette.strips(len(own))
+    for number, (row, (low, high)) in enumerate(zip(own, strips, strict=True)):
+        suffix = "" if number == 0 else str(number + 1)
+        for part, color in (("live", "@series1"), ("dead", "@dead")):
+            data.append(
+                {
+                    "type": "bar",
+                    "name": f"{part} features",
+                    "x": middles,
+                    "y": row[f"{part}_histogram"],
+                    "width": [1 / bins] * bins,
+                    "marker": {"color": color},
+                    "xaxis": "x",
+                    "yaxis": f"y{suffix}",
+                    "showlegend": number == 0,
+                    "hovertemplate": f"L1 {row['l1']:.3g}: %{{y}} {part} at cosine %{{x:.2f}}<extra></extra>",
+                }
+            )
+        layout[f"yaxis{suffix}"] = palette.axis("", domain=[low, high], nticks=3)
+        annotations.append(palette.note(0.02, high, f"<b>L1 {row['l1']:.3g}</b>{_dip(row)}"))
+        table_rows += [[row["l1"], i / bins, row["live_histogram"][i], row["dead_histogram"][i]] for i in range(bins)]
+    layout["xaxis"] = palette.axis(
+        "max cosine similarity", range=[0, 1], anchor=f"y{'' if len(own) == 1 else len(own)}"
+    )
+    layout["annotations"] = annotations
+    return Figure(
+        "mcs-by-l1",
+        f"The same for several L1, of dictionaries of {size:,} features from the short sweep.",
+        "Stacked histograms of max cosine similarity, one strip per L1 coefficient.",
+        Table(
+            "mcs-by-l1-numbers",
+            "Features by max cosine similarity with the next larger dictionary; each bin from the value given.",
+            [Column("L1", ".3g"), Column("from", ".3f"), Column("live", ",d"), Column("dead", ",d")],
+            table_rows,
+        ),
+        data,
+        layout,
+        height=max(280, 120 * len(own) + 90),
+    )
+
+
+def consistency(numbers: dict[str, Any]) -> Figure | None:
+    """How alike the strongest contexts of each direction are: every direction a point, beside boxes."""
+    shown = {
+        "feature": "features found in every size",
+        "neuron": "neurons",
+        "random": "random directions",
+    }
+    values = {kind: numbers["consistency"][kind] for kind in shown if numbers.get("consistency", {}).get(kind)}
+    if not values:
+        return None
+    data = [
+        {
+            "type": "box",
+            "name": shown[kind],
+            "x": own,
+            "boxpoints": "all",
+            "jitter": 0.5,
+            "pointpos": 0,
+            "fillcolor": "rgba(0,0,0,0)",
+            "line": {"color": palette.series(number), "width": 1.5},
+            "marker": {"color": palette.series(number), "size": 5, "opacity": 0.55},
+            "orientation": "h",
+            "hovertemplate": "%{x:.0%}<extra>" + shown[kind] + "</extra>",
+        }
+        for number, (kind, own) in enumerate(values.items())
+    ]
+    layout = palette.layout(
+        xaxis=palette.axis("contexts that share a token", range=[0, 1.03], tickformat=".0%"),
+        yaxis=palette.axis("", autorange="reversed", showticklabels=False, showgrid=False),
+        showlegend=True,
+    )
+    longest = max(len(own) for own in values.values())
+    rows = [[i + 1, *(own[i] if i < len(own) else None for own in values.values())] for i in range(longest)]
+    return Figure(
+        "consistency",
+        "Each point is a direction: the share of its strongest contexts that agree on the token at the peak or the one "
+        "before it.",
+        "Box plots of the consistency of the strongest contexts of features, neurons and random directions.",
+        Table(
+            "consistency-numbers",
+            "Consistency of each direction.",
+            [Column("direction", ",d"), *(Column(shown[kind], ".2f") for kind in values)],
+            rows,
+        ),
+        data,
+        layout,
+        height=320,
+    )
+
+
+def neuron_basis(numbers: dict[str, Any]) -> Figure:
+    """Participation ratios of features, and where random directions and neurons lie."""
+    groups = numbers["participation_ratios"]
+    medians = {row["group"]: row["quantiles"] for row in numbers["groups"] if row["measure"] == "participation ratio"}
+    most = max((max(own) for own in groups.values() if own), default=1.0)
+    edges = np.geomspace(1, max(most, medians["random directions"][-1]) * 1.05, BINS + 1)
+    middles = np.sqrt(edges[1:] * edges[:-1])
+    kinds = {"found again": "@series2", "live": "@series1"}
+    again = np.histogram(groups["found again"], edges)[0]
+    counts = {"found again": again, "live": np.histogram(groups["live"], edges)[0] - again}
+    names = {"found again": "found again", "live": "alive, not found again"}
+    data = [
+        {
+            "type": "bar",
+            "name": names[kind],
+            "x": middles.tolist(),
+            "y": counts[kind].tolist(),
+            "width": (edges[1:] - edges[:-1]).tolist(),
+            "marker": {"color": color},
+            "hovertemplate": f"%{{y}} {names[kind]}: %{{x:.1f}} neurons<extra></extra>",
+        }
+        for kind, color in kinds.items()
+    ]
+    low, high = medians["random directions"][0], medians["random directions"][-1]
+    middle = float(np.log10(np.sqrt(low * high)))
+    layout = palette.layout(
+        barmode="stack",
+        bargap=0.04,
+        xaxis=palette.axis("participation ratio: neurons that a direction effectively uses", type="log",
+                           tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500], range=[0, float(np.log10(edges[-1]))]),
+        yaxis=palette.axis("features"),
+        shapes=[palette.band(low, high)],
+        annotations=[palette.note(middle, 1, "random<br>directions", xref="x", xanchor="center"),
+                     palette.note(0.0, 1, "neuron", xref="x")],
+    )  # fmt: skip
+    return Figure(
+        "participation",
+        f"Features of {numbers['dictionary']} by how many neurons they effectively use. Left end: one neuron. Grey "
+        "band: the middle 90 % of random directions.",
+        "Histogram of participation ratios of features, with a band where random directions lie.",
+        Table(
+            "participation-numbers",
+            "Features by participation ratio; each bin from the value given.",
+            [Column("from", ".2f"), *(Column(names[kind], ",d") for kind in kinds)],
+            [[float(edges[i]), *(int(counts[kind][i]) for kind in kinds)] for i in range(BINS)],
+        ),
+        data,
+        layout,
+    )
+
+
+def _whiskers(values: list[tuple[float, float, float]], number: int) -> dict[str, Any]:
+    return palette.whiskers([v for v, _, _ in values], [a for _, a, _ in values], [b for _, _, b in values], number)
+
+
+def _dip(row: dict[str, Any]) -> str:
+    return "" if row["p"] is None else f", dip {row['dip']:.3f}, p {'≤' if row['p'] < 0.003 else '='} {row['p']:.3f}"

@@ -1,0 +1,212 @@
+"""The charts of claims 4 and 5: maps over size and L1, and MMCS over size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sparsecode.report import palette
+from sparsecode.report.blocks import Column, Figure, Table
+
+TITLES = {"plain": "L1 as it is", "divided": "L1 divided by the size"}
+
+
+def l0_maps(numbers: dict[str, Any]) -> Figure:
+    """L0 over size and L1 under both normalisations, coloured by its logarithm."""
+    return _maps(
+        numbers,
+        "l0",
+        "l0-maps",
+        "L0, active features per token. Where one L1 suits all sizes the colour changes from left to right only; where "
+        "it must grow with the size, along the diagonal. Colours are logarithmic and the same in both.",
+        ".1f",
+        logarithmic=True,
+    )
+
+
+def mmcs_maps(numbers: dict[str, Any]) -> Figure:
+    """MMCS with the next larger size over size and L1 under both normalisations."""
+    return _maps(
+        numbers,
+        "mmcs",
+        "mmcs-maps",
+        "MMCS with the next larger dictionary. The largest size has none.",
+        ".2f",
+        logarithmic=False,
+    )
+
+
+def _maps(numbers: dict[str, Any], key: str, id: str, caption: str, form: str, *, logarithmic: bool) -> Figure:
+    data: list[dict[str, Any]] = []
+    rows, annotations, layout = [], [], palette.layout()
+    strips = palette.strips(2, gap=0.2)
+    measured = [row[key] for name in TITLES for row in numbers[name]["dictionaries"] if row[key] is not None]
+    positive = [value for value in measured if value > 0] or [1.0]
+    low = float(np.log10(max(min(positive), 0.1))) if logarithmic else 0.0
+    high = float(np.log10(max(positive))) if logarithmic else 1.0
+    for number, ((name, title), (bottom, top)) in enumerate(zip(TITLES.items(), strips, strict=True)):
+        found = [row for row in numbers[name]["dictionaries"] if row[key] is not None]
+        sizes, l1 = sorted({row["size"] for row in found}), sorted({row["l1"] for row in found})
+        cells = {(row["size"], row["l1"]): row[key] for row in found}
+        values = [[cells.get((n, value)) for value in l1] for n in sizes]
+        suffix = "" if number == 0 else str(number + 1)
+        data.append(
+            {
+                "type": "heatmap",
+                "x": list(range(len(l1))),
+                "y": list(range(len(sizes))),
+                "z": [[_log(value) if logarithmic else value for value in line] for line in values],
+                "zmin": low,
+                "zmax": high,
+                "colorscale": palette.HEAT,
+                "showscale": False,
+                "customdata": [[[n, value] for value in l1] for n in sizes],
+                "text": [["" if value is None else format(value, form) for value in line] for line in values],
+                "texttemplate": "%{text}",
+                "hovertemplate": f"{title}<br>%{{customdata[0]}} features, L1 %{{customdata[1]:.3g}}: "
+                f"{key.upper()} %{{text}}<extra></extra>",
+                "xaxis": f"x{suffix}",
+                "yaxis": f"y{suffix}",
+                "xgap": 1,
+                "ygap": 1,
+            }
+        )
+        ticks = {"showgrid": False, "zeroline": False}
+        layout[f"xaxis{suffix}"] = palette.axis(
+            "L1", anchor=f"y{suffix}", tickvals=list(range(len(l1))), ticktext=[f"{value:.3g}" for value in l1], **ticks
+        )
+        layout[f"yaxis{suffix}"] = palette.axis(
+            "features", domain=[bottom, top], tickvals=list(range(len(sizes))), ticktext=[f"{n:,}" for n in sizes],
+            **ticks,
+        )  # fmt: skip
+        annotations.append(palette.note(0, top, f"<b>{title}</b>", yanchor="bottom"))
+        rows += [[title, row["size"], row["l1"], row[key], row["fvu"], row["dead"]] for row in found]
+    layout |= {"annotations": annotations, "margin": {"l": 8, "r": 12, "t": 30, "b": 8}}
+    columns = [
+        Column("normalisation"),
+        Column("size", ",d"),
+        Column("L1", ".3g"),
+        Column(key.upper(), ".3f"),
+        Column("FVU", ".3f"),
+        Column("dead", ",d"),
+    ]
+    table = Table(f"{id}-numbers", f"{key.upper()} of every dictionary of both sweeps.", columns, rows)
+    alt = f"Two heat maps of {key.upper()} over dictionary size and L1, without and with the division by size."
+    return Figure(id, caption, alt, table, data, layout, height=560)
+
+
+def growth(numbers: dict[str, Any]) -> Figure | None:
+    """MMCS over size at the L1 of the run: all features, live ones, one-to-one, and features known to be there."""
+    curve = next(
+        (c for c in numbers["curves"] if c["sweep"] == "run" and c["l1"] == numbers["judged_l1"] and c["points"]), None
+    )
+    if curve is None:
+        return None
+    lines: dict[str, list[tuple[int, float, float | None, float | None]]] = {
+        "all features, with the next larger": [_point(p["size"], p["mmcs"]) for p in curve["points"]],
+        "live features, with the next larger": [_point(p["size"], p["live"]) for p in curve["points"] if p["live"]],
+        "one-to-one, with the next larger": [
+            (p["size"], p["matched"], None, None) for p in curve["points"] if p["matched"] is not None
+        ],
+    }
+    known = numbers["known_features"]
+    if known:
+        lines["known features, in dictionaries of this size"] = [_point(p["size"], p["mmcs"]) for p in known["points"]]
+    data = []
+    for number, (name, points) in enumerate(lines.items()):
+        if not points:
+            continue
+        one: dict[str, Any] = {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": name,
+            "x": [x for x, *_ in points],
+            "y": [y for _, y, *_ in points],
+            "line": {"color": palette.series(number), "width": 2, "dash": palette.DASHES[number % 4]},
+            "marker": {"size": 8, "symbol": palette.symbol(number)},
+            "hovertemplate": f"%{{x}} features: %{{y:.3f}}, {name}<extra></extra>",
+        }
+        if all(low is not None and high is not None for *_, low, high in points):
+            one["error_y"] = palette.whiskers(*_ends(points), number=number)
+        data.append(one)
+    sizes = sorted({x for points in lines.values() for x, *_ in points})
+    layout = palette.layout(
+        xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02]), legend=palette.tall_legend()
+    )
+    rows = [[name, *point] for name, points in lines.items() for point in points]
+    return Figure(
+        "growth-curve",
+        "MMCS over dictionary size, with 95 % intervals over features. Known features: live ones of the largest "
+        "dictionary that another seed has as well.",
+        "Curves of MMCS over dictionary size.",
+        Table(
+            "growth-curve-numbers",
+            "MMCS by size, with the ends of the interval.",
+            [Column("curve"), Column("size", ",d"), Column("MMCS", ".3f"), Column("low", ".3f"), Column("high", ".3f")],
+            rows,
+        ),
+        data,
+        layout,
+        height=460,
+    )
+
+
+def growth_by_l1(numbers: dict[str, Any]) -> Figure | None:
+    """MMCS over size, a curve per L1 of the sweep beside."""
+    curves = [curve for curve in numbers["curves"] if curve["sweep"] != "run" and curve["points"]]
+    if not curves:
+        return None
+    data, rows = [], []
+    for number, curve in enumerate(curves):
+        points = [_point(p["size"], p["mmcs"]) for p in curve["points"]]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": f"L1 {curve['l1']:.3g}",
+                "x": [x for x, *_ in points],
+                "y": [y for _, y, *_ in points],
+                "line": {"color": palette.series(number), "width": 2},
+                "marker": {"size": 8, "symbol": palette.symbol(number)},
+                "error_y": palette.whiskers(
+                    [p[1] for p in points], [p[2] for p in points], [p[3] for p in points], number
+                ),
+                "hovertemplate": f"%{{x}} features: %{{y:.3f}}, L1 {curve['l1']:.3g}<extra></extra>",
+            }
+        )
+        rows += [[curve["l1"], *point] for point in points]
+    sizes = sorted({row[1] for row in rows})
+    return Figure(
+        "growth-by-l1",
+        "The same for several L1, from the short sweep: MMCS with the next larger dictionary.",
+        "Curves of MMCS over dictionary size, one per L1 coefficient.",
+        Table(
+            "growth-by-l1-numbers",
+            "MMCS by size and L1, with the ends of the interval.",
+            [
+                Column("L1", ".3g"),
+                Column("size", ",d"),
+                Column("MMCS", ".3f"),
+                Column("low", ".3f"),
+                Column("high", ".3f"),
+            ],
+            rows,
+        ),
+        data,
+        palette.layout(xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02])),
+    )
+
+
+def _point(size: int, interval: dict[str, float]) -> tuple[int, float, float | None, float | None]:
+    return size, interval["value"], interval["low"], interval["high"]
+
+
+def _ends(
+    points: list[tuple[int, float, float | None, float | None]],
+) -> tuple[list[float], list[float | None], list[float | None]]:
+    return [value for _, value, *_ in points], [low for *_, low, _ in points], [high for *_, high in points]
+
+
+def _log(value: float | None) -> float | None:
+    return None if value is None else float(np.log10(max(value, 1e-3)))

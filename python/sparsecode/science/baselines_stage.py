@@ -1,0 +1,259 @@
+"""The baselines stage: neurons, PCA, ICA and others on the data of the trained dictionaries, and how alike they are.
+
+RUN/baselines/NAME.safetensors + .json    a dictionary each (NAME is its kind), its metrics on the held-out rows
+RUN/baselines/baselines.json              all metrics, curves and similarities
+RUN/baselines/measures.csv                a line per baseline
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sparsecode import store
+from sparsecode.checkpoint import write_json, write_text
+from sparsecode.compare import mcs_both
+from sparsecode.compare.statistics import chance_mmcs, mean
+from sparsecode.config import BaselinesConfig, TrainDictsConfig
+from sparsecode.errors import DatasetUnfit, InvalidSetting, RunInvalid
+from sparsecode.machine import versions
+from sparsecode.progress import Progress, say
+from sparsecode.run import DEFAULT_RUN, Run
+from sparsecode.science.baselines import BASELINES, Fit
+from sparsecode.science.reconstruction import fvu_of_strongest, measure
+from sparsecode.sweep import Dictionary
+from sparsecode.sweep.plan import find_dataset
+
+KEY = "baselines"
+FORMAT = 1
+_BATCH = 4096  # rows of a forward pass
+_KEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # codes kept, for the curves
+_LEAST_ROWS = 2  # per dimension: fewer cannot be told from noise
+
+
+def fit_baselines(
+    run: str | Path | Run = DEFAULT_RUN,
+    config: BaselinesConfig | None = None,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fits baselines on a run's activations, measures them as trained dictionaries are, and writes `RUN/baselines`.
+
+    Args:
+        run: the run folder, after `harvest_activations`; dictionaries that were trained there are compared with them.
+        config: settings; `settings` change single ones (`kinds="pca,ica"`).
+        force: do it again where it was done with other settings, or before the dictionaries were trained.
+        quiet: no progress.
+
+    Returns:
+        {"baselines": names, "eval_rows", "fit_rows", "dataset_fingerprint", "hook_point", "fvu": name -> value,
+        "l0": name -> value}.
+
+    Raises:
+        StageMissing: nothing was harvested.
+        InvalidSetting: a setting that cannot be used.
+        DatasetUnfit: too few rows.
+        SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    config = (config or BaselinesConfig()).changed(**settings)
+    kinds = _checked(config)
+    where = TrainDictsConfig(hook=config.hook, dataset=config.dataset)
+    dataset = store.Dataset(find_dataset(run, where))
+    trained, fingerprint = _trained(run, dataset)
+    eval_rows = _eval_rows(run, config, dataset, trained)
+    inputs = {"dataset": dataset.fingerprint, "dictionaries": fingerprint}
+    folder = run.path / KEY
+    with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
+        if stage.done:
+            if not quiet:
+                say(f"{KEY}: already done in {run.path} with the same settings")
+            return stage.result
+        fit = _fit(config, dataset, dataset.rows - eval_rows)
+        made: dict[str, Dictionary] = {}
+        curves: dict[str, list[dict[str, Any]]] = {}
+        with Progress(KEY, len(kinds), "baselines", quiet=quiet) as progress:
+            for kind in kinds:
+                progress.advance(0, fitting=kind)
+                made[kind] = BASELINES[kind](fit)
+                found, density = measure(made[kind], _batches(dataset, eval_rows))
+                curve = dataset.read(dataset.rows - min(eval_rows, config.curve_rows), dataset.rows)
+                curves[kind] = fvu_of_strongest(made[kind], curve, _KEPT)
+                made[kind].features["density"] = density
+                made[kind].meta |= {
+                    "seed": config.seed,
+                    "hook_point": str(dataset.provenance.get("hook_point", "")),
+                    "dataset_fingerprint": dataset.fingerprint,
+                    "metrics": found,
+                }
+                made[kind].save(folder / kind)
+                progress.advance(1)
+        record = _record(config, dataset, made, curves, trained)
+        write_text(folder / "measures.csv", _csv(record["baselines"]))
+        write_json(folder / "baselines.json", record)
+        result = {
+            "baselines": kinds,
+            "eval_rows": eval_rows,
+            "fit_rows": len(fit.x),
+            "dataset_fingerprint": dataset.fingerprint,
+            "hook_point": record["hook_point"],
+            "fvu": {row["name"]: row["fvu"] for row in record["baselines"]},
+            "l0": {row["name"]: row["l0"] for row in record["baselines"]},
+        }
+        stage.finish(result)
+        return result
+
+
+def load_baselines(run: Run) -> dict[str, Any] | None:
+    """What baselines.json holds; None where the run has no finished baselines stage.
+
+    Raises:
+        RunInvalid: the stage is done and its file is not what it wrote.
+    """
+    if run.config()["stages"].get(KEY, {}).get("status") != "done":
+        return None
+    path = run.path / KEY / "baselines.json"
+    try:
+        record = json.loads(path.read_text())
+        known = record["format"] == FORMAT and isinstance(record["baselines"], list)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunInvalid(f"{path}: cannot be read ({error}); run: sparsecode baselines --force{run.flag}") from error
+    if not known:
+        raise RunInvalid(f"{path}: not baselines of format {FORMAT}; run: sparsecode baselines --force{run.flag}")
+    return dict(record)
+
+
+def _checked(config: BaselinesConfig) -> list[str]:
+    """The kinds asked for, in the order of `BASELINES`."""
+    asked = [kind.strip() for kind in config.kinds.split(",") if kind.strip()]
+    unknown = [kind for kind in asked if kind not in BASELINES]
+    if unknown or not asked:
+        raise InvalidSetting(f"baselines: --kinds '{config.kinds}': known are {', '.join(BASELINES)}")
+    for name in ("rows", "iterative_rows", "ica_iterations", "nmf_iterations", "eval_rows", "curve_rows"):
+        if getattr(config, name) < 1:
+            raise InvalidSetting(f"baselines: --{name.replace('_', '-')} must be at least 1")
+    if not 0 < config.threshold < 1:
+        raise InvalidSetting(f"baselines: --threshold must be between 0 and 1, not {config.threshold}")
+    return [kind for kind in BASELINES if kind in asked]
+
+
+def _trained(run: Run, dataset: store.Dataset) -> tuple[dict[str, Dictionary], str]:
+    """The run's dictionaries if they were trained on this dataset, and a fingerprint of their files."""
+    record = run.config()["stages"].get("train-dicts", {})
+    result = record.get("result") or {}
+    if record.get("status") != "done" or result.get("dataset_fingerprint") != dataset.fingerprint:
+        return {}, ""
+    digest = hashlib.sha256()
+    found = {}
+    for name in result["dictionaries"]:
+        digest.update((run.dictionaries_path / f"{name}.safetensors").read_bytes())
+        found[name] = Dictionary.load(run.dictionaries_path / name)
+    return found, digest.hexdigest()[:16]
+
+
+def _eval_rows(run: Run, config: BaselinesConfig, dataset: store.Dataset, trained: dict[str, Dictionary]) -> int:
+    """How many at the end: the very rows on which the trained dictionaries were measured, where there are any.
+
+    Raises:
+        DatasetUnfit: not finished, too few rows to fit on, or rows all the same.
+    """
+    if not dataset.complete:
+        raise DatasetUnfit(f"{dataset.path}: its writer has not finished; run the command that writes it again")
+    if not dataset.statistics["variance"] > 0:
+        raise DatasetUnfit(f"{dataset.path}: all rows are equal, there is nothing to fit; harvest another hook point")
+    own = run.config()["stages"]["train-dicts"]["result"].get("eval_rows") if trained else None
+    rows = int(own or min(config.eval_rows, dataset.rows // 4))
+    if dataset.rows - rows < _LEAST_ROWS * dataset.activation_dim:
+        raise DatasetUnfit(
+            f"{dataset.path}: {dataset.rows} rows are too few to fit baselines on; harvest more (--rows)"
+        )
+    return rows
+
+
+def _fit(config: BaselinesConfig, dataset: store.Dataset, train_rows: int) -> Fit:
+    rows = min(config.rows, train_rows)
+    with store.ActivationStream(dataset, batch_size=rows, seed=config.seed, stop_row=train_rows) as stream:
+        x = next(iter(stream)).numpy().astype(np.float64)
+    return Fit(x, min(config.iterative_rows, rows), config.ica_iterations, config.nmf_iterations, config.seed)
+
+
+def _batches(dataset: store.Dataset, rows: int) -> Iterator[Tensor]:
+    for first in range(dataset.rows - rows, dataset.rows, _BATCH):
+        yield dataset.read(first, min(first + _BATCH, dataset.rows))
+
+
+def _record(
+    config: BaselinesConfig,
+    dataset: store.Dataset,
+    made: dict[str, Dictionary],
+    curves: dict[str, list[dict[str, Any]]],
+    trained: dict[str, Dictionary],
+) -> dict[str, Any]:
+    chance = {kind: chance_mmcs(512, own.W_dec) for kind, own in made.items()}
+    return {
+        "format": FORMAT,
+        "sparsecode_version": versions().get("sparsecode"),
+        "settings": config.record(),
+        "hook_point": str(dataset.provenance.get("hook_point", "")),
+        "dataset_fingerprint": dataset.fingerprint,
+        "activation_dim": dataset.activation_dim,
+        "chance_mmcs": chance,
+        "baselines": [
+            {"name": kind, "dict_size": own.dict_size, "codes": own.meta["codes"], "fit": own.meta["fit"]}
+            | own.meta["metrics"]
+            | {"curve": curves[kind], "against": _against(own, made, config.threshold, leave_out=kind)}
+            for kind, own in made.items()
+        ],
+        "trained": [
+            {key: own.meta.get(key) for key in ("l1", "seed", "metrics")}
+            | {"name": name, "dict_size": own.dict_size, "against": _against(own, made, config.threshold)}
+            for name, own in trained.items()
+        ],
+    }
+
+
+def _against(
+    own: Dictionary, baselines: dict[str, Dictionary], threshold: float, leave_out: str | None = None
+) -> dict[str, Any]:
+    """MCS with each baseline, both ways: mean, and features above the threshold; live features apart."""
+    density = own.features.get("density")
+    found = {}
+    for kind, other in baselines.items():
+        if kind == leave_out:
+            continue
+        forward, backward = mcs_both(own.W_dec, other.W_dec)
+        live = forward.values if density is None else forward.values[density > 0]
+        found[kind] = {
+            "mmcs": mean(forward.values),
+            "above": int((forward.values > threshold).sum()),
+            "live_mmcs": mean(live) if len(live) else None,
+            "live_above": int((live > threshold).sum()),
+            "mmcs_back": mean(backward.values),
+            "above_back": int((backward.values > threshold).sum()),
+        }
+    return found
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    flat = [
+        {key: value for key, value in row.items() if not isinstance(value, dict | list)}
+        | {f"fvu_top{point['codes']}": point["fvu"] for point in row["curve"]}
+        | {f"mmcs_to_{other}": values["mmcs"] for other, values in row["against"].items()}
+        for row in rows
+    ]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()

@@ -1,0 +1,102 @@
+"""What the claims are judged on, read from a run's files once: comparisons, weights, activations, text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecode.compare import Comparison
+from sparsecode.config import ClaimsConfig
+from sparsecode.science.examples import Rows
+from sparsecode.science.verdicts import Verdict
+from sparsecode.sweep import Dictionary
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim: its words, the verdict, and the numbers behind it (JSON values)."""
+
+    claim: str
+    verdict: Verdict
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """What claims.json holds of it."""
+        return {"claim": self.claim} | self.verdict.as_json() | {"numbers": self.numbers}
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """A comparison with the weights of its dictionaries: the run's own sweep, or one beside it."""
+
+    label: str
+    comparison: Comparison
+    dictionaries: dict[str, Dictionary]
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The comparison's entries by L1, seed and size."""
+        return sorted(
+            self.comparison.record["dictionaries"],
+            key=lambda entry: (entry.get("l1") or 0.0, entry.get("seed") or 0, entry["dict_size"], entry["name"]),
+        )
+
+    @property
+    def dimensions(self) -> int:
+        """Width of the activations."""
+        return int(self.entries[0]["activation_dim"])
+
+    @property
+    def threshold(self) -> float:
+        """Cosine above which a feature counts as found again."""
+        return float(self.comparison.record["settings"]["threshold"])
+
+    def live(self, name: str) -> Tensor:
+        """[n] which features fired on the held-out rows; all where nobody counted."""
+        density = self.density(name)
+        return torch.ones(self.dictionaries[name].dict_size, dtype=torch.bool) if density is None else density > 0
+
+    def density(self, name: str) -> Tensor | None:
+        """[n] share of held-out rows on which each feature fires."""
+        return self.dictionaries[name].features.get("density")
+
+    def found_again(self, entry: dict[str, Any]) -> Tensor:
+        """[n] live features that another dictionary has as well: of another seed where there is one, else larger."""
+        relation = next((r for r in ("next_other_seed", "other_seed", "next") if entry[r]), None)
+        live = self.live(entry["name"])
+        if relation is None:
+            return torch.zeros_like(live)
+        return live & (self.comparison.cosine(entry["name"], entry[relation]["dictionary"]) > self.threshold)
+
+    def in_every_size(self, name: str) -> Tensor:
+        """[n] features found again in at least one dictionary of every other size; none where there is one size."""
+        own = next(entry["dict_size"] for entry in self.entries if entry["name"] == name)
+        found = torch.ones(own, dtype=torch.bool)
+        others = {entry["dict_size"] for entry in self.entries} - {own}
+        for size in others:
+            same = [entry["name"] for entry in self.entries if entry["dict_size"] == size]
+            best = torch.stack([self.comparison.cosine(name, other) for other in same]).amax(0)
+            found &= best > self.threshold
+        return found if others else torch.zeros_like(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything that the claims may use. What is None was lost or never made; `missing` says why."""
+
+    config: ClaimsConfig
+    main: Family
+    plain: Family | None = None
+    divided: Family | None = None
+    dataset: Rows | None = None
+    decode: Callable[[int], str] | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def families(self) -> list[Family]:
+        """The run's own sweep, and the one beside it with several L1 under the same normalisation."""
+        return [self.main] + ([self.plain] if self.plain is not None else [])

@@ -1,0 +1,123 @@
+"""Claim 5: as dictionaries grow, MMCS first rises rapidly, then stays."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparsecode.science import bootstrap
+from sparsecode.science.changepoint import BendIntervals, bend_of_means
+from sparsecode.science.evidence import Evidence, Family, Finding
+from sparsecode.science.verdicts import LEAST_SIZES, Interval, rises_then_plateaus
+
+CLAIM = "As the dictionary grows, MMCS first rises rapidly, then plateaus."
+
+
+def judge(evidence: Evidence) -> Finding:
+    """The curve of MMCS with the next larger dictionary at the middle L1, bent once; others beside it."""
+    curves = [curve for family in evidence.families for curve in _curves(family, evidence.config.draws)]
+    own = [curve for curve in curves if curve["sweep"] == evidence.main.label]
+    judged = own[len(own) // 2] if own else None
+    found = judged["bend"] if judged else None
+    verdict = rises_then_plateaus(
+        found and Interval(**found["before"]),
+        found and Interval(**found["after"]),
+        len(judged["points"]) if judged else 0,
+    )
+    numbers = {
+        "judged_l1": judged["l1"] if judged else None,
+        "curves": curves,
+        "known_features": known_features(evidence.main, evidence.config.draws),
+    }
+    return Finding(CLAIM, verdict, numbers)
+
+
+def _curves(family: Family, draws: int) -> list[dict[str, Any]]:
+    """For every L1 the MMCS of each size with the next larger one, features of all seeds together."""
+    found = []
+    for l1 in sorted({float(entry["l1"]) for entry in family.entries if entry.get("l1") is not None}):
+        values: dict[int, list[torch.Tensor]] = {}
+        alive: dict[int, list[torch.Tensor]] = {}
+        matched: dict[int, list[float]] = {}
+        for entry in family.entries:
+            if entry.get("l1") != l1 or not entry["next"]:
+                continue
+            size, own = entry["dict_size"], family.comparison.cosine(entry["name"], entry["next"]["dictionary"])
+            values.setdefault(size, []).append(own)
+            alive.setdefault(size, []).append(own[family.live(entry["name"])])
+            if entry["next"].get("matched"):
+                matched.setdefault(size, []).append(entry["next"]["matched"]["all"]["mean"])
+        everything = {size: torch.cat(parts).double().numpy() for size, parts in values.items()}
+        living = {size: torch.cat(parts).double().numpy() for size, parts in alive.items()}
+        points = [
+            {
+                "size": size,
+                "mmcs": bootstrap.interval(everything[size], draws=draws).as_json(),
+                "live": bootstrap.interval(living[size], draws=draws).as_json() if len(living[size]) else None,
+                "matched": float(np.mean(matched[size])) if size in matched else None,
+            }
+            for size in everything
+        ]
+        found.append(
+            {
+                "sweep": family.label,
+                "l1": l1,
+                "points": points,
+                "bend": _bend(everything, draws),
+                "bend_of_live": _bend({size: own for size, own in living.items() if len(own)}, draws),
+            }
+        )
+    return found
+
+
+def _bend(by_size: dict[int, np.ndarray[Any, Any]], draws: int) -> dict[str, Any] | None:
+    if len(by_size) < LEAST_SIZES:
+        return None
+    return _as_json(bend_of_means([math.log2(size) for size in by_size], list(by_size.values()), draws=draws))
+
+
+def _as_json(found: BendIntervals) -> dict[str, Any]:
+    return {
+        "at": round(2**found.at),
+        "before": found.before.as_json(),
+        "after": found.after.as_json(),
+        "share_at": {str(round(2**at)): share for at, share in found.share_at.items()},
+    }
+
+
+def known_features(family: Family, draws: int) -> dict[str, Any] | None:
+    """How well dictionaries of each size hold features that are known to be there: the claim's curve for toy models.
+
+    Known: live features of the largest dictionary that the largest one of another seed has as well. Their MCS with
+    smaller dictionaries, which had no part in the choice. None without a second seed.
+    """
+    largest = max(family.entries, key=lambda entry: entry["dict_size"])
+    if not largest["other_seed"]:
+        return None
+    chosen = family.live(largest["name"]) & (
+        family.comparison.cosine(largest["name"], largest["other_seed"]["dictionary"]) > family.threshold
+    )
+    smaller = [
+        entry
+        for entry in family.entries
+        if entry["dict_size"] < largest["dict_size"]
+        and entry.get("seed") == largest.get("seed")
+        and entry.get("l1") == largest.get("l1")
+    ]
+    if not bool(chosen.any()) or not smaller:
+        return None
+    values = {
+        entry["dict_size"]: family.comparison.cosine(largest["name"], entry["name"])[chosen].double().numpy()
+        for entry in smaller
+    }
+    return {
+        "from": largest["name"],
+        "features": int(chosen.sum()),
+        "points": [
+            {"size": size, "mmcs": bootstrap.interval(own, draws=draws).as_json()} for size, own in values.items()
+        ],
+        "bend": _bend(values, draws),
+    }

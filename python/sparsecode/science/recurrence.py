@@ -1,0 +1,93 @@
+"""Claim 1: more features than dimensions come back in other, larger dictionaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsecode.science import bootstrap, chance
+from sparsecode.science.evidence import Evidence, Family, Finding
+from sparsecode.science.verdicts import Interval, more_features_than_dimensions
+
+CLAIM = (
+    "Many more features than the space has dimensions are recovered, with high cosine similarity to features of other, "
+    "larger dictionaries."
+)
+RELATIONS = {
+    "next": "next larger size",
+    "next_other_seed": "next larger size from another seed",
+    "other_seed": "same size from another seed",
+}
+_LARGER = ("next", "next_other_seed")
+
+
+def judge(evidence: Evidence) -> Finding:
+    """Counts of features above the threshold per dictionary, beside random directions; the best one is judged."""
+    rows = [row for family in evidence.families for row in _rows(family)]
+    best = best_dictionary(evidence.main)
+    counts: dict[str, Interval] = {}
+    by_chance, size = 0.0, 0
+    candidates = [entry for entry in evidence.main.entries if entry["next"]]
+    if candidates:
+        chosen = best or max(candidates, key=lambda entry: entry["dict_size"])
+        size = chosen["dict_size"]
+        own = [row for row in rows if row["dictionary"] == chosen["name"] and row["relation"] in _LARGER]
+        own = [row for row in own if row["sweep"] == evidence.main.label]
+        counts = {RELATIONS[row["relation"]]: Interval(row["distinct"], row["low"], row["high"]) for row in own}
+        by_chance = max(row["above_by_chance"] for row in own)
+    verdict = more_features_than_dimensions(counts, by_chance, size, evidence.main.dimensions)
+    numbers = {
+        "dimensions": evidence.main.dimensions,
+        "threshold": evidence.main.threshold,
+        "judged": best["name"] if best else None,
+        "dictionaries": rows,
+    }
+    return Finding(CLAIM, verdict, numbers)
+
+
+def best_dictionary(family: Family) -> dict[str, Any] | None:
+    """Of those with more features than dimensions, the one with most features found again in every larger relative."""
+    fits = [entry for entry in family.entries if entry["next"] and entry["dict_size"] > family.dimensions]
+
+    def least(entry: dict[str, Any]) -> int:
+        return min(_distinct(family, entry, relation) for relation in _LARGER if entry[relation])
+
+    return max(fits, key=least, default=None)
+
+
+def _rows(family: Family) -> list[dict[str, Any]]:
+    rows = []
+    for entry in family.entries:
+        for relation in RELATIONS:
+            if not entry[relation]:
+                continue
+            other = entry[relation]["dictionary"]
+            values = family.comparison.cosine(entry["name"], other)
+            others = len(family.comparison.tensors[f"{other}.cosine"])
+            distinct = _distinct(family, entry, relation)
+            interval = bootstrap.count(distinct, len(values))
+            rows.append(
+                {
+                    "sweep": family.label,
+                    "dictionary": entry["name"],
+                    "size": entry["dict_size"],
+                    "l1": entry.get("l1"),
+                    "seed": entry.get("seed"),
+                    "relation": relation,
+                    "other": other,
+                    "above": int((values > family.threshold).sum()),
+                    "distinct": distinct,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "mmcs": float(values.double().mean()),
+                    "mmcs_by_chance": chance.expected_mmcs(others, family.dimensions),
+                    "above_by_chance": len(values) * chance.share_above(family.threshold, others, family.dimensions),
+                }
+            )
+    return rows
+
+
+def _distinct(family: Family, entry: dict[str, Any], relation: str) -> int:
+    """Atoms of the other dictionary that features above the threshold point at: two copies of one count once."""
+    other = entry[relation]["dictionary"]
+    above = family.comparison.cosine(entry["name"], other) > family.threshold
+    return len(set(family.comparison.index(entry["name"], other)[above].tolist()))

@@ -1,0 +1,81 @@
+"""What is measured of dictionaries trained on toy data: pure functions of atoms.
+
+Shape letters: G true features, n atoms of a dictionary, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsecode.compare import matched_mcs, mcs
+
+Key = tuple[int, float, int]  # size, l1, seed
+
+
+def against_truth(truth: Tensor, atoms: Tensor, start: Tensor, threshold: float) -> tuple[dict[str, Any], Tensor]:
+    """How much of the truth a dictionary holds, and for each true feature its largest cosine with an atom [G].
+
+    Args:
+        truth: [G, D].
+        atoms: [n, D].
+        start: [n, D] the atoms before training, which found nothing: the same number by chance.
+        threshold: cosine above which a true feature counts as recovered.
+    """
+    found, _ = mcs(truth, atoms)
+    backward, _ = mcs(atoms, truth)
+    return {
+        "mmcs_truth": _mean(found),
+        "mmcs_truth_interval": list(bootstrap(found)),
+        "mmcs_truth_start": _mean(mcs(truth, start)[0]),
+        "recovered": int((found > threshold).sum()),
+        "mmcs_atoms_to_truth": _mean(backward),
+        "true_atoms": int((backward > threshold).sum()),
+    }, found
+
+
+def against_larger(atoms: Tensor, larger: Tensor) -> dict[str, Any]:
+    """Both definitions of "MMCS with larger": the plain maximum of each atom, and the one-to-one matching."""
+    return {
+        "mmcs_larger": _mean(mcs(atoms, larger)[0]),
+        "matched_mmcs_larger": _mean(matched_mcs(atoms, larger).values),
+    }
+
+
+def next_larger(keys: Sequence[Key]) -> dict[Key, Key]:
+    """For each dictionary of a grid the next larger one of the same L1 and seed, where there is one."""
+    found: dict[Key, Key] = {}
+    for size, l1, seed in keys:
+        above = [key for key in keys if key[1:] == (l1, seed) and key[0] > size]
+        if above:
+            found[size, l1, seed] = min(above)
+    return found
+
+
+def bootstrap(values: Tensor, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Percentile interval of the mean under resampling of `values` with replacement (Efron 1979)."""
+    generator = np.random.default_rng(seed)
+    own = values.double().numpy()
+    means = own[generator.integers(0, len(own), (resamples, len(own)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def grid_of(rows: Sequence[Mapping[str, Any]], name: str, seed: int) -> list[list[Any]]:
+    """One measure as a table of L1 (rows) by size (columns), both ascending; None where there is no value."""
+    sizes, l1 = axes(rows)
+    held = {(row["l1"], row["dict_size"]): row.get(name) for row in rows if row["seed"] == seed}
+    return [[held.get((value, size)) for size in sizes] for value in l1]
+
+
+def axes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[float]]:
+    """Sizes and L1 coefficients of a sweep, ascending."""
+    return sorted({row["dict_size"] for row in rows}), sorted({row["l1"] for row in rows})
+
+
+def _mean(values: Tensor) -> float:
+    return float(values[~torch.isnan(values)].double().mean())

@@ -1,0 +1,58 @@
+"""From the settings of `toy` to its data and its sweep. Checked here, before the stage is recorded as begun."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from sparsecode.config import ToyConfig
+from sparsecode.errors import InvalidSetting
+from sparsecode.science.toy import ToySettings
+from sparsecode.sweep import LossSettings, Sweep, grid, parse_l1, parse_sizes
+
+_LEAST = {"dim": 2, "true_features": 2, "draw_rows": 1, "seeds": 1, "steps": 1, "batch_size": 1, "eval_rows": 2,
+          "log_every": 1, "save_every": 1, "threads": 1}  # fmt: skip
+
+
+def check(config: ToyConfig) -> None:
+    """Raises InvalidSetting for a number outside its range, or sizes and coefficients that cannot be read."""
+    for name, bound in _LEAST.items():
+        value = getattr(config, name)
+        if value is not None and value < bound:
+            raise InvalidSetting(f"toy: --{name.replace('_', '-')} must be at least {bound}, not {value}")
+    for name in ("lr", "minutes"):
+        value = getattr(config, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InvalidSetting(f"toy: --{name} must be a number above 0, not {value}")
+    if not 0 < config.active < config.true_features:
+        raise InvalidSetting(
+            f"toy: --active must be above 0 and below --true-features, {config.true_features}, not {config.active}"
+        )
+    if not 0 <= config.decay_fraction <= 1:
+        raise InvalidSetting(f"toy: --decay-fraction must be from 0 to 1, not {config.decay_fraction}")
+    if not 0 < config.threshold < 1:
+        raise InvalidSetting(f"toy: --threshold must be between 0 and 1, not {config.threshold}")
+    if config.batch_size % config.draw_rows:
+        raise InvalidSetting(
+            f"toy: --batch-size {config.batch_size} must be a multiple of --draw-rows {config.draw_rows}"
+        )
+    entries(config)
+
+
+def entries(config: ToyConfig) -> list[tuple[int, float, int]]:
+    """Every (size, l1, seed) of the sweep, sizes outermost; `2x` is twice the number of true features."""
+    seeds = list(range(config.seed, config.seed + config.seeds))
+    return grid(parse_sizes(config.sizes, config.true_features), parse_l1(config.l1), seeds)
+
+
+def data_settings(config: ToyConfig) -> ToySettings:
+    """What the generator needs."""
+    return ToySettings(config.dim, config.true_features, config.active, config.draw_rows, config.seed)
+
+
+def build_sweep(config: ToyConfig, device: torch.device) -> Sweep:
+    """The sweep at its start, with the seed's loss."""
+    sizes, l1, seeds = zip(*entries(config), strict=True)
+    loss = LossSettings(l1_scale=config.l1_scale, project_gradient=config.project_gradient)
+    return Sweep(config.dim, sizes, l1, seeds, config.lr, loss, device=device)

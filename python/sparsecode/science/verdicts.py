@@ -1,0 +1,191 @@
+"""When a claim counts as reproduced: every threshold of the report, and why it stands where it does.
+
+Each rule takes numbers that were measured elsewhere and gives a verdict: it can come out either way, and where the
+data cannot decide it says "not tested" and why. Rules look at the end of an interval that is worse for the claim
+(95 %, see `bootstrap`), so that a result within its own noise is not called reproduced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
+
+# Claim 2. Each distribution at 1 %; that most of several pass by chance is then out of the question.
+DIP_LEVEL = 0.01
+# Ashman, Bird and Zepf (1994): two normal distributions have separate peaks where D is above 2.
+ASHMAN = 2.0
+# A second mode with under 5 % of the features is a tail.
+LEAST_WEIGHT = 0.05
+# Below this many live features neither the dip nor a fit of five parameters says anything.
+LEAST_FEATURES = 50
+# Claims of what is "usual", "most" or "highly": more than half.
+MOST = 0.5
+# Claim 3. A feature whose strongest contexts have nothing in common is not interpretable; one where half of them
+# share the very token at the peak, or the one before it, plainly is. A feature for a class of tokens (all brackets)
+# fails this: the measure errs against the claim.
+CONSISTENT = 0.5
+LEAST_DIRECTIONS = 5
+# Claim 4. Slope of a line of equal L0: 0 means one L1 for all sizes, 1 means L1 in proportion to size (the diagonal).
+# The middle tells which of the two a slope is nearer to.
+HALF_DIAGONAL = 0.5
+# Claim 5. A rise of a twentieth of the whole scale of cosines per doubling can be seen by eye; a plateau keeps within
+# a quarter of the rise before it.
+RISE = 0.05
+PLATEAU = 0.25
+LEAST_SIZES = 4
+# Claim 6. Not sparse at all: spread over neurons like a random direction, which one in a hundred is not.
+RANDOM_PERCENTILE = 1.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict, the sentence that explains it, and the number it rests on in few words."""
+
+    verdict: str
+    reason: str
+    number: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate between the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float]:
+        """Plain values."""
+        return asdict(self)
+
+    def text(self, form: str = ".2f") -> str:
+        """`0.31 (0.28 to 0.33)`."""
+        return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
+
+
+def not_tested(reason: str) -> Verdict:
+    """What could not be judged, and why."""
+    return Verdict(NOT_TESTED, reason, "–")
+
+
+def more_features_than_dimensions(
+    counts: Mapping[str, Interval], by_chance: float, features: int, dimensions: int
+) -> Verdict:
+    """Claim 1, of one dictionary.
+
+    Reproduced where in every kind of larger dictionary it was compared with (same seed, another seed), the number of
+    distinct atoms of the other that its features come back as is above the dimensions of the space, and above ten
+    times what random directions reach.
+
+    Args:
+        counts: by what the other dictionary is; empty where there is none.
+        by_chance: features that would be found again if atoms were random directions.
+        features: size of the dictionary.
+        dimensions: of the space.
+    """
+    if not counts:
+        return not_tested("No dictionary was compared with a larger one.")
+    if features <= dimensions:
+        return not_tested(
+            f"The largest dictionary that has a larger relative holds {features} features, not more than the "
+            f"{dimensions} dimensions; train larger ones."
+        )
+    kind, worst = min(counts.items(), key=lambda item: item[1].low)
+    number = f"{worst.value:.0f} of {features} features ({worst.low:.0f} to {worst.high:.0f}), {dimensions} dimensions"
+    bar = max(float(dimensions), 10 * by_chance)
+    if worst.low > bar:
+        return Verdict(REPRODUCED, f"Also in the {kind} the count is above the width of the space.", number)
+    if worst.value > bar:
+        return Verdict(NOT_REPRODUCED, f"In the {kind} the count is above the width, but within its own noise.", number)
+    return Verdict(NOT_REPRODUCED, f"In the {kind} the count is not above the width of the space.", number)
+
+
+def bimodal(p: float, ashman: float, weights: Sequence[float], features: int) -> bool | None:
+    """Whether one distribution of MCS has two modes; None where too few features are alive to tell."""
+    if features < LEAST_FEATURES:
+        return None
+    return p < DIP_LEVEL and ashman > ASHMAN and min(weights) >= LEAST_WEIGHT
+
+
+def two_modes(found: Sequence[bool | None]) -> Verdict:
+    """Claim 2, from `bimodal` of every dictionary with more features than dimensions and a larger relative."""
+    judged = [one for one in found if one is not None]
+    if not judged:
+        return not_tested(
+            "No dictionary with more features than dimensions and a larger relative has "
+            f"{LEAST_FEATURES} live features."
+        )
+    count = sum(judged)
+    number = f"bimodal in {count} of {len(judged)} dictionaries"
+    if count > MOST * len(judged):
+        return Verdict(REPRODUCED, "Live features alone have two modes in most dictionaries.", number)
+    return Verdict(NOT_REPRODUCED, "In most dictionaries live features have no two separate modes.", number)
+
+
+def interpretable(consistency: Sequence[float], over_random: Interval | None) -> Verdict:
+    """Claim 3, from how alike each feature's strongest contexts are, and how much more so than those of chance."""
+    if len(consistency) < LEAST_DIRECTIONS or over_random is None:
+        return not_tested(f"Fewer than {LEAST_DIRECTIONS} distinct features are found in every size.")
+    share = sum(value >= CONSISTENT for value in consistency) / len(consistency)
+    number = f"{share:.0%} of {len(consistency)} features consistent, {over_random.value:+.2f} over random"
+    if over_random.low <= 0:
+        return Verdict(NOT_REPRODUCED, "Their contexts are not more alike than those of random directions.", number)
+    if share > MOST:
+        return Verdict(REPRODUCED, "Most features' strongest contexts share a token; read them below.", number)
+    return Verdict(NOT_REPRODUCED, "The strongest contexts of most features share no token.", number)
+
+
+def diagonal_is_an_artefact(plain: Interval | None, divided: Interval | None) -> Verdict:
+    """Claim 4, from the slopes d log L1 / d log size of lines of equal L0 under both normalisations."""
+    if plain is None or divided is None:
+        return not_tested("The sweep over sizes and L1 under both normalisations has no two sizes with a common L0.")
+    number = f"slope {plain.value:.2f} plain, {divided.value:.2f} divided"
+    if divided.low <= HALF_DIAGONAL:
+        return Verdict(NOT_REPRODUCED, "With L1 divided by the size the lines are not diagonal to begin with.", number)
+    if plain.high < HALF_DIAGONAL and plain.low > -HALF_DIAGONAL:
+        return Verdict(
+            REPRODUCED, "Lines of equal L0 are diagonal with the division and nearer to flat without.", number
+        )
+    return Verdict(NOT_REPRODUCED, "Without the division the lines of equal L0 are not clearly nearer to flat.", number)
+
+
+def rises_then_plateaus(before: Interval | None, after: Interval | None, sizes: int) -> Verdict:
+    """Claim 5, from the slopes of MMCS per doubling of the size, before and after the change-point."""
+    if before is None or after is None or sizes < LEAST_SIZES:
+        return not_tested(f"The curve has {sizes} sizes with a larger relative; a change-point needs {LEAST_SIZES}.")
+    number = f"{before.value:+.2f} per doubling, then {after.value:+.2f}"
+    if before.low < RISE:
+        return Verdict(NOT_REPRODUCED, "MMCS does not rise at first.", number)
+    if after.low < -PLATEAU * before.value:
+        return Verdict(NOT_REPRODUCED, "MMCS rises, then falls.", number)
+    if after.high > PLATEAU * before.value:
+        return Verdict(NOT_REPRODUCED, "MMCS rises and goes on rising.", number)
+    return Verdict(REPRODUCED, "MMCS rises, then stays.", number)
+
+
+def not_sparse_in_neurons(spread_out: Interval | None, ratio: Mapping[str, float]) -> Verdict:
+    """Claim 6, from the share of features as spread over neurons as 99 % of random directions are.
+
+    Args:
+        spread_out: that share, of the features that come back.
+        ratio: medians of the participation ratio (how many neurons a direction effectively uses): features, random.
+    """
+    if spread_out is None:
+        return not_tested(f"Fewer than {LEAST_DIRECTIONS} live features are found again.")
+    number = f"{ratio['features']:.1f} neurons effectively, random {ratio['random']:.1f}, neuron 1"
+    if spread_out.low > MOST:
+        return Verdict(REPRODUCED, "Most features are as spread over neurons as random directions.", number)
+    return Verdict(
+        NOT_REPRODUCED,
+        f"Only {spread_out.value:.0%} of the features are as spread over neurons as random directions: most lie "
+        "between a random direction and a neuron."
+        if ratio["features"] < ratio["random"]
+        else "Features are as spread as random directions, but within noise.",
+        number,
+    )

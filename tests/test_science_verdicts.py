@@ -1,0 +1,117 @@
+"""Every rule comes out both ways, and says where the data cannot decide."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsecode.science import verdicts
+from sparsecode.science.verdicts import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Interval
+
+
+def around(value: float, width: float = 0.01) -> Interval:
+    return Interval(value, value - width, value + width)
+
+
+@pytest.mark.parametrize(
+    ("seed", "larger", "chance", "expected"),
+    [
+        (around(190, 10), around(180, 10), 0.0, REPRODUCED),
+        (around(190, 10), around(120, 10), 0.0, NOT_REPRODUCED),
+        (around(130, 10), around(180, 10), 0.0, NOT_REPRODUCED),  # above, but within its noise
+        (around(190, 10), around(180, 10), 30.0, NOT_REPRODUCED),  # chance would show a good part of it
+    ],
+)
+def test_more_features_than_dimensions(seed: Interval, larger: Interval, chance: float, expected: str) -> None:
+    counts = {"next larger size": larger, "another seed": seed}
+    found = verdicts.more_features_than_dimensions(counts, chance, 256, 128)
+    assert found.verdict == expected and found.reason and "256" in found.number
+
+
+def test_more_features_than_dimensions_needs_large_dictionaries() -> None:
+    assert verdicts.more_features_than_dimensions({}, 0, 0, 128).verdict == NOT_TESTED
+    small = verdicts.more_features_than_dimensions({"next larger size": around(60, 1)}, 0, 64, 128)
+    assert small.verdict == NOT_TESTED and "train larger" in small.reason
+
+
+def test_bimodal() -> None:
+    assert verdicts.bimodal(0.001, 4.0, (0.4, 0.6), 200) is True
+    assert verdicts.bimodal(0.02, 4.0, (0.4, 0.6), 200) is False
+    assert verdicts.bimodal(0.001, 1.5, (0.4, 0.6), 200) is False
+    assert verdicts.bimodal(0.001, 4.0, (0.02, 0.98), 200) is False
+    assert verdicts.bimodal(0.001, 4.0, (0.4, 0.6), 20) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([True, True, False], REPRODUCED),
+        ([True, False], NOT_REPRODUCED),
+        ([False, None], NOT_REPRODUCED),
+        ([None, True], REPRODUCED),
+        ([None], NOT_TESTED),
+        ([], NOT_TESTED),
+    ],
+)
+def test_two_modes(found: list[bool | None], expected: str) -> None:
+    assert verdicts.two_modes(found).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "over", "expected"),
+    [
+        ([0.9] * 6 + [0.1] * 4, around(0.2, 0.1), REPRODUCED),
+        ([0.9] * 4 + [0.1] * 6, around(0.2, 0.1), NOT_REPRODUCED),
+        ([0.9] * 6 + [0.1] * 4, around(0.05, 0.1), NOT_REPRODUCED),
+        ([0.9] * 4, around(0.2, 0.1), NOT_TESTED),
+        ([0.9] * 9, None, NOT_TESTED),
+    ],
+)
+def test_interpretable(values: list[float], over: Interval | None, expected: str) -> None:
+    assert verdicts.interpretable(values, over).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("plain", "divided", "expected"),
+    [
+        (around(0.2, 0.1), around(1.2, 0.1), REPRODUCED),
+        (around(0.45, 0.1), around(1.4, 0.1), NOT_REPRODUCED),  # cannot be told from half a diagonal
+        (around(0.9), around(1.9), NOT_REPRODUCED),  # diagonal without the division too
+        (around(-0.9), around(0.1), NOT_REPRODUCED),  # no diagonal with it
+        (around(-0.6), around(0.7), NOT_REPRODUCED),  # a diagonal the other way
+        (None, around(1.0), NOT_TESTED),
+        (around(0.0), None, NOT_TESTED),
+    ],
+)
+def test_diagonal(plain: Interval | None, divided: Interval | None, expected: str) -> None:
+    assert verdicts.diagonal_is_an_artefact(plain, divided).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sizes", "expected", "word"),
+    [
+        (around(0.2), around(0.01), 5, REPRODUCED, "stays"),
+        (around(0.2), around(0.2), 5, NOT_REPRODUCED, "goes on"),
+        (around(0.2), around(-0.2), 5, NOT_REPRODUCED, "falls"),
+        (around(0.0), around(0.0), 5, NOT_REPRODUCED, "does not rise"),
+        (around(0.06, 0.03), around(0.0), 5, NOT_REPRODUCED, "does not rise"),
+        (around(0.2), around(0.01), 3, NOT_TESTED, "needs"),
+        (None, None, 5, NOT_TESTED, "needs"),
+    ],
+)
+def test_rises(before: Interval | None, after: Interval | None, sizes: int, expected: str, word: str) -> None:
+    found = verdicts.rises_then_plateaus(before, after, sizes)
+    assert found.verdict == expected and word in found.reason
+
+
+def test_not_sparse() -> None:
+    ratio = {"features": 40.0, "random": 43.0}
+    assert verdicts.not_sparse_in_neurons(around(0.9, 0.05), ratio).verdict == REPRODUCED
+    assert (
+        verdicts.not_sparse_in_neurons(around(0.1, 0.05), {"features": 8.0, "random": 43.0}).verdict == NOT_REPRODUCED
+    )
+    assert verdicts.not_sparse_in_neurons(around(0.52, 0.05), ratio).verdict == NOT_REPRODUCED
+    assert verdicts.not_sparse_in_neurons(None, {}).verdict == NOT_TESTED
+
+
+def test_an_interval_is_spelled_out() -> None:
+    assert Interval(0.314, 0.2, 0.4).text() == "0.31 (0.20 to 0.40)"
