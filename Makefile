@@ -39,6 +39,11 @@ test-rust: ## Run the Rust tests
 test-python: install ## Run the Python tests
 	$(BIN)/pytest
 
+.PHONY: sanitize
+sanitize: ## Run the Rust tests under the address sanitizer (with a nightly toolchain)
+	RUSTFLAGS=-Zsanitizer=address cargo +nightly test --quiet --lib --target-dir target/sanitize \
+		--target $$(rustc -vV | sed -n 's/host: //p')
+
 .PHONY: soak
 soak: install ## Try every promise of the store at full size and rewrite the table in docs/reliability.md
 	$(BIN)/python tests/soak/soak_store.py --write
@@ -73,6 +78,7 @@ bench: install ## Run the benchmarks: each row beside its baseline
 .PHONY: bench-peers
 bench-peers: install .venv-peers/.tools ## Time training steps beside other libraries, on the activations of `make demo`
 	PYTHONPATH=python .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
+	PYTHONPATH=python .venv-peers/bin/python benches/peers/from_start.py sparsecode-run/activations/blocks.2.mlp.hook_post --sizes 64,256,1024
 	PYTHONPATH=python .venv-peers/bin/python benches/peers/reader_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
 
 INTEROP := saelens dictionary_learning sparsify

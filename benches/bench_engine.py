@@ -1,4 +1,5 @@
-"""One step of dictionaries of 64, 128, ..., 4096 features on a batch of 4096: the engine's paths against torch.
+"""One step of dictionaries of 64, 128, ..., 4096 features on 4096 activations of a trained transformer: the engine's
+paths against torch.
 
 Rows of a group stand beside each other. `ratio` in a row's extra info is the median over rounds in which every
 contender ran once, one after the other, of its baseline's time by its own: on a shared machine those pairs can be
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -18,48 +20,55 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from sparsecode import _core
+from sparsecode.gpt import train_gpt
+from sparsecode.harvest import harvest_activations
+from sparsecode.run import Run
+from sparsecode.store import Dataset
 from sparsecode.sweep import LossSettings, Sweep
 from sparsecode.sweep.engines.cpu import CpuEngine
 from sparsecode.sweep.engines.reference import ReferenceEngine
 
-# Data and sweeps, made in seconds
+# Sweeps, trained in seconds
 
 SIZES = [64, 128, 256, 512, 1024, 2048, 4096]
-L1 = 0.02
+L1 = 0.03
 BATCH = 4096
+MOST_STEPS = 1500  # of training until codes are sparse
 
 
-def activations(width: int, rows: int, seed: int = 0) -> Tensor:
-    """Sparse features in superposition [rows, width]: 4 width directions, few of them on a row, with exponential
-    strengths and frequencies that fall as a power law; divided by the root mean square.
+@functools.cache
+def gpt_activations(width: int, rows: int) -> Tensor:
+    """Hidden activations [rows, width] of the MLP of block 2 after the nonlinearity, in an order that mixes contexts.
+
+    Less their mean and divided by the root mean square: after so short a training they are nearly constant.
     """
-    generator = torch.Generator().manual_seed(width)
-    count = 4 * width
-    directions = torch.nn.functional.normalize(torch.randn(count, width, generator=generator))
-    frequency = torch.arange(1, count + 1) ** -0.7
-    frequency *= 8 / frequency.sum()
-    generator.manual_seed(seed)
-    parts = []
-    for _ in range(0, rows, BATCH):
-        active = torch.rand(BATCH, count, generator=generator) < frequency
-        strength = torch.empty(BATCH, count).exponential_(generator=generator)
-        parts.append((active * strength) @ directions + 0.02 * torch.randn(BATCH, width, generator=generator))
-    x = torch.cat(parts)[:rows]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(folder)
+        train_gpt(
+            run, quiet=True, max_text_mb=2, val_fraction=0.1, vocab_size=512, n_layer=3, n_head=4,
+            d_model=max(32, width // 4), d_mlp=width, context=64, batch_size=16, steps=200, warmup_steps=20,
+            val_tokens=4096, device="cpu",
+        )  # fmt: skip
+        found = harvest_activations(run, quiet=True, layer=2, rows=rows, dtype="float32", device="cpu")
+        x = Dataset(run.path / found["path"]).read(0, rows).clone()
+    x = x[torch.randperm(rows, generator=torch.Generator().manual_seed(0))] - x.mean(0)
     return (x / x.square().mean().sqrt()).contiguous()
 
 
-def trained(width: int, repeats: int = 1, steps: int = 200) -> tuple[Sweep, Tensor]:
+def trained(width: int, repeats: int = 1) -> tuple[Sweep, Tensor]:
     """One dictionary of each size (times `repeats`) with an L0 below 20, and four batches [4 BATCH, width].
 
     Biases start low, so that training begins where a usual run arrives after a few hundred dense steps.
     """
-    x = activations(width, 8 * BATCH)
+    x = gpt_activations(width, 8 * BATCH)
     sweep = Sweep(width, SIZES, [L1] * len(SIZES), [0] * len(SIZES), lr=3e-3, loss=LossSettings())
     sweep.b_enc -= 2.0
     engine = CpuEngine()
-    for step in range(steps):
+    for step in range(MOST_STEPS):
         start = step % 8 * BATCH
         stats = engine.step(sweep, x[start : start + BATCH], min(1.0, (step + 1) / 50))
+        if step >= 200 and stats.l0.max() / BATCH < 20:
+            break
     assert stats.l0.max() / BATCH < 20, stats.l0 / BATCH
     if repeats > 1:
         sweep = repeated(sweep, repeats)
@@ -252,7 +261,7 @@ def growth_contenders() -> tuple[dict[str, Step], dict[str, float]]:
 @pytest.mark.parametrize("name", ["torch-5-gemm", "auto"])
 def test_from_the_start(benchmark: BenchmarkFixture, name: str) -> None:
     sizes = [64, 256, 1024]
-    sweep, x = Sweep(128, sizes, [0.02] * 3, [0] * 3, lr=3e-3), activations(128, 4 * BATCH)
+    sweep, x = Sweep(128, sizes, [0.02] * 3, [0] * 3, lr=3e-3), gpt_activations(128, 8 * BATCH)
     engine = ReferenceEngine() if name == "torch-5-gemm" else CpuEngine()
 
     def run() -> None:

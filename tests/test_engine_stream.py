@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sparsecode.errors import InvalidArgument
 from sparsecode.store import ActivationStream, Dataset, DatasetWriter
-from sparsecode.sweep import Sweep
+from sparsecode.sweep import Sweep, train, train_dicts
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine
 
@@ -78,3 +81,70 @@ def test_ctrl_c_ends_a_long_run_within_a_second_and_keeps_count(dataset: Dataset
         assert child.stdout.readline() == "True\n"
         assert time.monotonic() - sent < 5  # a second, and room for a machine with other work
         child.wait(timeout=30)
+
+
+def test_sums_do_not_depend_on_how_a_training_is_cut(dataset: Dataset) -> None:
+    found: list[list[float]] = []
+    for cuts in ([30], [1, 4, 25], [10, 10, 10]):
+        sweep, engine = fresh(), CpuEngine(threads=2)
+        sums: StepStats | None = None
+        with ActivationStream(dataset, batch_size=B) as stream:
+            for count in cuts:
+                sums = engine.train(sweep, stream, [1.0] * count, sums)
+        assert sums is not None and sums.rows == 30 * B
+        found.append([*sums.sse.tolist(), *sums.l1.tolist(), *sums.l0.tolist()])
+    assert found[0] == found[1] == found[2]
+
+
+SETTINGS: dict[str, Any] = {
+    "sizes": "16,50", "l1": "5e-2", "samples": 60 * B, "batch_size": B, "eval_rows": 500, "log_every": 7,
+    "save_every": 5, "engine": "cpu", "device": "cpu", "threads": 2, "quiet": True,
+}  # fmt: skip
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """What must not depend on how the engine was called: dictionaries and metrics, without the times in them."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = {path.name: path.read_bytes() for path in sorted((run / "dictionaries").glob("n*"))}
+    return found | {"metrics": json.dumps([line | {"time": None} for line in lines]).encode()}
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_train_dicts_gives_the_same_bytes_however_many_steps_a_call_has(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    train_dicts(tmp_path / "usual", dataset=str(dataset.path), **SETTINGS)
+    monkeypatch.setattr(train, "_PATIENCE", patience)
+    calls: list[int] = []
+    inner = CpuEngine.train
+
+    def counted(*args: Any) -> StepStats:
+        calls.append(len(args[3]))
+        return inner(*args)
+
+    monkeypatch.setattr(CpuEngine, "train", counted)
+    train_dicts(tmp_path / "cut", dataset=str(dataset.path), **SETTINGS)
+    assert sum(calls) == 60 and (max(calls) == 1) == (patience == 0.0)
+    assert files(tmp_path / "cut") == files(tmp_path / "usual")
+
+
+def test_train_dicts_stopped_by_ctrl_c_resumes_to_the_same_bytes(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_dicts(tmp_path / "usual", dataset=str(dataset.path), **SETTINGS)
+    inner = CpuEngine.train
+    calls: list[int] = []
+
+    def interrupted(*args: Any) -> StepStats:
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return inner(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CpuEngine, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_dicts(tmp_path / "stopped", dataset=str(dataset.path), **SETTINGS)
+    assert len(calls) == 5
+    train_dicts(tmp_path / "stopped", dataset=str(dataset.path), **SETTINGS)
+    assert files(tmp_path / "stopped") == files(tmp_path / "usual")

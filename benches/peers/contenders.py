@@ -57,32 +57,59 @@ def torch_autograd(sweep: Sweep) -> Step:
     return step
 
 
-def dictionary_learning(sweep: Sweep) -> Step:
-    from dictionary_learning.trainers.standard import StandardTrainer
-
-    trainers = []
-    for k, size in enumerate(sweep.sizes):
-        trainer = StandardTrainer(
-            steps=TOTAL, activation_dim=sweep.activation_dim, dict_size=size, layer=0, lm_name="", lr=LR,
-            l1_penalty=sweep.penalty(k) * sweep.activation_dim, warmup_steps=0, sparsity_warmup_steps=None,
-            device="cpu",
-        )  # fmt: skip
-        rows = sweep.rows(k)
-        with torch.no_grad():
-            trainer.ae.encoder.weight.copy_(sweep.W_enc[rows])
-            trainer.ae.encoder.bias.copy_(sweep.b_enc[rows])
-            trainer.ae.decoder.weight.copy_(sweep.W_dec[rows].T)
-            trainer.ae.bias.zero_()
-        trainers.append(trainer)
-    done = 0
+def sparsecode_from_start(own: Sweep, warmup: int) -> Step:
+    """The sweep itself, trained with a linear warm-up."""
+    engine = choose_engine("cpu", "cpu")
 
     def step(x: Tensor) -> None:
-        nonlocal done
-        done += 1
-        for trainer in trainers:
-            trainer.update(done, x)
+        engine.step(own, x, min(1.0, (own.step + 1) / warmup))
 
     return step
+
+
+class DictionaryLearning:
+    """A StandardTrainer per dictionary, beginning with a sweep's weights; its pre-bias begins at zero."""
+
+    def __init__(self, sweep: Sweep, lr: float, warmup: int) -> None:
+        from dictionary_learning.trainers.standard import StandardTrainer
+
+        # Their squared error is summed over dimensions.
+        factor = sweep.activation_dim if sweep.loss.mse == "mean" else 1
+        self.done = 0
+        self.trainers = []
+        for k, size in enumerate(sweep.sizes):
+            trainer = StandardTrainer(
+                steps=TOTAL, activation_dim=sweep.activation_dim, dict_size=size, layer=0, lm_name="", lr=lr,
+                l1_penalty=sweep.penalty(k) * factor, warmup_steps=warmup, sparsity_warmup_steps=None, device="cpu",
+            )  # fmt: skip
+            rows = sweep.rows(k)
+            with torch.no_grad():
+                trainer.ae.encoder.weight.copy_(sweep.W_enc[rows])
+                trainer.ae.encoder.bias.copy_(sweep.b_enc[rows])
+                trainer.ae.decoder.weight.copy_(sweep.W_dec[rows].T)
+                trainer.ae.bias.zero_()
+            self.trainers.append(trainer)
+
+    def step(self, x: Tensor) -> None:
+        self.done += 1
+        for trainer in self.trainers:
+            trainer.update(self.done, x)
+
+    def into(self, sweep: Sweep) -> Sweep:
+        """`sweep`, which has a pre-bias, with the weights as they are now."""
+        assert sweep.b_dec is not None
+        with torch.no_grad():
+            for k, trainer in enumerate(self.trainers):
+                rows = sweep.rows(k)
+                sweep.W_enc[rows] = trainer.ae.encoder.weight
+                sweep.b_enc[rows] = trainer.ae.encoder.bias
+                sweep.W_dec[rows] = trainer.ae.decoder.weight.T
+                sweep.b_dec[k] = trainer.ae.bias
+        return sweep
+
+
+def dictionary_learning(sweep: Sweep) -> Step:
+    return DictionaryLearning(sweep, LR, 0).step
 
 
 def saelens(sweep: Sweep) -> Step:

@@ -1,80 +1,66 @@
 """Time of one training step of seven dictionaries (64 to 4096 features), beside other libraries: `make bench-peers`.
 
-The dictionaries are trained first, until they are sparse; then all contenders take over the same weights and are timed
-in turn, round after round, on the same batches. Prints a table and writes it as CSV with machine and versions.
+The dictionaries are trained first, until the L0 of each is below 20; then all contenders take over the same weights
+and are timed in turn, round after round, on the same batches. Prints a table and writes it as CSV.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from pathlib import Path
 
 import contenders
-import torch
+import prepare
 
-from sparsecode.machine import describe, versions
-from sparsecode.store import ActivationStream, Dataset
-from sparsecode.sweep import Sweep
-from sparsecode.sweep.engines import choose_engine
+from sparsecode import _core
 
-SIZES = [64, 128, 256, 512, 1024, 2048, 4096]
-BATCH = 4096
-
-
-def trained(stream: ActivationStream, dim: int, l1: float, steps: int) -> tuple[Sweep, list[float]]:
-    """A sweep trained for some steps, and the L0 of each dictionary over the last of them."""
-    sweep = Sweep(dim, SIZES, [l1] * len(SIZES), [0] * len(SIZES), 3e-3)
-    engine = choose_engine("cpu", "cpu")
-    stats = None
-    for step in range(steps):
-        stats = engine.step(sweep, next(stream), min(1.0, (step + 1) / 200))
-    assert stats is not None
-    return sweep, (stats.l0 / stats.rows).tolist()
+PEERS = {
+    "sparsecode reference": lambda sweep: contenders.sparsecode(sweep, "reference"),
+    "torch autograd, fused Adam": contenders.torch_autograd,
+    "dictionary_learning StandardTrainer": contenders.dictionary_learning,
+    "SAELens MultiSAETrainer": contenders.saelens,
+}
+TURN = 3  # steps of a contender in a row; the last is timed, when nothing of the others is left in the caches
+BASELINES = ("torch autograd, fused Adam", "dictionary_learning StandardTrainer", "SAELens MultiSAETrainer")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", type=Path, help="harvested activations")
     parser.add_argument("--l1", type=float, default=2.3e-2)
-    parser.add_argument("--steps", type=int, default=2000, help="training before the measurement")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sizes", default="64,128,256,512,1024,2048,4096")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--state", type=Path, help="keep the trained sweep here, and take it from here next time")
     parser.add_argument("--csv", type=Path, default=Path("benches/results/peers.csv"))
     options = parser.parse_args()
-    dataset = Dataset(options.dataset)
-    stream = ActivationStream(dataset, batch_size=BATCH, scale=dataset.statistics["rms"])
-    sweep, l0 = trained(stream, dataset.activation_dim, options.l1, options.steps)
-    print(f"after {options.steps} steps, L0 of each: {', '.join(f'{value:.1f}' for value in l0)}", flush=True)
-    steps = {
-        "sparsecode cpu": contenders.sparsecode(sweep, "cpu"),
-        "sparsecode reference": contenders.sparsecode(sweep, "reference"),
-        "torch autograd, fused Adam": contenders.torch_autograd(sweep),
-        "dictionary_learning StandardTrainer": contenders.dictionary_learning(sweep),
-        "SAELens MultiSAETrainer": contenders.saelens(sweep),
-    }
+    sweep, l0 = prepare.sparse_sweep(options.dataset, prepare.sizes(options.sizes), options.l1, options.state)
+    print(f"{sweep.step} steps from the start, the largest L0 is {l0:.1f}", flush=True)
+    steps: dict[str, contenders.Step] = {}
+    for path in _core.CpuEngine.paths()[:-1]:  # the last is scalar
+        steps[f"sparsecode {path}"] = contenders.sparsecode(sweep, path)
+    steps |= {name: make(sweep) for name, make in PEERS.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
+    stream = prepare.stream_of(options.dataset)
     for number in range(options.rounds + 1):
-        x = next(stream).clone()
+        batches = [next(stream).clone() for _ in range(TURN)]
         for name, step in steps.items():
-            started = time.perf_counter()
-            step(x)
+            for x in batches:
+                started = time.perf_counter()
+                step(x)
+                taken = time.perf_counter() - started
             if number:  # the first round warms up
-                times[name].append(time.perf_counter() - started)
-    own = times["sparsecode cpu"]
+                times[name].append(taken)
     rows = []
-    for name, taken in times.items():
-        ratio = statistics.median(other / mine for other, mine in zip(taken, own, strict=True))
-        rows.append({"contender": name, "median_ms": round(1e3 * statistics.median(taken), 2),
-                     "min_ms": round(1e3 * min(taken), 2), "times_slower": round(ratio, 2)})  # fmt: skip
-        print(f"{name:38} {rows[-1]['median_ms']:9.2f} ms (min {rows[-1]['min_ms']:.2f})  {ratio:6.2f} x", flush=True)
-    context = {"l0_max": round(max(l0), 2), "threads": torch.get_num_threads()} | describe() | versions()
-    options.csv.parent.mkdir(parents=True, exist_ok=True)
-    with options.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *context])
-        writer.writeheader()
-        writer.writerows(row | context for row in rows)
+    print(f"{'':38}{'median ms':>10}{'min ms':>10}  times as fast as autograd, dictionary_learning, SAELens")
+    for name, own in times.items():
+        ratios = [statistics.median(a / b for a, b in zip(times[baseline], own, strict=True)) for baseline in BASELINES]
+        row = {"contender": name, "median_ms": round(1e3 * statistics.median(own), 2),
+               "min_ms": round(1e3 * min(own), 2)}  # fmt: skip
+        rows.append(row | {f"times {b.split()[0]}": round(r, 2) for b, r in zip(BASELINES, ratios, strict=True)})
+        print(f"{name:38}{row['median_ms']:10.2f}{row['min_ms']:10.2f}  {'  '.join(f'{r:6.2f}' for r in ratios)}")
+    prepare.write_rows(options.csv, rows, l0_max=round(l0, 2), steps_before=sweep.step)
 
 
 if __name__ == "__main__":

@@ -99,9 +99,9 @@ class CpuEngine:
         """Updates everything; `t` is Adam's step number, from 1."""
 
     def train(
-        self, sweep: SweepView, stream: Stream, t: int, lr_scales: list[float]
+        self, sweep: SweepView, stream: Stream, t: int, lr_scales: list[float], sums: _Sums | None = None
     ) -> tuple[int, _Sums, BaseException | None]:
-        """A step on each of the stream's next batches: steps done, their sums, and what stopped them early."""
+        """A step on each of the stream's next batches: steps done, `sums` and theirs, and what stopped them early."""
 
     def evaluate(self, sweep: SweepView, x: _Array) -> _Sums:
         """Adds to the fired counts and changes nothing else."""

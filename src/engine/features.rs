@@ -4,7 +4,7 @@
 
 use super::adam::Adam;
 use super::dense;
-use super::rows::{Code, Codes};
+use super::rows::Codes;
 use super::simd::{Kernel, LANES, Simd, dot};
 
 /// The rows that codes point to.
@@ -148,17 +148,16 @@ impl Kernel for FeaturesKernel<'_, '_> {
             update,
         } = self;
         let d = rows.d;
-        let mut list = Vec::new();
         // Blocks before the last dense one are added one by one, and all features of a block at once.
         let dense = blocks.iter().rposition(|block| block.is_dense).map_or(0, |last| last + 1);
         let mut gradients = gradients;
-        for (index, block) in blocks[..dense].iter().enumerate() {
-            if block.is_dense {
+        for (index, block) in blocks[..dense].chunks(1).enumerate() {
+            if block[0].is_dense {
                 let first_row = first_row + index * block_rows;
-                dense::accumulate(s, &rows, &block.dense, first_row, first, &mut gradients, fired.as_deref_mut());
+                dense::accumulate(s, &rows, &block[0].dense, first_row, first, &mut gradients, fired.as_deref_mut());
             } else {
                 for j in 0..gradients.bias.len() {
-                    add_list(s, &rows, block.feature(first + j), &mut gradients, j, fired.as_deref_mut());
+                    add_lists(s, &rows, block, first + j, &mut gradients, j, fired.as_deref_mut());
                 }
             }
         }
@@ -166,11 +165,7 @@ impl Kernel for FeaturesKernel<'_, '_> {
             if update.is_some() {
                 features.prefetch(s, j + 1, d);
             }
-            list.clear();
-            for block in &blocks[dense..] {
-                list.extend_from_slice(block.feature(first + j));
-            }
-            add_list(s, &rows, &list, &mut gradients, j, fired.as_deref_mut());
+            add_lists(s, &rows, &blocks[dense..], first + j, &mut gradients, j, fired.as_deref_mut());
             let bias = gradients.bias[j];
             let (to_decoder, to_encoder) = gradients.row(j, rows.stride);
             if let Some(out) = through_encoder.as_deref_mut() {
@@ -184,24 +179,34 @@ impl Kernel for FeaturesKernel<'_, '_> {
     }
 }
 
-/// Adds the codes of feature j.
+/// Adds the codes of feature j (of the blocks' feature `of`), block after block.
 #[inline(always)]
-fn add_list<S: Simd>(
+fn add_lists<S: Simd>(
     s: S,
     rows: &Rows<'_>,
-    list: &[Code],
+    blocks: &[Codes],
+    of: usize,
     gradients: &mut Gradients<'_>,
     j: usize,
     fired: Option<&mut [i64]>,
 ) {
-    for code in list {
-        gradients.bias[j] += f64::from(code.g);
+    let (mut bias, mut active, mut count) = (gradients.bias[j], 0, 0);
+    for block in blocks {
+        for code in block.feature(of) {
+            bias += f64::from(code.g);
+            active += i64::from(code.z > 0.0);
+            count += 1;
+        }
     }
+    if count == 0 {
+        return;
+    }
+    gradients.bias[j] = bias;
     if let Some(fired) = fired {
-        fired[j] += list.iter().filter(|code| code.z > 0.0).count() as i64;
+        fired[j] += active;
     }
     let (to_decoder, to_encoder) = gradients.row(j, rows.stride);
-    accumulate(s, rows, list, to_decoder, to_encoder);
+    accumulate(s, rows, blocks, of, to_decoder, to_encoder);
 }
 
 /// Updates feature j by its gradients.
@@ -235,13 +240,13 @@ fn apply<S: Simd>(
 }
 
 #[inline(always)]
-fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, list: &[Code], decoder: &mut [f32], encoder: &mut [f32]) {
+fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, blocks: &[Codes], of: usize, decoder: &mut [f32], encoder: &mut [f32]) {
     let vectors = rows.stride / LANES;
     let mut v = 0;
     macro_rules! columns {
         ($count:literal) => {
             while vectors - v >= $count {
-                accumulate_columns::<S, $count>(s, rows, list, decoder, encoder, v);
+                accumulate_columns::<S, $count>(s, rows, blocks, of, decoder, encoder, v);
                 v += $count;
             }
         };
@@ -254,14 +259,12 @@ fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, list: &[Code], decoder: &mut [f32]
     columns!(1);
 }
 
-/// Codes that rows are fetched ahead.
-const AHEAD: usize = 4;
-
 #[inline(always)]
 fn accumulate_columns<S: Simd, const C: usize>(
     s: S,
     rows: &Rows<'_>,
-    list: &[Code],
+    blocks: &[Codes],
+    of: usize,
     decoder: &mut [f32],
     encoder: &mut [f32],
     v: usize,
@@ -271,19 +274,17 @@ fn accumulate_columns<S: Simd, const C: usize>(
     let encoder = encoder[columns.clone()].as_chunks_mut::<LANES>().0;
     let mut to_decoder: [S::V; C] = std::array::from_fn(|i| s.load(&decoder[i]));
     let mut to_encoder: [S::V; C] = std::array::from_fn(|i| s.load(&encoder[i]));
-    for (index, code) in list.iter().enumerate() {
-        if let Some(next) = list.get(index + AHEAD) {
-            let at = next.row as usize * rows.stride + columns.start;
-            s.prefetch(&rows.residual[at..at + C * LANES]);
-            s.prefetch(&rows.x[at..at + C * LANES]);
-        }
-        let at = code.row as usize * rows.stride + columns.start;
-        let residual = rows.residual[at..at + C * LANES].as_chunks::<LANES>().0;
-        let x = rows.x[at..at + C * LANES].as_chunks::<LANES>().0;
-        let (z, g) = (s.splat(code.z), s.splat(code.g));
-        for i in 0..C {
-            to_decoder[i] = s.fma(z, s.load(&residual[i]), to_decoder[i]);
-            to_encoder[i] = s.fma(g, s.load(&x[i]), to_encoder[i]);
+    // Rows are not asked for ahead: the processor's own look-ahead reaches over several codes (measured).
+    for block in blocks {
+        for code in block.feature(of) {
+            let at = code.row as usize * rows.stride + columns.start;
+            let residual = rows.residual[at..at + C * LANES].as_chunks::<LANES>().0;
+            let x = rows.x[at..at + C * LANES].as_chunks::<LANES>().0;
+            let (z, g) = (s.splat(code.z), s.splat(code.g));
+            for i in 0..C {
+                to_decoder[i] = s.fma(z, s.load(&residual[i]), to_decoder[i]);
+                to_encoder[i] = s.fma(g, s.load(&x[i]), to_encoder[i]);
+            }
         }
     }
     for i in 0..C {

@@ -12,17 +12,27 @@
 mod adam;
 pub(crate) mod aligned;
 mod dense;
+mod dictionary;
+#[allow(clippy::module_inception)]
+mod engine;
 mod features;
 mod path;
+mod phases;
 mod rows;
 pub(crate) mod screen;
 pub(crate) mod simd;
 mod step;
+mod sweep;
 mod team;
 mod train;
 
+pub use engine::{CodesAs, Engine, Profile};
 pub use features::Trained;
 pub use path::{NAMES, Path};
 pub use rows::Spent;
-pub use step::{Batch, CodesAs, Engine, GradientsOut, Loss, Mode, Profile, Sweep, Totals};
+pub use sweep::{Batch, GradientsOut, Loss, Mode, Sweep, Totals};
 pub use train::Trained as TrainedSteps;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -224,17 +224,11 @@ fn list_candidates(scratch: &mut Scratch, mask_stride: usize, n: usize, rows: us
     let any = &mut scratch.any;
     any.clear();
     any.resize(n.next_multiple_of(64), 0);
-    let mut total = 0;
-    for (tile, stats) in stats.iter_mut().enumerate() {
-        let mut count = 0;
+    for tile in 0..tiles {
         for (any, mask) in any.iter_mut().zip(&scratch.masks[tile * mask_stride..tile * mask_stride + n]) {
             *any |= mask[0] | mask[1];
-            count += mask[0].count_ones() + mask[1].count_ones();
         }
-        stats.candidates = u64::from(count);
-        total += count as usize;
     }
-    grow(&mut scratch.candidates, total + 4);
     let list = &mut scratch.candidates;
     let mut at = 0;
     for (block, any) in any.as_chunks::<64>().0.iter().enumerate() {
@@ -245,9 +239,11 @@ fn list_candidates(scratch: &mut Scratch, mask_stride: usize, n: usize, rows: us
         while kept != 0 {
             let j = block * 64 + kept.trailing_zeros() as usize;
             kept &= kept - 1;
-            for tile in 0..tiles {
+            grow(list, at + tiles * TILE + 4);
+            for (tile, stats) in stats.iter_mut().enumerate() {
                 let mask = scratch.masks[tile * mask_stride + j];
                 let mut mask = u64::from(mask[0]) | (u64::from(mask[1]) << 32);
+                stats.candidates += u64::from(mask.count_ones());
                 while mask != 0 {
                     list[at] = Place { feature: j as u32, at: (tile * TILE) as u32 + mask.trailing_zeros() };
                     at += 1;
@@ -256,7 +252,7 @@ fn list_candidates(scratch: &mut Scratch, mask_stride: usize, n: usize, rows: us
             }
         }
     }
-    scratch.count = total;
+    scratch.count = at;
 }
 
 /// Candidates to codes: their values, four dot products at a time, then those above zero.
@@ -302,12 +298,18 @@ fn encode<S: Simd>(
         let active = u32::from(!(z <= 0.0));
         out.list[at] = Code { row: first_row + place.at, z, g: 0.0 };
         features[at] = place.feature;
-        out.starts[place.feature as usize + 1] += active;
+        // Every feature's end is where its last candidate left it.
+        out.starts[place.feature as usize + 1] = at as u32 + active;
         row_starts[place.at as usize + 1] += active;
         at += active as usize;
     }
     out.count = at;
-    prefix_sums(&mut out.starts);
+    // A feature without candidates ends where the one before it does.
+    let mut end = 0;
+    for start in &mut out.starts {
+        end = end.max(*start);
+        *start = end;
+    }
     prefix_sums(row_starts);
 }
 

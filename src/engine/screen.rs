@@ -5,7 +5,7 @@
 //! the feature unless
 //!
 //! ```text
-//! s <= -b - e        e = |x| ((1 + r) |w - w'| + (r + c) |w|),   r = max over rows of |x - x'| / |x|
+//! s <= -b - e        e = |x - x'| |w| + |x'| |w - w'| + c |x| |w|
 //! ```
 //!
 //! Since x.w - x'.w' = (x - x').w + x'.(w - w'), Cauchy-Schwarz bounds what the rounding of the operands changed by the
@@ -73,7 +73,12 @@ pub struct RowPack {
     pub scale: Aligned,
     /// [rows of whole tiles]: what multiplies the error of a feature: norm / step; NaN keeps every feature.
     pub reach: Aligned,
-    /// [tiles]: largest |x - x'| / |x| of the tile's rows.
+    /// [rows of whole tiles]: what multiplies the norm of a feature: |x - x'| / step. Of integers only: the others have it
+    /// in `ratio`.
+    pub rough: Aligned,
+    /// [rows of whole tiles]: what the integer 0 stands for, in steps; what multiplies the sum of a feature's integers.
+    pub low: Aligned,
+    /// [tiles]: largest |x - x'| / |x| of the tile's rows, but for integers.
     pub ratio: Aligned,
 }
 
@@ -85,6 +90,8 @@ impl RowPack {
         self.lines.resize(tiles * TILE * self.words);
         self.scale.resize(tiles * TILE);
         self.reach.resize(tiles * TILE);
+        self.rough.resize(tiles * TILE);
+        self.low.resize(tiles * TILE);
         self.ratio.resize(tiles);
     }
 
@@ -93,9 +100,19 @@ impl RowPack {
         let rows = tiles * TILE;
         let lines = self.lines.chunks_mut(rows * self.words);
         let scale = self.scale.chunks_mut(rows).zip(self.reach.chunks_mut(rows));
+        let rough = self.rough.chunks_mut(rows).zip(self.low.chunks_mut(rows));
+        let words = self.words;
         lines
-            .zip(scale.zip(self.ratio.chunks_mut(tiles)))
-            .map(|(lines, ((scale, reach), ratio))| RowPart { words: self.words, lines, scale, reach, ratio })
+            .zip(scale.zip(rough).zip(self.ratio.chunks_mut(tiles)))
+            .map(|(lines, (((scale, reach), (rough, low)), ratio))| RowPart {
+                words,
+                lines,
+                scale,
+                reach,
+                rough,
+                low,
+                ratio,
+            })
             .collect()
     }
 
@@ -108,14 +125,17 @@ impl RowPack {
             words: self.words,
             lines: &self.lines[tile * size..(tile + 1) * size],
             scale: &self.scale[rows.clone()],
-            reach: &self.reach[rows],
+            reach: &self.reach[rows.clone()],
+            rough: &self.rough[rows.clone()],
+            low: &self.low[rows],
         }
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.lines.bytes() + self.scale.bytes() + self.reach.bytes() + self.ratio.bytes()
+        let rows = self.scale.bytes() + self.reach.bytes() + self.rough.bytes() + self.low.bytes();
+        self.lines.bytes() + rows + self.ratio.bytes()
     }
 }
 
@@ -126,6 +146,8 @@ pub struct RowPart<'a> {
     lines: &'a mut [f32],
     scale: &'a mut [f32],
     reach: &'a mut [f32],
+    rough: &'a mut [f32],
+    low: &'a mut [f32],
     ratio: &'a mut [f32],
 }
 
@@ -140,6 +162,10 @@ pub struct RowTile<'a> {
     pub scale: &'a [f32],
     /// [TILE].
     pub reach: &'a [f32],
+    /// [TILE].
+    pub rough: &'a [f32],
+    /// [TILE].
+    pub low: &'a [f32],
 }
 
 /// A dictionary's encoder as a screen reads it. Rows are padded to whole panels of 32 features.
@@ -154,8 +180,10 @@ pub struct WeightPack {
     pub bias: Aligned,
     /// [features]: -(error per unit of |x|) / step; NaN keeps the feature on every row.
     pub error: Aligned,
-    /// [features]: what the sum of products begins with, an integer's bits: takes back the offset of unsigned rows.
-    pub offset: Aligned,
+    /// [features]: -(error per unit of |x - x'|) / step; of integers only.
+    pub norm: Aligned,
+    /// [features]: -(sum of a feature's integers).
+    pub total: Aligned,
 }
 
 /// Features of a panel.
@@ -169,7 +197,8 @@ impl WeightPack {
         self.rows.resize(if rounding == Rounding::Float32 { 0 } else { padded * self.words });
         self.bias.resize(padded);
         self.error.resize(padded);
-        self.offset.resize(padded);
+        self.norm.resize(padded);
+        self.total.resize(padded);
     }
 
     /// Parts of `features` features each (a multiple of [`PANEL`]), to be filled independently.
@@ -178,15 +207,22 @@ impl WeightPack {
         let mut rows = self.rows.chunks_mut((features * self.words).max(1));
         let rows = (0..count).map(|_| rows.next().unwrap_or_default());
         rows.zip(self.bias.chunks_mut(features).zip(self.error.chunks_mut(features)))
-            .zip(self.offset.chunks_mut(features))
-            .map(|((rows, (bias, error)), offset)| WeightPart { words: self.words, rows, bias, error, offset })
+            .zip(self.norm.chunks_mut(features).zip(self.total.chunks_mut(features)))
+            .map(|((rows, (bias, error)), (norm, total))| WeightPart {
+                words: self.words,
+                rows,
+                bias,
+                error,
+                norm,
+                total,
+            })
             .collect()
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows.bytes() + self.bias.bytes() + self.error.bytes() + self.offset.bytes()
+        self.rows.bytes() + self.bias.bytes() + self.error.bytes() + self.norm.bytes() + self.total.bytes()
     }
 }
 
@@ -197,7 +233,8 @@ pub struct WeightPart<'a> {
     rows: &'a mut [f32],
     bias: &'a mut [f32],
     error: &'a mut [f32],
-    offset: &'a mut [f32],
+    norm: &'a mut [f32],
+    total: &'a mut [f32],
 }
 
 /// Rounds rows into a part of a [`RowPack`].
@@ -232,15 +269,22 @@ impl Kernel for PackRows<'_, '_> {
                     line[lane] = 0.0;
                 }
                 (part.scale[index], part.reach[index]) = (1.0, 0.0);
+                (part.rough[index], part.low[index]) = (0.0, 0.0);
                 continue;
             }
             let row = &rows[index * stride..index * stride + d];
-            let rounded = round_row(s, rounding, row, &mut word, 128);
+            let rounded = round_row(s, rounding, row, &mut word, true);
             for (line, word) in lines.as_chunks_mut::<TILE>().0.iter_mut().zip(&word) {
                 line[lane] = *word;
             }
             part.scale[index] = 1.0 / rounded.step;
             part.reach[index] = rounded.norm / rounded.step;
+            part.low[index] = rounded.low;
+            part.rough[index] = 0.0;
+            if rounding == Rounding::Int8 {
+                part.rough[index] = rounded.error / rounded.step;
+                continue;
+            }
             let ratio = rounded.error / rounded.norm;
             if ratio > part.ratio[tile] {
                 part.ratio[tile] = ratio;
@@ -259,7 +303,7 @@ pub struct PackWeights<'a, 'b> {
     pub rows: &'a [f32],
     /// [features].
     pub bias: &'a [f32],
-    /// Largest |x - x'| / |x| of the rows they will meet.
+    /// Largest |x - x'| / |x| of the rows they will meet, but for integers.
     pub ratio: f32,
     /// Where to.
     pub part: WeightPart<'b>,
@@ -276,7 +320,7 @@ impl Kernel for PackWeights<'_, '_> {
         let mut row = vec![0.0; if part.rows.is_empty() { 0 } else { words }];
         for j in 0..part.bias.len() {
             let rounded = if j < bias.len() {
-                round_row(s, rounding, &rows[j * d..(j + 1) * d], &mut row, 0)
+                round_row(s, rounding, &rows[j * d..(j + 1) * d], &mut row, false)
             } else {
                 row.fill(0.0);
                 Rounded::default()
@@ -293,13 +337,15 @@ impl Kernel for PackWeights<'_, '_> {
                 part.rows[j * words..(j + 1) * words].copy_from_slice(&row);
             }
             if j >= bias.len() {
-                (part.bias[j], part.error[j], part.offset[j]) = (0.0, 0.0, 0.0);
+                (part.bias[j], part.error[j], part.norm[j], part.total[j]) = (0.0, 0.0, 0.0, 0.0);
                 continue;
             }
             let error = (1.0 + ratio) * rounded.error + (ratio + slack) * rounded.norm;
             part.bias[j] = -(bias[j] + TINY) / rounded.step;
             part.error[j] = -error / rounded.step;
-            part.offset[j] = f32::from_bits((-128 * rounded.total) as u32);
+            let by_row = rounding == Rounding::Int8;
+            part.norm[j] = if by_row { -(rounded.norm + rounded.error) / rounded.step } else { 0.0 };
+            part.total[j] = -rounded.total as f32;
         }
     }
 }
@@ -315,17 +361,20 @@ struct Rounded {
     step: f32,
     /// Sum of the integers.
     total: i32,
+    /// What the integer 0 stands for, in steps.
+    low: f32,
 }
 
-/// Rounds `row` into `words` (which may be empty for float32) and measures what that changed.
+/// Rounds `row` into `words` (which may be empty for float32) and measures what that changed. Integers are signed, or
+/// `unsigned` from the smallest value of the row on: activations are rarely as negative as they are positive.
 #[inline(always)]
-fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &mut [f32], center: i32) -> Rounded {
+fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &mut [f32], unsigned: bool) -> Rounded {
     let d = row.len();
     // Norms are themselves rounded: by less than this.
     let up = 1.0 + rounding_slack(d);
     let norm = super::simd::dot(s, row, row).sqrt() * up + TINY_NORM;
     let norm = if norm < HUGE { norm } else { f32::NAN };
-    let (mut error, mut step, mut total) = (0.0, 1.0, 0);
+    let (mut error, mut step, mut total, mut low) = (0.0, 1.0, 0, 0.0);
     match rounding {
         Rounding::Float32 => {
             if !words.is_empty() {
@@ -348,27 +397,29 @@ fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &mut [f32], 
             error = errors.iter().sum::<f32>().sqrt() * up + TINY_NORM;
         }
         Rounding::Int8 => {
-            let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-            step = (largest / 127.0).max(SMALLEST_STEP);
+            let (least, most) = row.iter().fold((0.0f32, 0.0f32), |(least, most), x| (least.min(*x), most.max(*x)));
+            let (bottom, top) = if unsigned { (0.0, 255.0) } else { (-127.0, 127.0) };
+            step = if unsigned { (most - least) / 255.0 } else { most.max(-least) / 127.0 }.max(SMALLEST_STEP);
+            let zero = if unsigned { least } else { 0.0 };
+            low = zero / step;
             let inverse = 1.0 / step;
             let mut errors = 0.0f32;
             for (chunk, word) in row.chunks(4).zip(words.iter_mut()) {
                 let mut bits = 0u32;
-                for i in 0..4 {
-                    let x = chunk.get(i).copied().unwrap_or(0.0);
-                    let q = (x * inverse).round_ties_even().clamp(-127.0, 127.0);
+                for (i, x) in chunk.iter().enumerate() {
+                    let q = ((x - zero) * inverse).round_ties_even().clamp(bottom, top);
                     let q = if q.is_nan() { 0 } else { q as i32 };
                     total += q;
-                    let gap = x - q as f32 * step;
+                    let gap = x - (q as f32 * step + zero);
                     errors += gap * gap;
-                    bits |= u32::from((q + center) as u8) << (8 * i);
+                    bits |= u32::from(q as u8) << (8 * i);
                 }
                 *word = f32::from_bits(bits);
             }
             error = errors.sqrt() * up + TINY_NORM;
         }
     }
-    Rounded { norm, error, step, total }
+    Rounded { norm, error, step, total, low }
 }
 
 /// The nearest bfloat16 (ties to even) as the bits of a float32 whose lower half is zero. NaN may become infinite: its
@@ -391,7 +442,9 @@ pub struct Screening<'a> {
     /// [features].
     pub error: &'a [f32],
     /// [features].
-    pub offset: &'a [f32],
+    pub norm: &'a [f32],
+    /// [features].
+    pub total: &'a [f32],
 }
 
 /// Float32 products: the screen that every instruction set has.
@@ -403,7 +456,7 @@ impl<S: Simd> Products for Float32<S> {
     type S = S;
     type Acc = S::V;
     #[inline(always)]
-    fn start(self, _offset: f32) -> S::V {
+    fn start(self) -> S::V {
         self.0.zero()
     }
     #[inline(always)]

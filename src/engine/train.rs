@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::step::{Batch, Engine, Mode, Sweep, Totals};
+use super::engine::Engine;
+use super::sweep::{Batch, Mode, Sweep, Totals};
 use crate::error::{Error, Result};
 use crate::stream::Stream;
 
@@ -22,16 +23,18 @@ pub struct Trained {
 
 impl Engine {
     /// One step per learning rate factor in `lr_scales`, on the stream's next batches; `t` is Adam's number of the first.
-    /// Fewer once `interrupted` says so.
+    /// Fewer once `interrupted` says so. Sums are added to `totals` step after step, so that they do not depend on how a
+    /// training is cut into runs.
     pub fn train(
         &mut self,
         sweep: &mut Sweep<'_>,
         stream: &mut Stream,
         t: u64,
         lr_scales: &[f64],
+        totals: Totals,
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Trained {
-        let mut trained = Trained { steps: 0, totals: Totals::zeros(sweep.sizes.len()), failure: None };
+        let mut trained = Trained { steps: 0, totals, failure: None };
         let mut asked = Instant::now();
         for lr_scale in lr_scales {
             if asked.elapsed() > PATIENCE {

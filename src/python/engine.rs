@@ -232,9 +232,9 @@ impl CpuEngine {
         self.run(py, sweep, x, Mode::Step { t, lr_scale }, &[])
     }
 
-    /// Steps on the next batches of a stream; gives how many were done, their sums, and what stopped them early: the
-    /// caller takes note of the steps, then raises it.
-    #[pyo3(signature = (sweep, stream, t, lr_scales))]
+    /// Steps on the next batches of a stream; gives how many were done, `sums` with theirs added, and what stopped them
+    /// early: the caller takes note of the steps, then raises it.
+    #[pyo3(signature = (sweep, stream, t, lr_scales, sums = None))]
     fn train(
         &mut self,
         py: Python<'_>,
@@ -242,15 +242,20 @@ impl CpuEngine {
         stream: &mut Stream,
         t: u64,
         lr_scales: Vec<f64>,
+        sums: Option<Sums>,
     ) -> Result<(usize, Sums, Option<Py<PyBaseException>>)> {
         sweep.ranges_apart(&[])?;
+        let totals = match sums {
+            None => Totals::zeros(sweep.sizes.len()),
+            Some((sse, l1, l0, candidates)) => Totals { sse, l1, l0, candidates },
+        };
         // SAFETY: no two of the tensors share memory (just checked); Python code that would write to one of them while
         // the GIL is released breaks the documented contract of the class.
         let mut view = unsafe { sweep.sweep() };
         let (engine, stream) = (&mut self.engine, &mut stream.inner);
         let mut stopped = None;
         let found = py.detach(|| {
-            engine.train(&mut view, stream, t, &lr_scales, &mut || {
+            engine.train(&mut view, stream, t, &lr_scales, totals, &mut || {
                 stopped = Python::attach(|py| py.check_signals().err());
                 stopped.is_some()
             })

@@ -9,8 +9,8 @@ pub trait Products: Copy {
     type S: Simd;
     /// Sums of sixteen rows.
     type Acc: Copy;
-    /// Where the sums begin; `offset` holds an integer's bits.
-    fn start(self, offset: f32) -> Self::Acc;
+    /// Where the sums begin.
+    fn start(self) -> Self::Acc;
     /// Adds the products of a word of sixteen rows with a word of one feature, in all lanes; floats only in name.
     fn add(self, acc: Self::Acc, rows: <Self::S as Simd>::V, feature: <Self::S as Simd>::V) -> Self::Acc;
     /// The sums as floats.
@@ -51,10 +51,7 @@ fn screen_block<P: Products, const F: usize, const G: usize>(
     let lines = &what.tile.lines[group * LANES..words * TILE];
     let weights = &what.weights[j * words..(j + F) * words];
     assert!(group + G <= GROUPS && lines.len() == words * TILE - group * LANES && weights.len() == F * words);
-    let mut acc = [[p.start(0.0); G]; F];
-    for f in 0..F {
-        acc[f] = [p.start(what.offset[j + f]); G];
-    }
+    let mut acc = [[p.start(); G]; F];
     for k in 0..words {
         let mut rows = [s.zero(); G];
         for g in 0..G {
@@ -70,12 +67,15 @@ fn screen_block<P: Products, const F: usize, const G: usize>(
             }
         }
     }
-    let (scale, reach) = (what.tile.scale.as_chunks::<LANES>().0, what.tile.reach.as_chunks::<LANES>().0);
+    let of_row =
+        [what.tile.scale, what.tile.reach, what.tile.rough, what.tile.low].map(|row| row.as_chunks::<LANES>().0);
     for f in 0..F {
-        let bias = s.splat(what.bias[j + f]);
-        let error = s.splat(what.error[j + f]);
+        let of_feature = [what.bias[j + f], what.error[j + f], what.norm[j + f], what.total[j + f]].map(|x| s.splat(x));
         for g in 0..G {
-            let limit = s.fma(error, s.load(&reach[group + g]), s.mul(bias, s.load(&scale[group + g])));
+            let mut limit = s.mul(of_feature[0], s.load(&of_row[0][group + g]));
+            for i in 1..4 {
+                limit = s.fma(of_feature[i], s.load(&of_row[i][group + g]), limit);
+            }
             let kept = s.not_le(p.value(acc[f][g]), limit);
             masks[j + f][(group + g) >> 1] |= kept << ((group + g) % 2 * LANES);
         }

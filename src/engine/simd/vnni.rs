@@ -1,13 +1,13 @@
 //! The screen with `vpdpbusd`: four products of bytes and their sum, exact, per lane and instruction.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_castps_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_set1_epi32,
+    __m512, __m512i, _mm512_castps_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_setzero_si512,
 };
 
 use super::{Avx512, Products, screen_tile};
 use crate::engine::screen::{Mask, Screening};
 
-/// AVX-512 with byte products. Rows are unsigned (128 added), features signed.
+/// AVX-512 with byte products. Rows are unsigned, features signed.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx512Vnni(Avx512);
 
@@ -34,9 +34,9 @@ impl Products for Avx512Vnni {
     type Acc = __m512i;
 
     #[inline(always)]
-    fn start(self, offset: f32) -> __m512i {
+    fn start(self) -> __m512i {
         // SAFETY: `self` exists only where the processor has AVX-512.
-        unsafe { _mm512_set1_epi32(offset.to_bits() as i32) }
+        unsafe { _mm512_setzero_si512() }
     }
 
     #[inline(always)]

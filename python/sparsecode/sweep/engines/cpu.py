@@ -101,23 +101,35 @@ class CpuEngine:
         """See `Engine.evaluate`."""
         return self._stats(x.shape[0], self._core.evaluate(self._prepare(sweep, x), _array(x)))
 
-    def train(self, sweep: Sweep, stream: ActivationStream, lr_scales: Sequence[float]) -> StepStats:
+    def train(
+        self, sweep: Sweep, stream: ActivationStream, lr_scales: Sequence[float], sums: StepStats | None = None
+    ) -> StepStats:
         """One `step` per factor in `lr_scales` on the stream's next batches, without Python in between.
 
         Ctrl-C ends it after the step that has begun.
+
+        Args:
+            sweep: changed in place.
+            stream: float32 batches of the sweep's width; its position moves with the steps.
+            lr_scales: the schedule's factors.
+            sums: stats of steps before, which those of each step are added to: however a training is cut into calls,
+                the result has the same bits.
 
         Raises:
             InvalidArgument: the stream's rows do not fit the sweep.
             SparsecodeError: what the stream fails with. Steps done before count, whatever is raised.
         """
         view = self._prepare(sweep)
-        steps, sums, stopped = self._core.train(
-            view, stream._core, sweep.step + 1, [float(scale) for scale in lr_scales]
-        )
+        before = sums or StepStats.zeros(len(sweep))
+        start = [part.tolist() for part in (before.sse, before.l1, before.l0)]
+        steps, found, stopped = self._core.train(
+            view, stream._core, sweep.step + 1, [float(scale) for scale in lr_scales],
+            (start[0], start[1], start[2], [0.0] * len(sweep)),
+        )  # fmt: skip
         sweep.step += steps
         if stopped is not None:
             raise stopped
-        return self._stats(steps * stream.batch_size, sums)
+        return self._stats(before.rows + steps * stream.batch_size, found)
 
     def _prepare(self, sweep: Sweep, x: Tensor | None = None) -> _core.SweepView:
         if x is not None:

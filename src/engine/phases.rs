@@ -1,0 +1,225 @@
+//! The phases of a step of one dictionary, each split over threads: packing, rows, features, pre-bias.
+
+use std::time::Instant;
+
+use super::adam::Adam;
+use super::dense::DenseRows;
+use super::dictionary::Dictionary;
+use super::engine::{Engine, lock};
+use super::features::{Features, FeaturesKernel, Gradients, Rows, Trained, add_scaled};
+use super::rows::{RowsKernel, TileStats, Weights};
+use super::screen::{PANEL, PackWeights, Rounding, Screening, TILE};
+use super::simd::{Kernel, Simd};
+
+impl Engine {
+    pub(super) fn pack_weights(&mut self, own: &Dictionary<'_>, d: usize) {
+        let start = Instant::now();
+        let Self { path, team, weights, batch, .. } = self;
+        let (rounding, ratio) = (path.rounding(), batch.ratio);
+        let n = own.bias.value.len();
+        weights.resize(rounding, n, d);
+        let features = chunk(n).next_multiple_of(PANEL);
+        let encoder = own.encoder().chunks(features * d);
+        let mut items: Vec<_> = weights
+            .parts(features)
+            .into_iter()
+            .zip(encoder.zip(own.bias.value.chunks(features)))
+            .map(|(part, (rows, bias))| Some(PackWeights { rounding, d, rows, bias, ratio, part }))
+            .collect();
+        team.for_each(&mut items, |_, _, item| {
+            if let Some(kernel) = item.take() {
+                path.run(kernel);
+            }
+        });
+        self.profile.pack += start.elapsed().as_secs_f64();
+    }
+
+    pub(super) fn rows_phase(
+        &mut self,
+        own: &Dictionary<'_>,
+        rows: usize,
+        d: usize,
+        blocks: std::ops::Range<usize>,
+        block_tiles: usize,
+        dense: bool,
+        stats: &mut [TileStats],
+    ) {
+        let start = Instant::now();
+        let Self { path, team, batch, weights: pack, blocks: codes, scratch, tile_sums, .. } = self;
+        let stride = batch.stride;
+        let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
+        let n = weights.bias.len();
+        let mask_stride = n.next_multiple_of(PANEL);
+        let screen_rows: &[f32] = if path.rounding() == Rounding::Float32 { weights.encoder } else { &pack.rows };
+        let size = block_tiles * TILE;
+        let (skip, count) = (blocks.start, blocks.len());
+        let mut sums = tile_sums.chunks_mut(block_tiles * stride).skip(skip);
+        let mut items: Vec<_> = batch
+            .x
+            .chunks(size * stride)
+            .zip(batch.residual.chunks_mut(size * stride))
+            .zip(stats.chunks_mut(block_tiles))
+            .skip(skip)
+            .take(count)
+            .zip(codes.iter_mut())
+            .map(|(((x, residual), stats), codes)| (x, residual, stats, codes, sums.next().unwrap_or_default()))
+            .collect();
+        let (batch_pack, scales, derivatives) = (&batch.pack, own.scales, !own.is_evaluation());
+        team.for_each(&mut items, |thread, index, (x, residual, stats, codes, residual_sums)| {
+            let scratch = &mut *lock(&scratch[thread]);
+            let first_tile = (skip + index) * block_tiles;
+            codes.is_dense = dense
+                && path.run(DenseRows {
+                    weights,
+                    stride,
+                    x,
+                    scales,
+                    derivatives,
+                    residual,
+                    stats,
+                    residual_sums,
+                    dense: &mut codes.dense,
+                    spent: &mut scratch.spent,
+                });
+            if codes.is_dense {
+                return;
+            }
+            let start = Instant::now();
+            scratch.masks.resize(block_tiles * mask_stride, [0; 2]);
+            for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
+                let tile = batch_pack.tile(first_tile + tile);
+                let (bias, error, norm, total) = (&pack.bias, &pack.error, &pack.norm, &pack.total);
+                path.screen(Screening { tile, weights: screen_rows, bias, error, norm, total }, n, masks);
+            }
+            scratch.spent.screen += start.elapsed().as_secs_f64();
+            debug_assert!(first_tile * TILE < rows);
+            path.run(RowsKernel {
+                weights,
+                stride,
+                mask_stride,
+                x,
+                first_row: first_tile * TILE,
+                scales,
+                derivatives,
+                residual,
+                stats,
+                residual_sums,
+                codes,
+                scratch,
+            });
+        });
+        self.profile.rows += start.elapsed().as_secs_f64();
+    }
+
+    pub(super) fn features_phase(
+        &mut self,
+        own: &mut Dictionary<'_>,
+        d: usize,
+        wave: usize,
+        first_row: usize,
+        block_rows: usize,
+        kept: bool,
+        (is_first, last): (bool, bool),
+    ) {
+        let start = Instant::now();
+        let Self { path, team, batch, blocks, gradients, bias_gradients, chunk_sums, .. } = self;
+        let stride = batch.stride;
+        let n = own.bias.value.len();
+        let size = chunk(n);
+        let with_sums = own.pre_bias.is_some() && last;
+        chunk_sums.resize(if with_sums { n.div_ceil(size) * stride } else { 0 });
+        chunk_sums.fill(0.0);
+        let mut sums = chunk_sums.chunks_mut(stride);
+        let all = if kept { (&mut gradients[..], &mut bias_gradients[..]) } else { Default::default() };
+        let (mut all_rows, mut all_biases) = (all.0.chunks_mut(2 * size * stride), all.1.chunks_mut(size));
+        let mut items = Vec::with_capacity(n.div_ceil(size));
+        let Dictionary { encoder, bias, decoder, fired, .. } = own;
+        let mut encoders = encoder.as_mut().map(|encoder| encoder.chunks(size * d));
+        let mut fired = fired.as_mut().map(|fired| fired.chunks_mut(size));
+        for ((first, bias), decoder) in (0..).step_by(size).zip(bias.chunks(size)).zip(decoder.chunks(size * d)) {
+            let encoder = encoders.as_mut().and_then(Iterator::next);
+            let fired = fired.as_mut().and_then(Iterator::next);
+            let features = Features { encoder, bias, decoder };
+            items.push(Some((first, features, fired, all_rows.next(), all_biases.next(), sums.next())));
+        }
+        let rows = Rows { d, stride, x: &batch.x, residual: &batch.residual };
+        let (blocks, update) = (&blocks[..wave], own.update.filter(|_| last));
+        team.for_each(&mut items, |_, _, item| {
+            let Some((first, features, fired, kept_rows, kept_bias, sums)) = item.take() else { return };
+            let count = features.bias.value.len();
+            let (mut own_rows, mut own_bias) = (Vec::new(), Vec::new());
+            let gradients = if let (Some(rows), Some(bias)) = (kept_rows, kept_bias) {
+                if is_first {
+                    rows.fill(0.0);
+                    bias.fill(0.0);
+                }
+                Gradients { rows, bias }
+            } else {
+                own_rows.resize(2 * count * stride, 0.0);
+                own_bias.resize(count, 0.0);
+                Gradients { rows: &mut own_rows, bias: &mut own_bias }
+            };
+            path.run(FeaturesKernel {
+                rows,
+                blocks,
+                first_row,
+                block_rows,
+                first,
+                gradients,
+                fired,
+                features,
+                update,
+                through_encoder: sums,
+            });
+        });
+        self.profile.features += start.elapsed().as_secs_f64();
+    }
+
+    /// The gradient of the pre-bias, from the parts that the phases left, and its update.
+    pub(super) fn pre_bias_phase(&mut self, own: &mut Dictionary<'_>, d: usize) {
+        let stride = self.batch.stride;
+        let mut sum = vec![0.0f32; stride];
+        let parts = self.tile_sums.chunks_exact(stride).chain(self.chunk_sums.chunks_exact(stride));
+        for part in parts {
+            self.path.run(AddRow { out: &mut sum, row: part });
+        }
+        if let Some(out) = own.gradients.as_mut().and_then(|out| out.pre_bias.as_mut()) {
+            out.copy_from_slice(&sum[..d]);
+        }
+        if let (Some(update), Some(pre_bias)) = (own.update, &mut own.pre_bias) {
+            self.path.run(AdamRow { adam: update.adam, row: pre_bias.reborrow(), gradient: &sum });
+        }
+    }
+}
+
+struct AddRow<'a> {
+    out: &'a mut [f32],
+    row: &'a [f32],
+}
+
+impl Kernel for AddRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        add_scaled(s, self.out, 1.0, self.row);
+    }
+}
+
+struct AdamRow<'a> {
+    adam: Adam,
+    row: Trained<'a>,
+    gradient: &'a [f32],
+}
+
+impl Kernel for AdamRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        self.adam.row(s, self.row.value, self.row.m, self.row.v, self.gradient);
+    }
+}
+
+/// Features that one thread takes at a time: a function of the size alone, since sums over chunks are added in order.
+fn chunk(n: usize) -> usize {
+    if n <= 1024 { 16 } else { 64 }
+}

@@ -1,0 +1,148 @@
+//! What the engine is given and gives back: a packed sweep, a batch, what to do with them, and sums.
+
+use super::features::Trained;
+use crate::error::{Error, Result};
+
+/// The conventions of the loss and of the update.
+#[derive(Debug, Clone, Copy)]
+pub struct Loss {
+    /// Squared error averaged over D as well as rows.
+    pub mean: bool,
+    /// L1 coefficients divided by the dictionary's size.
+    pub per_size: bool,
+    /// The gradient along each atom removed before Adam.
+    pub project: bool,
+}
+
+/// A packed sweep, changed in place.
+#[derive(Debug)]
+pub struct Sweep<'a> {
+    /// D.
+    pub d: usize,
+    /// [K].
+    pub sizes: &'a [usize],
+    /// [K].
+    pub l1: &'a [f64],
+    /// [K].
+    pub lr: &'a [f64],
+    /// Conventions.
+    pub loss: Loss,
+    /// [N][D]; None where tied.
+    pub encoder: Option<Trained<'a>>,
+    /// [N].
+    pub bias: Trained<'a>,
+    /// [N][D].
+    pub decoder: Trained<'a>,
+    /// [K][D].
+    pub pre_bias: Option<Trained<'a>>,
+    /// [N].
+    pub fired: &'a mut [i64],
+}
+
+/// Rows to train on.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// [B][D].
+    pub x: &'a [f32],
+    /// B.
+    pub rows: usize,
+}
+
+/// What to do with a batch.
+#[derive(Debug)]
+pub enum Mode<'a> {
+    /// Update everything: step number `t` from 1, the learning rates times `lr_scale`.
+    Step {
+        /// Adam's t.
+        t: u64,
+        /// The schedule's factor.
+        lr_scale: f64,
+    },
+    /// Gradients only, before projection; nothing else changes.
+    Gradients(GradientsOut<'a>),
+    /// Count and measure only.
+    Evaluate,
+}
+
+/// Where gradients go, shaped as the parameters.
+#[derive(Debug)]
+pub struct GradientsOut<'a> {
+    /// [N][D]; None where tied.
+    pub encoder: Option<&'a mut [f32]>,
+    /// [N].
+    pub bias: &'a mut [f32],
+    /// [N][D].
+    pub decoder: &'a mut [f32],
+    /// [K][D].
+    pub pre_bias: Option<&'a mut [f32]>,
+}
+
+/// Sums over the rows of a batch, per dictionary.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Totals {
+    /// [K]: squared error.
+    pub sse: Vec<f64>,
+    /// [K]: codes.
+    pub l1: Vec<f64>,
+    /// [K]: codes above zero.
+    pub l0: Vec<f64>,
+    /// [K]: codes that the screen let through.
+    pub candidates: Vec<f64>,
+}
+
+impl Totals {
+    /// Of no rows.
+    #[must_use]
+    pub fn zeros(dictionaries: usize) -> Self {
+        let zeros = || vec![0.0; dictionaries];
+        Self { sse: zeros(), l1: zeros(), l0: zeros(), candidates: zeros() }
+    }
+
+    /// Adds those of other rows.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.sse, &other.sse),
+            (&mut self.l1, &other.l1),
+            (&mut self.l0, &other.l0),
+            (&mut self.candidates, &other.candidates),
+        ];
+        for (own, other) in pairs {
+            own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+        }
+    }
+}
+
+/// Shapes must fit each other: the phases cut slices by them.
+pub(super) fn check(sweep: &Sweep<'_>, batch: Batch<'_>, mode: &Mode<'_>) -> Result<()> {
+    let (d, k) = (sweep.d, sweep.sizes.len());
+    let total = sweep.sizes.iter().sum::<usize>();
+    let trained = |name: &'static str, what: &Trained<'_>, len: usize| {
+        (name, what.value.len() == len && what.m.len() == len && what.v.len() == len)
+    };
+    let mut found = vec![
+        ("sizes, l1 and lr", sweep.l1.len() == k && sweep.lr.len() == k && k > 0 && d > 0),
+        ("sizes", sweep.sizes.iter().all(|size| *size > 0) && total < u32::MAX as usize / 2),
+        trained("b_enc", &sweep.bias, total),
+        trained("W_dec", &sweep.decoder, total * d),
+        ("fired", sweep.fired.len() == total),
+        ("x", batch.rows > 0 && batch.x.len() == batch.rows * d && batch.rows < u32::MAX as usize / 2),
+    ];
+    found.extend(sweep.encoder.as_ref().map(|encoder| trained("W_enc", encoder, total * d)));
+    found.extend(sweep.pre_bias.as_ref().map(|pre_bias| trained("b_dec", pre_bias, k * d)));
+    if let Mode::Gradients(out) = mode {
+        let fits = |out: &Option<&mut [f32]>, own: Option<usize>| out.as_ref().map(|out| out.len()) == own;
+        found.extend([
+            ("gradient of b_enc", out.bias.len() == total),
+            ("gradient of W_dec", out.decoder.len() == total * d),
+            ("gradient of W_enc", fits(&out.encoder, sweep.encoder.as_ref().map(|_| total * d))),
+            ("gradient of b_dec", fits(&out.pre_bias, sweep.pre_bias.as_ref().map(|_| k * d))),
+        ]);
+    }
+    match found.iter().find(|(_, fits)| !fits) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::InvalidArgument(format!(
+            "engine: {name} does not fit {k} dictionaries of {total} features, width {d} and {} rows",
+            batch.rows
+        ))),
+    }
+}

@@ -1,0 +1,84 @@
+//! A few steps on every path that runs here give the same bits: small enough for the address sanitizer (`make sanitize`)
+//! and, on the portable path, for Miri. `tests/test_engine_*.py` hold the engine against the float64 reference.
+
+use super::*;
+
+const D: usize = 20;
+const SIZES: [usize; 2] = [7, 40];
+const ROWS: usize = 130;
+
+/// Numbers between -1 and 1, the same ones every time.
+fn numbers(len: usize, mut seed: u32) -> Vec<f32> {
+    let mut next = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A parameter with its moments.
+struct Tensor([Vec<f32>; 3]);
+
+impl Tensor {
+    fn new(value: Vec<f32>) -> Self {
+        let zeros = vec![0.0; value.len()];
+        Self([value, zeros.clone(), zeros])
+    }
+
+    fn trained(&mut self) -> Trained<'_> {
+        let [value, m, v] = &mut self.0;
+        Trained { value, m, v }
+    }
+}
+
+/// The bits of all parameters and sums after some steps.
+fn bits_after(steps: u64, rows: usize, path: &str, threads: usize, codes: CodesAs) -> Vec<u64> {
+    let total: usize = SIZES.iter().sum();
+    let mut tensors =
+        [numbers(total * D, 1), numbers(total, 2), numbers(total * D, 3), numbers(SIZES.len() * D, 4)].map(Tensor::new);
+    let mut fired = vec![0i64; total];
+    let mut engine = Engine::new(Path::named(path).unwrap(), threads).with_codes(codes);
+    let x = numbers(rows * D, 5);
+    let mut found = Vec::new();
+    for t in 1..=steps {
+        let [encoder, bias, decoder, pre_bias] = &mut tensors;
+        let mut sweep = Sweep {
+            d: D,
+            sizes: &SIZES,
+            l1: &[0.01, 0.02],
+            lr: &[1e-3, 2e-3],
+            loss: Loss { mean: true, per_size: false, project: true },
+            encoder: Some(encoder.trained()),
+            bias: bias.trained(),
+            decoder: decoder.trained(),
+            pre_bias: Some(pre_bias.trained()),
+            fired: &mut fired,
+        };
+        let totals = engine.run(&mut sweep, Batch { x: &x, rows }, Mode::Step { t, lr_scale: 1.0 }).unwrap();
+        found.extend(totals.sse.iter().chain(&totals.l1).map(|sum| sum.to_bits()));
+    }
+    assert!(fired.iter().any(|count| *count > 0));
+    found.extend(tensors.iter().flat_map(|tensor| &tensor.0).flatten().map(|value| u64::from(value.to_bits())));
+    found
+}
+
+#[test]
+fn the_portable_path_gives_the_same_bits_as_lists_and_as_matrices() {
+    let rows = if cfg!(miri) { 66 } else { ROWS };
+    let steps = if cfg!(miri) { 1 } else { 3 };
+    let lists = bits_after(steps, rows, "scalar", 1, CodesAs::Lists);
+    assert_eq!(lists, bits_after(steps, rows, "scalar", 2, CodesAs::Dense));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "instructions that Miri does not know")]
+fn every_path_gives_the_same_bits_for_any_number_of_threads() {
+    let expected = bits_after(3, ROWS, "scalar", 1, CodesAs::Lists);
+    for path in Path::available() {
+        for threads in [1, 3] {
+            for codes in [CodesAs::Lists, CodesAs::Dense, CodesAs::Measured] {
+                assert_eq!(expected, bits_after(3, ROWS, path, threads, codes), "{path} {threads} {codes:?}");
+            }
+        }
+    }
+}
