@@ -23,14 +23,18 @@ pub struct Segment {
     pub index: Vec<u32>,
     /// Largest norm of its rows.
     reach: f64,
+    /// Largest rounding error of its rows as the left operand, where that is an integer's.
+    rough: f64,
     /// Largest error of a product with one of its rows, per norm of the other.
     error: f64,
+    /// The same, per rounding error of the other.
+    norm: f64,
 }
 
 impl Segment {
     /// Atoms `index` of a dictionary, before they are packed.
     pub fn new(dictionary: usize, live: bool, index: Vec<u32>) -> Self {
-        Self { dictionary, live, start: 0, index, reach: 0.0, error: 0.0 }
+        Self { dictionary, live, start: 0, index, reach: 0.0, rough: 0.0, error: 0.0, norm: 0.0 }
     }
 
     /// Atoms in it, without padding.
@@ -57,8 +61,10 @@ pub struct Packed {
     pub segments: Vec<Segment>,
     /// [rows][d] the atoms themselves.
     pub atoms: Vec<f32>,
-    /// [rows] what an integer stands for; 1 where floats are multiplied.
-    pub steps: Vec<f32>,
+    /// [rows] what an integer of the left operand stands for; 1 where floats are multiplied.
+    pub row_steps: Vec<f32>,
+    /// [rows] the same of the right operand.
+    pub panel_steps: Vec<f32>,
     rows: RowPack,
     weights: WeightPack,
 }
@@ -94,23 +100,25 @@ impl Packed {
         in_parts(threads, weights.parts(at_once).into_iter().zip(atoms.chunks(at_once * d)), |(part, rows)| {
             path.run(PackWeights { rounding, d, rows, bias: &ones[..rows.len() / d], ratio, part });
         });
-        let steps: Vec<f32> = match rounding {
-            Rounding::Int8 => weights.bias[..total].iter().map(|bias| -1.0 / bias).collect(),
-            Rounding::Float32 | Rounding::Bfloat16 => vec![1.0; total],
+        let (row_steps, panel_steps): (Vec<f32>, Vec<f32>) = match rounding {
+            Rounding::Int8 => (0..total).map(|row| (1.0 / rows.scale[row], -1.0 / weights.bias[row])).unzip(),
+            Rounding::Float32 | Rounding::Bfloat16 => (vec![1.0; total], vec![1.0; total]),
         };
         for segment in &mut segments {
             for row in segment.start..segment.start + segment.len() {
-                let step = f64::from(steps[row]);
-                segment.reach = segment.reach.max(f64::from(rows.reach[row]) * step);
-                segment.error = segment.error.max(f64::from(-weights.error[row]) * step);
+                let (left, right) = (f64::from(row_steps[row]), f64::from(panel_steps[row]));
+                segment.reach = segment.reach.max(f64::from(rows.reach[row]) * left);
+                segment.rough = segment.rough.max(f64::from(rows.rough[row]) * left);
+                segment.error = segment.error.max(f64::from(-weights.error[row]) * right);
+                segment.norm = segment.norm.max(f64::from(-weights.norm[row]) * right);
             }
         }
-        Self { d, segments, atoms, steps, rows, weights }
+        Self { d, segments, atoms, row_steps, panel_steps, rows, weights }
     }
 
     /// By how much a product of a row of `a` with one of `b` can differ from the exact engine's.
     pub fn error(a: &Segment, b: &Segment) -> f32 {
-        (a.reach * b.error * (1.0 + MARGIN) + MARGIN) as f32
+        ((a.reach * b.error + a.rough * b.norm) * (1.0 + MARGIN) + MARGIN) as f32
     }
 
     /// The atom of a packed row.
@@ -124,11 +132,11 @@ impl Packed {
         self.rows.tile(row / TILE)
     }
 
-    /// A panel of rows, as the right operand, and what its integer sums begin with.
+    /// A panel of rows, as the right operand, and the negative sums of its integers.
     pub fn panel(&self, row: usize) -> (&[f32], &[f32]) {
         let rows = if self.weights.rows.is_empty() { &self.atoms } else { &*self.weights.rows };
         let words = self.weights.words;
-        (&rows[row * words..(row + PANEL) * words], &self.weights.offset[row..row + PANEL])
+        (&rows[row * words..(row + PANEL) * words], &self.weights.total[row..row + PANEL])
     }
 }
 

@@ -31,8 +31,8 @@ pub struct Operands<'a> {
     pub tile: RowTile<'a>,
     /// The panel's rows, as the path reads them.
     pub panel: &'a [f32],
-    /// [32] what integer sums begin with.
-    pub offset: &'a [f32],
+    /// [32] sums of the panel's integers, negative.
+    pub totals: &'a [f32],
     /// [64] what the tile's integers stand for.
     pub row_steps: &'a [f32],
     /// [32] what the panel's stand for.
@@ -87,10 +87,7 @@ fn block<P: Products, const F: usize, const G: usize>(
     let words = what.tile.words;
     let panel = &what.panel[j * words..(j + F) * words];
     assert!(group + G <= GROUPS && what.tile.lines.len() == words * TILE && panel.len() == F * words);
-    let mut acc = [[p.start(0.0); G]; F];
-    for f in 0..F {
-        acc[f] = [p.start(what.offset[j + f]); G];
-    }
+    let mut acc = [[p.start(); G]; F];
     for k in 0..words {
         let mut rows = [s.zero(); G];
         for g in 0..G {
@@ -109,11 +106,13 @@ fn block<P: Products, const F: usize, const G: usize>(
     }
     let sums = sums.as_chunks_mut::<LANES>().0;
     let steps = what.row_steps.as_chunks::<LANES>().0;
+    let lows = what.tile.low.as_chunks::<LANES>().0;
     for f in 0..F {
-        let step = s.splat(what.panel_steps[j + f]);
+        let (step, total) = (s.splat(what.panel_steps[j + f]), s.splat(-what.totals[j + f]));
         for g in 0..G {
-            // Where floats are multiplied the steps are 1.
-            let sum = s.mul(s.mul(p.value(acc[f][g]), s.load(&steps[group + g])), step);
+            // Where floats are multiplied the steps are 1, and what 0 stands for is 0.
+            let sum = s.fma(s.load(&lows[group + g]), total, p.value(acc[f][g]));
+            let sum = s.mul(s.mul(sum, s.load(&steps[group + g])), step);
             s.store(sum, &mut sums[(j + f) * GROUPS + group + g]);
         }
     }

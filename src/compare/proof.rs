@@ -113,13 +113,13 @@ impl Check<'_> {
     fn panel<S: Simd>(&mut self, s: S, tile: usize, panel: usize, limits: &[f32; TILE]) {
         let packed = self.packed;
         let (row, column) = (self.a.start + tile * TILE, self.b.start + panel * PANEL);
-        let (rows, offset) = packed.panel(column);
+        let (rows, totals) = packed.panel(column);
         let what = Operands {
             tile: packed.tile(row),
             panel: rows,
-            offset,
-            row_steps: &packed.steps[row..row + TILE],
-            panel_steps: &packed.steps[column..column + PANEL],
+            totals,
+            row_steps: &packed.row_steps[row..row + TILE],
+            panel_steps: &packed.panel_steps[column..column + PANEL],
         };
         self.multiply.run(s, &what, self.sums);
         for j in 0..(self.b.len() - panel * PANEL).min(PANEL) {

@@ -121,13 +121,13 @@ impl Scan<'_> {
     fn multiply_panel<S: Simd>(&mut self, s: S, tile: usize, first: usize, panel: usize) {
         let packed = self.packed;
         let (row, column) = (self.a.start + tile * TILE, self.b.start + first + panel * PANEL);
-        let (rows, offset) = packed.panel(column);
+        let (rows, totals) = packed.panel(column);
         let what = Operands {
             tile: packed.tile(row),
             panel: rows,
-            offset,
-            row_steps: &packed.steps[row..row + TILE],
-            panel_steps: &packed.steps[column..column + PANEL],
+            totals,
+            row_steps: &packed.row_steps[row..row + TILE],
+            panel_steps: &packed.panel_steps[column..column + PANEL],
         };
         let sums = &mut self.scratch.sums[panel];
         self.multiply.run(s, &what, sums);

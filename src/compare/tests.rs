@@ -66,9 +66,10 @@ impl Kernel for Worst<'_> {
         let mut sums = [0.0; SUMS];
         for row in (a.start..a.start + a.padded()).step_by(TILE) {
             for column in (b.start..b.start + b.padded()).step_by(PANEL) {
-                let (panel, offset) = packed.panel(column);
-                let (row_steps, panel_steps) = (&packed.steps[row..row + TILE], &packed.steps[column..column + PANEL]);
-                let what = Operands { tile: packed.tile(row), panel, offset, row_steps, panel_steps };
+                let (panel, totals) = packed.panel(column);
+                let (row_steps, panel_steps) =
+                    (&packed.row_steps[row..row + TILE], &packed.panel_steps[column..column + PANEL]);
+                let what = Operands { tile: packed.tile(row), panel, totals, row_steps, panel_steps };
                 multiply.run(s, &what, &mut sums);
                 for (place, sum) in sums.iter().enumerate() {
                     let (j, r) = (place / TILE, place % TILE);

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -42,18 +43,18 @@ impl Durability {
         }
     }
 
-    /// Asks the system to begin writing bytes `from..to` of the file to the disk: a later `sync` then waits for little.
+    /// Asks the system to begin writing these bytes of the file to the disk: a later `sync` then waits for little.
     /// A hint; without it, and where it fails, nothing is lost but time.
-    pub fn begin_writing(self, file: &File, from: u64, to: u64) {
+    pub fn begin_writing(self, file: &File, bytes: Range<u64>) {
         #[cfg(target_os = "linux")]
         if self == Self::Power {
             use std::os::fd::AsRawFd;
-            let (from, length) = (from.cast_signed(), (to - from).cast_signed());
+            let (from, length) = (bytes.start.cast_signed(), (bytes.end - bytes.start).cast_signed());
             // SAFETY: no memory is passed; the descriptor is open as long as `file`.
             unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE) };
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = (self, file, from, to);
+        let _ = (self, file, bytes);
     }
 
     fn sync_folder(self, folder: &Path) -> Result<()> {

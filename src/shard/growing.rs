@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Result as IoResult, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
@@ -109,15 +110,23 @@ impl GrowingShard {
         if !finite {
             self.back_to(before)?;
         }
-        let end = header::WRITTEN_BYTES as u64 + self.rows() * (self.dim * self.dtype.size()) as u64;
-        if end >= self.waiting + WRITE_BYTES {
-            self.durability.begin_writing(&self.file, self.waiting, end);
-            self.waiting = end;
-        }
         Ok(finite)
     }
 
+    /// The bytes that the disk shall begin to write, once there are enough of them.
+    fn take_waiting(&mut self) -> Option<Range<u64>> {
+        let end = header::WRITTEN_BYTES as u64 + self.rows() * (self.dim * self.dtype.size()) as u64;
+        (end >= self.waiting + WRITE_BYTES).then(|| std::mem::replace(&mut self.waiting, end)..end)
+    }
+
+    fn begin_writing(&mut self) {
+        if let Some(range) = self.take_waiting() {
+            self.durability.begin_writing(&self.file, range);
+        }
+    }
+
     fn append_pieces(&mut self, data: &[u8], tokens: &[i32]) -> IoResult<()> {
+        self.begin_writing();
         let (rows, row_bytes) = (self.piece_rows(), self.dim * self.dtype.size());
         for (piece, tokens) in data.chunks(rows * row_bytes).zip(tokens.chunks(rows)) {
             self.digest(piece, tokens);
@@ -127,6 +136,7 @@ impl GrowingShard {
     }
 
     fn convert_pieces(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> IoResult<()> {
+        self.begin_writing();
         let rows = self.piece_rows();
         let mut piece = vec![0; rows.min(tokens.len()) * self.dim * self.dtype.size()];
         for (given, tokens) in data.chunks(rows * self.dim * dtype.size()).zip(tokens.chunks(rows)) {
@@ -152,7 +162,8 @@ impl GrowingShard {
         }
         let conversions = ready.iter().zip(data.chunks(given_bytes)).zip(converted.chunks_mut(stored_bytes));
         let queue = Mutex::new(conversions);
-        let mut file = self.file.try_clone()?;
+        let (mut file, waiting_file) = (self.file.try_clone()?, self.file.try_clone()?);
+        let (durability, waiting) = (self.durability, Mutex::new(self.take_waiting()));
         let mut written = Ok(());
         let writing = InOrder::new(&ready, |_, piece: &[u8]| {
             if written.is_ok() {
@@ -163,6 +174,11 @@ impl GrowingShard {
             self.digest(piece, &tokens[i * rows..tokens.len().min((i + 1) * rows)]);
         });
         on_threads(threads, &|| {
+            // Asking takes a millisecond for 8 MB: one thread does it while the others convert.
+            let before = lock(&waiting).take();
+            if let Some(range) = before {
+                durability.begin_writing(&waiting_file, range);
+            }
             loop {
                 let Some(((ready, given), stored)) = lock(&queue).next() else { break };
                 simd::convert(cpu().simd, (dtype, given), (to, stored));

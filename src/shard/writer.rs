@@ -182,7 +182,7 @@ impl DatasetWriter {
         };
         let finite = shard.append(data, dtype, tokens, self.settings.threads)?;
         if shard.rows() == self.manifest.shard_rows {
-            self.commit()?;
+            self.commit(false)?;
         }
         Ok(finite)
     }
@@ -241,13 +241,17 @@ impl DatasetWriter {
         Ok(rows)
     }
 
-    /// Makes the rows so far a complete shard, then lists it.
-    fn commit(&mut self) -> Result<()> {
-        let Some(shard) = self.shard.take() else { return Ok(()) };
-        let (entry, moments) = shard.publish(&self.folder)?;
+    /// Makes the rows so far a complete shard, then lists it; `last` marks the dataset complete with it.
+    fn commit(&mut self, last: bool) -> Result<()> {
         let mut next = self.manifest.clone();
-        next.shards.push(entry);
-        next.moments.merge(&moments);
+        if let Some(shard) = self.shard.take() {
+            let (entry, moments) = shard.publish(&self.folder)?;
+            next.shards.push(entry);
+            next.moments.merge(&moments);
+        } else if !last {
+            return Ok(());
+        }
+        next.complete = last;
         next.non_finite += std::mem::take(&mut self.dropped);
         next.save(&self.folder, self.settings.durability)?;
         self.manifest = next;
@@ -268,14 +272,7 @@ impl DatasetWriter {
             return Ok(());
         }
         self.check_open()?;
-        let result = self.commit().and_then(|()| {
-            let mut last = self.manifest.clone();
-            last.complete = true;
-            last.non_finite += std::mem::take(&mut self.dropped);
-            last.save(&self.folder, self.settings.durability)?;
-            self.manifest = last;
-            Ok(())
-        });
+        let result = self.commit(true);
         if result.is_err() {
             return self.fail(result);
         }

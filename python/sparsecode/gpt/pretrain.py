@@ -14,7 +14,7 @@ from sparsecode.gpt.evaluate import bits_per_byte, sample, validation_loss, vali
 from sparsecode.gpt.files import gpt_fingerprint, save_gpt
 from sparsecode.gpt.model import GPT, GPTConfig
 from sparsecode.gpt.trainer import Trainer, diverged
-from sparsecode.machine import torch_device
+from sparsecode.machine import keep_freed_memory, torch_device
 from sparsecode.progress import Progress, clock, say
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 
@@ -96,6 +96,7 @@ class _Pretraining:
                 f"for a context of {config.context}; give more text with --text"
             )
         self.run, self.config, self.stage, self.tokens, self.quiet = run, config, stage, tokens, quiet
+        keep_freed_memory()
         model = GPT(_sizes(config, tokens.vocab_size), seed=config.seed).to(torch_device(config.device))
         self.trainer = Trainer(model, config)
         self.state_path = run.gpt_path / "state.safetensors"
