@@ -98,6 +98,8 @@ interop: install $(INTEROP:%=.venv-interop/%/.tools) ## Load dictionaries of oth
 	$(BIN)/python tests/interop/table.py .venv-interop/out \
 		--libraries $(INTEROP_PYTHONS)
 	$(BIN)/python tests/interop/run_pages.py .venv-interop/pages --libraries $(INTEROP_PYTHONS)
+	PYTHONPATH=python .venv-interop/saelens/bin/python tests/interop/saelens_evaluation.py
+	PYTHONPATH=python .venv-interop/saelens/bin/python tests/interop/transformer_lens_hooks.py
 
 .PHONY: clean
 clean: ## Remove what the targets made, .venv included

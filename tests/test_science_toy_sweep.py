@@ -23,7 +23,7 @@ from sparsecode.report.sections.toy import MAPS, toy_section
 from sparsecode.run import Run
 from sparsecode.science import load_toy, toy_models, toy_training
 from sparsecode.science.toy import ToyData
-from sparsecode.science.toy_measures import against_truth, bootstrap, grid_of, next_larger
+from sparsecode.science.toy_measures import against_truth, grid_of, next_larger
 from sparsecode.science.toy_plan import data_settings, entries
 from sparsecode.sweep import Dictionary, initial_atoms
 
@@ -237,15 +237,6 @@ def test_the_truth_itself_is_found_and_a_start_is_not() -> None:
 def test_next_larger_stays_within_l1_and_seed() -> None:
     keys = [(8, 0.1, 0), (16, 0.1, 0), (64, 0.1, 0), (8, 0.2, 0), (16, 0.1, 1)]
     assert next_larger(keys) == {(8, 0.1, 0): (16, 0.1, 0), (16, 0.1, 0): (64, 0.1, 0)}
-
-
-def test_bootstrap_is_the_normal_interval_for_many_values() -> None:
-    values = torch.randn(4000, generator=torch.Generator().manual_seed(0)) * 3 + 5
-    low, high = bootstrap(values)
-    half = 1.96 * float(values.std()) / 4000**0.5
-    assert low == pytest.approx(float(values.mean()) - half, abs=0.02)
-    assert high == pytest.approx(float(values.mean()) + half, abs=0.02)
-    assert bootstrap(torch.ones(7)) == (1.0, 1.0)
 
 
 def test_grid_has_a_row_per_l1_and_none_where_nothing_is() -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sparsecode.compare import matched_mcs, mcs
+from sparsecode.science import bootstrap
 
 Key = tuple[int, float, int]  # size, l1, seed
 
@@ -28,9 +28,10 @@ def against_truth(truth: Tensor, atoms: Tensor, start: Tensor, threshold: float)
     """
     found, _ = mcs(truth, atoms)
     backward, _ = mcs(atoms, truth)
+    interval = bootstrap.interval(found.double().numpy())
     return {
         "mmcs_truth": _mean(found),
-        "mmcs_truth_interval": list(bootstrap(found)),
+        "mmcs_truth_interval": [interval.low, interval.high],
         "mmcs_truth_start": _mean(mcs(truth, start)[0]),
         "recovered": int((found > threshold).sum()),
         "mmcs_atoms_to_truth": _mean(backward),
@@ -54,15 +55,6 @@ def next_larger(keys: Sequence[Key]) -> dict[Key, Key]:
         if above:
             found[size, l1, seed] = min(above)
     return found
-
-
-def bootstrap(values: Tensor, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean under resampling of `values` with replacement (Efron 1979)."""
-    generator = np.random.default_rng(seed)
-    own = values.double().numpy()
-    means = own[generator.integers(0, len(own), (resamples, len(own)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def grid_of(rows: Sequence[Mapping[str, Any]], name: str, seed: int) -> list[list[Any]]:
