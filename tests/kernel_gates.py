@@ -94,14 +94,16 @@ def cases() -> Iterator[Case]:
             yield _forward(arch, D, "fp16", tiles.forward)
             for parts in tiles.parts:
                 yield _backward(arch, D, "fp16", tiles.backward, parts)
+            yield _backward(arch, D, "fp16", tiles.counting, 0)
             yield _adam(arch, D, adam_tile(D))
+            folded = (("BF", adam_tile(D)), ("BD", D))
+            yield Case("fold", "prebias", "fold_kernel", arch, D, "fp16", folded, 4, 2)
         tiles = fused_tiles(arch, 128, "float16")
         exact = fused_tiles(arch, 128, "float32")
         assert tiles is not None
         assert exact is not None
         yield _forward(arch, 128, "bf16", tiles.forward)
         yield _backward(arch, 128, "bf16", tiles.backward, 3)
-        yield _backward(arch, 128, "fp16", tiles.counting, 0)
         yield _forward(arch, 128, "fp32", exact.forward)
         yield _backward(arch, 128, "fp32", exact.backward, 3)
         yield _adam(arch, 1024, adam_tile(1024))
@@ -111,8 +113,6 @@ def cases() -> Iterator[Case]:
         reduced = (("BS", 2), ("BM", 1024), ("ACC", "fp32"), ("ACCUMULATE", False))
         yield Case("reduce", "reduce", "reduce_kernel", arch, 128, "fp32", reduced, 4, 2)
         yield Case("L0", "reduce", "segments_kernel", arch, 128, "fp32", (("BF", 1024),), 4, 2)
-        folded = (("BF", adam_tile(128)), ("BD", 128))
-        yield Case("fold", "prebias", "fold_kernel", arch, 128, "fp16", folded, 4, 2)
         yield from _sparse(arch)
         blocks = (("BF", 64), ("BC", 32))
         yield Case("pre-bias", "prebias", "prebias_gradient_kernel", arch, 128, "fp32", blocks, 4, 2)
