@@ -74,6 +74,8 @@ pub struct Profile {
     pub features: f64,
     /// Parts of phase one, summed over threads.
     pub threads: Spent,
+    /// In any phase, summed over threads: what `threads()` times the phases' time is more than this, they waited.
+    pub busy: f64,
 }
 
 /// The batch, as the phases read it, and what they leave of each row.
@@ -131,7 +133,7 @@ impl Engine {
     /// Where the time went since the engine was made.
     #[must_use]
     pub fn profile(&self) -> Profile {
-        let mut profile = self.profile;
+        let mut profile = Profile { busy: self.team.busy(), ..self.profile };
         for scratch in &self.scratch {
             let spent = lock(scratch).spent;
             profile.threads.screen += spent.screen;

@@ -204,9 +204,9 @@ impl CpuEngine {
 
     #[getter]
     fn profile(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
-        let engine::Profile { batch, pack, rows, features, threads } = self.engine.profile();
+        let engine::Profile { batch, pack, rows, features, threads, busy } = self.engine.profile();
         let found = PyDict::new(py);
-        let parts = [("screen", threads.screen), ("encode", threads.encode), ("decode", threads.decode)];
+        let parts = [("screen", threads.screen), ("encode", threads.encode), ("decode", threads.decode), ("busy", busy)];
         for (name, seconds) in
             [("batch", batch), ("pack", pack), ("rows", rows), ("features", features)].into_iter().chain(parts)
         {
