@@ -100,28 +100,46 @@ impl Team {
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a thread of the engine panicked");
     }
 
-    /// Calls `work(thread, index, item)` for every item, each on whichever thread is free.
+    /// Calls `work(thread, index, item)` for every item. Every thread begins with a part of its own, the same in every
+    /// call with as many items, whose data its caches may still hold, and then takes from the parts of the others.
     ///
     /// # Panics
     /// If `work` panicked on any thread.
     pub fn for_each<T: Send>(&self, items: &mut [T], work: impl Fn(usize, usize, &mut T) + Sync) {
-        let next = AtomicUsize::new(0);
         let count = items.len();
+        let parts: Vec<_> = (0..self.threads)
+            .map(|part| Part {
+                next: AtomicUsize::new(part * count / self.threads),
+                end: (part + 1) * count / self.threads,
+            })
+            .collect();
         let base = Items(items.as_mut_ptr());
         self.run(&|thread| {
             let base = &base;
             let start = Instant::now();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= count {
-                    self.busy.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-                    return;
+            for part in parts[thread..].iter().chain(&parts[..thread]) {
+                while let Some(index) = part.take() {
+                    // SAFETY: parts are apart and in bounds, and the counter of a part gives each index to one thread
+                    // once: no two references to an item exist, and `items` is borrowed until all threads are done.
+                    work(thread, index, unsafe { &mut *base.0.add(index) });
                 }
-                // SAFETY: `index` is in bounds, and the counter gives each index to one thread once: no two
-                // references to an item exist, and `items` is borrowed until all threads are done.
-                work(thread, index, unsafe { &mut *base.0.add(index) });
             }
+            self.busy.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         });
+    }
+}
+
+/// Items that one thread begins with. On a cache line of its own: threads count at the same time.
+#[repr(align(64))]
+struct Part {
+    next: AtomicUsize,
+    end: usize,
+}
+
+impl Part {
+    fn take(&self) -> Option<usize> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        (index < self.end).then_some(index)
     }
 }
 
