@@ -29,48 +29,40 @@ impl Dictionary<'_> {
     }
 }
 
-/// Dictionary `k` of a sweep, which owns the features in `own`.
-pub(super) fn cut<'a>(
-    sweep: &'a mut Sweep<'_>,
-    mode: &'a mut Mode<'_>,
-    rows: usize,
-    k: usize,
-    own: std::ops::Range<usize>,
-) -> Dictionary<'a> {
+/// All dictionaries of a sweep.
+pub(super) fn cut<'a>(sweep: &'a mut Sweep<'_>, mode: &'a mut Mode<'_>, rows: usize) -> Vec<Dictionary<'a>> {
     let d = sweep.d;
-    let (wide, pre) = (own.start * d..own.end * d, k * d..(k + 1) * d);
     let divisor = if sweep.loss.mean { rows as f64 * d as f64 } else { rows as f64 };
-    let penalty = if sweep.loss.per_size { sweep.l1[k] / own.len() as f64 } else { sweep.l1[k] };
-    let scales = Scales { error: (2.0 / divisor) as f32, l1: (penalty / rows as f64) as f32 };
-    let update = match mode {
-        Mode::Step { t, lr_scale } => {
-            let rate = sweep.idle.as_ref().map_or(0.0, |idle| idle.rates[k]);
-            Some(Update {
-                adam: Adam::new(*t, sweep.lr[k] * *lr_scale),
-                project: sweep.loss.project,
-                look: (rate > 0.0).then(|| Look::new(*t, rate)),
-            })
+    let Sweep { sizes, l1, lr, loss, .. } = *sweep;
+    let mut encoder = sweep.encoder.as_mut().map(Trained::reborrow);
+    let (mut bias, mut decoder) = (sweep.bias.reborrow(), sweep.decoder.reborrow());
+    let mut pre_bias = sweep.pre_bias.as_mut().map(Trained::reborrow);
+    let step = if let Mode::Step { t, lr_scale } = mode { Some((*t, *lr_scale)) } else { None };
+    let mut gradients = if let Mode::Gradients(out) = mode { Some(out.reborrow()) } else { None };
+    let mut fired = &mut *sweep.fired;
+    let (mut lag, rates) = match &mut sweep.idle {
+        Some(idle) if step.is_some() => (Some(&mut *idle.lag), &*idle.rates),
+        _ => (None, Default::default()),
+    };
+    let cut_one = |(k, &n): (usize, &usize)| {
+        let penalty = if loss.per_size { l1[k] / n as f64 } else { l1[k] };
+        let rate = rates.get(k).copied().unwrap_or(0.0);
+        let counted = fired.split_off_mut(..n).unwrap_or_default();
+        Dictionary {
+            encoder: encoder.as_mut().map(|encoder| encoder.split_off(n * d)),
+            bias: bias.split_off(n),
+            decoder: decoder.split_off(n * d),
+            pre_bias: pre_bias.as_mut().map(|pre_bias| pre_bias.split_off(d)),
+            fired: gradients.is_none().then_some(counted),
+            lag: lag.as_mut().and_then(|lag| lag.split_off_mut(..n)),
+            gradients: gradients.as_mut().map(|out| out.split_off(n, d)),
+            scales: Scales { error: (2.0 / divisor) as f32, l1: (penalty / rows as f64) as f32 },
+            update: step.map(|(t, lr_scale)| Update {
+                adam: Adam::new(t, lr[k] * lr_scale),
+                project: loss.project,
+                look: (rate > 0.0).then(|| Look::new(t, rate)),
+            }),
         }
-        _ => None,
     };
-    let gradients = match mode {
-        Mode::Gradients(out) => Some(GradientsOut {
-            encoder: out.encoder.as_mut().map(|encoder| &mut encoder[wide.clone()]),
-            bias: &mut out.bias[own.clone()],
-            decoder: &mut out.decoder[wide.clone()],
-            pre_bias: out.pre_bias.as_mut().map(|pre_bias| &mut pre_bias[pre.clone()]),
-        }),
-        _ => None,
-    };
-    Dictionary {
-        encoder: sweep.encoder.as_mut().map(|encoder| encoder.part(wide.clone())),
-        bias: sweep.bias.part(own.clone()),
-        decoder: sweep.decoder.part(wide),
-        pre_bias: sweep.pre_bias.as_mut().map(|pre_bias| pre_bias.part(pre)),
-        fired: gradients.is_none().then_some(&mut sweep.fired[own.clone()]),
-        lag: update.is_some().then(|| sweep.idle.as_mut().map(|idle| &mut idle.lag[own])).flatten(),
-        gradients,
-        scales,
-        update,
-    }
+    sizes.iter().enumerate().map(cut_one).collect()
 }

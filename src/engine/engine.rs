@@ -1,38 +1,38 @@
-//! The engine: its threads, its path, and the buffers that it keeps from step to step.
+//! The engine: its threads, its path, and how the dictionaries of a sweep are shared out among the threads.
 
 use std::sync::Mutex;
 use std::time::Instant;
 
-use super::aligned::Aligned;
+use super::batch::BatchBuffers;
 use super::dense::Dense;
-use super::dictionary::cut;
-use super::features::Sums;
+use super::dictionary::{Dictionary, cut};
 use super::idle::wake_if_faster;
 use super::path::Path;
-use super::rows::{Codes, Scratch, Spent};
-use super::screen::{PackRows, Rounding, RowPack, TILE, WeightPack};
-use super::simd::LANES;
-use super::step::BLOCK_TILES;
+use super::plan::{Shared, plan};
+use super::rows::{Spent, TileStats};
+use super::step::Expected;
 use super::sweep::{Batch, Mode, Sweep, Totals, check};
-use super::team::Team;
+use super::worker::{Worker, lock};
 use crate::error::{Error, Result};
+
+/// Share of active codes from which matrix products beat lists: for N = 8,128 at D = 128 they take 450 ms of one core
+/// whatever the share, lists 960 ms at a half and less in proportion.
+const DENSE: f64 = 0.2;
 
 /// The engine: threads, a path, and buffers that are kept from step to step.
 #[derive(Debug)]
 pub struct Engine {
-    pub(super) path: Path,
-    pub(super) team: Team,
-    pub(super) batch: BatchBuffers,
-    pub(super) weights: WeightPack,
-    pub(super) blocks: Vec<Codes>,
-    pub(super) scratch: Vec<Mutex<Scratch>>,
-    pub(super) gradients: Sums,
-    pub(super) chunk_sums: Aligned,
-    pub(super) tile_sums: Aligned,
+    batch: BatchBuffers,
+    /// All threads on one dictionary.
+    together: Worker,
+    /// One thread each, on a dictionary of its own.
+    alone: Vec<Worker>,
     /// Expected codes per row of each dictionary: of the last batch.
-    pub(super) density: Vec<f64>,
-    pub(super) codes: CodesAs,
-    pub(super) profile: Profile,
+    density: Vec<f64>,
+    /// Seconds that one thread takes for each dictionary: of the last batches.
+    costs: Vec<f64>,
+    codes: CodesAs,
+    batch_seconds: f64,
 }
 
 /// How codes are held between the phases: all give the same bits.
@@ -79,35 +79,20 @@ pub struct Profile {
     pub busy: f64,
 }
 
-/// The batch, as the phases read it, and what they leave of each row.
-#[derive(Debug, Default)]
-pub(super) struct BatchBuffers {
-    pub(super) stride: usize,
-    pub(super) x: Aligned,
-    pub(super) residual: Aligned,
-    pub(super) pack: RowPack,
-    pub(super) ratio: f32,
-}
-
 impl Engine {
     /// An engine of `threads` threads on a path.
     #[must_use]
     pub fn new(path: Path, threads: usize) -> Self {
-        let team = Team::new(threads);
-        let scratch = (0..team.threads()).map(|_| Mutex::default()).collect();
+        let together = Worker::new(path, threads);
+        let threads = together.team.threads();
         Self {
-            path,
-            team,
-            scratch,
             batch: BatchBuffers::default(),
-            weights: WeightPack::default(),
-            blocks: Vec::new(),
-            gradients: Sums::default(),
-            chunk_sums: Aligned::default(),
-            tile_sums: Aligned::default(),
+            alone: (0..if threads > 1 { threads } else { 0 }).map(|_| Worker::new(path, 1)).collect(),
+            together,
             density: Vec::new(),
+            costs: Vec::new(),
             codes: CodesAs::Measured,
-            profile: Profile::default(),
+            batch_seconds: 0.0,
         }
     }
 
@@ -121,24 +106,30 @@ impl Engine {
     /// The path in use.
     #[must_use]
     pub fn path(&self) -> Path {
-        self.path
+        self.together.path
     }
 
     /// Threads, the caller among them.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.team.threads()
+        self.together.team.threads()
     }
 
     /// Where the time went since the engine was made.
     #[must_use]
     pub fn profile(&self) -> Profile {
-        let mut profile = Profile { busy: self.team.busy(), ..self.profile };
-        for scratch in &self.scratch {
-            let spent = lock(scratch).spent;
-            profile.threads.screen += spent.screen;
-            profile.threads.encode += spent.encode;
-            profile.threads.decode += spent.decode;
+        let mut profile = Profile { batch: self.batch_seconds, busy: self.together.team.busy(), ..Profile::default() };
+        let alone = self.alone.iter().map(|worker| (worker, 1.0 / self.threads() as f64));
+        for (worker, share) in alone.chain([(&self.together, 1.0)]) {
+            profile.pack += share * worker.profile.pack;
+            profile.rows += share * worker.profile.rows;
+            profile.features += share * worker.profile.features;
+            for scratch in &worker.scratch {
+                let spent = lock(scratch).spent;
+                profile.threads.screen += spent.screen;
+                profile.threads.encode += spent.encode;
+                profile.threads.decode += spent.decode;
+            }
         }
         profile
     }
@@ -146,11 +137,7 @@ impl Engine {
     /// Bytes of buffers beside the sweep itself.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let batch = self.batch.x.bytes() + self.batch.residual.bytes() + self.batch.pack.bytes();
-        let codes = self.blocks.iter().map(Codes::bytes).sum::<usize>();
-        let scratch = self.scratch.iter().map(|scratch| lock(scratch).bytes()).sum::<usize>();
-        let sums = self.gradients.bytes() + self.chunk_sums.bytes() + self.tile_sums.bytes();
-        batch + self.weights.bytes() + codes + scratch + sums
+        self.batch.bytes() + self.together.bytes() + self.alone.iter().map(Worker::bytes).sum::<usize>()
     }
 
     /// Works on one batch.
@@ -159,86 +146,89 @@ impl Engine {
     /// [`Error::InvalidArgument`]: shapes that do not fit each other.
     pub fn run(&mut self, sweep: &mut Sweep<'_>, batch: Batch<'_>, mut mode: Mode<'_>) -> Result<Totals> {
         check(sweep, batch, &mode)?;
-        self.batch.resize(self.path.rounding(), batch.rows, sweep.d);
-        if sweep.pre_bias.is_none() {
-            self.read_batch(batch, sweep.d, None);
+        let (d, sizes, with_pre_bias) = (sweep.d, sweep.sizes, sweep.pre_bias.is_some());
+        self.batch.resize(self.path().rounding(), batch.rows, d);
+        if !with_pre_bias {
+            self.read_batch(batch, d, None);
         }
-        self.density.resize(sweep.sizes.len(), f64::INFINITY);
-        if !sweep.sizes.iter().enumerate().any(|(k, n)| self.is_dense(k, *n)) {
+        if let Mode::Step { t, lr_scale } = mode {
+            wake_if_faster(self.path(), sweep, t, lr_scale);
+        }
+        self.density.resize(sizes.len(), f64::INFINITY);
+        if self.costs.len() != sizes.len() {
+            self.costs = sizes.iter().map(|n| *n as f64).collect();
+        }
+        let expected: Vec<_> = sizes.iter().zip(&self.density).map(|(n, density)| self.expect(*n, *density)).collect();
+        if !expected.iter().any(|expected| expected.dense) {
             // The start is over: its matrices are not needed again.
-            self.blocks.iter_mut().for_each(|codes| codes.dense = Dense::default());
+            self.together.blocks.iter_mut().for_each(|codes| codes.dense = Dense::default());
         }
-        let mut totals = Totals::default();
-        let (d, sizes) = (sweep.d, sweep.sizes);
-        let mut first = 0;
-        for (k, &n) in sizes.iter().enumerate() {
-            if let Mode::Step { t, lr_scale } = mode {
-                wake_if_faster(self.path, sweep, k, first..first + n, t, lr_scale);
-            }
-            let dictionary = cut(sweep, &mut mode, batch.rows, k, first..first + n);
+        let alone: Vec<_> = expected.iter().map(|expected| !expected.dense && !with_pre_bias).collect();
+        let Shared { together, alone } = plan(&self.costs, &alone, self.threads());
+        let mut dictionaries: Vec<_> = cut(sweep, &mut mode, batch.rows).into_iter().map(Some).collect();
+        let mut found: Vec<_> = sizes.iter().map(|_| (TileStats::default(), 0.0)).collect();
+        for k in together {
+            let Some(dictionary) = dictionaries[k].take() else { continue };
             if let Some(pre_bias) = &dictionary.pre_bias {
                 let pre_bias = pre_bias.value.to_vec();
                 self.read_batch(batch, d, Some(&pre_bias));
             }
-            let stats = self.dictionary(dictionary, batch.rows, d, k);
+            let start = Instant::now();
+            let stats = self.together.dictionary(&self.batch, dictionary, batch.rows, d, expected[k]);
+            found[k] = (stats, super::plan::ALONE * start.elapsed().as_secs_f64() * self.threads() as f64);
+        }
+        let queue = alone.into_iter().rev().filter_map(|k| dictionaries[k].take().map(|own| (k, own))).collect();
+        self.work_alone(queue, batch.rows, d, &expected, &mut found);
+        let mut totals = Totals::default();
+        for (k, (stats, seconds)) in found.into_iter().enumerate() {
             self.density[k] = stats.candidates as f64 / batch.rows as f64;
+            self.costs[k] = seconds;
             totals.sse.push(stats.sse);
             totals.l1.push(stats.l1.iter().sum());
             totals.l0.push(stats.l0 as f64);
             totals.candidates.push(stats.candidates as f64);
-            first += n;
         }
         Ok(totals)
     }
 
-    /// Copies the batch, less `pre_bias`, into rows of whole vectors, and packs it for the screen.
-    fn read_batch(&mut self, batch: Batch<'_>, d: usize, pre_bias: Option<&[f32]>) {
-        let start = Instant::now();
-        let Self { path, team, batch: buffers, .. } = self;
-        let (stride, rounding) = (buffers.stride, path.rounding());
-        let rows = BLOCK_TILES * TILE;
-        let mut items: Vec<_> = buffers
-            .pack
-            .parts(BLOCK_TILES)
-            .into_iter()
-            .zip(buffers.x.chunks_mut(rows * stride))
-            .zip(batch.x.chunks(rows * d))
-            .map(|((part, x), from)| Some((part, x, from)))
-            .collect();
-        team.for_each(&mut items, |_, _, item| {
-            if let Some((part, x, from)) = item.take() {
-                for (to, from) in x.chunks_exact_mut(stride).zip(from.chunks_exact(d)) {
-                    to[..d].copy_from_slice(from);
-                    if let Some(pre_bias) = pre_bias {
-                        to.iter_mut().zip(pre_bias).for_each(|(x, b)| *x -= b);
-                    }
-                }
-                path.run(PackRows { rounding, d, rows: x, stride, part });
+    /// Every thread takes dictionaries from the end of the queue until there are none left: no thread waits for another,
+    /// and what one has written no other reads.
+    fn work_alone(
+        &mut self,
+        queue: Vec<(usize, Dictionary<'_>)>,
+        rows: usize,
+        d: usize,
+        expected: &[Expected],
+        found: &mut [(TileStats, f64)],
+    ) {
+        if queue.is_empty() {
+            return;
+        }
+        let (queue, found, batch) = (Mutex::new(queue), Mutex::new(found), &self.batch);
+        self.together.team.for_each(&mut self.alone, |_, _, worker| {
+            loop {
+                let Some((k, dictionary)) = lock(&queue).pop() else { return };
+                let start = Instant::now();
+                let stats = worker.dictionary(batch, dictionary, rows, d, expected[k]);
+                lock(&found)[k] = (stats, start.elapsed().as_secs_f64());
             }
         });
-        buffers.ratio = buffers.pack.ratio.iter().fold(0.0, |largest, ratio| largest.max(*ratio));
-        self.profile.batch += start.elapsed().as_secs_f64();
     }
-}
 
-impl BatchBuffers {
-    fn resize(&mut self, rounding: Rounding, rows: usize, d: usize) {
-        let stride = d.next_multiple_of(LANES);
-        if (self.stride, self.x.len()) != (stride, rows * stride) {
-            // New memory is zero, and so is what pads the rows.
-            (self.x, self.residual) = Default::default();
-            self.x.resize(rows * stride);
-            self.residual.resize(rows * stride);
-            self.stride = stride;
-        }
-        if d < stride {
-            self.x.fill(0.0);
-        }
-        self.pack.resize(rounding, rows, d);
+    /// What to expect of a dictionary of `n` features that had `density` candidates per row.
+    fn expect(&self, n: usize, density: f64) -> Expected {
+        let active = density.min(n as f64);
+        let dense = match self.codes {
+            CodesAs::Measured => active > DENSE * n as f64,
+            CodesAs::Lists => false,
+            CodesAs::Dense => true,
+        };
+        Expected { active, dense }
     }
-}
 
-/// Locks; what a holder that panicked left is overwritten before it is read.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn read_batch(&mut self, batch: Batch<'_>, d: usize, pre_bias: Option<&[f32]>) {
+        let start = Instant::now();
+        self.batch.read(self.together.path, &self.together.team, batch, d, pre_bias);
+        self.batch_seconds += start.elapsed().as_secs_f64();
+    }
 }

@@ -97,6 +97,14 @@ pub struct Trained<'a> {
     pub v: &'a mut [f32],
 }
 
+impl<'a> Trained<'a> {
+    /// Takes the first `len` values.
+    pub fn split_off(&mut self, len: usize) -> Trained<'a> {
+        let first = |from: &mut &'a mut [f32]| from.split_off_mut(..len).unwrap_or_default();
+        Trained { value: first(&mut self.value), m: first(&mut self.m), v: first(&mut self.v) }
+    }
+}
+
 impl Trained<'_> {
     /// The same, for a shorter time.
     pub fn reborrow(&mut self) -> Trained<'_> {

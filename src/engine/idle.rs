@@ -169,20 +169,18 @@ impl Kernel for Wake<'_> {
     }
 }
 
-/// Features of dictionary `k` rest up to a rate; a step that is faster wakes them up, and raises it.
-pub(super) fn wake_if_faster(
-    path: Path,
-    sweep: &mut Sweep<'_>,
-    k: usize,
-    own: std::ops::Range<usize>,
-    t: u64,
-    lr_scale: f64,
-) {
-    let Some(idle) = &mut sweep.idle else { return };
-    let adam = Adam::new(t, sweep.lr[k] * lr_scale);
-    if let Some(rate) = new_rate(adam, t, sweep.lr[k], idle.rates[k]) {
-        idle.rates[k] = rate;
-        wake_some(path, sweep, own);
+/// Features of a dictionary rest up to a rate; a step that is faster wakes them up, and raises it.
+pub(super) fn wake_if_faster(path: Path, sweep: &mut Sweep<'_>, t: u64, lr_scale: f64) {
+    let mut end = 0;
+    for (k, n) in sweep.sizes.iter().enumerate() {
+        let own = end..end + n;
+        end = own.end;
+        let Some(idle) = &mut sweep.idle else { return };
+        let adam = Adam::new(t, sweep.lr[k] * lr_scale);
+        if let Some(rate) = new_rate(adam, t, sweep.lr[k], idle.rates[k]) {
+            idle.rates[k] = rate;
+            wake_some(path, sweep, own);
+        }
     }
 }
 

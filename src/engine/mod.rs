@@ -11,6 +11,7 @@
 
 mod adam;
 pub(crate) mod aligned;
+mod batch;
 mod dense;
 mod dictionary;
 #[allow(clippy::module_inception)]
@@ -19,6 +20,7 @@ mod features;
 mod idle;
 mod path;
 mod phases;
+mod plan;
 mod rows;
 pub(crate) mod screen;
 pub(crate) mod simd;
@@ -26,6 +28,7 @@ mod step;
 mod sweep;
 mod team;
 mod train;
+mod worker;
 
 pub use engine::{CodesAs, Engine, Profile};
 pub use features::Trained;

@@ -3,18 +3,19 @@
 use std::time::Instant;
 
 use super::adam::Adam;
+use super::batch::BatchBuffers;
 use super::dense::DenseRows;
 use super::dictionary::Dictionary;
-use super::engine::{Engine, lock};
 use super::features::{Features, FeaturesKernel, Rows, Trained, add_scaled};
 use super::rows::{RowsKernel, TileStats, Weights};
 use super::screen::{PANEL, PackWeights, Rounding, Screening, TILE};
 use super::simd::{Kernel, Simd};
+use super::worker::{Worker, lock};
 
-impl Engine {
-    pub(super) fn pack_weights(&mut self, own: &Dictionary<'_>, d: usize) {
+impl Worker {
+    pub(super) fn pack_weights(&mut self, batch: &BatchBuffers, own: &Dictionary<'_>, d: usize) {
         let start = Instant::now();
-        let Self { path, team, weights, batch, .. } = self;
+        let Self { path, team, weights, .. } = self;
         let (rounding, ratio) = (path.rounding(), batch.ratio);
         let n = own.bias.value.len();
         weights.resize(rounding, n, d);
@@ -36,6 +37,7 @@ impl Engine {
 
     pub(super) fn rows_phase(
         &mut self,
+        batch: &BatchBuffers,
         own: &Dictionary<'_>,
         rows: usize,
         d: usize,
@@ -45,7 +47,7 @@ impl Engine {
         stats: &mut [TileStats],
     ) {
         let start = Instant::now();
-        let Self { path, team, batch, weights: pack, blocks: codes, scratch, tile_sums, .. } = self;
+        let Self { path, team, residual, weights: pack, blocks: codes, scratch, tile_sums, .. } = self;
         let stride = batch.stride;
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
         let n = weights.bias.len();
@@ -57,7 +59,7 @@ impl Engine {
         let mut items: Vec<_> = batch
             .x
             .chunks(size * stride)
-            .zip(batch.residual.chunks_mut(size * stride))
+            .zip(residual.chunks_mut(size * stride))
             .zip(stats.chunks_mut(block_tiles))
             .skip(skip)
             .take(count)
@@ -113,6 +115,7 @@ impl Engine {
 
     pub(super) fn features_phase(
         &mut self,
+        batch: &BatchBuffers,
         own: &mut Dictionary<'_>,
         d: usize,
         wave: usize,
@@ -122,7 +125,7 @@ impl Engine {
         last: bool,
     ) {
         let start = Instant::now();
-        let Self { path, team, batch, blocks, scratch, gradients, chunk_sums, .. } = self;
+        let Self { path, team, residual, blocks, scratch, gradients, chunk_sums, .. } = self;
         let stride = batch.stride;
         let n = own.bias.value.len();
         let size = chunk(n);
@@ -144,7 +147,7 @@ impl Engine {
             let kept = all.as_mut().and_then(Iterator::next);
             items.push(Some((first, features, fired, lag, kept, sums.next())));
         }
-        let rows = Rows { d, stride, x: &batch.x, residual: &batch.residual };
+        let rows = Rows { d, stride, x: &batch.x, residual };
         let (blocks, update) = (&blocks[..wave], own.update.filter(|_| last));
         team.for_each(&mut items, |thread, _, item| {
             let Some((first, features, fired, lag, kept, sums)) = item.take() else { return };
@@ -170,8 +173,7 @@ impl Engine {
     }
 
     /// The gradient of the pre-bias, from the parts that the phases left, and its update.
-    pub(super) fn pre_bias_phase(&mut self, own: &mut Dictionary<'_>, d: usize) {
-        let stride = self.batch.stride;
+    pub(super) fn pre_bias_phase(&mut self, own: &mut Dictionary<'_>, d: usize, stride: usize) {
         let mut sum = vec![0.0f32; stride];
         let parts = self.tile_sums.chunks_exact(stride).chain(self.chunk_sums.chunks_exact(stride));
         for part in parts {

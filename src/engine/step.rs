@@ -1,11 +1,12 @@
 //! One step of one dictionary: how its rows are cut into blocks and waves, and the phases that each goes through.
 
+use super::batch::BatchBuffers;
 use super::dictionary::Dictionary;
-use super::engine::{CodesAs, Engine};
 use super::features::Gradients;
 use super::rows::{Codes, TileStats};
 use super::screen::TILE;
 use super::sweep::GradientsOut;
+use super::worker::Worker;
 
 /// Most tiles in a block of rows: 512 rows of D = 128 are 256 KB, and stay in the second cache while the encoder streams
 /// past. Blocks of 256 took 5 % longer, of 64 20 %.
@@ -13,10 +14,6 @@ pub(super) const BLOCK_TILES: usize = 8;
 
 /// The same where codes are held as matrices: a thread's are then 8 MB for 4096 features.
 const DENSE_BLOCK_TILES: usize = 4;
-
-/// Share of active codes from which matrix products beat lists: for N = 8,128 at D = 128 they take 450 ms of one core
-/// whatever the share, lists 960 ms at a half and less in proportion.
-const DENSE: f64 = 0.2;
 
 /// Codes that are held at once (12 bytes each); a dictionary that has more is worked on in waves of rows.
 const WAVE_CODES: usize = 2 << 20;
@@ -28,24 +25,31 @@ const CACHE_BYTES: usize = 1 << 20;
 /// Codes of a feature in such a wave from which that pays for gradients that are kept from wave to wave.
 const CODES_PER_WAVE: f64 = 2.0;
 
-impl Engine {
-    /// Whether the codes of dictionary `k`, which has `n` features, will be held as matrices.
-    pub(super) fn is_dense(&self, k: usize, n: usize) -> bool {
-        match self.codes {
-            CodesAs::Measured => self.density[k].min(n as f64) > DENSE * n as f64,
-            CodesAs::Lists => false,
-            CodesAs::Dense => true,
-        }
-    }
+/// What the batch before leads to expect of a dictionary.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected {
+    /// Codes of a row.
+    pub(super) active: f64,
+    /// Whether they will be held as matrices.
+    pub(super) dense: bool,
+}
 
+impl Worker {
     /// Does to one dictionary what its `update` and `gradients` ask for.
-    pub(super) fn dictionary(&mut self, mut own: Dictionary<'_>, rows: usize, d: usize, k: usize) -> TileStats {
+    pub(super) fn dictionary(
+        &mut self,
+        batch: &BatchBuffers,
+        mut own: Dictionary<'_>,
+        rows: usize,
+        d: usize,
+        expected: Expected,
+    ) -> TileStats {
         let n = own.bias.value.len();
-        let stride = self.batch.stride;
-        self.pack_weights(&own, d);
+        let stride = batch.stride;
+        self.residual.resize(rows * stride);
+        self.pack_weights(batch, &own, d);
         let tiles = rows.div_ceil(TILE);
-        let active = self.density[k].min(n as f64);
-        let dense = self.is_dense(k, n);
+        let Expected { active, dense } = expected;
         let most = if dense { DENSE_BLOCK_TILES } else { BLOCK_TILES };
         let block_tiles = most.min(tiles.div_ceil(2 * self.team.threads())).max(1);
         let expected = if dense { n as f64 } else { active } * (block_tiles * TILE) as f64;
@@ -71,20 +75,20 @@ impl Engine {
         }
         for first in (0..blocks).step_by(wave) {
             let last = (first + wave).min(blocks);
-            self.rows_phase(&own, rows, d, first..last, block_tiles, dense, &mut stats);
+            self.rows_phase(batch, &own, rows, d, first..last, block_tiles, dense, &mut stats);
             let done = &self.blocks[..last - first];
             if own.is_evaluation() {
                 count_fired(own.fired.as_deref_mut().unwrap_or_default(), done);
             } else {
                 let (first_row, block_rows) = (first * block_tiles * TILE, block_tiles * TILE);
-                self.features_phase(&mut own, d, last - first, first_row, block_rows, kept, last == blocks);
+                self.features_phase(batch, &mut own, d, last - first, first_row, block_rows, kept, last == blocks);
             }
         }
         if let Some(out) = &mut own.gradients {
             give_gradients(out, &self.gradients.so_far(), d, stride);
         }
         if with_pre_bias {
-            self.pre_bias_phase(&mut own, d);
+            self.pre_bias_phase(&mut own, d, stride);
         }
         stats.iter().fold(TileStats::default(), |mut sum, tile| {
             sum.sse += tile.sse;

@@ -80,6 +80,28 @@ pub struct GradientsOut<'a> {
     pub pre_bias: Option<&'a mut [f32]>,
 }
 
+impl<'a> GradientsOut<'a> {
+    /// The same, for a shorter time.
+    pub(super) fn reborrow(&mut self) -> GradientsOut<'_> {
+        GradientsOut {
+            encoder: self.encoder.as_deref_mut(),
+            bias: self.bias,
+            decoder: self.decoder,
+            pre_bias: self.pre_bias.as_deref_mut(),
+        }
+    }
+
+    /// Takes those of the first dictionary, which has `n` features of `d` values.
+    pub(super) fn split_off(&mut self, n: usize, d: usize) -> GradientsOut<'a> {
+        GradientsOut {
+            encoder: self.encoder.as_mut().and_then(|encoder| encoder.split_off_mut(..n * d)),
+            bias: self.bias.split_off_mut(..n).unwrap_or_default(),
+            decoder: self.decoder.split_off_mut(..n * d).unwrap_or_default(),
+            pre_bias: self.pre_bias.as_mut().and_then(|pre_bias| pre_bias.split_off_mut(..d)),
+        }
+    }
+}
+
 /// Sums over the rows of a batch, per dictionary.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Totals {
