@@ -4,12 +4,12 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use super::batch::BatchBuffers;
+use super::codes::{Spent, TileStats};
 use super::dense::Dense;
 use super::dictionary::{Dictionary, cut};
 use super::idle::wake_if_faster;
 use super::path::Path;
 use super::plan::{Shared, plan};
-use super::rows::{Spent, TileStats};
 use super::step::Expected;
 use super::sweep::{Batch, Mode, Sweep, Totals, check};
 use super::worker::{Worker, lock};

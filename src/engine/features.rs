@@ -3,10 +3,10 @@
 //! on neither threads nor blocks.
 
 use super::adam::Adam;
-use super::aligned::Aligned;
-use super::dense;
+use super::codes::Codes;
+use super::dense_features;
+use super::gradients::Gradients;
 use super::idle::{Look, catch_up};
-use super::rows::Codes;
 use super::simd::{Kernel, LANES, Simd, dot};
 
 /// The rows that codes point to.
@@ -22,70 +22,6 @@ pub struct Rows<'a> {
     pub residual: &'a [f32],
 }
 
-/// Gradients of some features: sums over the codes so far.
-#[derive(Debug)]
-pub struct Gradients<'a> {
-    /// [features][2][stride]: of the decoder, and of the encoder; anything before a feature has codes.
-    pub rows: &'a mut [f32],
-    /// [features], of the bias.
-    pub bias: &'a mut [f64],
-    /// [features]: how many codes.
-    pub codes: &'a mut [u32],
-}
-
-impl Gradients<'_> {
-    /// Of feature j: of the decoder, and of the encoder.
-    #[inline(always)]
-    fn row(&mut self, j: usize, stride: usize) -> (&mut [f32], &mut [f32]) {
-        self.rows[2 * j * stride..2 * (j + 1) * stride].split_at_mut(stride)
-    }
-
-    /// Zeros for feature j if it has no codes yet.
-    #[inline(always)]
-    fn begin(&mut self, j: usize, stride: usize) {
-        if self.codes[j] == 0 {
-            self.rows[2 * j * stride..2 * (j + 1) * stride].fill(0.0);
-        }
-    }
-}
-
-/// Room for the gradients of some features.
-#[derive(Debug, Default)]
-pub struct Sums {
-    rows: Aligned,
-    bias: Vec<f64>,
-    codes: Vec<u32>,
-}
-
-impl Sums {
-    /// Of `count` features without codes.
-    pub fn of(&mut self, count: usize, stride: usize) -> Gradients<'_> {
-        self.rows.resize(2 * count * stride);
-        self.bias.clear();
-        self.bias.resize(count, 0.0);
-        self.codes.clear();
-        self.codes.resize(count, 0);
-        Gradients { rows: &mut self.rows, bias: &mut self.bias, codes: &mut self.codes }
-    }
-
-    /// The sums so far, of consecutive parts of `size` features.
-    pub fn chunks(&mut self, size: usize, stride: usize) -> impl Iterator<Item = Gradients<'_>> {
-        let sums = self.bias.chunks_mut(size).zip(self.codes.chunks_mut(size));
-        self.rows.chunks_mut(2 * size * stride).zip(sums).map(|(rows, (bias, codes))| Gradients { rows, bias, codes })
-    }
-
-    /// The sums so far.
-    pub fn so_far(&mut self) -> Gradients<'_> {
-        Gradients { rows: &mut self.rows, bias: &mut self.bias, codes: &mut self.codes }
-    }
-
-    /// Bytes held.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.rows.bytes() + self.bias.capacity() * size_of::<f64>() + self.codes.capacity() * size_of::<u32>()
-    }
-}
-
 /// A parameter and its moments.
 #[derive(Debug)]
 pub struct Trained<'a> {
@@ -99,9 +35,13 @@ pub struct Trained<'a> {
 
 impl<'a> Trained<'a> {
     /// Takes the first `len` values.
+    #[must_use]
     pub fn split_off(&mut self, len: usize) -> Trained<'a> {
-        let first = |from: &mut &'a mut [f32]| from.split_off_mut(..len).unwrap_or_default();
-        Trained { value: first(&mut self.value), m: first(&mut self.m), v: first(&mut self.v) }
+        Trained {
+            value: self.value.split_off_mut(..len).unwrap_or_default(),
+            m: self.m.split_off_mut(..len).unwrap_or_default(),
+            v: self.v.split_off_mut(..len).unwrap_or_default(),
+        }
     }
 }
 
@@ -221,7 +161,15 @@ impl Kernel for FeaturesKernel<'_, '_> {
             if block[0].is_dense {
                 (0..gradients.bias.len()).for_each(|j| gradients.begin(j, rows.stride));
                 let first_row = first_row + index * block_rows;
-                dense::accumulate(s, &rows, &block[0].dense, first_row, first, &mut gradients, fired.as_deref_mut());
+                dense_features::accumulate(
+                    s,
+                    &rows,
+                    &block[0].dense,
+                    first_row,
+                    first,
+                    &mut gradients,
+                    fired.as_deref_mut(),
+                );
             } else {
                 for j in 0..gradients.bias.len() {
                     add_lists(s, &rows, block, first + j, &mut gradients, j, fired.as_deref_mut());

@@ -62,7 +62,8 @@ impl Look {
             return false;
         }
         let atom = features.decoder.row(j, d);
-        stands(s, self.rate, &atom) && 1.0 / dot(s, atom.value, atom.value).sqrt() == 1.0
+        let factor = 1.0 / dot(s, atom.value, atom.value).sqrt();
+        stands(s, self.rate, &atom) && factor.to_bits() == 1.0f32.to_bits()
     }
 
     /// Whether it is feature `j`'s turn.

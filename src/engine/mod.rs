@@ -12,15 +12,20 @@
 mod adam;
 pub(crate) mod aligned;
 mod batch;
+mod codes;
 mod dense;
+mod dense_features;
 mod dictionary;
 #[allow(clippy::module_inception)]
 mod engine;
 mod features;
+mod gradients;
 mod idle;
+mod pack;
 mod path;
 mod phases;
 mod plan;
+mod rounding;
 mod rows;
 pub(crate) mod screen;
 pub(crate) mod simd;
@@ -30,11 +35,11 @@ mod team;
 mod train;
 mod worker;
 
+pub use codes::Spent;
 pub use engine::{CodesAs, Engine, Profile};
 pub use features::Trained;
 pub use idle::{Idle, wake};
 pub use path::{NAMES, Path};
-pub use rows::Spent;
 pub use sweep::{Batch, GradientsOut, Loss, Mode, Sweep, Totals};
 pub use train::Trained as TrainedSteps;
 

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use super::adam::Adam;
 use super::batch::BatchBuffers;
+use super::codes::TileStats;
 use super::dense::DenseRows;
 use super::dictionary::Dictionary;
 use super::features::{Features, FeaturesKernel, Rows, Trained, add_scaled};
-use super::rows::{RowsKernel, TileStats, Weights};
+use super::rows::{RowsKernel, Weights};
 use super::screen::{PANEL, PackWeights, Rounding, Screening, TILE};
 use super::simd::{Kernel, Simd};
 use super::worker::{Worker, lock};

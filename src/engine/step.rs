@@ -1,9 +1,9 @@
 //! One step of one dictionary: how its rows are cut into blocks and waves, and the phases that each goes through.
 
 use super::batch::BatchBuffers;
+use super::codes::{Codes, TileStats};
 use super::dictionary::Dictionary;
-use super::features::Gradients;
-use super::rows::{Codes, TileStats};
+use super::gradients::Gradients;
 use super::screen::TILE;
 use super::sweep::GradientsOut;
 use super::worker::Worker;

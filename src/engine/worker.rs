@@ -3,10 +3,10 @@
 use std::sync::Mutex;
 
 use super::aligned::Aligned;
+use super::codes::{Codes, Scratch};
 use super::engine::Profile;
-use super::features::Sums;
+use super::gradients::Sums;
 use super::path::Path;
-use super::rows::{Codes, Scratch};
 use super::screen::WeightPack;
 use super::team::Team;
 

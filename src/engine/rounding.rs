@@ -1,0 +1,119 @@
+//! How a row is rounded for a screen, and how far that took it: the bounds are derived in [`super::screen`].
+
+use super::simd::{LANES, Simd};
+
+/// Norms from here on count as infinite: products of two stay far from overflow.
+const HUGE: f32 = 1e9;
+/// Added to norms and biases: more than what underflow can take from them below `HUGE`.
+const TINY_NORM: f32 = 1.0 / (1u64 << 58) as f32;
+pub(super) const TINY: f32 = TINY_NORM / (1u64 << 22) as f32;
+/// Smallest step of an integer copy.
+const SMALLEST_STEP: f32 = TINY_NORM;
+
+/// How operands are rounded for a screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rounding {
+    /// Not at all; the screen's product is summed in another order.
+    Float32,
+    /// To the nearest bfloat16, two in a word.
+    Bfloat16,
+    /// To integers times a step of the row's own, four in a word.
+    Int8,
+}
+
+impl Rounding {
+    /// 32-bit words of a rounded row of `d` values. Bfloat16 rows fill whole tile rows of 64 bytes.
+    #[must_use]
+    pub fn words(self, d: usize) -> usize {
+        match self {
+            Self::Float32 => d,
+            Self::Bfloat16 => d.div_ceil(32) * 16,
+            Self::Int8 => d.div_ceil(4),
+        }
+    }
+}
+
+/// A bound on the relative effect of float32 rounding, see [`super::screen`].
+pub(super) fn rounding_slack(d: usize) -> f32 {
+    (d + 64) as f32 / (1u32 << 23) as f32
+}
+
+/// What rounding a row did.
+#[derive(Default)]
+pub(super) struct Rounded {
+    /// At least |row|; NaN where it is not finite or too large to bound.
+    pub(super) norm: f32,
+    /// At least |row - rounded row|.
+    pub(super) error: f32,
+    /// What an integer stands for; 1 for floats.
+    pub(super) step: f32,
+    /// Sum of the integers.
+    pub(super) total: i32,
+    /// What the integer 0 stands for, in steps.
+    pub(super) low: f32,
+}
+
+/// Rounds `row` into `words` (which may be empty for float32) and measures what that changed. Integers are signed, or
+/// `unsigned` from the smallest value of the row on: activations are rarely as negative as they are positive.
+#[inline(always)]
+pub(super) fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &mut [f32], unsigned: bool) -> Rounded {
+    let d = row.len();
+    // Norms are themselves rounded: by less than this.
+    let up = 1.0 + rounding_slack(d);
+    let norm = super::simd::dot(s, row, row).sqrt() * up + TINY_NORM;
+    let norm = if norm < HUGE { norm } else { f32::NAN };
+    let (mut error, mut step, mut total, mut low) = (0.0, 1.0, 0, 0.0);
+    match rounding {
+        Rounding::Float32 => {
+            if !words.is_empty() {
+                words.copy_from_slice(row);
+            }
+        }
+        Rounding::Bfloat16 => {
+            let mut errors = [0.0f32; LANES];
+            let mut values = [0.0f32; 2 * LANES];
+            for (chunk, words) in row.chunks(2 * LANES).zip(words.as_chunks_mut::<LANES>().0) {
+                values[..chunk.len()].copy_from_slice(chunk);
+                values[chunk.len()..].fill(0.0);
+                for (i, word) in words.iter_mut().enumerate() {
+                    let (low, high) = (bfloat16(values[2 * i]), bfloat16(values[2 * i + 1]));
+                    *word = f32::from_bits((low >> 16) | high);
+                    let (a, b) = (values[2 * i] - f32::from_bits(low), values[2 * i + 1] - f32::from_bits(high));
+                    errors[i] += a * a + b * b;
+                }
+            }
+            error = errors.iter().sum::<f32>().sqrt() * up + TINY_NORM;
+        }
+        Rounding::Int8 => {
+            let (least, most) = row.iter().fold((0.0f32, 0.0f32), |(least, most), x| (least.min(*x), most.max(*x)));
+            let (bottom, top) = if unsigned { (0.0, 255.0) } else { (-127.0, 127.0) };
+            step = if unsigned { (most - least) / 255.0 } else { most.max(-least) / 127.0 }.max(SMALLEST_STEP);
+            let zero = if unsigned { least } else { 0.0 };
+            low = zero / step;
+            let inverse = 1.0 / step;
+            let mut errors = 0.0f32;
+            for (chunk, word) in row.chunks(4).zip(words.iter_mut()) {
+                let mut bits = 0u32;
+                for (i, x) in chunk.iter().enumerate() {
+                    let q = ((x - zero) * inverse).round_ties_even().clamp(bottom, top);
+                    let q = if q.is_nan() { 0 } else { q as i32 };
+                    total += q;
+                    let gap = x - (q as f32 * step + zero);
+                    errors += gap * gap;
+                    bits |= u32::from(q as u8) << (8 * i);
+                }
+                *word = f32::from_bits(bits);
+            }
+            error = errors.sqrt() * up + TINY_NORM;
+        }
+    }
+    Rounded { norm, error, step, total, low }
+}
+
+/// The nearest bfloat16 (ties to even) as the bits of a float32 whose lower half is zero. NaN may become infinite: its
+/// row is kept whatever the screen finds.
+#[inline(always)]
+fn bfloat16(value: f32) -> u32 {
+    let bits = value.to_bits();
+    bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000
+}
