@@ -60,7 +60,8 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
         targets = []
         for hook, single in singles.items():
             folder = run.activations_path / hook
-            opened = run.stage(f"harvest/{hook}", single, inputs=inputs, outputs=[folder], force=force)
+            needs = [folder / "manifest.json"]
+            opened = run.stage(f"harvest/{hook}", single, inputs=inputs, outputs=[folder], needs=needs, force=force)
             targets.append(Target(hook, stack.enter_context(opened), folder, widths[hook]))
         waiting = [target for target in targets if not target.stage.done]
         if not quiet:
