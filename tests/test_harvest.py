@@ -157,7 +157,7 @@ def test_a_dataset_that_was_deleted_is_harvested_again_with_the_same_bytes(run: 
     before = harvest_activations(run, config, quiet=True)
     folder = run.path / before["path"]
     shutil.rmtree(folder)
-    with pytest.raises(StageMissing, match="the dataset is gone; run: sparsecode harvest --hook blocks[.]1"):
+    with pytest.raises(StageMissing, match=r"is gone; run: sparsecode harvest --hook blocks\.1"):
         train_dicts(run, sizes="4", quiet=True)
     assert harvest_activations(run, config, quiet=True)["fingerprint"] == before["fingerprint"]
     assert Dataset(folder).rows == ROWS
