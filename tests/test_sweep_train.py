@@ -258,6 +258,12 @@ def test_a_diverged_dictionary_is_left_out_and_named(data: Path, tmp_path: Path)
         train_dicts(tmp_path / "none", dataset=str(data), **SMALL | {"l1": "1e39"})
 
 
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+def test_atoms_that_lost_their_direction_have_diverged_too(data: Path, tmp_path: Path, engine: str) -> None:
+    with pytest.raises(TrainingDiverged, match="lower --lr"):
+        train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"lr": 1e20, "engine": engine})
+
+
 def test_epochs_and_short_runs(data: Path, tmp_path: Path) -> None:
     result = train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"epochs": 2.0, "sizes": "4", "l1": "0.01"})
     assert result["steps"] == round(2 * 3500 / 128)

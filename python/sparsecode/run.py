@@ -217,10 +217,17 @@ class Run:
             lock.release()
 
     def log(self, stage: str, step: int, **values: Any) -> None:
-        """Appends one line to metrics.jsonl."""
+        """Appends one line to metrics.jsonl.
+
+        Raises:
+            OutOfSpace, IoFailed: the operating system refused.
+        """
         line = json.dumps({"stage": stage, "step": step} | values)
-        with self.metrics_path.open("a") as file:
-            file.write(line + "\n")
+        try:
+            with self.metrics_path.open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise os_failure(self.metrics_path, error) from error
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl, of one stage or of all; a last line cut by a kill is left out."""
