@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from interleave import interleaved
 
+from interleave import interleaved
 from sparsecode.config import HarvestConfig
 from sparsecode.gpt import GPT, GPTConfig
 from sparsecode.harvest.harvest import activation_batches, write_batches
@@ -75,8 +75,8 @@ class Contenders:
             writer.finish()
 
     def clear(self, name: str) -> None:
-        """Each round writes over what the last one freed: on a virtual machine the first touch of a page costs ten times
-        the copy into it, and would be measured instead."""
+        """Each round writes over what the last one freed: on a virtual machine the first touch of a page costs ten
+        times the copy into it, and would be measured instead."""
         if name == NAMES[0]:
             return
         for old in self.folder.iterdir():
