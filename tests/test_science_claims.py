@@ -166,9 +166,11 @@ def test_bad_settings_and_missing_stages(tmp_path: Path) -> None:
         sparsecode.check_claims(tmp_path / "none", draws=3)
     run = Run(tmp_path)
     assert load_claims(run) is None
-    for text in ("{", "[]", '{"format": 99, "claims": {}}'):
+    with run.stage("claims", ClaimsConfig()) as stage:
+        stage.finish({})
+    for text in ("{", "[]", '{"format": 1, "claims": []}', '{"format": 99, "claims": {}}'):
         run.claims_path.write_text(text)
-        with pytest.raises(RunInvalid):
+        with pytest.raises(RunInvalid, match="sparsecode claims --force"):
             load_claims(run)
 
 
