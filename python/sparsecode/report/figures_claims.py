@@ -174,23 +174,27 @@ def neuron_basis(numbers: dict[str, Any]) -> Figure:
         }
         for kind, color in kinds.items()
     ]
-    low, high = medians["random directions"][0], medians["random directions"][-1]
-    middle = float(np.log10(np.sqrt(low * high)))
+    random = {"random directions": "random<br>directions", "random, weighted": "weighted<br>random"}
+    bands, notes = [], [palette.note(0.0, 1, "neuron", xref="x")]
+    for group, words in random.items():
+        if group in medians:
+            low, high = medians[group][0], medians[group][-1]
+            bands.append(palette.band(low, high))
+            notes.append(palette.note(float(np.log10(np.sqrt(low * high))), 1, words, xref="x", xanchor="center"))
     layout = palette.layout(
         barmode="stack",
         bargap=0.04,
-        xaxis=palette.axis("participation ratio: neurons that a direction effectively uses", type="log",
+        xaxis=palette.axis("participation ratio, in neurons", type="log",
                            tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500], range=[0, float(np.log10(edges[-1]))]),
         yaxis=palette.axis("features"),
-        shapes=[palette.band(low, high)],
-        annotations=[palette.note(middle, 1, "random<br>directions", xref="x", xanchor="center"),
-                     palette.note(0.0, 1, "neuron", xref="x")],
+        shapes=bands,
+        annotations=notes,
     )  # fmt: skip
     return Figure(
         "participation",
         f"Features of {numbers['dictionary']} by how many neurons they effectively use. Left end: one neuron. Grey "
-        "band: the middle 90 % of random directions.",
-        "Histogram of participation ratios of features, with a band where random directions lie.",
+        "bands: the middle 90 % of random directions, and of those weighted by how much each neuron varies.",
+        "Histogram of participation ratios of features, with bands where random directions lie.",
         Table(
             "participation-numbers",
             "Features by participation ratio; each bin from the value given.",

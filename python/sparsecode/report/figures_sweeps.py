@@ -120,14 +120,22 @@ def growth(numbers: dict[str, Any]) -> Figure | None:
             one["error_y"] = palette.whiskers(*_ends(points), number=number)
         data.append(one)
     sizes = sorted({x for points in lines.values() for x, *_ in points})
+    bend = curve["bend_of_live"]
     layout = palette.layout(
-        xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02]), legend=palette.tall_legend()
+        xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02]), legend=palette.tall_legend(),
+        shapes=[palette.upright(bend["at"])] if bend else [],
+    )  # fmt: skip
+    turn = (
+        f" Dotted: where two straight pieces fitted to live features bend, {bend['at']:,} in "
+        f"{bend['share_at'][str(bend['at'])]:.0%} of resamples."
+        if bend
+        else ""
     )
     rows = [[name, *point] for name, points in lines.items() for point in points]
     return Figure(
         "growth-curve",
         "MMCS over dictionary size, with 95 % intervals over features. Known features: live ones of the largest "
-        "dictionary that another seed has as well.",
+        "dictionary that another seed has as well." + turn,
         "Curves of MMCS over dictionary size.",
         Table(
             "growth-curve-numbers",

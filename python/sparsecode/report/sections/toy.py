@@ -66,7 +66,7 @@ def toy_section(record: Mapping[str, Any]) -> Section:
         blocks + ([sign] if sign is not None else []),
         how=_how(record),
         numbers={"verdict": found, "steps": record["steps"], "samples": record["samples"]},
-        claim=Claim(found["claim"], found["verdict"], found["number"]),
+        claim=Claim(found["claim"], found["verdict"], found["number"], found.get("reason", "")),
     )
 
 
