@@ -9,6 +9,7 @@ import torch
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
+from sparsecode.science import bootstrap
 
 POINTS = 400  # of a curve: more than the pixels of a phone, few enough to read as a table
 BINS = 30  # of the histogram of motion: a phone is 300 pixels wide
@@ -117,9 +118,7 @@ def found_again(facts: Facts) -> Figure | None:
         return None
     family = next(f for f in facts.families() if best[0] in f)
     for number, (relation, words) in enumerate(RELATIONS.items()):
-        points = [
-            (entry["dict_size"], _count(entry, relation)) for entry in family if _count(entry, relation) is not None
-        ]
+        points = [(entry["dict_size"], count) for entry in family if (count := _count(entry, relation)) is not None]
         if points:
             data.append(
                 {
@@ -128,6 +127,12 @@ def found_again(facts: Facts) -> Figure | None:
                     "name": words,
                     "x": [size for size, _ in points],
                     "y": [count for _, count in points],
+                    "error_y": palette.whiskers(
+                        [count for _, count in points],
+                        [bootstrap.count(count, size).low for size, count in points],
+                        [bootstrap.count(count, size).high for size, count in points],
+                        number,
+                    ),
                     "line": {"color": palette.SERIES[number], "width": 2, "dash": palette.DASHES[number]},
                     "marker": {"size": 9, "symbol": palette.SYMBOLS[number]},
                     "hovertemplate": f"%{{y}} of %{{x}} features: {words}<extra></extra>",
@@ -145,7 +150,7 @@ def found_again(facts: Facts) -> Figure | None:
         "found-again",
         f"Features with cosine above {facts.threshold:g} to an atom of another dictionary"
         f"{f' ({which})' if which else ''}, by what the other is. The dashed line is the width of the space: "
-        "above it, more directions are found again than the space has dimensions.",
+        "above it, more directions are found again than the space has dimensions. Whiskers: 95 % intervals of counts.",
         "Curves of the number of features found again over dictionary size, with a line at the number of dimensions.",
         Table(
             "found-again-numbers",

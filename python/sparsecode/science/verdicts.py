@@ -174,7 +174,7 @@ def interpretable(consistency: Sequence[float], over_random: Interval | None) ->
     if len(consistency) < LEAST_DIRECTIONS or over_random is None:
         return not_tested(f"Fewer than {LEAST_DIRECTIONS} distinct features are found in every size.")
     share = sum(value >= CONSISTENT for value in consistency) / len(consistency)
-    number = f"{share:.0%} of {len(consistency)} features consistent, {over_random.value:+.2f} over random"
+    number = f"{share:.0%} of {len(consistency)} features consistent, {over_random.text('+.2f')} over random"
     if over_random.low <= 0:
         return Verdict(NOT_REPRODUCED, "Their contexts are not more alike than those of random directions.", number)
     if share > MOST:
@@ -186,7 +186,7 @@ def diagonal_is_an_artefact(plain: Interval | None, divided: Interval | None) ->
     """Claim 4, from the slopes d log L1 / d log size of lines of equal L0 under both normalisations."""
     if plain is None or divided is None:
         return not_tested("The sweep over sizes and L1 under both normalisations has no two sizes with a common L0.")
-    number = f"slope {plain.value:.2f} plain, {divided.value:.2f} divided"
+    number = f"slope {plain.text()} plain, {divided.text()} divided"
     if divided.low <= HALF_DIAGONAL:
         return Verdict(NOT_REPRODUCED, "With L1 divided by the size the lines are not diagonal to begin with.", number)
     if plain.high < HALF_DIAGONAL and plain.low > -HALF_DIAGONAL:
@@ -207,7 +207,7 @@ def rises_then_plateaus(before: Interval | None, after: Interval | None, sizes: 
     """
     if before is None or after is None or sizes < LEAST_SIZES:
         return not_tested(f"The curve has {sizes} sizes with a larger relative; a change-point needs {LEAST_SIZES}.")
-    number = f"{before.value:+.2f} per doubling, then {after.value:+.2f}"
+    number = f"{before.text('+.3f')} per doubling, then {after.text('+.3f')}"
     if before.low < RISE:
         why = f"MMCS does not rise at first: it is {first:.2f} at the smallest size already."
         return Verdict(
