@@ -19,7 +19,7 @@ from sparsecode.config import ReportConfig
 from sparsecode.errors import StageMissing
 from sparsecode.report.blocks import Claim, Section
 from sparsecode.report.page import render, strength, visible
-from sparsecode.report.sections import ORDER
+from sparsecode.report.sections import ORDER, claim2
 from sparsecode.report.stage import gather
 from sparsecode.run import Run
 from sparsecode.science import sweeps
@@ -217,6 +217,18 @@ def test_a_claim_gets_its_row_on_top() -> None:
     assert rows[1:] == [["MMCS rises, then plateaus", "not reproduced", "slope 0.2 ± 0.1"]]
     assert page.index('id="claims"') < page.index("<h2")
     assert "claims" not in Reader(render("t", "s", [Section("plain", "Plain")])).tables
+
+
+def test_one_mode_is_said_to_be_one() -> None:
+    fit = {"weights": (0.6, 0.4), "means": (0.4, 0.9)}
+    row: dict[str, Any] = {"sweep": "run", "overcomplete": True, "dictionary": "n64", "dead": 30, "dip": 0.01, "p": 0.5}
+    row |= {"modes": fit, "bimodal": False, "everything": {"bimodal": True, "modes": fit}}
+    said = claim2._summary([row, row | {"p": 0.7, "sweep": "plain"}])
+    assert "p from 0.50 to 0.50" in said and "of all features of n64, 30 dead ones among them, 40%" in said
+    row["everything"] = {"bimodal": False, "modes": fit}
+    assert claim2._summary([row]).endswith("0.50).")
+    assert claim2._summary([row | {"bimodal": True}]).startswith("Of the live features of n64, 40% come back")
+    assert claim2._summary([row | {"modes": None}]) == ""
 
 
 def test_text_is_escaped_and_visible() -> None:

@@ -135,6 +135,33 @@ def test_claim_5_has_the_curve_of_the_comparison(made: tuple[Run, FakeDataset, d
     assert shares == sorted(shares), "larger dictionaries hold more of the true features"
 
 
+@pytest.mark.parametrize("dead", [0.0, 0.5])
+@pytest.mark.parametrize(("noise", "verdict"), [((0.4, 0.25), "reproduced"), ((0.05, 0.05), "not reproduced")])
+def test_claim_5_takes_the_curve_of_features_that_live(
+    tmp_path: Path, noise: tuple[float, float], verdict: str, dead: float
+) -> None:
+    # Small dictionaries hold the features badly, larger ones well; of the largest many features may have died.
+    sizes = (8, 16, 32, 64, 128, 256)
+    run, dataset = make_fake_run(tmp_path / "run", sizes=sizes, seeds=(0,))
+    generator = torch.Generator().manual_seed(0)
+    true = torch.nn.functional.normalize(torch.randn(256, D, generator=generator))
+    for size, spread in zip(sizes, (*noise, 0.05, 0.05, 0.05, 0.05), strict=True):
+        path = run.dictionaries_path / next(
+            n for n in run.finished("train-dicts", "")["dictionaries"] if f"n{size}_" in n
+        )
+        own = Dictionary.load(path)
+        alive = torch.ones(size, dtype=torch.bool)
+        alive[round(size * (1 - dead)) :] = size < 128
+        random = torch.randn(size, D, generator=generator)
+        own.W_dec = torch.nn.functional.normalize(torch.where(alive[:, None], true[:size] + spread * random, random))
+        own.features["density"] = torch.where(alive, 0.02, 0.0)
+        own.save(path)
+    claim = claims_of(run, dataset, sweep=False)["5"]
+    assert claim["verdict"] == verdict
+    points = next(curve for curve in claim["numbers"]["curves"] if curve["sweep"] == "run")["points"]
+    assert (points[-1]["mmcs"]["value"] < points[-1]["live"]["value"] - 0.1) == (dead > 0)
+
+
 @pytest.mark.parametrize(("sparse", "verdict"), [(False, "reproduced"), (True, "not reproduced")])
 def test_claim_6_tells_neurons_from_random_directions(tmp_path: Path, sparse: bool, verdict: str) -> None:
     run, dataset = make_fake_run(tmp_path / "run")
@@ -212,7 +239,7 @@ def test_bad_settings_and_missing_stages(tmp_path: Path) -> None:
     assert load_claims(run) is None
     with run.stage("claims", ClaimsConfig()) as stage:
         stage.finish({})
-    for text in ("{", "[]", '{"format": 1, "claims": []}', '{"format": 99, "claims": {}}'):
+    for text in ("{", "[]", '{"format": 2, "claims": []}', '{"format": 1, "claims": {}}'):
         run.claims_path.write_text(text)
         with pytest.raises(RunInvalid, match="sparsecode claims --force"):
             load_claims(run)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sparsecode.science import verdicts
+from sparsecode.science.dip import p_value
+from sparsecode.science.modes import two_modes
 from sparsecode.science.verdicts import HARDLY_MOVED, NOT_REPRODUCED, NOT_TESTED, PARTLY, REPRODUCED, Interval
 
 
@@ -39,6 +42,24 @@ def test_bimodal() -> None:
     assert verdicts.bimodal(0.001, 1.5, (0.4, 0.6), 200) is False
     assert verdicts.bimodal(0.001, 4.0, (0.02, 0.98), 200) is False
     assert verdicts.bimodal(0.001, 4.0, (0.4, 0.6), 20) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        # MCS of 512 features with the next larger dictionary in steps of 0.1 from 0.1, as measured in a run whose
+        # dictionaries left many features at their start: plainly two modes.
+        ([0, 158, 105, 18, 4, 4, 25, 68, 130], True),
+        ([0, 15, 10, 2, 0, 1, 3, 7, 13], True),  # a tenth of it is enough
+        ([0, 0, 0, 0, 0, 4, 25, 68, 130], False),  # the features that come back alone
+        ([0, 60, 60, 60, 60, 60, 60, 60, 60], False),
+    ],
+)
+def test_the_rule_sees_two_modes_where_they_are(counts: list[int], expected: bool) -> None:
+    generator = np.random.default_rng(0)
+    values = np.concatenate([0.1 + (i + generator.random(n)) / 10 for i, n in enumerate(counts)])
+    fit = two_modes(values)
+    assert verdicts.bimodal(p_value(values)[1], fit.ashman, fit.weights, len(values)) is expected
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.records import load_record
 from sparsecode.sweep import Dictionary
 
-FORMAT = 1
+FORMAT = 2
 KEY = "claims"
 
 # By number. The other claims of the seed (toy models, baselines) have commands of their own.
