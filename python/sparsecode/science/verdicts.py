@@ -47,9 +47,9 @@ RISE = 0.05
 PLATEAU = 0.25
 LEAST_SIZES = 4
 # Claim 6. Not sparse at all: spread over neurons like a random direction, which one in a hundred is not. A direction of
-# the data cannot use neurons that hardly vary, and standard deviations of neurons differ by a hundred times: directions
-# that know nothing of neurons but these are sparser than uniform ones. Who is as spread as they are, and no more, is
-# sparse for that reason alone.
+# the data cannot use neurons that hardly vary, and in a default run neurons' standard deviations differ by a hundred
+# times: directions that know nothing of neurons but these are sparser than uniform ones. Who is as spread as they are
+# is sparse for that reason alone.
 RANDOM_PERCENTILE = 1.0
 # Claim 7. The cosine above which a feature counts as found again everywhere else; a dictionary that learned nothing
 # reaches 0.2 in the default space.

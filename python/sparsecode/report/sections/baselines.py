@@ -143,11 +143,11 @@ def _curves(record: Mapping[str, Any]) -> Figure:
         rows += [[row["name"], row["metrics"]["l0"], _fvu(row)] for row in points]
     layout = palette.layout(
         xaxis=palette.axis("codes per row (L0)", type="log"),
-        yaxis=palette.axis("FVU: share of variance not explained", range=[0, 1.05]),
+        yaxis=palette.axis("FVU", range=[0, 1.05]),
     )
     return Figure(
         "baselines-fvu",
-        "What is left unexplained by the strongest codes of each row, over how many are kept. Stars are trained "
+        "FVU, what is left unexplained by the strongest codes of each row, over how many are kept. Stars are trained "
         "dictionaries, which choose their codes themselves. Lower left is better.",
         "Curves of unexplained variance over the number of codes kept, one per baseline, and points for trained "
         "dictionaries.",

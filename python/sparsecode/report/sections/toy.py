@@ -194,7 +194,7 @@ def _sign(measured: list[dict[str, Any]]) -> Figure | None:
         ),
         data,
         palette.layout(
-            xaxis=palette.axis("matched MMCS with the next larger dictionary", range=[0, 1.02]),
+            xaxis=palette.axis("matched MMCS with larger", range=[0, 1.02]),
             yaxis=palette.axis("MMCS with the truth", range=[0, 1.02]),
         ),
         height=420,
