@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from benches.interleave import interleaved
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from interleave import interleaved
 from sparsecode.compare import best_of_all, matched_mcs
 from sparsecode.compare.mcs import unit_rows
 

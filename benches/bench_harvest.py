@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benches.interleave import interleaved
 
-from interleave import interleaved
 from sparsecode.config import HarvestConfig
 from sparsecode.gpt import GPT, GPTConfig
 from sparsecode.harvest.harvest import activation_batches, write_batches
