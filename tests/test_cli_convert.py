@@ -92,6 +92,8 @@ def test_nothing_is_written_over_unasked(own: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_converted_is_one_line(tmp_path: Path) -> None:
     assert call("convert", tmp_path / "none", tmp_path / "o", "--to", "saelens").exit_code == 3
+    told = call("convert", OPENAI.parent, tmp_path / "o", "--to", "saelens").stderr
+    assert told.endswith("name a .pt file in it: autoencoder.pt\n")
     refused = call("convert", FIXTURES / "saelens-gated", tmp_path / "o", "--to", "sparsify")
     assert refused.exit_code == 3
     assert refused.stderr == (

@@ -152,6 +152,16 @@ def test_info_of_a_model(tmp_path: Path) -> None:
     assert "3207 parameters: n_layer 6, d_model 32" in call("info", tmp_path).stdout
 
 
+def test_info_of_a_file_is_that_of_its_folder(run: Run, tmp_path: Path) -> None:
+    folder = run.activations_path / HOOK
+    for name in ("manifest.json", "shard-00000.safetensors"):
+        assert called_json("info", folder / name) == called_json("info", folder)
+    assert called_json("info", run.config_path)["kind"] == "run"
+    told = call("info", run.activations_path)
+    assert told.exit_code == 3
+    assert f"a folder of datasets; name one of them: {folder}" in told.stderr
+
+
 def test_info_of_nothing(tmp_path: Path) -> None:
     lone = tmp_path / "lone.safetensors"
     lone.write_bytes(b"")

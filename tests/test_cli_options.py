@@ -14,7 +14,16 @@ from click.testing import CliRunner, Result
 import sparsecode.pipeline
 from sparsecode.cli import main
 from sparsecode.cli.options import number
-from sparsecode.config import STAGES, HarvestConfig, TrainDictsConfig, TrainGptConfig, load_preset, preset_names
+from sparsecode.config import (
+    STAGES,
+    ClaimsConfig,
+    HarvestConfig,
+    TrainDictsConfig,
+    TrainGptConfig,
+    load_preset,
+    preset_names,
+)
+from sparsecode.errors import InvalidSetting
 from sparsecode.pipeline import STAGE_FUNCTIONS
 
 
@@ -189,6 +198,14 @@ def test_a_bad_preset_is_wrong_usage_in_one_line(recorder: Recorder, tmp_path: P
         assert str(preset) in result.stderr
         assert len(result.stderr.splitlines()) == 1
         assert recorder.config is None
+
+
+def test_one_number_or_path_may_stand_where_several_may() -> None:
+    assert TrainDictsConfig().changed(sizes=64, l1=0.023) == TrainDictsConfig(sizes="64", l1="0.023")
+    assert TrainGptConfig().changed(text="notes/") == TrainGptConfig(text=("notes/",))
+    assert ClaimsConfig().changed(l1=None).l1 is None
+    with pytest.raises(InvalidSetting, match="'l1' must be str, not True"):
+        TrainDictsConfig().changed(l1=True)
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.toml"])

@@ -224,7 +224,11 @@ def test_divergence_is_named_and_never_saved(tmp_path: Path, monkeypatch: pytest
     train_gpt(tmp_path, quiet=True, **TINY)
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"lr": -1.0}, {"minutes": 0.0}, {"n_head": 3}, {"val_every": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 0}, {"lr": -1.0}, {"minutes": 0.0}, {"n_head": 3}, {"val_every": 0}, {"beta1": 1.0}, {"beta2": 2.0},
+     {"seed": 1 << 64}],
+)  # fmt: skip
 def test_impossible_settings_are_refused_before_any_work(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting):
         train_gpt(tmp_path, quiet=True, **TINY | change)

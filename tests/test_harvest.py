@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import torch
 
 from sparsecode.config import HarvestConfig
-from sparsecode.errors import HookUnknown, SettingsDiffer, StageMissing
+from sparsecode.errors import HookUnknown, InvalidSetting, SettingsDiffer, StageMissing
 from sparsecode.gpt import load_gpt, train_gpt
 from sparsecode.harvest import harvest as harvest_module
 from sparsecode.harvest import harvest_activations, hook_name, window_order, windows
 from sparsecode.run import Run
 from sparsecode.store import Dataset, DatasetWriter
+from sparsecode.sweep import train_dicts
 
 CONTEXT, D_MLP = 16, 32
 ROWS = 7 * CONTEXT + 5  # not a multiple of anything
@@ -148,3 +150,23 @@ def test_missing_model_and_unknown_hook_are_one_clear_line(run: Run, tmp_path: P
         harvest_activations(tmp_path / "empty")
     with pytest.raises(HookUnknown, match=r"no hook point 'blocks.9.mlp.hook_post'; there are blocks.0"):
         harvest_activations(run, settings(layer=9), quiet=True)
+
+
+def test_a_dataset_that_was_deleted_is_harvested_again_with_the_same_bytes(run: Run) -> None:
+    config = settings(layer=1)
+    before = harvest_activations(run, config, quiet=True)
+    folder = run.path / before["path"]
+    shutil.rmtree(folder)
+    with pytest.raises(StageMissing, match=r"is gone; run: sparsecode harvest --hook blocks\.1"):
+        train_dicts(run, sizes="4", quiet=True)
+    assert harvest_activations(run, config, quiet=True)["fingerprint"] == before["fingerprint"]
+    assert Dataset(folder).rows == ROWS
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": ("book.txt",)}, {"context": 8}, {"documents": True}, {"hf_dataset": "x"}, {"skip_bad": True}]
+)
+def test_what_goes_with_another_model_is_not_ignored(run: Run, change: dict[str, object]) -> None:
+    flag = next(iter(change)).replace("_", "-")
+    with pytest.raises(InvalidSetting, match=f"--{flag} goes with --model"):
+        harvest_activations(run, settings(**change), quiet=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,21 @@ def test_what_cannot_be_harvested_says_why(
     monkeypatch.setattr("importlib.import_module", _without_transformers)
     with pytest.raises(MissingExtra, match=r"pip install 'sparsecode\[hf\]'"):
         load_model(str(bert))
+
+
+def test_the_encoder_of_an_encoder_decoder_is_read_and_the_rest_says_why_not(bert: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_heads": 2}
+    transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=80, **sizes)).save_pretrained(tmp_path)
+    for file in bert.glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    assert model.width("encoder.block.0") == 8
+    with pytest.raises(HookUnknown, match=r"its family, t5.* name a module with --module, one of .*encoder"):
+        model.place("blocks.1.mlp.hook_post")
+    with pytest.raises(ModelInvalid, match=r"does not reach decoder\.block\.0 .*only the encoder can be read"):
+        model.width("decoder.block.0")
 
 
 def _without_transformers(name: str) -> Any:

@@ -57,9 +57,12 @@ def test_wheel_licence_travels(wheel: zipfile.ZipFile) -> None:
 
 
 @pytest.mark.slow
-def test_sdist_builds_elsewhere(sdist: list[str]) -> None:
-    expected = ["Cargo.toml", "Cargo.lock", "pyproject.toml", "src/lib.rs", "README.md", "LICENSE"]
-    expected += ["python/sparsecode/py.typed", "python/sparsecode/_core.pyi"]
+def test_sdist_holds_all_that_a_build_needs(sdist: list[str]) -> None:
+    expected = ["Cargo.toml", "Cargo.lock", "pyproject.toml", "README.md", "LICENSE"]
+    for folder, endings in (("src", (".rs",)), ("python", (".py", ".pyi", ".toml", ".html", ".css", ".js", ".typed"))):
+        files = [path for path in (ROOT / folder).rglob("*") if path.suffix in endings or path.name == "py.typed"]
+        assert len(files) > 20
+        expected += [path.relative_to(ROOT).as_posix() for path in files]
     expected += [f"kernels/{name}" for name in KERNELS]
     assert [name for name in expected if name not in sdist] == []
     kernels = {f"python/sparsecode/kernels/{name}" for name in KERNELS}

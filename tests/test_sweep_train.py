@@ -258,6 +258,23 @@ def test_a_diverged_dictionary_is_left_out_and_named(data: Path, tmp_path: Path)
         train_dicts(tmp_path / "none", dataset=str(data), **SMALL | {"l1": "1e39"})
 
 
+def test_an_atom_that_lost_its_direction_has_diverged_too(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As with a rate of 1e20: the norm overflows, and what is divided by it is zero.
+    step = ReferenceEngine.step
+
+    def overflows(self: ReferenceEngine, sweep: Sweep, *args: Any, **kwargs: Any) -> StepStats:
+        stats = step(self, sweep, *args, **kwargs)
+        sweep.W_dec[3] = 0
+        return stats
+
+    monkeypatch.setattr(ReferenceEngine, "step", overflows)
+    result = train_dicts(tmp_path / "run", dataset=str(data), **SMALL)
+    assert result["diverged"] == ["n16_l1-0.01_s0"]
+    assert result["dictionaries"] == ["n16_l1-0.03_s0", "n24_l1-0.01_s0", "n24_l1-0.03_s0"]
+
+
 def test_epochs_and_short_runs(data: Path, tmp_path: Path) -> None:
     result = train_dicts(tmp_path / "run", dataset=str(data), **SMALL | {"epochs": 2.0, "sizes": "4", "l1": "0.01"})
     assert result["steps"] == round(2 * 3500 / 128)

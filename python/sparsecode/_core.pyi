@@ -293,6 +293,7 @@ class DatasetWriter:
         non_finite: str,
         durable: bool,
         threads: int,
+        direct: bool,
     ) -> Self: ...
     @property
     def rows(self) -> int:

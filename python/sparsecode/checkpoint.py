@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,10 +33,23 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         _fsync(tmp)
         tmp.replace(path)
         _fsync(path.parent)
-    except OSError as error:
-        raise os_failure(path, error) from error
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise os_failure(path, refusal) from error
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def _refusal(error: Exception) -> OSError | None:
+    """What the operating system refused; safetensors wraps it in an error of its own, with the number in the text."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if type(error).__name__ != "SafetensorError" or number is None:
+        return None
+    return OSError(int(number[1]), os.strerror(int(number[1])))
 
 
 def os_failure(path: Path, error: OSError) -> OutOfSpace | IoFailed:

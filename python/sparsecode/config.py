@@ -70,10 +70,17 @@ class StageConfig:
         }
 
 
+_LISTS = ("sizes", "l1")  # texts of one number or several: from Python or a preset, one may be a number
+
+
 def _checked(spec: dataclasses.Field[Any], value: Any, where: str) -> Any:
     kinds = [kind.strip() for kind in str(spec.type).split("|")]
     if isinstance(value, list):
         value = tuple(value)
+    if isinstance(value, str) and kinds == ["tuple[str, ...]"]:
+        value = (value,)  # one path, not its letters
+    if isinstance(value, int | float) and not isinstance(value, bool) and spec.name in _LISTS:
+        value = repr(value)
     if isinstance(value, int) and not isinstance(value, bool) and "float" in kinds:
         value = float(value)
     allowed = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None), "tuple[str, ...]": tuple}

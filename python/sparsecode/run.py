@@ -129,16 +129,21 @@ class Run:
         *,
         inputs: Mapping[str, str] | None = None,
         outputs: Iterable[Path] = (),
+        needs: Iterable[Path] | None = None,
         force: bool = False,
         clean: Callable[[], None] | None = None,
     ) -> Iterator[Stage]:
         """Opens a stage: locked against a second process, compared with what was recorded.
+
+        What was recorded is believed only as far as the files bear it out: a stage that is done but whose files are
+        gone is resumed, and one that was begun with other settings but has left nothing is begun anew.
 
         Args:
             key: the stage's name, with a hook point where it can be run for several (`harvest/blocks.2.mlp.hook_post`).
             config: its settings.
             inputs: fingerprints of what it reads, by name.
             outputs: files and folders it writes; removed where it starts anew with `force`.
+            needs: what must be there of a stage that is done; the first of `outputs` unless named.
             clean: further removal, called after `outputs` are gone.
 
         Yields:
@@ -155,8 +160,10 @@ class Run:
         except OSError as error:
             raise os_failure(self.path, error) from error
         lock = FileLock(self.path / f".{key.replace('/', '-')}.lock")
+        written = list(outputs)
+        needed = written[:1] if needs is None else list(needs)
         try:
-            yield self._open(key, config.record(), dict(inputs or {}), list(outputs), force, clean)
+            yield self._open(key, config.record(), dict(inputs or {}), written, needed, force, clean)
         finally:
             lock.release()
 
@@ -166,19 +173,22 @@ class Run:
         settings: dict[str, Any],
         inputs: dict[str, str],
         outputs: list[Path],
+        needed: list[Path],
         force: bool,
         clean: Callable[[], None] | None,
     ) -> Stage:
         old = self.config()["stages"].get(key)
         if old is not None and not force:
+            done = old["status"] == "done"
             differences = _differences(old["settings"], settings) + _differences(old.get("inputs", {}), inputs)
-            if differences:
-                state = "done" if old["status"] == "done" else "begun"
+            if differences and (done or any(_holds(path) for path in outputs)):
                 raise SettingsDiffer(
-                    f"{self.path}: {key} was {state} with {'; '.join(differences)}; "
+                    f"{self.path}: {key} was {'done' if done else 'begun'} with {'; '.join(differences)}; "
                     "add --force to do it again, or choose another run with --run"
                 )
-            return Stage(self, key, done=old["status"] == "done", resuming=old["status"] != "done", record=old)
+            if not differences:
+                done = done and all(_holds(path) for path in needed)
+                return Stage(self, key, done=done, resuming=not done, record=old)
         for path in outputs:
             _remove(path)
         if clean is not None:
@@ -207,10 +217,17 @@ class Run:
             lock.release()
 
     def log(self, stage: str, step: int, **values: Any) -> None:
-        """Appends one line to metrics.jsonl."""
+        """Appends one line to metrics.jsonl.
+
+        Raises:
+            OutOfSpace, IoFailed: the operating system refused.
+        """
         line = json.dumps({"stage": stage, "step": step} | values)
-        with self.metrics_path.open("a") as file:
-            file.write(line + "\n")
+        try:
+            with self.metrics_path.open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise os_failure(self.metrics_path, error) from error
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl, of one stage or of all; a last line cut by a kill is left out."""
@@ -241,6 +258,13 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _holds(path: Path) -> bool:
+    """Whether a file is there, or a folder with a file in it; hidden ones are locks, or half written."""
+    if not path.is_dir():
+        return path.exists()
+    return any(file.is_file() and not file.name.startswith(".") for file in path.rglob("*"))
 
 
 def _remove(path: Path) -> None:

@@ -1,8 +1,7 @@
 //! Pieces that become ready in any order and are dealt with in theirs, by whichever thread has time.
 
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, OnceLock};
-
-use crate::threads::lock;
 
 /// One thing that is done with every piece, in their order and by one thread at a time.
 pub struct InOrder<'r, 'a, F> {
@@ -10,29 +9,30 @@ pub struct InOrder<'r, 'a, F> {
     state: Mutex<(usize, F)>,
 }
 
-impl<'r, 'a, F: FnMut(usize, &[u8]) + Send> InOrder<'r, 'a, F> {
+impl<'r, 'a, F: FnMut(usize, &'a [u8]) + Send> InOrder<'r, 'a, F> {
     /// `each(i, piece)` is called once piece i is ready and all before it are done.
     pub fn new(ready: &'r [OnceLock<&'a [u8]>], each: F) -> Self {
         Self { ready, state: Mutex::new((0, each)) }
     }
 
-    /// Does what can be done now, unless another thread is at it.
+    /// Does what can be done now, unless another thread is at it: that one then sees to it. So nobody waits, and nothing
+    /// is left undone by the last of threads that call this after each piece that they make ready.
     pub fn go_on(&self) {
-        if let Ok(mut state) = self.state.try_lock() {
-            self.drain(&mut state);
-        }
-    }
-
-    /// Waits for a thread that is at it, then does what can be done: of threads that each made their pieces ready before,
-    /// the last one here leaves nothing undone.
-    pub fn finish(&self) {
-        self.drain(&mut lock(&self.state));
-    }
-
-    fn drain(&self, (next, each): &mut (usize, F)) {
-        while let Some(piece) = self.ready.get(*next).and_then(OnceLock::get) {
-            each(*next, piece);
-            *next += 1;
+        loop {
+            // Between these fences: who finds the lock taken has made its piece ready before the holder looks again.
+            fence(Ordering::SeqCst);
+            let Ok(mut state) = self.state.try_lock() else { return };
+            let (next, each) = &mut *state;
+            while let Some(piece) = self.ready.get(*next).and_then(OnceLock::get) {
+                each(*next, piece);
+                *next += 1;
+            }
+            let next = *next;
+            drop(state);
+            fence(Ordering::SeqCst);
+            if self.ready.get(next).and_then(OnceLock::get).is_none() {
+                return;
+            }
         }
     }
 }
@@ -41,6 +41,7 @@ impl<'r, 'a, F: FnMut(usize, &[u8]) + Send> InOrder<'r, 'a, F> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::threads::lock;
 
     #[test]
     fn pieces_are_seen_once_and_in_order_whoever_makes_them_ready() {
@@ -59,7 +60,6 @@ mod tests {
                             ready[i].set(&bytes[i..=i]).unwrap();
                             stage.go_on();
                         }
-                        stage.finish();
                     });
                 }
             });

@@ -1,10 +1,13 @@
 //! Activation shards on disk: what is in a file (`header`, `dtype`, `json`), what is in a folder (`manifest`), how both
-//! are written so that they appear whole or not at all (`commit`, `growing`, `writer`), and how they are opened and checked
+//! are written so that they appear whole or not at all (`blocks`, `commit`, `growing`, `writer`), and how they are opened and checked
 //! (`dataset`, `open`, `digest`, `verified`). The format is described byte for byte in `docs/format.md`.
 
+mod blocks;
 pub mod commit;
+mod contents;
 pub mod dataset;
 pub mod digest;
+mod direct;
 pub mod dtype;
 pub mod growing;
 pub mod header;

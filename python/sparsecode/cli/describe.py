@@ -34,6 +34,9 @@ def describe(path: Path) -> dict[str, Any]:
             return _foreign(foreign)
         if (path / "config.json").is_file():
             return _run(path)
+        inside = sorted(str(manifest.parent) for manifest in path.glob("*/manifest.json"))
+        if inside:
+            raise NotRecognised(f"{path}: a folder of datasets; name one of them: {', '.join(inside)}")
         raise NotRecognised(
             f"{path}: no run, dataset, model or dictionary is in this folder; 'sparsecode replicate' makes a run"
         )
@@ -41,6 +44,8 @@ def describe(path: Path) -> dict[str, Any]:
     if tensors is None:
         if (foreign := find_format(path)) is not None:
             return _foreign(foreign)
+        if path.is_file() and _is_part(path):
+            return describe(path.parent)
         state = "not something that sparsecode wrote" if path.exists() else "no such file or folder"
         raise NotRecognised(f"{path}: {state}; name a run, a dataset or a dictionary")
     return _dictionary(tensors)
@@ -100,6 +105,13 @@ def _dataset(path: Path) -> dict[str, Any]:
         "provenance": dict(dataset.provenance),
         "statistics": statistics,
     }
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file is one of those of a dataset, a model or a run, which are folders."""
+    if path.suffix == ".safetensors" and (path.parent / "manifest.json").is_file():
+        return True
+    return path.name in ("manifest.json", "model.safetensors", "config.json")
 
 
 def _dictionary_file(path: Path) -> Path | None:

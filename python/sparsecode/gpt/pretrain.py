@@ -21,6 +21,7 @@ from sparsecode.run import DEFAULT_RUN, Run, Stage
 _STAGE = "train-gpt"
 _MEASURE_SHARE, _MEASURE_MOST = 0.02, 4.0  # of the budget, and seconds: three minutes are fitted to some 30 steps
 _SAMPLE_TOKENS = 64
+_SEEDS = 1 << 64  # that torch's generators take
 
 
 def train_gpt(
@@ -53,7 +54,8 @@ def train_gpt(
     run = run if isinstance(run, Run) else Run(run)
     config = (config or TrainGptConfig()).changed(**settings)
     _check(config)
-    with run.stage(_STAGE, config, outputs=[run.gpt_path], force=force) as stage:
+    needs = [run.gpt_path / "model.safetensors", run.tokenizer_path, run.tokens_path / "tokens.json"]
+    with run.stage(_STAGE, config, outputs=[run.gpt_path], needs=needs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"train-gpt: already done in {run.path} with the same settings")
@@ -72,6 +74,11 @@ def _check(config: TrainGptConfig) -> None:
         raise InvalidSetting(
             f"train-gpt: --{wrong[0].replace('_', '-')} must be above 0, not {getattr(config, wrong[0])}"
         )
+    for name in ("beta1", "beta2"):
+        if not getattr(config, name) < 1:
+            raise InvalidSetting(f"train-gpt: --{name} must be below 1, not {getattr(config, name)}")
+    if config.seed >= _SEEDS:
+        raise InvalidSetting(f"train-gpt: --seed must be below 2^64, not {config.seed}")
     _sizes(config, config.vocab_size)
 
 

@@ -25,6 +25,11 @@ from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 from sparsecode.store import DatasetWriter
 
+_OF_A_MODEL = (
+    "model_dtype", "context", "batch_tokens", "documents", "special_tokens",
+    "text", "text_key", "hf_dataset", "skip_bad", "max_text_mb",
+)  # fmt: skip
+
 Batches = Generator[tuple[torch.Tensor, npt.NDArray[np.int32]], None, None]
 
 
@@ -57,6 +62,7 @@ def harvest_activations(
     config = (config or HarvestConfig()).changed(**settings)
     if config.rows < 1 or config.batch_size < 1 or config.shard_mb < 1:
         raise InvalidSetting("harvest: --rows, --batch-size and --shard-mb must be at least 1")
+    _check_meant(config)
     keep_freed_memory()
     if config.model is not None or config.module or len(single_configs(config)) > 1:
         return harvest_several(run, config, force=force, quiet=quiet)
@@ -65,12 +71,26 @@ def harvest_activations(
     hook = hook_name(config)
     folder = run.activations_path / hook
     inputs = {"gpt": trained["fingerprint"], "tokens": trained["tokens_fingerprint"]}
-    with run.stage(f"harvest/{hook}", config, inputs=inputs, outputs=[folder], force=force) as stage:
+    needs = [folder / "manifest.json"]
+    with run.stage(f"harvest/{hook}", config, inputs=inputs, outputs=[folder], needs=needs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"harvest: {hook} is already done in {run.path} with the same settings")
             return stage.result
         return _harvest(run, config, stage, hook, folder, inputs, quiet)
+
+
+def _check_meant(config: HarvestConfig) -> None:
+    """Refuses what would be ignored: settings of another model's text where the run's own GPT is read."""
+    if config.model is not None:
+        return
+    default = HarvestConfig()
+    for name in _OF_A_MODEL:
+        if getattr(config, name) != getattr(default, name):
+            raise InvalidSetting(
+                f"harvest: --{name.replace('_', '-')} goes with --model; the run's own GPT is read on the text that it "
+                "was trained on, in its own contexts"
+            )
 
 
 def _harvest(
@@ -100,6 +120,7 @@ def _harvest(
         dtype=config.dtype,
         provenance=provenance,
         shard_bytes=config.shard_mb << 20,
+        direct=True,
     )
     with writer, Progress("harvest", rows, "rows", done=writer.rows, quiet=quiet) as progress:
         batches = activation_batches(model, tokens.train, hook, config, rows, skip=writer.rows)

@@ -60,7 +60,8 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
         targets = []
         for hook, single in singles.items():
             folder = run.activations_path / hook
-            opened = run.stage(f"harvest/{hook}", single, inputs=inputs, outputs=[folder], force=force)
+            needs = [folder / "manifest.json"]
+            opened = run.stage(f"harvest/{hook}", single, inputs=inputs, outputs=[folder], needs=needs, force=force)
             targets.append(Target(hook, stack.enter_context(opened), folder, widths[hook]))
         waiting = [target for target in targets if not target.stage.done]
         if not quiet:
@@ -153,6 +154,7 @@ def _harvest(
                 dtype=config.dtype,
                 provenance={"hook_point": target.hook} | provenance,
                 shard_bytes=config.shard_mb << 20,
+                direct=True,
             )
             writers[target.hook] = stack.enter_context(writer)
         done = {hook: writer.rows for hook, writer in writers.items()}

@@ -137,6 +137,9 @@ def not_recognised(path: Path) -> NotRecognised:
     if inside:
         names = ", ".join(str(one.path) for one in inside[:3]) + (", ..." if len(inside) > 3 else "")
         return NotRecognised(f"{path}: holds {len(inside)} dictionaries; name one of them: {names}")
+    files = sorted(file.name for file in path.glob("*.pt")) if path.is_dir() else []
+    if files:  # any program writes .pt files: none is opened unasked
+        return NotRecognised(f"{path}: no dictionary is a folder like this; name a .pt file in it: {', '.join(files)}")
     return NotRecognised(f"{path}: no dictionary of any of these: {', '.join(_KNOWN)}")
 
 

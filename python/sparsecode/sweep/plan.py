@@ -78,8 +78,12 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
                 f"{run.path}: several hook points were harvested; add --hook, one of {', '.join(hooks)}"
             )
         hook = hooks[0]
-    run.finished(f"harvest/{hook}", f"sparsecode harvest --hook {hook}")
-    return Path(run.activations_path / hook)
+    command = f"sparsecode harvest --hook {hook}"
+    run.finished(f"harvest/{hook}", command)
+    folder = Path(run.activations_path / hook)
+    if not (folder / "manifest.json").exists():
+        raise StageMissing(f"{folder}: the dataset is gone; run: {command}{run.flag}")
+    return folder
 
 
 def build_sweep(config: TrainDictsConfig, activation_dim: int, device: torch.device) -> Sweep:

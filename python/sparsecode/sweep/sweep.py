@@ -171,8 +171,13 @@ class Sweep:
             )
 
     def diverged(self) -> set[int]:
-        """Dictionaries with a parameter that is NaN or infinite."""
-        finite = torch.isfinite(self.W_dec).all(1) & torch.isfinite(self.W_enc).all(1) & torch.isfinite(self.b_enc)
+        """Dictionaries with a parameter that is NaN or infinite, or with an atom that has no direction any more."""
+        finite = (
+            torch.isfinite(self.W_dec).all(1)
+            & self.W_dec.any(1)
+            & torch.isfinite(self.W_enc).all(1)
+            & torch.isfinite(self.b_enc)
+        )
         bad = {k for k, own in enumerate(self.per_dictionary(finite)) if not bool(own.all())}
         if self.b_dec is not None:
             bad |= {k for k, own in enumerate(self.b_dec) if not bool(torch.isfinite(own).all())}

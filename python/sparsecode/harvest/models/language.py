@@ -148,9 +148,20 @@ class LanguageModel:
         )
 
     def width(self, hook: str) -> int:
-        """D of a hook point, found by a forward pass over two tokens."""
+        """D of a hook point, found by a forward pass over two tokens.
+
+        Raises:
+            HookUnknown: no such hook point, or its value has no vector per token.
+            ModelInvalid: the pass fails on the way there: the model needs more than a text's tokens.
+        """
         ids = torch.zeros((1, 2), dtype=torch.int64, device=self.device)
-        return int(self.read({"input_ids": ids}, [hook])[hook].shape[-1])
+        try:
+            return int(self.read({"input_ids": ids}, [hook])[hook].shape[-1])
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelInvalid(
+                f"{self.name}: its forward pass over the tokens of a text does not reach {hook} ({error}); of an "
+                "encoder-decoder model only the encoder can be read"
+            ) from error
 
     def _given(self, batch: Batch) -> dict[str, Tensor]:
         accepted = _accepted(self.module)
