@@ -1,7 +1,7 @@
 //! Atoms that stand still: what Adam does to a feature that fires no more, without touching its rows.
 //!
 //! Without a gradient, first moments shrink by a tenth each step until the parameters no longer change. From then on a
-//! step would read and write nine rows to no effect but the decay of the moments, which is made up for, multiplication
+//! step would read and write six rows to no effect but the decay of the moments, which is made up for, multiplication
 //! by multiplication with the same roundings, when the feature fires again or when somebody wants to see the moments.
 //!
 //! *When does a feature stand still?* A step adds at most `rate q` to a parameter w, q = m / (c sqrt(v) + epsilon), with

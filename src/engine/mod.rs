@@ -1,9 +1,10 @@
 //! The CPU training engine: one step of every dictionary of a packed sweep, on the codes that are not zero.
 //!
-//! A step of one dictionary has two phases, each split over threads: over rows (`rows`: screen, encode, decode,
-//! residual) and over features (`features`: gradients, projection, Adam, renormalisation). Between them lie only the
-//! codes that are active, feature by feature. `screen` finds candidates with cheap products and a rigorous bound,
-//! `path` chooses the instructions, `simd` holds them, `team` the threads. `docs/engine.md` explains all with figures.
+//! `plan` shares dictionaries out among the threads. A step of one dictionary has two phases, each split over the
+//! threads that work on it: over rows (`rows`: screen, encode, decode, residual) and over features (`features`:
+//! gradients, projection, Adam, renormalisation; `idle` leaves out those at rest). Between them lie only the codes that
+//! are active, feature by feature. `screen` finds candidates with cheap products and a rigorous bound, `path` chooses
+//! the instructions, `simd` holds them, `team` the threads. `docs/engine.md` explains all with figures.
 //!
 //! Every sum has one order, so that the result has the same bits on every path, for any number of threads, and for a
 //! dictionary alone or in a sweep. Shape letters: B rows of a batch, D width, n features of one dictionary, N of all.
