@@ -7,12 +7,11 @@ baseline's time by its own. Contenders of a group use the same cores.
 from __future__ import annotations
 
 import functools
-import statistics
-import time
 from collections.abc import Callable
 
 import pytest
 import torch
+from benches.interleave import interleaved
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -28,19 +27,6 @@ MATCHED = 8192
 
 def random_atoms(n: int, seed: int) -> Tensor:
     return unit_rows(torch.randn(n, D, generator=torch.Generator().manual_seed(seed)))
-
-
-def interleaved(steps: dict[str, Callable[[], object]], baseline: str, rounds: int) -> dict[str, float]:
-    """Median over rounds of the baseline's time by each contender's."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
-    return {
-        name: statistics.median(a / b for a, b in zip(times[baseline], own, strict=True)) for name, own in times.items()
-    }
 
 
 # All pairs of a sweep

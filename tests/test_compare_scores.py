@@ -170,6 +170,15 @@ def test_consistency_of_known_dictionaries(run: Run) -> None:
     assert bool((absolute.cosine(name(32, 0), name(32, 1)) >= found.cosine(name(32, 0), name(32, 1))).all())
 
 
+def test_the_table_of_a_sweep_says_what_seeds_share(run: Run) -> None:
+    found = compare_dicts(run, quiet=True)
+    about = found.record["matched"][f"{name(32, 0)} -> {name(32, 1)}"]["consistency"]
+    header, _, *lines = [line.split() for line in found.table().splitlines()]
+    line = next(words for words in lines if words[0] == name(32, 0))
+    assert [f"{about['pw_mcc']:.3f}", f"{about['pw_mcc_absolute']:.3f}", "16/32"] == line[-3:]
+    assert header.index("PW-MCC") + 2 == header.index("shared")
+
+
 def test_runs_stand_for_their_dictionaries(run: Run, tmp_path: Path) -> None:
     other = make_fake_run(tmp_path / "other", sizes=(16,))[0]
     found = compare_files([run.path, other.path / "dictionaries" / name(16, 0)], quiet=True)

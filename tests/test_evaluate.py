@@ -83,7 +83,7 @@ def all_rows(model: LanguageModel, hook: str) -> Tensor:
 def test_a_perfect_dictionary_costs_nothing(hook: str) -> None:
     d = 16 if hook == HIDDEN else D
     found = evaluate({"it": perfect(d)}, hook)["it"]
-    assert (found.recovered, found.recovered_from_mean, found.kl_spliced) == (1, 1, 0)
+    assert (found.loss_recovered, found.loss_recovered_from_mean, found.kl_spliced) == (1, 1, 0)
     assert found.loss_spliced == found.loss_clean
     assert (found.mse, found.explained_variance) == (0, 1)
     assert found.cosine == pytest.approx(1)
@@ -97,7 +97,7 @@ def test_the_zero_dictionary_is_the_zero_ablation() -> None:
     zero = evaluate({"it": constant(torch.zeros(D))})["it"]
     assert zero.loss_spliced == zero.loss_zero_ablated
     assert zero.kl_spliced == zero.kl_zero_ablated
-    assert (zero.recovered, zero.l0, zero.l1, zero.cosine, zero.l2_ratio, zero.alive) == (0, 0, 0, 0, 0, 0)
+    assert (zero.loss_recovered, zero.l0, zero.l1, zero.cosine, zero.l2_ratio, zero.alive) == (0, 0, 0, 0, 0, 0)
     assert math.isnan(zero.relative_reconstruction_bias)
     rows = all_rows(gpt(), RESID).double()
     assert zero.mse == pytest.approx(float(rows.square().mean()))
@@ -108,7 +108,7 @@ def test_the_mean_predictor_explains_no_variance() -> None:
     found = evaluate({"it": constant(mean)})["it"]
     assert found.explained_variance == pytest.approx(0, abs=1e-6)
     assert found.loss_spliced == pytest.approx(found.loss_mean_ablated, rel=1e-6)
-    assert found.recovered_from_mean == pytest.approx(0, abs=1e-4)
+    assert found.loss_recovered_from_mean == pytest.approx(0, abs=1e-4)
 
 
 def flat(found: Evaluation) -> dict[str, float]:
@@ -161,7 +161,7 @@ def test_figures_are_their_definitions() -> None:
     p, q = clean.log_softmax(-1), spliced.log_softmax(-1)
     assert found.kl_spliced == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4)
     expected = (found.loss_zero_ablated - found.loss_spliced) / (found.loss_zero_ablated - found.loss_clean)
-    assert found.recovered == pytest.approx(expected)
+    assert found.loss_recovered == pytest.approx(expected)
 
 
 def test_special_tokens_keep_their_own_values() -> None:
@@ -191,7 +191,7 @@ def test_a_masked_model_is_asked_for_what_is_hidden() -> None:
     ]
     one = results[0]["it"]
     assert 0.1 < one.predictions / one.rows < 0.2
-    assert one.recovered == pytest.approx(1)
+    assert one.loss_recovered == pytest.approx(1)
     assert results[0]["zero"].loss_spliced == results[0]["zero"].loss_zero_ablated
     assert flat(results[1]["it"]) == pytest.approx(flat(one), rel=1e-4, abs=1e-6)
 
@@ -211,7 +211,7 @@ def test_other_libraries_names_hold_the_same_figures() -> None:
     assert json.dumps(told)
     theirs = told["saelens"]
     assert theirs["mse"] == pytest.approx(told["mse"] * D)  # summed over dimensions
-    assert theirs["ce_loss_score"] == told["recovered"]
+    assert theirs["ce_loss_score"] == told["loss_recovered"]
     assert theirs["frac_alive"] == told["alive"]
     assert len(theirs["feature_density"]) == len(theirs["max_decoder_cosine_sim"]) == 20
     wanted = {
@@ -252,7 +252,7 @@ def test_a_runs_dictionaries_are_evaluated_on_its_held_out_text(run: Run) -> Non
     assert "with zeros" in shown.stdout
     named = [str(run.dictionaries_path / "n20_l1-0.1_s0"), "--json"]
     told = json.loads(CliRunner().invoke(main, command + named).stdout)["dictionaries"][0]
-    assert told["recovered"] == pytest.approx(found.recovered)
+    assert told["loss_recovered"] == pytest.approx(found.loss_recovered)
     assert told["hook_point"] == RESID
 
 

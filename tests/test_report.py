@@ -19,14 +19,14 @@ from sparsecode.config import ReportConfig
 from sparsecode.errors import StageMissing
 from sparsecode.report.blocks import Claim, Section
 from sparsecode.report.page import render, strength, visible
-from sparsecode.report.sections import ORDER
+from sparsecode.report.sections import ORDER, claim2
 from sparsecode.report.stage import gather
 from sparsecode.run import Run
 from sparsecode.science import sweeps
 
 FIGURES = {
     "found-again", "counts-by-l1", "mcs-histograms", "mcs-by-l1", "consistency", "l0-maps", "mmcs-maps", "growth-curve",
-    "growth-by-l1", "participation", "mmcs", "motion", "fvu-l0", "gpt-loss",
+    "growth-by-l1", "participation", "mmcs", "agreement", "motion", "stability-histograms", "fvu-l0", "gpt-loss",
 }  # fmt: skip
 
 
@@ -158,6 +158,33 @@ def test_each_figure_has_its_numbers_as_csv(made: tuple[Run, FakeDataset, dict[s
             assert texts == ["" if value is None else str(value) for value in values.values()]
 
 
+def test_agreement_and_stability_are_what_was_put_in(made: tuple[Run, FakeDataset, dict[str, Any]]) -> None:
+    run, _, _ = made
+    sections = json.loads(run.report_path.with_suffix(".json").read_text())["sections"]
+    rows = {(row["dictionary"], row["with"]): row for row in sections["recurrence"]["agreement"]["rows"]}
+    record = json.loads(run.comparison_path.read_text())["matched"]
+    assert {" -> ".join(pair) for pair in rows} == set(record)
+    for (a, b), row in rows.items():
+        size, told = int(re.findall(r"n(\d+)_", a)[0]), record[f"{a} -> {b}"]["consistency"]
+        assert row["pairs"] == size and row["shared"] == min(size // 2, TRUE), "the half of the atoms that both hold"
+        assert (row["PW-MCC"], row["absolute"]) == (told["pw_mcc"], told["pw_mcc_absolute"])
+        assert row["low"] < row["PW-MCC"] < row["high"] and row["share from"] < row["share"] < row["share to"]
+        assert row["of live"] > row["PW-MCC"], "dead features are random directions"
+    stability = sections["stability"]
+    others = stability["numbers"]["dictionaries"]
+    assert others == 7 and stability["steadiest"]["rows"][0]["found again"] == 1
+    bins = stability["stability-histograms"]["rows"]
+    for size in (16, 32, 64, 128):
+        own = [row for row in bins if row["size"] == size]
+        assert [row["stability"] for row in own] == pytest.approx([i / others for i in range(others + 1)])
+        assert sum(row["live"] + row["dead"] for row in own) == 2 * size
+    by_name = {row["dictionary"]: row for row in stability["stability-by-dictionary"]["rows"]}
+    smallest = next(row for name, row in by_name.items() if name.startswith("n16_"))
+    assert smallest["in all"] == 8 and smallest["in none"] == smallest["live"] - 8 and not smallest["dead found again"]
+    assert smallest["mean stability"] == pytest.approx(8 / smallest["live"])
+    assert smallest["from"] < smallest["mean stability"] < smallest["to"]
+
+
 def test_every_claim_is_judged_on_top_as_in_its_section(made: tuple[Run, FakeDataset, dict[str, Any]]) -> None:
     run, _, _ = made
     page = run.report_path.read_text()
@@ -192,6 +219,18 @@ def test_a_claim_gets_its_row_on_top() -> None:
     assert "claims" not in Reader(render("t", "s", [Section("plain", "Plain")])).tables
 
 
+def test_one_mode_is_said_to_be_one() -> None:
+    fit = {"weights": (0.6, 0.4), "means": (0.4, 0.9)}
+    row: dict[str, Any] = {"sweep": "run", "overcomplete": True, "dictionary": "n64", "dead": 30, "dip": 0.01, "p": 0.5}
+    row |= {"modes": fit, "bimodal": False, "everything": {"bimodal": True, "modes": fit}}
+    said = claim2._summary([row, row | {"p": 0.7, "sweep": "plain"}])
+    assert "p from 0.50 to 0.50" in said and "of all features of n64, 30 dead ones among them, 40%" in said
+    row["everything"] = {"bimodal": False, "modes": fit}
+    assert claim2._summary([row]).endswith("0.50).")
+    assert claim2._summary([row | {"bimodal": True}]).startswith("Of the live features of n64, 40% come back")
+    assert claim2._summary([row | {"modes": None}]) == ""
+
+
 def test_text_is_escaped_and_visible() -> None:
     page = render("<b>", "</script>", [Section("a", "<i>", "<u>")])
     assert "<i>" not in page and "<u>" not in page and "&lt;u&gt;" in page
@@ -217,4 +256,5 @@ def test_one_dictionary_alone_has_a_report(tmp_path: Path) -> None:
         sparsecode.write_report(run, quiet=True, images=False)
     assert found.record["mmcs"]["all"] == [[1.0]] and found.record["steadiest"] == []
     assert "n16" in found.table()
-    assert "There is one dictionary only." in run.report_path.read_text()
+    page = run.report_path.read_text()
+    assert "There is one dictionary only." in page and "stability" not in Reader(page).tables

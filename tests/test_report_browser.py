@@ -101,7 +101,7 @@ def test_draws_without_errors_and_fits(page: Path, tmp_path: Path, dark: bool) -
     assert [window["width"] for window in windows] == list(WIDTHS)
     for window in windows:
         assert window["errors"] == []
-        assert window["drawn"] == window["figures"] == 14
+        assert window["drawn"] == window["figures"] == 16
         assert window["content"] <= window["width"]
         assert window["wide"] == []
         red = int(re.findall(r"\d+", window["background"])[0])
@@ -127,7 +127,7 @@ def test_each_figure_becomes_a_picture(page: Path, tmp_path: Path) -> None:
     facts = gather(run, ReportConfig(), Comparison.load(run.comparison_path))
     figures = export.figures_of([section for make in ORDER if (section := make(facts)) is not None])
     names, why = export.write_png(page.read_text(), figures, tmp_path)
-    assert why is None and len(names) == 14
+    assert why is None and len(names) == 16
     for figure in figures:
         data = (tmp_path / f"{figure.id}.png").read_bytes()
         assert data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 10_000, figure.id

@@ -204,6 +204,14 @@ def test_bootstrap_intervals_have_their_level() -> None:
     assert one == other
 
 
+def test_resamples_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=70)
+    whole = values[np.random.default_rng(5).integers(0, 70, (100, 70))].mean(1)
+    for room in (1, 70 * 7, 1 << 21):
+        monkeypatch.setattr(bootstrap, "_ROOM", room)
+        assert np.array_equal(bootstrap.resamples(values, 100, np.random.default_rng(5)), whole)
+
+
 def test_a_count_is_binomial() -> None:
     found = bootstrap.count(50, 100)
     assert (found.value, found.low, found.high) == (50, 40, 60)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sparsecode.science import verdicts
-from sparsecode.science.verdicts import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Interval
+from sparsecode.science.dip import p_value
+from sparsecode.science.modes import two_modes
+from sparsecode.science.verdicts import HARDLY_MOVED, NOT_REPRODUCED, NOT_TESTED, PARTLY, REPRODUCED, Interval
 
 
 def around(value: float, width: float = 0.01) -> Interval:
@@ -42,6 +45,24 @@ def test_bimodal() -> None:
 
 
 @pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        # MCS of 512 features with the next larger dictionary in steps of 0.1 from 0.1, as measured in a run whose
+        # dictionaries left many features at their start: plainly two modes.
+        ([0, 158, 105, 18, 4, 4, 25, 68, 130], True),
+        ([0, 15, 10, 2, 0, 1, 3, 7, 13], True),  # a tenth of it is enough
+        ([0, 0, 0, 0, 0, 4, 25, 68, 130], False),  # the features that come back alone
+        ([0, 60, 60, 60, 60, 60, 60, 60, 60], False),
+    ],
+)
+def test_the_rule_sees_two_modes_where_they_are(counts: list[int], expected: bool) -> None:
+    generator = np.random.default_rng(0)
+    values = np.concatenate([0.1 + (i + generator.random(n)) / 10 for i, n in enumerate(counts)])
+    fit = two_modes(values)
+    assert verdicts.bimodal(p_value(values)[1], fit.ashman, fit.weights, len(values)) is expected
+
+
+@pytest.mark.parametrize(
     ("found", "expected"),
     [
         ([True, True, False], REPRODUCED),
@@ -54,6 +75,24 @@ def test_bimodal() -> None:
 )
 def test_two_modes(found: list[bool | None], expected: str) -> None:
     assert verdicts.two_modes(found).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("live", "everything", "low_start", "expected", "word"),
+    [
+        ([False, False], [True, True], [], PARTLY, "dead"),
+        ([False, False], [True, False], [], NOT_REPRODUCED, "no two"),
+        ([False, False], [None, None], [], NOT_REPRODUCED, "no two"),
+        ([True, True], [True, True], [HARDLY_MOVED - 0.01], REPRODUCED, "alone"),
+        ([True, True], [False, False], [HARDLY_MOVED + 0.1, HARDLY_MOVED], PARTLY, "hardly moved"),
+        ([None], [True], [], NOT_TESTED, "live features"),
+    ],
+)
+def test_a_mode_of_features_that_were_not_trained_is_half_a_mode(
+    live: list[bool | None], everything: list[bool | None], low_start: list[float], expected: str, word: str
+) -> None:
+    found = verdicts.two_modes(live, everything, low_start)
+    assert found.verdict == expected and word in found.reason
 
 
 @pytest.mark.parametrize(
@@ -93,24 +132,52 @@ def test_diagonal(plain: Interval | None, divided: Interval | None, expected: st
         (around(0.2), around(0.2), 5, NOT_REPRODUCED, "goes on"),
         (around(0.2), around(-0.2), 5, NOT_REPRODUCED, "falls"),
         (around(0.0), around(0.0), 5, NOT_REPRODUCED, "does not rise"),
-        (around(0.06, 0.03), around(0.0), 5, NOT_REPRODUCED, "does not rise"),
+        (around(0.06, 0.03), around(0.0), 5, NOT_REPRODUCED, "noise"),
         (around(0.2), around(0.01), 3, NOT_TESTED, "needs"),
         (None, None, 5, NOT_TESTED, "needs"),
     ],
 )
 def test_rises(before: Interval | None, after: Interval | None, sizes: int, expected: str, word: str) -> None:
-    found = verdicts.rises_then_plateaus(before, after, sizes)
+    found = verdicts.rises_then_plateaus(before, after, sizes, 0.93)
     assert found.verdict == expected and word in found.reason
+    assert ("0.93 at the smallest" in found.reason) == (word == "does not rise")
 
 
-def test_not_sparse() -> None:
-    ratio = {"features": 40.0, "random": 43.0}
-    assert verdicts.not_sparse_in_neurons(around(0.9, 0.05), ratio).verdict == REPRODUCED
-    assert (
-        verdicts.not_sparse_in_neurons(around(0.1, 0.05), {"features": 8.0, "random": 43.0}).verdict == NOT_REPRODUCED
-    )
-    assert verdicts.not_sparse_in_neurons(around(0.52, 0.05), ratio).verdict == NOT_REPRODUCED
-    assert verdicts.not_sparse_in_neurons(None, {}).verdict == NOT_TESTED
+@pytest.mark.parametrize(
+    ("as_random", "as_weighted", "features", "expected", "word"),
+    [
+        (around(0.9, 0.05), around(0.99), 40.0, REPRODUCED, "as random directions"),
+        (around(0.52, 0.05), around(0.99), 44.0, NOT_REPRODUCED, "noise"),
+        (around(0.1, 0.05), None, 8.0, NOT_REPRODUCED, "between"),
+        (around(0.1, 0.05), around(0.4, 0.05), 8.0, NOT_REPRODUCED, "between"),
+        (around(0.1, 0.05), around(0.53, 0.05), 8.0, NOT_REPRODUCED, "between"),  # within its noise
+        (around(0.1, 0.05), around(0.7, 0.05), 8.0, PARTLY, "as much as it varies"),
+        (None, None, 8.0, NOT_TESTED, "found again"),
+    ],
+)
+def test_not_sparse(
+    as_random: Interval | None, as_weighted: Interval | None, features: float, expected: str, word: str
+) -> None:
+    ratio = {"features": features, "random": 43.0} | ({"weighted": 15.0} if as_weighted else {})
+    found = verdicts.not_sparse_in_neurons(as_random, as_weighted, ratio)
+    assert found.verdict == expected and word in found.reason
+    assert ("15.0" in found.number) == (as_weighted is not None)
+
+
+@pytest.mark.parametrize(
+    ("best", "regrets", "expected", "word"),
+    [
+        (around(0.98), [0.0, 0.04], REPRODUCED, "and similarity"),
+        (around(0.98), [0.0, 0.06], PARTLY, "but similarity"),
+        (around(0.905), [0.0], PARTLY, "not recovered, but"),  # within its noise
+        (around(0.5), [0.3], NOT_REPRODUCED, "and similarity"),
+        (around(0.98), [], PARTLY, "could not be tested"),
+        (None, [], NOT_TESTED, "No dictionary"),
+    ],
+)
+def test_truth_and_its_sign(best: Interval | None, regrets: list[float], expected: str, word: str) -> None:
+    found = verdicts.truth_and_its_sign(best, regrets)
+    assert found.verdict == expected and word in found.reason and found.number
 
 
 def test_an_interval_is_spelled_out() -> None:

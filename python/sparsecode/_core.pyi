@@ -69,7 +69,10 @@ class SweepView:
         W_dec: _Triple,
         b_dec: _Triple | None,
         fired: _Array,
+        idle: tuple[_Array, _Array] | None = None,
     ) -> Self: ...
+    def wake(self) -> None:
+        """Lets the moments of features that rest catch up."""
 
 @final
 class CpuEngine:
@@ -290,6 +293,7 @@ class DatasetWriter:
         non_finite: str,
         durable: bool,
         threads: int,
+        direct: bool,
     ) -> Self: ...
     @property
     def rows(self) -> int:

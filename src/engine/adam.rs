@@ -1,10 +1,37 @@
 //! Adam (Kingma and Ba 2015, algorithm 1) on rows of parameters, with torch's constants and its order of operations.
+//!
+//! Moments are dropped once they are too small to matter: processors take a hundred times as long for subnormal numbers,
+//! where those of a feature that fires no more would stay for ever. A first moment below 2^-100 moves a parameter by less
+//! than 10^-22 of the learning rate, and the root of a second moment below 2^-112 vanishes beside epsilon.
 
 use super::simd::{LANES, Simd};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f32 = 1e-8;
+const LEAST_FIRST: f32 = 1.0 / (1u128 << 100) as f32;
+const LEAST_SECOND: f32 = 1.0 / (1u128 << 112) as f32;
+
+/// The first moment after a step without a gradient; `drop`: dropped if it is small.
+#[inline(always)]
+pub fn decay_first<S: Simd>(s: S, m: S::V, drop: bool) -> S::V {
+    let m = s.fma(m, s.splat(-((1.0 - BETA1) as f32)), m);
+    if drop { s.drop_below(m, LEAST_FIRST) } else { m }
+}
+
+/// The second moment after a step without a gradient; `drop`: dropped if it is small.
+#[inline(always)]
+pub fn decay_second<S: Simd>(s: S, v: S::V, drop: bool) -> S::V {
+    let v = s.mul(v, s.splat(BETA2 as f32));
+    if drop { s.drop_below(v, LEAST_SECOND) } else { v }
+}
+
+/// More than what parameters with these moments move per learning rate, in any step until the next gradient.
+#[inline(always)]
+pub fn farthest<S: Simd>(s: S, m: S::V, v: S::V) -> S::V {
+    let m = s.max(m, s.sub(s.zero(), m));
+    s.div(s.add(m, m), s.add(s.sqrt(v), s.splat(EPSILON)))
+}
 
 /// The constants of one step, at one learning rate.
 #[derive(Debug, Clone, Copy)]
@@ -23,11 +50,18 @@ impl Adam {
         Self { rate: rate as f32, correction: correction as f32 }
     }
 
+    /// What Adam's ratio of moments is multiplied with.
+    #[must_use]
+    pub fn rate(self) -> f32 {
+        self.rate.abs()
+    }
+
     /// New value and moments of a vector of parameters `w` with gradient `g`.
     #[inline(always)]
     pub fn lanes<S: Simd>(self, s: S, w: S::V, m: S::V, v: S::V, g: S::V) -> (S::V, S::V, S::V) {
-        let m = s.fma(s.sub(g, m), s.splat((1.0 - BETA1) as f32), m);
+        let m = s.drop_below(s.fma(s.sub(g, m), s.splat((1.0 - BETA1) as f32), m), LEAST_FIRST);
         let v = s.fma(s.mul(g, s.splat((1.0 - BETA2) as f32)), g, s.mul(v, s.splat(BETA2 as f32)));
+        let v = s.drop_below(v, LEAST_SECOND);
         let denominator = s.add(s.mul(s.sqrt(v), s.splat(self.correction)), s.splat(EPSILON));
         let w = s.fma(s.splat(self.rate), s.div(m, denominator), w);
         (w, m, v)
@@ -62,9 +96,13 @@ impl Adam {
     /// Updates one parameter.
     #[inline(always)]
     pub fn one(self, w: &mut f32, m: &mut f32, v: &mut f32, g: f32) {
-        *m = (g - *m).mul_add((1.0 - BETA1) as f32, *m);
-        *v = (g * (1.0 - BETA2) as f32).mul_add(g, *v * BETA2 as f32);
+        *m = drop_below((g - *m).mul_add((1.0 - BETA1) as f32, *m), LEAST_FIRST);
+        *v = drop_below((g * (1.0 - BETA2) as f32).mul_add(g, *v * BETA2 as f32), LEAST_SECOND);
         let denominator = v.sqrt() * self.correction + EPSILON;
         *w = self.rate.mul_add(*m / denominator, *w);
     }
+}
+
+fn drop_below(value: f32, least: f32) -> f32 {
+    if value.abs() < least { 0.0 } else { value }
 }

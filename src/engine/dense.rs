@@ -361,6 +361,9 @@ pub fn accumulate<S: Simd>(
             }
         }
         gradients.bias[own.clone()].copy_from_slice(&bias[..own.len()]);
+        for (codes, active) in gradients.codes[own.clone()].iter_mut().zip(active) {
+            *codes += active;
+        }
         if let Some(fired) = fired.as_deref_mut() {
             for (fired, active) in fired[own.clone()].iter_mut().zip(active) {
                 *fired += i64::from(active);

@@ -2,6 +2,7 @@
 
 use super::adam::Adam;
 use super::features::{Trained, Update};
+use super::idle::Look;
 use super::rows::Scales;
 use super::sweep::{GradientsOut, Mode, Sweep};
 
@@ -12,6 +13,7 @@ pub(super) struct Dictionary<'a> {
     pub(super) decoder: Trained<'a>,
     pub(super) pre_bias: Option<Trained<'a>>,
     pub(super) fired: Option<&'a mut [i64]>,
+    pub(super) lag: Option<&'a mut [i32]>,
     pub(super) gradients: Option<GradientsOut<'a>>,
     pub(super) scales: Scales,
     pub(super) update: Option<Update>,
@@ -42,7 +44,12 @@ pub(super) fn cut<'a>(
     let scales = Scales { error: (2.0 / divisor) as f32, l1: (penalty / rows as f64) as f32 };
     let update = match mode {
         Mode::Step { t, lr_scale } => {
-            Some(Update { adam: Adam::new(*t, sweep.lr[k] * *lr_scale), project: sweep.loss.project })
+            let rate = sweep.idle.as_ref().map_or(0.0, |idle| idle.rates[k]);
+            Some(Update {
+                adam: Adam::new(*t, sweep.lr[k] * *lr_scale),
+                project: sweep.loss.project,
+                look: (rate > 0.0).then(|| Look::new(*t, rate)),
+            })
         }
         _ => None,
     };
@@ -60,7 +67,8 @@ pub(super) fn cut<'a>(
         bias: sweep.bias.part(own.clone()),
         decoder: sweep.decoder.part(wide),
         pre_bias: sweep.pre_bias.as_mut().map(|pre_bias| pre_bias.part(pre)),
-        fired: gradients.is_none().then_some(&mut sweep.fired[own]),
+        fired: gradients.is_none().then_some(&mut sweep.fired[own.clone()]),
+        lag: update.is_some().then(|| sweep.idle.as_mut().map(|idle| &mut idle.lag[own])).flatten(),
         gradients,
         scales,
         update,

@@ -6,6 +6,8 @@ use std::time::Instant;
 use super::aligned::Aligned;
 use super::dense::Dense;
 use super::dictionary::cut;
+use super::features::Sums;
+use super::idle::wake_if_faster;
 use super::path::Path;
 use super::rows::{Codes, Scratch, Spent};
 use super::screen::{PackRows, Rounding, RowPack, TILE, WeightPack};
@@ -24,8 +26,7 @@ pub struct Engine {
     pub(super) weights: WeightPack,
     pub(super) blocks: Vec<Codes>,
     pub(super) scratch: Vec<Mutex<Scratch>>,
-    pub(super) gradients: Aligned,
-    pub(super) bias_gradients: Vec<f64>,
+    pub(super) gradients: Sums,
     pub(super) chunk_sums: Aligned,
     pub(super) tile_sums: Aligned,
     /// Expected codes per row of each dictionary: of the last batch.
@@ -74,6 +75,8 @@ pub struct Profile {
     pub features: f64,
     /// Parts of phase one, summed over threads.
     pub threads: Spent,
+    /// In any phase, summed over threads: what `threads()` times the phases' time is more than this, they waited.
+    pub busy: f64,
 }
 
 /// The batch, as the phases read it, and what they leave of each row.
@@ -99,8 +102,7 @@ impl Engine {
             batch: BatchBuffers::default(),
             weights: WeightPack::default(),
             blocks: Vec::new(),
-            gradients: Aligned::default(),
-            bias_gradients: Vec::new(),
+            gradients: Sums::default(),
             chunk_sums: Aligned::default(),
             tile_sums: Aligned::default(),
             density: Vec::new(),
@@ -131,7 +133,7 @@ impl Engine {
     /// Where the time went since the engine was made.
     #[must_use]
     pub fn profile(&self) -> Profile {
-        let mut profile = self.profile;
+        let mut profile = Profile { busy: self.team.busy(), ..self.profile };
         for scratch in &self.scratch {
             let spent = lock(scratch).spent;
             profile.threads.screen += spent.screen;
@@ -148,7 +150,7 @@ impl Engine {
         let codes = self.blocks.iter().map(Codes::bytes).sum::<usize>();
         let scratch = self.scratch.iter().map(|scratch| lock(scratch).bytes()).sum::<usize>();
         let sums = self.gradients.bytes() + self.chunk_sums.bytes() + self.tile_sums.bytes();
-        batch + self.weights.bytes() + codes + scratch + sums + self.bias_gradients.capacity() * size_of::<f64>()
+        batch + self.weights.bytes() + codes + scratch + sums
     }
 
     /// Works on one batch.
@@ -170,6 +172,9 @@ impl Engine {
         let (d, sizes) = (sweep.d, sweep.sizes);
         let mut first = 0;
         for (k, &n) in sizes.iter().enumerate() {
+            if let Mode::Step { t, lr_scale } = mode {
+                wake_if_faster(self.path, sweep, k, first..first + n, t, lr_scale);
+            }
             let dictionary = cut(sweep, &mut mode, batch.rows, k, first..first + n);
             if let Some(pre_bias) = &dictionary.pre_bias {
                 let pre_bias = pre_bias.value.to_vec();

@@ -3,7 +3,9 @@
 //! on neither threads nor blocks.
 
 use super::adam::Adam;
+use super::aligned::Aligned;
 use super::dense;
+use super::idle::{Look, catch_up};
 use super::rows::Codes;
 use super::simd::{Kernel, LANES, Simd, dot};
 
@@ -23,10 +25,12 @@ pub struct Rows<'a> {
 /// Gradients of some features: sums over the codes so far.
 #[derive(Debug)]
 pub struct Gradients<'a> {
-    /// [features][2][stride]: of the decoder, and of the encoder.
+    /// [features][2][stride]: of the decoder, and of the encoder; anything before a feature has codes.
     pub rows: &'a mut [f32],
     /// [features], of the bias.
     pub bias: &'a mut [f64],
+    /// [features]: how many codes.
+    pub codes: &'a mut [u32],
 }
 
 impl Gradients<'_> {
@@ -34,6 +38,51 @@ impl Gradients<'_> {
     #[inline(always)]
     fn row(&mut self, j: usize, stride: usize) -> (&mut [f32], &mut [f32]) {
         self.rows[2 * j * stride..2 * (j + 1) * stride].split_at_mut(stride)
+    }
+
+    /// Zeros for feature j if it has no codes yet.
+    #[inline(always)]
+    fn begin(&mut self, j: usize, stride: usize) {
+        if self.codes[j] == 0 {
+            self.rows[2 * j * stride..2 * (j + 1) * stride].fill(0.0);
+        }
+    }
+}
+
+/// Room for the gradients of some features.
+#[derive(Debug, Default)]
+pub struct Sums {
+    rows: Aligned,
+    bias: Vec<f64>,
+    codes: Vec<u32>,
+}
+
+impl Sums {
+    /// Of `count` features without codes.
+    pub fn of(&mut self, count: usize, stride: usize) -> Gradients<'_> {
+        self.rows.resize(2 * count * stride);
+        self.bias.clear();
+        self.bias.resize(count, 0.0);
+        self.codes.clear();
+        self.codes.resize(count, 0);
+        Gradients { rows: &mut self.rows, bias: &mut self.bias, codes: &mut self.codes }
+    }
+
+    /// The sums so far, of consecutive parts of `size` features.
+    pub fn chunks(&mut self, size: usize, stride: usize) -> impl Iterator<Item = Gradients<'_>> {
+        let sums = self.bias.chunks_mut(size).zip(self.codes.chunks_mut(size));
+        self.rows.chunks_mut(2 * size * stride).zip(sums).map(|(rows, (bias, codes))| Gradients { rows, bias, codes })
+    }
+
+    /// The sums so far.
+    pub fn so_far(&mut self) -> Gradients<'_> {
+        Gradients { rows: &mut self.rows, bias: &mut self.bias, codes: &mut self.codes }
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + self.bias.capacity() * size_of::<f64>() + self.codes.capacity() * size_of::<u32>()
     }
 }
 
@@ -65,8 +114,9 @@ impl Trained<'_> {
         self.value.chunks_mut(size).zip(moments).map(|(value, (m, v))| Trained { value, m, v })
     }
 
+    /// Row j of those of `d` values.
     #[inline(always)]
-    fn row(&mut self, j: usize, d: usize) -> Trained<'_> {
+    pub fn row(&mut self, j: usize, d: usize) -> Trained<'_> {
         self.part(j * d..(j + 1) * d)
     }
 }
@@ -103,6 +153,8 @@ pub struct Update {
     pub adam: Adam,
     /// Whether the gradient along the atom is removed.
     pub project: bool,
+    /// How features that have come to rest are found; None: nobody looks.
+    pub look: Option<Look>,
 }
 
 /// Phase two over some features.
@@ -126,8 +178,12 @@ pub struct FeaturesKernel<'a, 'b> {
     /// [stride], once the gradients are complete: minus the sum over the features of bias gradient times encoder row is
     /// added, which is what reaches the pre-bias through the encoder.
     pub through_encoder: Option<&'b mut [f32]>,
+    /// Whether the gradients are complete with these blocks.
+    pub complete: bool,
     /// What to do once the gradients are complete; they are used up.
     pub update: Option<Update>,
+    /// [features]: those that rest, see [`super::idle`].
+    pub lag: Option<&'b mut [i32]>,
 }
 
 impl Kernel for FeaturesKernel<'_, '_> {
@@ -145,7 +201,9 @@ impl Kernel for FeaturesKernel<'_, '_> {
             mut fired,
             gradients,
             mut through_encoder,
+            complete,
             update,
+            mut lag,
         } = self;
         let d = rows.d;
         // Blocks before the last dense one are added one by one, and all features of a block at once.
@@ -153,6 +211,7 @@ impl Kernel for FeaturesKernel<'_, '_> {
         let mut gradients = gradients;
         for (index, block) in blocks[..dense].chunks(1).enumerate() {
             if block[0].is_dense {
+                (0..gradients.bias.len()).for_each(|j| gradients.begin(j, rows.stride));
                 let first_row = first_row + index * block_rows;
                 dense::accumulate(s, &rows, &block[0].dense, first_row, first, &mut gradients, fired.as_deref_mut());
             } else {
@@ -162,10 +221,25 @@ impl Kernel for FeaturesKernel<'_, '_> {
             }
         }
         for j in 0..gradients.bias.len() {
-            if update.is_some() {
+            let rests = |j: usize| lag.as_deref().is_some_and(|lag| lag.get(j).is_some_and(|lag| *lag > 0));
+            if update.is_some() && !rests(j + 1) {
                 features.prefetch(s, j + 1, d);
             }
             add_lists(s, &rows, &blocks[dense..], first + j, &mut gradients, j, fired.as_deref_mut());
+            if !complete {
+                continue;
+            }
+            let idle = gradients.codes[j] == 0;
+            if update.is_some() && rests(j) {
+                let lag = &mut lag.as_deref_mut().unwrap_or_default()[j];
+                if idle {
+                    *lag += 1;
+                    continue;
+                }
+                catch_up(s, &mut features, j, d, *lag - 1);
+                *lag = 0;
+            }
+            gradients.begin(j, rows.stride);
             let bias = gradients.bias[j];
             let (to_decoder, to_encoder) = gradients.row(j, rows.stride);
             if let Some(out) = through_encoder.as_deref_mut() {
@@ -174,6 +248,12 @@ impl Kernel for FeaturesKernel<'_, '_> {
             }
             if let Some(update) = update {
                 apply(s, update, &mut features, j, d, to_decoder, to_encoder, bias as f32);
+                if let (true, Some(lag), Some(look)) = (idle, lag.as_deref_mut(), update.look)
+                    && look.at(first + j)
+                    && look.rests(s, &mut features, j, d)
+                {
+                    lag[j] = 1;
+                }
             }
         }
     }
@@ -205,6 +285,8 @@ fn add_lists<S: Simd>(
     if let Some(fired) = fired {
         fired[j] += active;
     }
+    gradients.begin(j, rows.stride);
+    gradients.codes[j] += count;
     let (to_decoder, to_encoder) = gradients.row(j, rows.stride);
     accumulate(s, rows, blocks, of, to_decoder, to_encoder);
 }

@@ -16,6 +16,7 @@ mod dictionary;
 #[allow(clippy::module_inception)]
 mod engine;
 mod features;
+mod idle;
 mod path;
 mod phases;
 mod rows;
@@ -28,6 +29,7 @@ mod train;
 
 pub use engine::{CodesAs, Engine, Profile};
 pub use features::Trained;
+pub use idle::{Idle, wake};
 pub use path::{NAMES, Path};
 pub use rows::Spent;
 pub use sweep::{Batch, GradientsOut, Loss, Mode, Sweep, Totals};

@@ -6,7 +6,7 @@ use super::adam::Adam;
 use super::dense::DenseRows;
 use super::dictionary::Dictionary;
 use super::engine::{Engine, lock};
-use super::features::{Features, FeaturesKernel, Gradients, Rows, Trained, add_scaled};
+use super::features::{Features, FeaturesKernel, Rows, Trained, add_scaled};
 use super::rows::{RowsKernel, TileStats, Weights};
 use super::screen::{PANEL, PackWeights, Rounding, Screening, TILE};
 use super::simd::{Kernel, Simd};
@@ -119,10 +119,10 @@ impl Engine {
         first_row: usize,
         block_rows: usize,
         kept: bool,
-        (is_first, last): (bool, bool),
+        last: bool,
     ) {
         let start = Instant::now();
-        let Self { path, team, batch, blocks, gradients, bias_gradients, chunk_sums, .. } = self;
+        let Self { path, team, batch, blocks, scratch, gradients, chunk_sums, .. } = self;
         let stride = batch.stride;
         let n = own.bias.value.len();
         let size = chunk(n);
@@ -130,35 +130,27 @@ impl Engine {
         chunk_sums.resize(if with_sums { n.div_ceil(size) * stride } else { 0 });
         chunk_sums.fill(0.0);
         let mut sums = chunk_sums.chunks_mut(stride);
-        let all = if kept { (&mut gradients[..], &mut bias_gradients[..]) } else { Default::default() };
-        let (mut all_rows, mut all_biases) = (all.0.chunks_mut(2 * size * stride), all.1.chunks_mut(size));
+        let mut all = kept.then(|| gradients.chunks(size, stride));
         let mut items = Vec::with_capacity(n.div_ceil(size));
-        let Dictionary { encoder, bias, decoder, fired, .. } = own;
+        let Dictionary { encoder, bias, decoder, fired, lag, .. } = own;
         let mut encoders = encoder.as_mut().map(|encoder| encoder.chunks(size * d));
         let mut fired = fired.as_mut().map(|fired| fired.chunks_mut(size));
+        let mut lag = lag.as_mut().map(|lag| lag.chunks_mut(size));
         for ((first, bias), decoder) in (0..).step_by(size).zip(bias.chunks(size)).zip(decoder.chunks(size * d)) {
             let encoder = encoders.as_mut().and_then(Iterator::next);
             let fired = fired.as_mut().and_then(Iterator::next);
+            let lag = lag.as_mut().and_then(Iterator::next);
             let features = Features { encoder, bias, decoder };
-            items.push(Some((first, features, fired, all_rows.next(), all_biases.next(), sums.next())));
+            let kept = all.as_mut().and_then(Iterator::next);
+            items.push(Some((first, features, fired, lag, kept, sums.next())));
         }
         let rows = Rows { d, stride, x: &batch.x, residual: &batch.residual };
         let (blocks, update) = (&blocks[..wave], own.update.filter(|_| last));
-        team.for_each(&mut items, |_, _, item| {
-            let Some((first, features, fired, kept_rows, kept_bias, sums)) = item.take() else { return };
+        team.for_each(&mut items, |thread, _, item| {
+            let Some((first, features, fired, lag, kept, sums)) = item.take() else { return };
             let count = features.bias.value.len();
-            let (mut own_rows, mut own_bias) = (Vec::new(), Vec::new());
-            let gradients = if let (Some(rows), Some(bias)) = (kept_rows, kept_bias) {
-                if is_first {
-                    rows.fill(0.0);
-                    bias.fill(0.0);
-                }
-                Gradients { rows, bias }
-            } else {
-                own_rows.resize(2 * count * stride, 0.0);
-                own_bias.resize(count, 0.0);
-                Gradients { rows: &mut own_rows, bias: &mut own_bias }
-            };
+            let scratch = &mut *lock(&scratch[thread]);
+            let gradients = kept.unwrap_or_else(|| scratch.sums.of(count, stride));
             path.run(FeaturesKernel {
                 rows,
                 blocks,
@@ -168,7 +160,9 @@ impl Engine {
                 gradients,
                 fired,
                 features,
+                complete: last,
                 update,
+                lag,
                 through_encoder: sums,
             });
         });

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::dense::Dense;
-use super::features::add_scaled;
+use super::features::{Sums, add_scaled};
 use super::screen::{Mask, TILE};
 use super::simd::{Kernel, LANES, Simd, dot4};
 
@@ -62,6 +62,8 @@ pub struct Scratch {
     features: Vec<u32>,
     row_starts: Vec<u32>,
     by_row: Vec<RowCode>,
+    /// Gradients of the features that it works on, where they do not outlive the phase.
+    pub sums: Sums,
     /// Time that this thread has spent.
     pub spent: Spent,
 }
@@ -85,6 +87,7 @@ impl Scratch {
             + self.any.capacity() * size_of::<u32>()
             + self.candidates.capacity() * size_of::<Place>()
             + self.by_row.capacity() * size_of::<RowCode>()
+            + self.sums.bytes()
             + (self.features.capacity() + self.row_starts.capacity() + self.values.capacity()) * size_of::<u32>()
     }
 }

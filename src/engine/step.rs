@@ -2,6 +2,7 @@
 
 use super::dictionary::Dictionary;
 use super::engine::{CodesAs, Engine};
+use super::features::Gradients;
 use super::rows::{Codes, TileStats};
 use super::screen::TILE;
 use super::sweep::GradientsOut;
@@ -66,8 +67,7 @@ impl Engine {
         // Gradients outlive the phase where several waves add to them or the caller wants them.
         let kept = !own.is_evaluation() && (wave < blocks || own.gradients.is_some());
         if kept {
-            self.gradients.resize(2 * n * stride);
-            self.bias_gradients.resize(n, 0.0);
+            self.gradients.of(n, stride);
         }
         for first in (0..blocks).step_by(wave) {
             let last = (first + wave).min(blocks);
@@ -77,12 +77,11 @@ impl Engine {
                 count_fired(own.fired.as_deref_mut().unwrap_or_default(), done);
             } else {
                 let (first_row, block_rows) = (first * block_tiles * TILE, block_tiles * TILE);
-                let at = (first == 0, last == blocks);
-                self.features_phase(&mut own, d, last - first, first_row, block_rows, kept, at);
+                self.features_phase(&mut own, d, last - first, first_row, block_rows, kept, last == blocks);
             }
         }
         if let Some(out) = &mut own.gradients {
-            give_gradients(out, &self.gradients, &self.bias_gradients, d, stride);
+            give_gradients(out, &self.gradients.so_far(), d, stride);
         }
         if with_pre_bias {
             self.pre_bias_phase(&mut own, d);
@@ -109,8 +108,8 @@ fn count_fired(fired: &mut [i64], blocks: &[Codes]) {
 }
 
 /// Copies gradients out of their padded rows.
-fn give_gradients(out: &mut GradientsOut<'_>, rows: &[f32], biases: &[f64], d: usize, stride: usize) {
-    for (j, (row, bias)) in rows.chunks_exact(2 * stride).zip(biases).enumerate() {
+fn give_gradients(out: &mut GradientsOut<'_>, sums: &Gradients<'_>, d: usize, stride: usize) {
+    for (j, (row, bias)) in sums.rows.chunks_exact(2 * stride).zip(&*sums.bias).enumerate() {
         let (to_decoder, to_encoder) = row.split_at(stride);
         let decoder = &mut out.decoder[j * d..(j + 1) * d];
         decoder.copy_from_slice(&to_decoder[..d]);

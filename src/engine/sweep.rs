@@ -1,6 +1,7 @@
 //! What the engine is given and gives back: a packed sweep, a batch, what to do with them, and sums.
 
 use super::features::Trained;
+use super::idle::Idle;
 use crate::error::{Error, Result};
 
 /// The conventions of the loss and of the update.
@@ -37,6 +38,8 @@ pub struct Sweep<'a> {
     pub pre_bias: Option<Trained<'a>>,
     /// [N].
     pub fired: &'a mut [i64],
+    /// Features that rest; None: all are worked on in every step.
+    pub idle: Option<Idle<'a>>,
 }
 
 /// Rows to train on.
@@ -114,6 +117,25 @@ impl Totals {
 
 /// Shapes must fit each other: the phases cut slices by them.
 pub(super) fn check(sweep: &Sweep<'_>, batch: Batch<'_>, mode: &Mode<'_>) -> Result<()> {
+    check_sweep(sweep)?;
+    let (d, k) = (sweep.d, sweep.sizes.len());
+    let total = sweep.sizes.iter().sum::<usize>();
+    let mut found =
+        vec![("x", batch.rows > 0 && batch.x.len() == batch.rows * d && batch.rows < u32::MAX as usize / 2)];
+    if let Mode::Gradients(out) = mode {
+        let fits = |out: &Option<&mut [f32]>, own: Option<usize>| out.as_ref().map(|out| out.len()) == own;
+        found.extend([
+            ("gradient of b_enc", out.bias.len() == total),
+            ("gradient of W_dec", out.decoder.len() == total * d),
+            ("gradient of W_enc", fits(&out.encoder, sweep.encoder.as_ref().map(|_| total * d))),
+            ("gradient of b_dec", fits(&out.pre_bias, sweep.pre_bias.as_ref().map(|_| k * d))),
+        ]);
+    }
+    all_fit(sweep, &format!(" and {} rows", batch.rows), &found)
+}
+
+/// The same of the sweep alone.
+pub(super) fn check_sweep(sweep: &Sweep<'_>) -> Result<()> {
     let (d, k) = (sweep.d, sweep.sizes.len());
     let total = sweep.sizes.iter().sum::<usize>();
     let trained = |name: &'static str, what: &Trained<'_>, len: usize| {
@@ -125,24 +147,20 @@ pub(super) fn check(sweep: &Sweep<'_>, batch: Batch<'_>, mode: &Mode<'_>) -> Res
         trained("b_enc", &sweep.bias, total),
         trained("W_dec", &sweep.decoder, total * d),
         ("fired", sweep.fired.len() == total),
-        ("x", batch.rows > 0 && batch.x.len() == batch.rows * d && batch.rows < u32::MAX as usize / 2),
+        ("idle", sweep.idle.as_ref().is_none_or(|idle| idle.lag.len() == total && idle.rates.len() == k)),
     ];
     found.extend(sweep.encoder.as_ref().map(|encoder| trained("W_enc", encoder, total * d)));
     found.extend(sweep.pre_bias.as_ref().map(|pre_bias| trained("b_dec", pre_bias, k * d)));
-    if let Mode::Gradients(out) = mode {
-        let fits = |out: &Option<&mut [f32]>, own: Option<usize>| out.as_ref().map(|out| out.len()) == own;
-        found.extend([
-            ("gradient of b_enc", out.bias.len() == total),
-            ("gradient of W_dec", out.decoder.len() == total * d),
-            ("gradient of W_enc", fits(&out.encoder, sweep.encoder.as_ref().map(|_| total * d))),
-            ("gradient of b_dec", fits(&out.pre_bias, sweep.pre_bias.as_ref().map(|_| k * d))),
-        ]);
-    }
+    all_fit(sweep, "", &found)
+}
+
+fn all_fit(sweep: &Sweep<'_>, more: &str, found: &[(&str, bool)]) -> Result<()> {
+    let (k, total) = (sweep.sizes.len(), sweep.sizes.iter().sum::<usize>());
     match found.iter().find(|(_, fits)| !fits) {
         None => Ok(()),
         Some((name, _)) => Err(Error::InvalidArgument(format!(
-            "engine: {name} does not fit {k} dictionaries of {total} features, width {d} and {} rows",
-            batch.rows
+            "engine: {name} does not fit {k} dictionaries of {total} features, width {}{more}",
+            sweep.d
         ))),
     }
 }

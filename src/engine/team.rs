@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Pauses before a waiting thread gives its core away, and times it does so before it sleeps: some 20 and 200 us.
 const SPINS: u32 = 400;
@@ -15,6 +16,8 @@ const YIELDS: u32 = 100;
 pub struct Team {
     threads: usize,
     crew: Mutex<Option<Crew>>,
+    /// Nanoseconds that threads spent in work, summed over them.
+    busy: AtomicU64,
 }
 
 struct Crew {
@@ -50,13 +53,19 @@ impl Team {
     /// A team of `threads`; the threads start with the first work.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self { threads: threads.max(1), crew: Mutex::new(None) }
+        Self { threads: threads.max(1), crew: Mutex::new(None), busy: AtomicU64::new(0) }
     }
 
     /// Threads that work, the caller among them.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Seconds that threads spent in work since the team was made, summed over them.
+    #[must_use]
+    pub fn busy(&self) -> f64 {
+        self.busy.load(Ordering::Relaxed) as f64 * 1e-9
     }
 
     /// Calls `work(thread)` once on the caller and on every thread that comes while the caller works, and returns when
@@ -101,9 +110,11 @@ impl Team {
         let base = Items(items.as_mut_ptr());
         self.run(&|thread| {
             let base = &base;
+            let start = Instant::now();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= count {
+                    self.busy.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
                     return;
                 }
                 // SAFETY: `index` is in bounds, and the counter gives each index to one thread once: no two

@@ -53,6 +53,7 @@ fn bits_after(steps: u64, rows: usize, path: &str, threads: usize, codes: CodesA
             decoder: decoder.trained(),
             pre_bias: Some(pre_bias.trained()),
             fired: &mut fired,
+            idle: None,
         };
         let totals = engine.run(&mut sweep, Batch { x: &x, rows }, Mode::Step { t, lr_scale: 1.0 }).unwrap();
         found.extend(totals.sse.iter().chain(&totals.l1).map(|sum| sum.to_bits()));

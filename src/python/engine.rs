@@ -5,7 +5,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::engine::{self, Batch, CodesAs, GradientsOut, Loss, Mode, Path, Sweep, Totals, Trained};
+use crate::engine::{self, Batch, CodesAs, GradientsOut, Idle, Loss, Mode, Path, Sweep, Totals, Trained};
 use crate::error::{Error, Result};
 use crate::python::stream::Stream;
 
@@ -94,12 +94,13 @@ pub struct SweepView {
     decoder: Triple,
     pre_bias: Option<Triple>,
     fired: Tensor<i64>,
+    idle: Option<(Tensor<i32>, Tensor<f32>)>,
 }
 
 #[pymethods]
 impl SweepView {
     #[new]
-    #[pyo3(signature = (activation_dim, sizes, l1, lr, *, mean, per_size, project, W_enc, b_enc, W_dec, b_dec, fired))]
+    #[pyo3(signature = (activation_dim, sizes, l1, lr, *, mean, per_size, project, W_enc, b_enc, W_dec, b_dec, fired, idle = None))]
     #[allow(non_snake_case)]
     fn new(
         activation_dim: usize,
@@ -114,6 +115,7 @@ impl SweepView {
         W_dec: Triples<'_>,
         b_dec: Option<Triples<'_>>,
         fired: &Bound<'_, PyAny>,
+        idle: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
     ) -> Result<Self> {
         let view = Self {
             d: activation_dim,
@@ -126,9 +128,19 @@ impl SweepView {
             decoder: Triple::open("W_dec", &W_dec)?,
             pre_bias: b_dec.map(|from| Triple::open("b_dec", &from)).transpose()?,
             fired: Tensor::open("fired", fired, true)?,
+            idle: idle.map(|(lag, rates)| idle_tensors(&lag, &rates)).transpose()?,
         };
         view.ranges_apart(&[])?;
         Ok(view)
+    }
+
+    /// Lets the moments of features that rest catch up: all are as if every step had worked on them.
+    fn wake(&mut self, py: Python<'_>) -> Result<()> {
+        self.ranges_apart(&[])?;
+        // SAFETY: no two of the tensors share memory (just checked); Python code that would touch them while the GIL is
+        // released breaks the documented contract of the class.
+        let mut sweep = unsafe { self.sweep() };
+        py.detach(|| engine::wake(&mut sweep))
     }
 }
 
@@ -139,6 +151,7 @@ impl SweepView {
         let mut ranges: Vec<_> =
             triples.into_iter().flatten().flat_map(|triple| &triple.0).map(Tensor::range).collect();
         ranges.push(self.fired.range());
+        ranges.extend(self.idle.iter().flat_map(|(lag, rates)| [lag.range(), rates.range()]));
         ranges.extend_from_slice(more);
         ranges.retain(|range| !range.is_empty());
         ranges.sort_by_key(|range| range.start);
@@ -164,9 +177,14 @@ impl SweepView {
                 decoder: self.decoder.trained(),
                 pre_bias: self.pre_bias.as_ref().map(|triple| triple.trained()),
                 fired: self.fired.write(),
+                idle: self.idle.as_ref().map(|(lag, rates)| Idle { lag: lag.write(), rates: rates.write() }),
             }
         }
     }
+}
+
+fn idle_tensors(lag: &Bound<'_, PyAny>, rates: &Bound<'_, PyAny>) -> Result<(Tensor<i32>, Tensor<f32>)> {
+    Ok((Tensor::open("lag", lag, true)?, Tensor::open("rates", rates, true)?))
 }
 
 /// Sums per dictionary: squared error, codes, active codes, candidates of the screen.
@@ -204,9 +222,10 @@ impl CpuEngine {
 
     #[getter]
     fn profile(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
-        let engine::Profile { batch, pack, rows, features, threads } = self.engine.profile();
+        let engine::Profile { batch, pack, rows, features, threads, busy } = self.engine.profile();
         let found = PyDict::new(py);
-        let parts = [("screen", threads.screen), ("encode", threads.encode), ("decode", threads.decode)];
+        let parts =
+            [("screen", threads.screen), ("encode", threads.encode), ("decode", threads.decode), ("busy", busy)];
         for (name, seconds) in
             [("batch", batch), ("pack", pack), ("rows", rows), ("features", features)].into_iter().chain(parts)
         {

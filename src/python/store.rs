@@ -54,7 +54,7 @@ impl DatasetWriter {
 #[pymethods]
 impl DatasetWriter {
     #[new]
-    #[pyo3(signature = (path, activation_dim, dtype, provenance, shard_bytes, non_finite, durable, threads))]
+    #[pyo3(signature = (path, activation_dim, dtype, provenance, shard_bytes, non_finite, durable, threads, direct))]
     fn new(
         py: Python<'_>,
         path: PathBuf,
@@ -65,6 +65,7 @@ impl DatasetWriter {
         non_finite: &str,
         durable: bool,
         threads: usize,
+        direct: bool,
     ) -> Result<Self> {
         let provenance = serde_json::from_str(provenance)
             .map_err(|e| Error::InvalidArgument(format!("provenance is not a JSON object ({e})")))?;
@@ -76,6 +77,7 @@ impl DatasetWriter {
             non_finite: choose("non_finite", non_finite, [("error", NonFinite::Error), ("drop", NonFinite::Drop)])?,
             durability: if durable { Durability::Power } else { Durability::Process },
             threads,
+            direct,
         };
         let inner = py.detach(|| shard::DatasetWriter::open(&path, settings))?;
         Ok(Self { inner: Some(inner) })

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::shard::blocks::{BlockFile, End};
 use crate::shard::commit::{self, Durability};
 use crate::shard::contents::Contents;
+use crate::shard::direct::DirectFile;
 use crate::shard::dtype::Dtype;
 use crate::shard::header;
 use crate::shard::in_order::InOrder;
@@ -24,11 +25,19 @@ pub const PARALLEL_BYTES: usize = 256 << 10;
 /// The disk begins to write when so many bytes have come, long before the shard is full and must be synced.
 const WRITE_BYTES: u64 = 8 << 20;
 
+/// How a shard's bytes come to the disk.
+enum Target {
+    /// Through the page cache: whoever reads them soon finds them there.
+    Cached(BlockFile),
+    /// Past it.
+    Direct(DirectFile),
+}
+
 /// The shard that is being written, under its temporary name.
 pub struct GrowingShard {
     name: String,
     path: PathBuf,
-    file: BlockFile,
+    target: Target,
     contents: Contents,
     durability: Durability,
     /// Where the bytes begin that the disk was not asked to write yet.
@@ -38,17 +47,21 @@ pub struct GrowingShard {
 }
 
 impl GrowingShard {
-    /// Creates the file for the next shard of `manifest`.
+    /// Creates the file for the next shard of `manifest`; `direct`: to be written past the page cache where that works.
     ///
     /// # Errors
     /// `OutOfSpace`, `IoFailed`.
-    pub fn create(folder: &Path, manifest: &Manifest, durability: Durability) -> Result<Self> {
+    pub fn create(folder: &Path, manifest: &Manifest, durability: Durability, direct: bool) -> Result<Self> {
         let name = commit::shard_name(manifest.shards.len());
+        let path = commit::temporary(folder, &name);
         let file = commit::create(folder, &name)?;
+        // The header is written last: its rows are not known yet.
+        let head = header::WRITTEN_BYTES;
+        let opened = if direct { DirectFile::new(file, &path, head) } else { Err(file) };
+        let target = opened.map_or_else(|file| Target::Cached(BlockFile::new(file, vec![0; head])), Target::Direct);
         Ok(Self {
-            path: commit::temporary(folder, &name),
-            // The header is written last: its rows are not known yet.
-            file: BlockFile::new(file, vec![0; header::WRITTEN_BYTES]),
+            path,
+            target,
             contents: Contents::new(&name, manifest),
             name,
             durability,
@@ -66,61 +79,146 @@ impl GrowingShard {
     /// Appends rows of `dtype`, on one thread or several; false where one of them is not finite in the type on disk, and
     /// then nothing was appended.
     ///
-    /// The rows are written before they are known to be finite, and taken back if they are not.
+    /// Through the page cache the rows are written before they are known to be finite, and taken back if they are not.
     ///
     /// # Errors
     /// `OutOfSpace`, `IoFailed`.
     pub fn append(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32], threads: usize) -> Result<bool> {
         let before = self.contents.mark();
-        let threads = if data.len() < PARALLEL_BYTES { 1 } else { threads };
-        let end = self.append_pieces(data, dtype, tokens, threads).map_err(|e| Error::io(&self.path, e))?;
-        let finite = self.contents.are_finite();
-        if finite {
-            self.file.keep(end);
-        } else {
+        let rows = Rows { data, dtype, tokens, threads: if data.len() < PARALLEL_BYTES { 1 } else { threads } };
+        let added = match &mut self.target {
+            Target::Cached(file) => {
+                let waiting = take_waiting(file, &mut self.waiting);
+                let end = rows.write(&mut self.contents, &mut self.converted, file, self.durability, waiting);
+                end.and_then(|end| {
+                    let finite = self.contents.are_finite();
+                    if finite {
+                        file.keep(end);
+                    } else {
+                        file.refuse(end)?;
+                    }
+                    Ok(finite)
+                })
+            }
+            Target::Direct(file) => {
+                let bytes = tokens.len() * self.contents.dim * self.contents.dtype.size();
+                rows.fill(&mut self.contents, file.room(bytes));
+                let finite = self.contents.are_finite();
+                if finite { file.keep(bytes).map(|()| true) } else { Ok(false) }
+            }
+        };
+        let finite = added.map_err(|e| Error::io(&self.path, e))?;
+        if !finite {
             self.contents.back_to(before);
-            self.file.refuse(end).map_err(|e| Error::io(&self.path, e))?;
         }
         Ok(finite)
     }
 
-    /// The bytes that the disk shall begin to write, once there are enough of them.
-    fn take_waiting(&mut self) -> Option<Range<u64>> {
-        let end = self.file.written();
-        (end >= self.waiting + WRITE_BYTES).then(|| std::mem::replace(&mut self.waiting, end)..end)
+    /// Whether the disk takes the shard past the page cache as fast as its rows come.
+    #[must_use]
+    pub fn direct_keeps_up(&self) -> bool {
+        match &self.target {
+            Target::Cached(_) => false,
+            Target::Direct(file) => file.keeps_up(),
+        }
     }
 
-    /// On each thread: converts a piece, then writes and digests what is ready if no other is at it.
-    fn append_pieces(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32], threads: usize) -> IoResult<End> {
-        let (durability, waiting) = (self.durability, Mutex::new(self.take_waiting()));
-        let Self { contents, file, converted, .. } = self;
-        let (rows, to) = (contents.piece_rows(), contents.dtype);
-        let [given_bytes, stored_bytes] = [dtype, to].map(|dtype| rows * contents.dim * dtype.size());
-        let ready: Vec<OnceLock<&[u8]>> = data.chunks(given_bytes).map(|_| OnceLock::new()).collect();
-        // Of rows in the type on disk none are converted: all pieces are those given, and ready.
-        if dtype == to && threads > 1 {
-            ready.iter().zip(data.chunks(given_bytes)).for_each(|(ready, piece)| ready.set(piece).unwrap_or(()));
+    /// Completes the file and gives it its name; what the manifest has to say of it.
+    ///
+    /// # Errors
+    /// `OutOfSpace`, `IoFailed`.
+    pub fn publish(self, folder: &Path) -> Result<(ShardEntry, Moments)> {
+        let contents = self.contents;
+        let head = header::build(contents.rows() as u64, contents.dim as u64, contents.dtype);
+        let (last, path) = (contents.token_bytes(), &self.path);
+        let file = match self.target {
+            Target::Cached(file) => file.finish(&last, &head),
+            Target::Direct(file) => file.finish(&last, &head),
         }
-        converted.resize(if dtype == to { 0 } else { tokens.len() * contents.dim * to.size() }, 0);
-        let places = converted.chunks_mut(stored_bytes).map(Some).chain(std::iter::repeat_with(|| None));
-        let queue = Mutex::new(ready.iter().zip(data.chunks(given_bytes)).zip(places));
-        let mut batch = file.batch(tokens.len() * contents.dim * to.size());
+        .map_err(|e| Error::io(path, e))?;
+        commit::publish(folder, &self.name, &file, self.durability)?;
+        Ok(contents.finish(&head))
+    }
+}
+
+/// The bytes that the disk shall begin to write, once there are enough of them.
+fn take_waiting(file: &BlockFile, waiting: &mut u64) -> Option<Range<u64>> {
+    let end = file.written();
+    (end >= *waiting + WRITE_BYTES).then(|| std::mem::replace(waiting, end)..end)
+}
+
+/// Rows to append, and on how many threads.
+struct Rows<'a> {
+    data: &'a [u8],
+    dtype: Dtype,
+    tokens: &'a [i32],
+    threads: usize,
+}
+
+impl Rows<'_> {
+    /// Writes and adds them to `contents`; those that are not in the type on disk are first put into `converted`.
+    fn write<'r>(
+        &'r self,
+        contents: &mut Contents,
+        converted: &'r mut Vec<u8>,
+        file: &'r mut BlockFile,
+        durability: Durability,
+        waiting: Option<Range<u64>>,
+    ) -> IoResult<End> {
+        let bytes = self.tokens.len() * contents.dim * contents.dtype.size();
+        let mut batch = file.batch(bytes);
         let opened: &File = batch.file();
-        let mut written = Ok(());
-        let writing = InOrder::new(&ready, |_, piece| {
-            if written.is_ok() {
-                written = batch.push(piece);
-            }
-        });
-        let digesting = InOrder::new(&ready, |i, piece| {
-            contents.add(piece, &tokens[i * rows..tokens.len().min((i + 1) * rows)]);
-        });
-        on_threads(threads, &|| {
-            // Asking takes a millisecond for 8 MB: one thread does it while the others convert.
+        let waiting = Mutex::new(waiting);
+        // Asking takes a millisecond for 8 MB: one thread does it while the others convert.
+        let begin = || {
             let before = lock(&waiting).take();
             if let Some(range) = before {
                 durability.begin_writing(opened, range);
             }
+        };
+        let place = (self.dtype != contents.dtype).then(|| {
+            converted.resize(bytes, 0);
+            &mut converted[..]
+        });
+        let mut written = Ok(());
+        self.each_piece(contents, place, begin, |piece| {
+            if written.is_ok() {
+                written = batch.push(piece);
+            }
+        });
+        written.map(|()| batch.end())
+    }
+
+    /// Puts them into `place` in the type on disk, and adds them to `contents`.
+    fn fill(&self, contents: &mut Contents, place: &mut [u8]) {
+        self.each_piece(contents, Some(place), || (), |_| ());
+    }
+
+    /// On each thread: `begin`; then puts pieces into `place`, if there is one, and does what is ready, if no other thread
+    /// is at it: `write`, and the digests and sums of `contents`.
+    fn each_piece<'r>(
+        &'r self,
+        contents: &mut Contents,
+        place: Option<&'r mut [u8]>,
+        begin: impl Fn() + Sync,
+        mut write: impl FnMut(&'r [u8]) + Send,
+    ) {
+        let (rows, to, dtype) = (contents.piece_rows(), contents.dtype, self.dtype);
+        let [given_bytes, stored_bytes] = [dtype, to].map(|dtype| rows * contents.dim * dtype.size());
+        let given = || self.data.chunks(given_bytes);
+        let ready: Vec<OnceLock<&[u8]>> = given().map(|_| OnceLock::new()).collect();
+        // Where nothing has to be moved all pieces are those given, and ready.
+        if place.is_none() && self.threads > 1 {
+            ready.iter().zip(given()).for_each(|(ready, piece)| ready.set(piece).unwrap_or(()));
+        }
+        let places = place.into_iter().flat_map(|place| place.chunks_mut(stored_bytes).map(Some));
+        let queue = Mutex::new(ready.iter().zip(given()).zip(places.chain(std::iter::repeat_with(|| None))));
+        let writing = InOrder::new(&ready, |_, piece| write(piece));
+        let digesting = InOrder::new(&ready, |i, piece| {
+            contents.add(piece, &self.tokens[i * rows..self.tokens.len().min((i + 1) * rows)]);
+        });
+        on_threads(self.threads, &|| {
+            begin();
             loop {
                 let Some(((ready, given), place)) = lock(&queue).next() else { break };
                 let stored = place.map_or(given, |place| {
@@ -132,18 +230,5 @@ impl GrowingShard {
                 digesting.go_on();
             }
         });
-        written.map(|()| batch.end())
-    }
-
-    /// Completes the file and gives it its name; what the manifest has to say of it.
-    ///
-    /// # Errors
-    /// `OutOfSpace`, `IoFailed`.
-    pub fn publish(self, folder: &Path) -> Result<(ShardEntry, Moments)> {
-        let contents = self.contents;
-        let head = header::build(contents.rows() as u64, contents.dim as u64, contents.dtype);
-        let file = self.file.finish(&contents.token_bytes(), &head).map_err(|e| Error::io(&self.path, e))?;
-        commit::publish(folder, &self.name, &file, self.durability)?;
-        Ok(contents.finish(&head))
     }
 }

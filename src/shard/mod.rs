@@ -7,6 +7,7 @@ pub mod commit;
 mod contents;
 pub mod dataset;
 pub mod digest;
+mod direct;
 pub mod dtype;
 pub mod growing;
 pub mod header;

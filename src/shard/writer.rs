@@ -38,6 +38,8 @@ pub struct WriterSettings {
     pub durability: Durability,
     /// Threads: 1, or 2 to write and digest at the same time. The files are the same.
     pub threads: usize,
+    /// Write past the page cache, as long as the disk keeps up. The files are the same.
+    pub direct: bool,
 }
 
 /// The only writer of a dataset.
@@ -178,7 +180,10 @@ impl DatasetWriter {
     fn append_to_shard(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> Result<bool> {
         let shard = match &mut self.shard {
             Some(shard) => shard,
-            none => none.insert(GrowingShard::create(&self.folder, &self.manifest, self.settings.durability)?),
+            none => none.insert({
+                let direct = self.settings.direct;
+                GrowingShard::create(&self.folder, &self.manifest, self.settings.durability, direct)?
+            }),
         };
         let finite = shard.append(data, dtype, tokens, self.settings.threads)?;
         if shard.rows() == self.manifest.shard_rows {
@@ -245,6 +250,8 @@ impl DatasetWriter {
     fn commit(&mut self, last: bool) -> Result<()> {
         let mut next = self.manifest.clone();
         if let Some(shard) = self.shard.take() {
+            // A disk that is waited for may as well have the page cache between.
+            self.settings.direct &= shard.direct_keeps_up();
             let (entry, moments) = shard.publish(&self.folder)?;
             next.shards.push(entry);
             next.moments.merge(&moments);

@@ -23,6 +23,7 @@ fn dataset(folder: &Path, rows: usize, dim: usize, shard_rows: usize) {
         non_finite: NonFinite::Error,
         durability: Durability::Process,
         threads: 1,
+        direct: false,
     };
     let mut writer = DatasetWriter::open(folder, settings).unwrap();
     let data: Vec<u8> = (0..rows).flat_map(|r| (r as f32).to_le_bytes().repeat(dim)).collect();

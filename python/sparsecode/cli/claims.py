@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def command(config: ClaimsConfig, run: Path, force: bool, quiet: bool, as_json: bool) -> None:
     """Test the claims of the seed experiment on a run.
 
-    Each gets a verdict: reproduced, not reproduced, or not tested and why. Writes claims.json, and into science/ the
-    sweeps over size and L1 under both normalisations of L1 that one of the claims needs.
+    Each gets a verdict and why: reproduced, partly, not reproduced, or not tested. Writes claims.json, and into
+    science/ the sweeps over size and L1 under both normalisations of L1 that one of the claims needs.
     """
     from sparsecode.cli.output import print_json
     from sparsecode.run import Run

@@ -94,11 +94,13 @@ class Comparison:
     def _sweep_table(self) -> str:
         threshold = self.record["settings"]["threshold"]
         columns = ["dictionary", "live", "MMCS next", "chance", f">{threshold:g}", "of live", "matched", "other seed",
-                   "PW-MCC", "both", "every larger"]  # fmt: skip
+                   "PW-MCC", "absolute", "shared", "both", "every larger"]  # fmt: skip
         rows = []
         for entry in self.record["dictionaries"]:
             nearest, seed, both = entry["next"], entry["other_seed"], entry["next_other_seed"]
             every = entry["every_larger"]
+            pair = (seed or nearest or {}).get("matched")
+            found = pair["consistency"] if pair else {}
             rows.append(
                 [
                     entry["name"],
@@ -109,7 +111,9 @@ class Comparison:
                     _count(nearest, "live"),
                     _number(nearest and nearest["matched"] and nearest["matched"]["all"]["mean"]),
                     _count(seed, "all"),
-                    _number(seed and seed["matched"] and seed["matched"]["all"]["mean"]),
+                    _number(found.get("pw_mcc")),
+                    _number(found.get("pw_mcc_absolute")),
+                    _shared(found),
                     _count(both, "all"),
                     "" if every is None else str(every["features"]),
                 ]
@@ -117,8 +121,9 @@ class Comparison:
         note = (
             "Columns: MMCS with the next larger dictionary (same L1 and seed) and by chance; features above "
             f"{threshold:g} in it, of all and of live ones; mean of the one-to-one matching; features above it in the "
-            "same size from another seed, and the mean of the one-to-one matching with it; features above it in the "
-            "next size from another seed, and in every larger dictionary."
+            "same size from another seed; mean cosine of the one-to-one matching with it (without another seed: with "
+            "the next larger size), signed and absolute, and matched pairs above 0.7 in encoder and decoder; features "
+            f"above {threshold:g} in the next size from another seed, and in every larger dictionary."
         )
         return _render(columns, rows) + "\n" + note
 
@@ -134,7 +139,6 @@ class Comparison:
                 matched = self.record["matched"].get(f"{a} -> {b}") or self.record["matched"].get(f"{b} -> {a}")
                 above = int((values > threshold).sum())
                 found = matched["consistency"] if matched else {}
-                both = found.get("shared")
                 rows.append(
                     [
                         a,
@@ -144,7 +148,7 @@ class Comparison:
                         str(len(values)),
                         _number(found.get("pw_mcc")),
                         _number(found.get("pw_mcc_absolute")),
-                        "" if both is None else f"{both}/{found['pairs']}",
+                        _shared(found),
                     ]
                 )
         note = (
@@ -156,6 +160,11 @@ class Comparison:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _shared(consistency: dict[str, Any]) -> str:
+    both = consistency.get("shared")
+    return "" if both is None else f"{both}/{consistency['pairs']}"
 
 
 def _count(against: dict[str, Any] | None, which: str) -> str:

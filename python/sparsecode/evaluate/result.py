@@ -42,8 +42,8 @@ class Evaluation:
         predictions: predictions scored; 0 where the model makes none, and then all losses are NaN.
         loss_clean, loss_spliced, loss_zero_ablated, loss_mean_ablated: cross-entropy in nats per token of the model as
             it is, with reconstructions, with zeros, and with the mean over the rows in the values' stead.
-        recovered, recovered_from_mean: share of the loss that ablation costs which the reconstructions win back:
-            (ablated - spliced) / (ablated - clean).
+        loss_recovered, loss_recovered_from_mean: share of the cross-entropy that zero and mean ablation cost which the
+            reconstructions win back: (ablated - spliced) / (ablated - clean).
         kl_spliced, kl_zero_ablated, kl_mean_ablated: KL(clean || changed) in nats per position.
         mse: squared error per row and dimension, in the activations' own units.
         explained_variance: 1 - sum of squared residuals / sum of squared deviations from the mean over the rows.
@@ -69,8 +69,8 @@ class Evaluation:
     loss_spliced: float
     loss_zero_ablated: float
     loss_mean_ablated: float
-    recovered: float
-    recovered_from_mean: float
+    loss_recovered: float
+    loss_recovered_from_mean: float
     kl_spliced: float
     kl_zero_ablated: float
     kl_mean_ablated: float
@@ -107,8 +107,8 @@ class Evaluation:
             loss_spliced=spliced.cross_entropy,
             loss_zero_ablated=zero,
             loss_mean_ablated=mean,
-            recovered=_ratio(zero - spliced.cross_entropy, zero - clean),
-            recovered_from_mean=_ratio(mean - spliced.cross_entropy, mean - clean),
+            loss_recovered=_ratio(zero - spliced.cross_entropy, zero - clean),
+            loss_recovered_from_mean=_ratio(mean - spliced.cross_entropy, mean - clean),
             kl_spliced=spliced.kl,
             kl_zero_ablated=shared.zero.kl,
             kl_mean_ablated=shared.mean.kl,
@@ -146,7 +146,7 @@ class Evaluation:
         """The names of SAELens's and SAEBench's evaluations; their mse is summed over dimensions."""
         density = torch.tensor(self.feature_density, dtype=torch.float64)
         return {
-            "ce_loss_score": self.recovered,
+            "ce_loss_score": self.loss_recovered,
             "ce_loss_with_sae": self.loss_spliced,
             "ce_loss_without_sae": self.loss_clean,
             "ce_loss_with_ablation": self.loss_zero_ablated,
@@ -179,7 +179,7 @@ class Evaluation:
             "loss_original": self.loss_clean,
             "loss_reconstructed": self.loss_spliced,
             "loss_zero": self.loss_zero_ablated,
-            "frac_recovered": self.recovered,
+            "frac_recovered": self.loss_recovered,
             "frac_alive": self.alive,
         }
 
@@ -198,9 +198,9 @@ def max_decoder_cosine(atoms: Tensor) -> Tensor:
 
 def table(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[Any]]]:
     """(header, rows): the figures worth a first look, one line per dictionary."""
-    header = ["dictionary", "features", "L0", "explained", "cosine", "CE", "recovered", "KL", "alive"]
+    header = ["dictionary", "features", "L0", "explained", "cosine", "CE", "loss recovered", "KL", "alive"]
     rows = [
-        [one.name, one.dict_size, one.l0, one.explained_variance, one.cosine, one.loss_spliced, one.recovered,
+        [one.name, one.dict_size, one.l0, one.explained_variance, one.cosine, one.loss_spliced, one.loss_recovered,
          one.kl_spliced, one.alive]
         for one in evaluations
     ]  # fmt: skip

@@ -96,6 +96,7 @@ def harvest_module(
                             dtype=dtype,
                             provenance={"hook_point": path} | about,
                             shard_bytes=shard_bytes,
+                            direct=True,
                         )
                         files[path] = _Output(stack.enter_context(writer), writer.rows)
                     files[path].append(flat, tokens, rows)

@@ -100,6 +100,7 @@ def _harvest(
         dtype=config.dtype,
         provenance=provenance,
         shard_bytes=config.shard_mb << 20,
+        direct=True,
     )
     with writer, Progress("harvest", rows, "rows", done=writer.rows, quiet=quiet) as progress:
         batches = activation_batches(model, tokens.train, hook, config, rows, skip=writer.rows)

@@ -153,6 +153,7 @@ def _harvest(
                 dtype=config.dtype,
                 provenance={"hook_point": target.hook} | provenance,
                 shard_bytes=config.shard_mb << 20,
+                direct=True,
             )
             writers[target.hook] = stack.enter_context(writer)
         done = {hook: writer.rows for hook, writer in writers.items()}

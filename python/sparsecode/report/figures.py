@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from sparsecode.report import palette
+from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
+from sparsecode.science import bootstrap
 
 POINTS = 400  # of a curve: more than the pixels of a phone, few enough to read as a table
 BINS = 30  # of the histogram of motion: a phone is 300 pixels wide
@@ -117,9 +118,7 @@ def found_again(facts: Facts) -> Figure | None:
         return None
     family = next(f for f in facts.families() if best[0] in f)
     for number, (relation, words) in enumerate(RELATIONS.items()):
-        points = [
-            (entry["dict_size"], _count(entry, relation)) for entry in family if _count(entry, relation) is not None
-        ]
+        points = [(entry["dict_size"], count) for entry in family if (count := _count(entry, relation)) is not None]
         if points:
             data.append(
                 {
@@ -128,6 +127,12 @@ def found_again(facts: Facts) -> Figure | None:
                     "name": words,
                     "x": [size for size, _ in points],
                     "y": [count for _, count in points],
+                    "error_y": palette.whiskers(
+                        [count for _, count in points],
+                        [bootstrap.count(count, size).low for size, count in points],
+                        [bootstrap.count(count, size).high for size, count in points],
+                        number,
+                    ),
                     "line": {"color": palette.SERIES[number], "width": 2, "dash": palette.DASHES[number]},
                     "marker": {"size": 9, "symbol": palette.SYMBOLS[number]},
                     "hovertemplate": f"%{{y}} of %{{x}} features: {words}<extra></extra>",
@@ -145,7 +150,7 @@ def found_again(facts: Facts) -> Figure | None:
         "found-again",
         f"Features with cosine above {facts.threshold:g} to an atom of another dictionary"
         f"{f' ({which})' if which else ''}, by what the other is. The dashed line is the width of the space: "
-        "above it, more directions are found again than the space has dimensions.",
+        "above it, more directions are found again than the space has dimensions. Whiskers: 95 % intervals of counts.",
         "Curves of the number of features found again over dictionary size, with a line at the number of dimensions.",
         Table(
             "found-again-numbers",
@@ -165,30 +170,13 @@ def mmcs_heat_map(facts: Facts) -> Figure:
     order = [names.index(entry["name"]) for entry in facts.dictionaries]
     values = [[matrix[i][j] for j in order] for i in order]
     labels = [facts.label(entry) for entry in facts.dictionaries]
-    positions = list(range(len(labels)))
-    with_numbers = len(labels) <= CELLS_WITH_NUMBERS
-    data: list[dict[str, Any]] = [
-        {
-            "type": "heatmap",
-            "x": positions,
-            "y": positions,
-            "z": values,
-            "zmin": 0,
-            "zmax": 1,
-            "colorscale": palette.HEAT,
-            "customdata": [[[a, b] for b in labels] for a in labels],
-            "hovertemplate": "from %{customdata[0]}<br>to %{customdata[1]}<br>MMCS %{z:.3f}<extra></extra>",
-            "colorbar": {"thickness": 10, "outlinewidth": 0, "tickformat": ".1f"},
-            "xgap": 1,
-            "ygap": 1,
-        }
-        | ({"texttemplate": "%{z:.2f}", "textfont": {"size": 10}} if with_numbers else {})
-    ]
-    step = max(1, len(labels) // 16)
-    ticks = {"tickvals": positions[::step], "ticktext": labels[::step], "tickfont": {"size": 11}, "showgrid": False}
+    numbered = {"texttemplate": "%{z:.2f}", "textfont": {"size": 10}} if len(labels) <= CELLS_WITH_NUMBERS else {}
+    hover = "from %{customdata[0]}<br>to %{customdata[1]}<br>MMCS %{z:.3f}"
+    data = [charts.heat_map(labels, labels, values, 1.0, hover, **numbered)]
+    step, small = max(1, len(labels) // 16), {"size": 11}
     layout = palette.layout(
-        xaxis=palette.axis("to", tickangle=-60, **ticks),
-        yaxis=palette.axis("from", autorange="reversed", **ticks),
+        xaxis=charts.cell_axis("to", labels, step=step, tickangle=-60, tickfont=small),
+        yaxis=charts.cell_axis("from", labels, step=step, autorange="reversed", tickfont=small),
     )
     return Figure(
         "mmcs",
@@ -216,50 +204,22 @@ def mcs_histograms(facts: Facts) -> Figure | None:
     if not family:
         return None
     bins = int(facts.comparison.record["settings"]["bins"])
+    kinds = [part for part in ("live", "dead") if part in family[0]["next"]["mcs"]]
+    strips = [
+        charts.Strip(
+            f"<b>{entry['dict_size']}</b> features",
+            str(entry["dict_size"]),
+            {part: entry["next"]["mcs"][part]["histogram"] for part in kinds or ["all"]},
+        )
+        for entry in family
+    ]
     middles = [(i + 0.5) / bins for i in range(bins)]
-    data, rows, layout = [], [], palette.layout(barmode="stack", bargap=0.04)
-    count = len(family)
-    gap = 0.05 if count > 1 else 0.0
-    height = (1 - gap * (count - 1)) / count
-    annotations = []
-    for number, entry in enumerate(family):
-        suffix = "" if number == 0 else str(number + 1)
-        top = 1 - number * (height + gap)
-        found = entry["next"]["mcs"]
-        parts = [("live", "@series1"), ("dead", "@dead")] if "live" in found else [("all", "@series1")]
-        for part, color in parts:
-            data.append(
-                {
-                    "type": "bar",
-                    "name": f"{part} features",
-                    "x": middles,
-                    "y": found[part]["histogram"],
-                    "width": [1 / bins] * bins,
-                    "marker": {"color": color},
-                    "xaxis": "x",
-                    "yaxis": f"y{suffix}",
-                    "showlegend": number == 0 and len(parts) > 1,
-                    "hovertemplate": f"{entry['dict_size']}: %{{y}} {part} at cosine %{{x:.2f}}<extra></extra>",
-                }
-            )
-        layout[f"yaxis{suffix}"] = palette.axis("", domain=[max(0.0, top - height), top], nticks=3)
-        annotations.append(
-            {
-                "xref": "paper", "yref": "paper", "x": 0.02, "y": top, "xanchor": "left", "yanchor": "top",
-                "showarrow": False, "font": {"size": 12},
-                "text": f"<b>{entry['dict_size']}</b> features",
-            }
-        )  # fmt: skip
-        rows += [
-            [entry["dict_size"], i / bins, *(found[p]["histogram"][i] for p in ("all", "live", "dead") if p in found)]
-            for i in range(bins)
-        ]
-    layout["xaxis"] = palette.axis(
-        "max cosine similarity",
-        range=[0, 1], anchor=f"y{'' if count == 1 else count}",
-    )  # fmt: skip
-    layout["annotations"] = annotations
-    kinds = ["all", *(part for part in ("live", "dead") if part in family[0]["next"]["mcs"])]
+    data, layout, height = charts.stacked_strips(strips, middles, "max cosine similarity", "at cosine %{x:.2f}")
+    rows = [
+        [entry["dict_size"], i / bins, *(entry["next"]["mcs"][part]["histogram"][i] for part in ("all", *kinds))]
+        for entry in family
+        for i in range(bins)
+    ]
     return Figure(
         "mcs-histograms",
         "How similar each feature's nearest atom in the next larger dictionary is, one strip per size. Two humps mean "
@@ -269,12 +229,12 @@ def mcs_histograms(facts: Facts) -> Figure | None:
         Table(
             "mcs-histograms-numbers",
             "Features by max cosine similarity; each bin from the value given.",
-            [Column("size", "d"), Column("from", ".3f"), *(Column(kind, ",d") for kind in kinds)],
+            [Column("size", "d"), Column("from", ".3f"), *(Column(kind, ",d") for kind in ("all", *kinds))],
             rows,
         ),
         data,
         layout,
-        height=max(280, 120 * count + 90),
+        height=height,
     )
 
 

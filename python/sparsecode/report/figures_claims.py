@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsecode.report import palette
+from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
 
@@ -73,33 +73,18 @@ def histograms_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
     own = sorted((row for row in beside if row["size"] == size), key=lambda row: float(row["l1"]))
     bins = len(own[0]["live_histogram"])
     middles = [(i + 0.5) / bins for i in range(bins)]
-    data: list[dict[str, Any]] = []
-    layout, table_rows, annotations = palette.layout(barmode="stack", bargap=0.04), [], []
-    strips = palette.strips(len(own))
-    for number, (row, (low, high)) in enumerate(zip(own, strips, strict=True)):
-        suffix = "" if number == 0 else str(number + 1)
-        for part, color in (("live", "@series1"), ("dead", "@dead")):
-            data.append(
-                {
-                    "type": "bar",
-                    "name": f"{part} features",
-                    "x": middles,
-                    "y": row[f"{part}_histogram"],
-                    "width": [1 / bins] * bins,
-                    "marker": {"color": color},
-                    "xaxis": "x",
-                    "yaxis": f"y{suffix}",
-                    "showlegend": number == 0,
-                    "hovertemplate": f"L1 {row['l1']:.3g}: %{{y}} {part} at cosine %{{x:.2f}}<extra></extra>",
-                }
-            )
-        layout[f"yaxis{suffix}"] = palette.axis("", domain=[low, high], nticks=3)
-        annotations.append(palette.note(0.02, high, f"<b>L1 {row['l1']:.3g}</b>{_dip(row)}"))
-        table_rows += [[row["l1"], i / bins, row["live_histogram"][i], row["dead_histogram"][i]] for i in range(bins)]
-    layout["xaxis"] = palette.axis(
-        "max cosine similarity", range=[0, 1], anchor=f"y{'' if len(own) == 1 else len(own)}"
-    )
-    layout["annotations"] = annotations
+    strips = [
+        charts.Strip(
+            f"<b>L1 {row['l1']:.3g}</b>{_dip(row)}",
+            f"L1 {row['l1']:.3g}",
+            {part: row[f"{part}_histogram"] for part in ("live", "dead")},
+        )
+        for row in own
+    ]
+    data, layout, height = charts.stacked_strips(strips, middles, "max cosine similarity", "at cosine %{x:.2f}")
+    table_rows = [
+        [row["l1"], i / bins, row["live_histogram"][i], row["dead_histogram"][i]] for row in own for i in range(bins)
+    ]
     return Figure(
         "mcs-by-l1",
         f"The same for several L1, of dictionaries of {size:,} features from the short sweep.",
@@ -112,7 +97,7 @@ def histograms_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
         ),
         data,
         layout,
-        height=max(280, 120 * len(own) + 90),
+        height=height,
     )
 
 
@@ -189,23 +174,27 @@ def neuron_basis(numbers: dict[str, Any]) -> Figure:
         }
         for kind, color in kinds.items()
     ]
-    low, high = medians["random directions"][0], medians["random directions"][-1]
-    middle = float(np.log10(np.sqrt(low * high)))
+    random = {"random directions": "random<br>directions", "random, weighted": "weighted<br>random"}
+    bands, notes = [], [palette.note(0.0, 1, "neuron", xref="x")]
+    for group, words in random.items():
+        if group in medians:
+            low, high = medians[group][0], medians[group][-1]
+            bands.append(palette.band(low, high))
+            notes.append(palette.note(float(np.log10(np.sqrt(low * high))), 1, words, xref="x", xanchor="center"))
     layout = palette.layout(
         barmode="stack",
         bargap=0.04,
-        xaxis=palette.axis("participation ratio: neurons that a direction effectively uses", type="log",
+        xaxis=palette.axis("participation ratio, in neurons", type="log",
                            tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500], range=[0, float(np.log10(edges[-1]))]),
         yaxis=palette.axis("features"),
-        shapes=[palette.band(low, high)],
-        annotations=[palette.note(middle, 1, "random<br>directions", xref="x", xanchor="center"),
-                     palette.note(0.0, 1, "neuron", xref="x")],
+        shapes=bands,
+        annotations=notes,
     )  # fmt: skip
     return Figure(
         "participation",
         f"Features of {numbers['dictionary']} by how many neurons they effectively use. Left end: one neuron. Grey "
-        "band: the middle 90 % of random directions.",
-        "Histogram of participation ratios of features, with a band where random directions lie.",
+        "bands: the middle 90 % of random directions, and of those weighted by how much each neuron varies.",
+        "Histogram of participation ratios of features, with bands where random directions lie.",
         Table(
             "participation-numbers",
             "Features by participation ratio; each bin from the value given.",

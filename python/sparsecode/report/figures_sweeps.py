@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsecode.report import palette
+from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 
 TITLES = {"plain": "L1 as it is", "divided": "L1 divided by the size"}
@@ -51,35 +51,24 @@ def _maps(numbers: dict[str, Any], key: str, id: str, caption: str, form: str, *
         cells = {(row["size"], row["l1"]): row[key] for row in found}
         values = [[cells.get((n, value)) for value in l1] for n in sizes]
         suffix = "" if number == 0 else str(number + 1)
+        rows_named, columns_named = [f"{n:,}" for n in sizes], [f"{value:.3g}" for value in l1]
         data.append(
-            {
-                "type": "heatmap",
-                "x": list(range(len(l1))),
-                "y": list(range(len(sizes))),
-                "z": [[_log(value) if logarithmic else value for value in line] for line in values],
-                "zmin": low,
-                "zmax": high,
-                "colorscale": palette.HEAT,
-                "showscale": False,
-                "customdata": [[[n, value] for value in l1] for n in sizes],
-                "text": [["" if value is None else format(value, form) for value in line] for line in values],
-                "texttemplate": "%{text}",
-                "hovertemplate": f"{title}<br>%{{customdata[0]}} features, L1 %{{customdata[1]:.3g}}: "
-                f"{key.upper()} %{{text}}<extra></extra>",
-                "xaxis": f"x{suffix}",
-                "yaxis": f"y{suffix}",
-                "xgap": 1,
-                "ygap": 1,
-            }
+            charts.heat_map(
+                rows_named,
+                columns_named,
+                [[_log(value) if logarithmic else value for value in line] for line in values],
+                high,
+                f"{title}<br>%{{customdata[0]}} features, L1 %{{customdata[1]}}: {key.upper()} %{{text}}",
+                zmin=low,
+                showscale=False,
+                text=[["" if value is None else format(value, form) for value in line] for line in values],
+                texttemplate="%{text}",
+                xaxis=f"x{suffix}",
+                yaxis=f"y{suffix}",
+            )
         )
-        ticks = {"showgrid": False, "zeroline": False}
-        layout[f"xaxis{suffix}"] = palette.axis(
-            "L1", anchor=f"y{suffix}", tickvals=list(range(len(l1))), ticktext=[f"{value:.3g}" for value in l1], **ticks
-        )
-        layout[f"yaxis{suffix}"] = palette.axis(
-            "features", domain=[bottom, top], tickvals=list(range(len(sizes))), ticktext=[f"{n:,}" for n in sizes],
-            **ticks,
-        )  # fmt: skip
+        layout[f"xaxis{suffix}"] = charts.cell_axis("L1", columns_named, anchor=f"y{suffix}")
+        layout[f"yaxis{suffix}"] = charts.cell_axis("features", rows_named, domain=[bottom, top])
         annotations.append(palette.note(0, top, f"<b>{title}</b>", yanchor="bottom"))
         rows += [[title, row["size"], row["l1"], row[key], row["fvu"], row["dead"]] for row in found]
     layout |= {"annotations": annotations, "margin": {"l": 8, "r": 12, "t": 30, "b": 8}}
@@ -131,14 +120,22 @@ def growth(numbers: dict[str, Any]) -> Figure | None:
             one["error_y"] = palette.whiskers(*_ends(points), number=number)
         data.append(one)
     sizes = sorted({x for points in lines.values() for x, *_ in points})
+    bend = curve["bend_of_live"]
     layout = palette.layout(
-        xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02]), legend=palette.tall_legend()
+        xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02]), legend=palette.tall_legend(),
+        shapes=[palette.upright(bend["at"])] if bend else [],
+    )  # fmt: skip
+    turn = (
+        f" Dotted: where two straight pieces fitted to live features bend, {bend['at']:,} in "
+        f"{bend['share_at'][str(bend['at'])]:.0%} of resamples."
+        if bend
+        else ""
     )
     rows = [[name, *point] for name, points in lines.items() for point in points]
     return Figure(
         "growth-curve",
         "MMCS over dictionary size, with 95 % intervals over features. Known features: live ones of the largest "
-        "dictionary that another seed has as well.",
+        "dictionary that another seed has as well." + turn,
         "Curves of MMCS over dictionary size.",
         Table(
             "growth-curve-numbers",

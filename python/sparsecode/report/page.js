@@ -26,11 +26,18 @@
     return value;
   }
 
+  // Whether the cells of a heat map are wide enough for their numbers, beside the names of its rows.
+  function roomy(plot, spec, trace) {
+    const rows = spec.layout[(trace.yaxis || "y").replace("y", "yaxis")].ticktext || [];
+    const names = 6.5 * Math.max(0, ...rows.map((name) => name.length));
+    return (plot.clientWidth - 70 - names) / trace.x.length > 30;
+  }
+
   async function drawAll() {
     const colors = getComputedStyle(document.documentElement);
     for (const plot of document.querySelectorAll(".plot")) {
       const spec = themed(specs[plot.dataset.figure], colors);
-      if (plot.clientWidth < 520) spec.data.forEach((trace) => trace.type === "heatmap" && trace.x.length > 6 && delete trace.texttemplate);
+      spec.data.forEach((trace) => trace.type === "heatmap" && !roomy(plot, spec, trace) && delete trace.texttemplate);
       spec.layout.height = parseFloat(plot.style.minHeight);
       await window.Plotly.react(plot, spec.data, spec.layout, { responsive: true, displayModeBar: false });
     }

@@ -128,6 +128,14 @@ def band(low: float, high: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def upright(x: float) -> dict[str, Any]:
+    """A dotted line at a value of x, over the whole height."""
+    return {
+        "type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
+        "line": {"color": "@muted", "dash": "dot", "width": 1.5},
+    }  # fmt: skip
+
+
 def tall_legend() -> dict[str, Any]:
     """Below the chart, a line for each: for names too long to stand beside each other."""
     return {"orientation": "v", "x": 0, "y": -0.18, "xanchor": "left", "yanchor": "top", "traceorder": "normal"}

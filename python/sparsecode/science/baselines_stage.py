@@ -7,10 +7,7 @@ RUN/baselines/measures.csv                a line per baseline
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +20,13 @@ from sparsecode.checkpoint import write_json, write_text
 from sparsecode.compare import mcs_both
 from sparsecode.compare.statistics import chance_mmcs, mean
 from sparsecode.config import BaselinesConfig, TrainDictsConfig
-from sparsecode.errors import DatasetUnfit, InvalidSetting, RunInvalid
+from sparsecode.errors import DatasetUnfit, InvalidSetting
 from sparsecode.machine import versions
 from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science.baselines import BASELINES, Fit
 from sparsecode.science.reconstruction import fvu_of_strongest, measure
+from sparsecode.science.records import csv_of, load_record
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.plan import find_dataset
 
@@ -120,17 +118,7 @@ def load_baselines(run: Run) -> dict[str, Any] | None:
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
     """
-    if run.config()["stages"].get(KEY, {}).get("status") != "done":
-        return None
-    path = run.path / KEY / "baselines.json"
-    try:
-        record = json.loads(path.read_text())
-        known = record["format"] == FORMAT and isinstance(record["baselines"], list)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunInvalid(f"{path}: cannot be read ({error}); run: sparsecode baselines --force{run.flag}") from error
-    if not known:
-        raise RunInvalid(f"{path}: not baselines of format {FORMAT}; run: sparsecode baselines --force{run.flag}")
-    return dict(record)
+    return load_record(run, KEY, run.path / KEY / "baselines.json", FORMAT, "baselines")
 
 
 def _checked(config: BaselinesConfig) -> list[str]:
@@ -251,9 +239,4 @@ def _csv(rows: list[dict[str, Any]]) -> str:
         | {f"mmcs_to_{other}": values["mmcs"] for other, values in row["against"].items()}
         for row in rows
     ]
-    columns = list(dict.fromkeys(name for row in flat for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
+    return csv_of(flat)

@@ -8,18 +8,22 @@ import numpy as np
 
 from sparsecode.science import bootstrap
 from sparsecode.science.evidence import Evidence, Finding
+from sparsecode.science.examples import Rows
 from sparsecode.science.recurrence import best_dictionary
-from sparsecode.science.sparsity import MEASURES, participation_ratio
-from sparsecode.science.verdicts import LEAST_DIRECTIONS, RANDOM_PERCENTILE, not_sparse_in_neurons
+from sparsecode.science.sparsity import MEASURES, Array, participation_ratio
+from sparsecode.science.verdicts import LEAST_DIRECTIONS, RANDOM_PERCENTILE, Interval, not_sparse_in_neurons
 
 CLAIM = "Learned features, including those that come back, are not at all sparse in the basis of neurons."
 RANDOM = 5000
-ROWS = 2000  # activations beside them: what the features are made of
+ROWS, PARTS = 4000, 16  # activations beside them, from all over the dataset: what the features are made of
 QUANTILES = (5, 25, 50, 75, 95)
 
 
 def judge(evidence: Evidence) -> Finding:
-    """Participation ratio, L1/L2 and kurtosis of atoms beside random directions, neurons and activations."""
+    """Participation ratio, L1/L2 and kurtosis of atoms beside random directions, neurons and activations.
+
+    Random directions are uniform ones, and weighted ones: each component times its neuron's standard deviation.
+    """
     family = evidence.main
     entry = best_dictionary(family) or max(family.entries, key=lambda one: int(family.found_again(one).sum()))
     atoms = family.dictionaries[entry["name"]].W_dec.double().numpy()
@@ -32,7 +36,8 @@ def judge(evidence: Evidence) -> Finding:
         "neurons": np.eye(family.dimensions),
     }
     if evidence.dataset is not None:
-        rows = evidence.dataset.read(0, min(ROWS, evidence.dataset.rows)).double().numpy()
+        rows = _spread(evidence.dataset)
+        groups["random, weighted"] = random * rows.std(axis=0)
         groups["activations"] = rows[(rows != 0).any(axis=1)]
     table = [
         {"group": group, "directions": len(rows), "measure": measure, "quantiles": _quantiles(compute(rows))}
@@ -40,26 +45,43 @@ def judge(evidence: Evidence) -> Finding:
         for measure, compute in MEASURES.items()
         if len(rows)
     ]
-    spread, ratios = None, {}
-    bound = float(np.percentile(participation_ratio(random), RANDOM_PERCENTILE))
+    bounds = {
+        group: float(np.percentile(participation_ratio(groups[group]), RANDOM_PERCENTILE))
+        for group in ("random directions", "random, weighted")
+        if group in groups
+    }
+    shares: dict[str, Interval] = {}
+    ratios: dict[str, float] = {}
     if again.sum() >= LEAST_DIRECTIONS:
         values = participation_ratio(groups["found again"])
-        spread = bootstrap.interval((values >= bound).astype(float), draws=evidence.config.draws)
+        for group, bound in bounds.items():
+            shares[group] = bootstrap.interval((values >= bound).astype(float), draws=evidence.config.draws)
+        names = {"features": "found again", "random": "random directions", "weighted": "random, weighted"}
         ratios = {
-            "features": float(np.median(values)),
-            "random": float(np.median(participation_ratio(random))),
+            name: float(np.median(participation_ratio(groups[group])))
+            for name, group in names.items()
+            if group in groups
         }
     numbers = {
         "dictionary": entry["name"],
         "quantiles": list(QUANTILES),
         "groups": table,
-        "random_percentile": {"percentile": RANDOM_PERCENTILE, "participation ratio": bound},
-        "as_spread_as_random": spread and spread.as_json(),
+        "random_percentile": {"percentile": RANDOM_PERCENTILE, "participation ratio": bounds},
+        "as_spread_as": {group: share.as_json() for group, share in shares.items()},
         "participation_ratios": {
             group: np.round(participation_ratio(groups[group]), 3).tolist() for group in ("found again", "live")
         },
     }
-    return Finding(CLAIM, not_sparse_in_neurons(spread, ratios), numbers)
+    verdict = not_sparse_in_neurons(shares.get("random directions"), shares.get("random, weighted"), ratios)
+    return Finding(CLAIM, verdict, numbers)
+
+
+def _spread(dataset: Rows) -> Array:
+    """[R, D] of up to ROWS rows in PARTS stretches over the whole dataset: neighbouring rows are of one text."""
+    own = min(ROWS, dataset.rows) // PARTS or 1
+    starts = np.linspace(0, dataset.rows - own, PARTS).astype(int)
+    parts: Array = np.concatenate([dataset.read(int(start), int(start) + own).double().numpy() for start in starts])
+    return parts
 
 
 def _quantiles(values: Any) -> list[float]:

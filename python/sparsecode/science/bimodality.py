@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from sparsecode.compare.statistics import histogram
 from sparsecode.science.dip import p_value
@@ -18,17 +19,20 @@ CLAIM = (
     "across sizes."
 )
 BINS = 50
+Array = npt.NDArray[np.float64]
 
 
 def judge(evidence: Evidence) -> Finding:
-    """Dip test and a fit of two normals for the live features of every dictionary with a larger relative."""
+    """Dip test and a fit of two normals for every dictionary with a larger relative: of live features, and of all."""
     rows = [row for family in evidence.families for row in _rows(family)]
     judged = [row for row in rows if row["sweep"] == evidence.main.label and row["overcomplete"]]
-    for row in rows:
-        fit = row["modes"]
-        row["bimodal"] = fit and bimodal(row["p"], fit["ashman"], fit["weights"], row["features"])
-    numbers = {"bins": BINS, "dictionaries": rows}
-    return Finding(CLAIM, two_modes([row["bimodal"] for row in judged]), numbers)
+    starts = [row["modes"].get("initial_cosine") for row in judged if row["bimodal"]]
+    verdict = two_modes(
+        [row["bimodal"] for row in judged],
+        [row["everything"]["bimodal"] for row in judged],
+        [start[0] for start in starts if start is not None],
+    )
+    return Finding(CLAIM, verdict, {"bins": BINS, "dictionaries": rows})
 
 
 def _rows(family: Family) -> list[dict[str, Any]]:
@@ -38,7 +42,6 @@ def _rows(family: Family) -> list[dict[str, Any]]:
             continue
         name = entry["name"]
         values, live = family.comparison.cosine(name, entry["next"]["dictionary"]), family.live(name)
-        alive = values[live].double().numpy()
         row: dict[str, Any] = {
             "sweep": family.label,
             "dictionary": name,
@@ -46,27 +49,35 @@ def _rows(family: Family) -> list[dict[str, Any]]:
             "l1": entry.get("l1"),
             "seed": entry.get("seed"),
             "overcomplete": entry["dict_size"] > family.dimensions,
-            "features": len(alive),
+            "features": int(live.sum()),
             "dead": int((~live).sum()),
             "live_histogram": histogram(values[live], BINS),
             "dead_histogram": histogram(values[~live], BINS),
-            "dip": None,
-            "p": None,
-            "modes": None,
         }
-        if len(alive) >= LEAST_FEATURES:
-            row["dip"], row["p"] = p_value(alive)
-            row["modes"] = _modes(family, name, alive, live.numpy())
+        tested, upper = _tested(values[live])
+        if upper is not None:
+            tested["modes"] |= _members(family, name, upper, live.numpy())
+        row |= tested
+        row["everything"] = _tested(values)[0] | {"features": len(values)}
         rows.append(row)
     return rows
 
 
-def _modes(family: Family, name: str, alive: npt.NDArray[np.float64], live: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """The fit, with the density and the motion of the features in each mode."""
-    fit = fit_two_modes(alive)
-    found = fit.as_json()
+def _tested(values: Tensor) -> tuple[dict[str, Any], Array | None]:
+    """The dip test and the fit of two modes of MCS [n], and each value's share of the upper mode; None if too few."""
+    if len(values) < LEAST_FEATURES:
+        return {"dip": None, "p": None, "modes": None, "bimodal": None}, None
+    own = values.double().numpy()
+    (found, p), fit = p_value(own), fit_two_modes(own)
+    judged = bimodal(p, fit.ashman, fit.weights, len(own))
+    return {"dip": found, "p": p, "modes": fit.as_json(), "bimodal": judged}, fit.upper
+
+
+def _members(family: Family, name: str, upper: Array, live: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Density and cosine with the start of the live features in each mode, the lower one first."""
+    found = {}
     density, start = family.density(name), family.dictionaries[name].features.get("initial_cosine")
-    shares = (1 - fit.upper, fit.upper)
+    shares = (1 - upper, upper)
     if density is not None:
         log = np.log(density.double().numpy()[live])
         found["density"] = [float(np.exp(np.average(log, weights=share))) for share in shares]

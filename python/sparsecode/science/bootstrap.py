@@ -11,6 +11,7 @@ from scipy.stats import binom
 from sparsecode.science.verdicts import Interval
 
 LEVEL = 0.95
+_ROOM = 1 << 21  # values of resamples held at a time: 32 MB with their places
 Array = npt.NDArray[np.float64]
 
 
@@ -29,15 +30,15 @@ def interval(
     Interval(value=2.0, low=2.0, high=2.0)
     """
     array = np.asarray(values, dtype=np.float64)
-    resampled = statistic(array[_choices(len(array), draws, seed)], axis=1)
+    resampled = resamples(array, draws, np.random.default_rng(seed), statistic)
     return _between(float(statistic(array, axis=0)), resampled)
 
 
 def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws: int = 1000, seed: int = 0) -> Interval:
     """mean(a) - mean(b), both resampled."""
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    resampled = first[_choices(len(first), draws, seed)].mean(1) - second[_choices(len(second), draws, seed + 1)].mean(
-        1
+    resampled = resamples(first, draws, np.random.default_rng(seed)) - resamples(
+        second, draws, np.random.default_rng(seed + 1)
     )
     return _between(float(first.mean() - second.mean()), resampled)
 
@@ -55,8 +56,14 @@ def from_draws(value: float, draws: Sequence[float] | Array) -> Interval:
     return _between(value, array[~np.isnan(array)])
 
 
-def _choices(n: int, draws: int, seed: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, n, (draws, n))
+def resamples(
+    values: Array, draws: int, generator: np.random.Generator, statistic: Callable[..., Array] = np.mean
+) -> Array:
+    """A statistic of `draws` resamples of `values` [n]: [draws]. Memory does not grow with their product."""
+    n, most = len(values), max(1, _ROOM // len(values))
+    parts = [min(most, draws - done) for done in range(0, draws, most)]
+    found: Array = np.concatenate([statistic(values[generator.integers(0, n, (part, n))], axis=1) for part in parts])
+    return found
 
 
 def _between(value: float, draws: Array) -> Interval:

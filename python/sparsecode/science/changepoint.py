@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparsecode.science.bootstrap import from_draws
+from sparsecode.science.bootstrap import from_draws, resamples
 from sparsecode.science.verdicts import Interval
 
 Array = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ def bend_of_means(
     generator = np.random.default_rng(seed)
     columns = [np.asarray(values, dtype=np.float64) for values in features]
     whole = bend(x, [column.mean() for column in columns])
-    means = np.stack([c[generator.integers(0, len(c), (draws, len(c)))].mean(1) for c in columns], axis=1)
+    means = np.stack([resamples(column, draws, generator) for column in columns], axis=1)
     found = [bend(x, row) for row in means]
     places = [one.at for one in found]
     return BendIntervals(

@@ -17,15 +17,17 @@ CLAIM = "As the dictionary grows, MMCS first rises rapidly, then plateaus."
 
 
 def judge(evidence: Evidence) -> Finding:
-    """The curve of MMCS with the next larger dictionary at the middle L1, bent once; others beside it."""
+    """The curve of live features' MMCS with the next larger dictionary at the middle L1, bent once; others beside."""
     curves = [curve for family in evidence.families for curve in _curves(family, evidence.config.draws)]
     own = [curve for curve in curves if curve["sweep"] == evidence.main.label]
     judged = own[len(own) // 2] if own else None
-    found = judged["bend"] if judged else None
+    found = judged["bend_of_live"] if judged else None
+    living = [point["live"]["value"] for point in judged["points"] if point["live"]] if judged else []
     verdict = rises_then_plateaus(
         found and Interval(**found["before"]),
         found and Interval(**found["after"]),
-        len(judged["points"]) if judged else 0,
+        len(living),
+        living[0] if living else 0.0,
     )
     numbers = {
         "judged_l1": judged["l1"] if judged else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,16 @@ from sparsecode.checkpoint import write_json
 from sparsecode.compare import Comparison
 from sparsecode.config import ClaimsConfig
 from sparsecode.corpus import load_tokens
-from sparsecode.errors import InvalidSetting, RunInvalid, SparsecodeError, StageMissing
+from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.machine import versions
 from sparsecode.progress import say
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import basis, bimodality, growth, interpretability, normalisation, recurrence, sweeps
 from sparsecode.science.evidence import Evidence, Family, Finding
+from sparsecode.science.records import load_record
 from sparsecode.sweep import Dictionary
 
-FORMAT = 1
+FORMAT = 2
 KEY = "claims"
 
 # By number. The other claims of the seed (toy models, baselines) have commands of their own.
@@ -84,21 +84,12 @@ def check_claims(
 
 
 def load_claims(run: Run) -> dict[str, Any] | None:
-    """What claims.json holds; None where the stage was not run.
+    """What claims.json holds; None where the run has no finished claims stage.
 
     Raises:
-        RunInvalid: the file is not JSON of a known format.
+        RunInvalid: the stage is done and its file is not what it wrote.
     """
-    if not run.claims_path.exists():
-        return None
-    try:
-        found = json.loads(run.claims_path.read_text())
-        known = found["format"] == FORMAT and isinstance(found["claims"], dict)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunInvalid(f"{run.claims_path}: not a record of claims ({error}); run: sparsecode claims") from error
-    if not known:
-        raise RunInvalid(f"{run.claims_path}: format {found['format']} is not {FORMAT}; update sparsecode")
-    return dict(found)
+    return load_record(run, KEY, run.claims_path, FORMAT, "claims", dict)
 
 
 def as_json(found: dict[str, Finding], config: ClaimsConfig) -> dict[str, Any]:

@@ -9,9 +9,6 @@ RUN/toy/dictionaries/NAME.safetensors + .json    with --save-dictionaries
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +17,12 @@ from torch import Tensor
 
 from sparsecode.checkpoint import save_tensors, write_json, write_text
 from sparsecode.config import ToyConfig
-from sparsecode.errors import RunInvalid, TrainingDiverged
+from sparsecode.errors import TrainingDiverged
 from sparsecode.machine import versions
 from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import toy_measures, toy_plan
+from sparsecode.science.records import csv_of, load_record
 from sparsecode.science.toy_training import KEY, ToyTraining
 from sparsecode.science.toy_verdict import verdict
 from sparsecode.sweep import Dictionary, choose_engine, initial_atoms, metrics
@@ -88,17 +86,7 @@ def load_toy(run: Run) -> dict[str, Any] | None:
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
     """
-    if run.config()["stages"].get(KEY, {}).get("status") != "done":
-        return None
-    path = run.path / KEY / "toy.json"
-    try:
-        record = json.loads(path.read_text())
-        known = record["format"] == FORMAT and isinstance(record["dictionaries"], list)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunInvalid(f"{path}: cannot be read ({error}); run: sparsecode toy --force{run.flag}") from error
-    if not known:
-        raise RunInvalid(f"{path}: not toy results of format {FORMAT}; run: sparsecode toy --force{run.flag}")
-    return dict(record)
+    return load_record(run, KEY, run.path / KEY / "toy.json", FORMAT, "dictionaries")
 
 
 def _measure(training: ToyTraining, *, quiet: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -179,12 +167,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
         | dict(zip(("mmcs_truth_low", "mmcs_truth_high"), row.get("mmcs_truth_interval", (None, None)), strict=True))
         for row in rows
     ]
-    columns = list(dict.fromkeys(name for row in flat for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
+    return csv_of(flat)
 
 
 def _headline(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sparsecode.checkpoint import load_tensors, save_tensors
 from sparsecode.config import ToyConfig
-from sparsecode.errors import CheckpointCorrupt
 from sparsecode.progress import Progress
 from sparsecode.run import Run, Stage
 from sparsecode.science import toy_plan
@@ -24,6 +22,7 @@ from sparsecode.sweep import Engine, StepStats, choose_engine, metrics
 from sparsecode.sweep.engines import on_device
 from sparsecode.sweep.interrupt import Interruptible
 from sparsecode.sweep.schedule import Budget, Schedule
+from sparsecode.sweep.state import load_state, save_state
 
 KEY = "toy"
 _FRESH = 1 << 40  # number of the first batch of the evaluation: training never comes there
@@ -64,22 +63,13 @@ class ToyTraining:
     def restore(self) -> None:
         """Takes up the saved state, if there is one; metrics lines after it are dropped."""
         if self.stage.resuming and self.state_path.exists():
-            tensors, about = load_tensors(self.state_path)
-            self.sweep.load_state_dict(tensors)
-            try:
-                sums = tensors["interval"].to(self.interval.sse.device)
-                self.interval = StepStats(about["interval_rows"], *sums)
-                self.elapsed = about["elapsed"]
-            except (KeyError, TypeError) as error:
-                raise CheckpointCorrupt(f"{self.state_path}: no {error}; delete it to start this stage anew") from error
+            self.interval, self.elapsed = load_state(self.state_path, self.sweep, self.interval)
         if self.stage.resuming:
             self.run.rewind_metrics(KEY, self.sweep.step)
 
     def save(self) -> None:
         """Writes everything that the steps to come depend on, atomically."""
-        sums = torch.stack([self.interval.sse, self.interval.l1, self.interval.l0])
-        about = {"interval_rows": self.interval.rows, "elapsed": self.elapsed}
-        save_tensors(self.state_path, self.sweep.state_dict() | {"interval": sums}, about)
+        save_state(self.state_path, self.sweep, self.interval, self.elapsed)
 
     def train(self, *, quiet: bool) -> None:
         """Steps until the end of the schedule. Ctrl-C saves the state first."""

@@ -36,6 +36,8 @@ class DatasetWriter:
             `drop` it and count it.
         durable: survive a power failure (fsync); off: only the death of the process, for data that is cheap to make.
         threads: 1, or 2 to write and digest at the same time; default 2 where there are two cores.
+        direct: write past the page cache, from a thread that hardly uses the processor, as long as the disk keeps up;
+            the rows are then not in memory for whoever reads them next.
 
     Raises:
         RunLocked: another process writes here.
@@ -54,6 +56,7 @@ class DatasetWriter:
         non_finite: Literal["error", "drop"] = "error",
         durable: bool = True,
         threads: int | None = None,
+        direct: bool = False,
     ) -> None:
         self.path = Path(path)
         self.activation_dim = activation_dim
@@ -66,7 +69,15 @@ class DatasetWriter:
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"{path}: provenance must be JSON values ({error})") from error
         self._core = _core.DatasetWriter(
-            self.path, activation_dim, dtype, text, shard_bytes, non_finite, durable, threads or min(2, cores())
+            self.path,
+            activation_dim,
+            dtype,
+            text,
+            shard_bytes,
+            non_finite,
+            durable,
+            threads or min(2, cores()),
+            direct,
         )
         self._rows = self._core.rows
         self._consumed = self._core.consumed

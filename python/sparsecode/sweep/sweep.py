@@ -50,7 +50,10 @@ class Sweep:
         b_enc: [N], zeros at the start.
         W_dec: [N, D], atoms, rows of norm 1.
         b_dec: [K, D] or None.
-        moments: name -> (m, v), shaped as the parameter; one pair for the one matrix of a tied sweep ("W_dec").
+        moments: name -> (m, v), shaped as the parameter; one pair for the one matrix of a tied sweep ("W_dec"). Read
+            them anew after a step: the CPU engine leaves out features that fire no more, and reading makes up for it.
+        lag: [N] int32, for a feature that rests 1 and the steps by which its stored moments are behind; else 0.
+        rest_rates: [K] float32, the learning rate up to which resting features stand still.
         step: Adam's t, steps done.
         fired: [N] int64, rows on which each feature was active since the caller last zeroed it.
 
@@ -92,11 +95,13 @@ class Sweep:
         self.W_enc = self.W_dec if self.loss.tied else self.W_dec.clone()
         self.b_enc = torch.zeros(self.total, device=device, dtype=dtype)
         self.b_dec = torch.zeros(K, activation_dim, device=device, dtype=dtype) if self.loss.pre_bias else None
-        self.moments = {
+        self.stored_moments = {
             name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in self.parameters().items()
         }
         self.step = 0
         self.fired = torch.zeros(self.total, device=device, dtype=torch.int64)
+        self.lag = torch.zeros(self.total, dtype=torch.int32)
+        self.rest_rates = torch.zeros(K, dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -127,6 +132,22 @@ class Sweep:
         if self.b_dec is not None:
             found["b_dec"] = self.b_dec
         return found
+
+    @property
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Adam's moments by name, of every feature up to date."""
+        self.wake()
+        return self.stored_moments
+
+    def wake(self) -> None:
+        """Ends the rest of features that the CPU engine leaves out (docs/engine.md): their moments catch up.
+
+        Call it before writing to a parameter through something else than torch, such as a numpy view.
+        """
+        if bool(self.lag.any()):
+            from sparsecode.sweep.engines.cpu import wake
+
+            wake(self)
 
     def penalty(self, k: int) -> float:
         """What multiplies the mean L1 norm of dictionary k's codes in its loss."""

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 
 from sparsecode import store
-from sparsecode.checkpoint import load_tensors, save_tensors
 from sparsecode.config import TrainDictsConfig
-from sparsecode.errors import CheckpointCorrupt, TrainingDiverged
+from sparsecode.errors import TrainingDiverged
 from sparsecode.machine import cores
 from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run, Stage
@@ -25,6 +24,7 @@ from sparsecode.sweep.engines import Engine, StepStats, choose_engine, on_device
 from sparsecode.sweep.engines.cpu import CpuEngine
 from sparsecode.sweep.interrupt import Interruptible
 from sparsecode.sweep.schedule import Budget, Schedule
+from sparsecode.sweep.state import load_state, save_state
 from sparsecode.sweep.sweep import Sweep
 
 KEY = "train-dicts"
@@ -116,22 +116,13 @@ class _Training:
     def restore(self) -> None:
         """Takes up the saved state, if there is one; metrics lines after it are dropped."""
         if self.stage.resuming and self.state_path.exists():
-            tensors, about = load_tensors(self.state_path)
-            self.sweep.load_state_dict(tensors)
-            try:
-                sums = tensors["interval"].to(self.interval.sse.device)
-                self.interval = StepStats(about["interval_rows"], *sums)
-                self.elapsed = about["elapsed"]
-            except (KeyError, TypeError) as error:
-                raise CheckpointCorrupt(f"{self.state_path}: no {error}; delete it to start this stage anew") from error
+            self.interval, self.elapsed = load_state(self.state_path, self.sweep, self.interval)
         if self.stage.resuming:
             self.run.rewind_metrics(KEY, self.step)
 
     def save(self) -> None:
         """Writes everything that the steps to come depend on, atomically."""
-        sums = torch.stack([self.interval.sse, self.interval.l1, self.interval.l0])
-        about = {"interval_rows": self.interval.rows, "elapsed": self.elapsed, "position": self.position}
-        save_tensors(self.state_path, self.sweep.state_dict() | {"interval": sums}, about)
+        save_state(self.state_path, self.sweep, self.interval, self.elapsed, position=self.position)
 
     @property
     def position(self) -> int:

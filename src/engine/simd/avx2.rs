@@ -1,11 +1,11 @@
 //! 256-bit x86 vectors: sixteen lanes are two registers.
 
 use std::arch::x86_64::{
-    __m256, _CMP_NLE_UQ, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehl_ps, _mm_prefetch,
-    _mm_shuffle_ps, _mm_storeu_ps, _mm_unpacklo_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_cmp_ps,
-    _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_movehdup_ps,
-    _mm256_movemask_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_sqrt_ps,
-    _mm256_storeu_ps, _mm256_sub_ps,
+    __m256, _CMP_LT_OQ, _CMP_NLE_UQ, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehl_ps, _mm_prefetch,
+    _mm_shuffle_ps, _mm_storeu_ps, _mm_unpacklo_ps, _mm256_add_ps, _mm256_andnot_ps, _mm256_castps256_ps128,
+    _mm256_cmp_ps, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps,
+    _mm256_movehdup_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_shuffle_ps,
+    _mm256_sqrt_ps, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
 use super::{Kernel, LANES, Lanes, Simd};
@@ -110,6 +110,19 @@ impl Simd for Avx2 {
     fn max(self, a: Pair, b: Pair) -> Pair {
         // SAFETY: see `splat`.
         unsafe { Pair(_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1)) }
+    }
+
+    #[inline(always)]
+    fn drop_below(self, a: Pair, least: f32) -> Pair {
+        // SAFETY: see `splat`.
+        unsafe {
+            let (sign, least) = (_mm256_set1_ps(-0.0), _mm256_set1_ps(least));
+            let drop = |a| {
+                let below = _mm256_cmp_ps::<_CMP_LT_OQ>(_mm256_andnot_ps(sign, a), least);
+                _mm256_andnot_ps(below, a)
+            };
+            Pair(drop(a.0), drop(a.1))
+        }
     }
 
     #[inline(always)]

@@ -77,6 +77,8 @@ pub trait Simd: Copy + Send + Sync {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger of each two lanes; which one where either is NaN depends on the processor.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Lanes nearer to 0 than `least` become 0; NaN stays.
+    fn drop_below(self, a: Self::V, least: f32) -> Self::V;
     /// Square roots.
     fn sqrt(self, a: Self::V) -> Self::V;
     /// The sum of the lanes: lane i with lane i + 8, those with the ones 4 further, then 2, then 1.

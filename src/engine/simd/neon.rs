@@ -1,8 +1,8 @@
 //! 128-bit Arm vectors: sixteen lanes are four registers.
 
 use std::arch::aarch64::{
-    float32x4_t, vaddq_f32, vdivq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmaxq_f32, vmulq_f32, vsqrtq_f32, vst1q_f32,
-    vsubq_f32,
+    float32x4_t, vabsq_f32, vaddq_f32, vbicq_u32, vcltq_f32, vdivq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmaxq_f32,
+    vmulq_f32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vsqrtq_f32, vst1q_f32, vsubq_f32,
 };
 
 use super::{Kernel, LANES, Lanes, Simd};
@@ -109,6 +109,15 @@ impl Simd for Neon {
     #[inline(always)]
     fn max(self, a: Quad, b: Quad) -> Quad {
         quad!(i => vmaxq_f32(a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn drop_below(self, a: Quad, least: f32) -> Quad {
+        // The bits of those below are cleared: NaN is not below.
+        quad!(i => vreinterpretq_f32_u32(vbicq_u32(
+            vreinterpretq_u32_f32(a[i]),
+            vcltq_f32(vabsq_f32(a[i]), vdupq_n_f32(least))
+        )))
     }
 
     #[inline(always)]

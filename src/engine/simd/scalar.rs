@@ -83,6 +83,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn drop_below(self, a: Lanes, least: f32) -> Lanes {
+        lanes!(i => if a[i].abs() < least { 0.0 } else { a[i] })
+    }
+
+    #[inline(always)]
     fn sqrt(self, a: Lanes) -> Lanes {
         lanes!(i => a[i].sqrt())
     }

@@ -28,8 +28,12 @@ fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
 }
 
 fn write(folder: &Path, dtype: Dtype, batch: usize, threads: usize, non_finite: NonFinite, bad: Option<usize>) {
+    write_to(folder, dtype, batch, WriterSettings { non_finite, threads, ..settings(DIM, SHARD_ROWS) }, bad);
+}
+
+fn write_to(folder: &Path, dtype: Dtype, batch: usize, settings: WriterSettings, bad: Option<usize>) {
     let (values, tokens) = rows();
-    let settings = WriterSettings { non_finite, threads, ..settings(DIM, SHARD_ROWS) };
+    let non_finite = settings.non_finite;
     let mut writer = DatasetWriter::open(folder, settings).unwrap();
     for (values, tokens) in values.chunks(batch * DIM).zip(tokens.chunks(batch)) {
         let good = bytes(values, dtype);
@@ -92,5 +96,22 @@ fn a_refused_batch_leaves_no_trace_wherever_its_bad_row_is() {
                 assert_eq!(manifest(&folder) == manifest(&clean), non_finite == NonFinite::Error, "{bad}");
             }
         }
+    }
+}
+
+#[test]
+fn past_the_page_cache_the_files_are_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let cached = dir.path().join("cached");
+    write(&cached, Dtype::F16, 100, 1, NonFinite::Error, None);
+    for (i, (dtype, batch, bad)) in
+        [(Dtype::F16, 100, None), (Dtype::F16, BATCH, None), (Dtype::F32, BATCH, None), (Dtype::F32, BATCH, Some(4000))]
+            .into_iter()
+            .enumerate()
+    {
+        let folder = dir.path().join(format!("direct-{i}"));
+        let settings = WriterSettings { threads: 2, direct: true, ..settings(DIM, SHARD_ROWS) };
+        write_to(&folder, dtype, batch, settings, bad);
+        assert!(shards(&folder) == shards(&cached) && manifest(&folder) == manifest(&cached), "{i}");
     }
 }

@@ -22,6 +22,7 @@ fn settings(dim: usize, shard_rows: usize) -> WriterSettings {
         non_finite: NonFinite::Error,
         durability: Durability::Power,
         threads: 1,
+        direct: false,
     }
 }
 

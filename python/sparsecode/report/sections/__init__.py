@@ -21,6 +21,7 @@ from sparsecode.report.sections import (
     gpt,
     provenance,
     recurrence,
+    stability,
     toy,
 )
 
@@ -34,6 +35,7 @@ ORDER: tuple[Callable[[Facts], Section | None], ...] = (
     toy.section,
     baselines.section,
     recurrence.section,
+    stability.section,
     dictionaries.section,
     gpt.section,
     provenance.section,

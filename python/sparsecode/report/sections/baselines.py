@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparsecode.report import palette
+from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.science import load_baselines
@@ -143,11 +143,11 @@ def _curves(record: Mapping[str, Any]) -> Figure:
         rows += [[row["name"], row["metrics"]["l0"], _fvu(row)] for row in points]
     layout = palette.layout(
         xaxis=palette.axis("codes per row (L0)", type="log"),
-        yaxis=palette.axis("FVU: share of variance not explained", range=[0, 1.05]),
+        yaxis=palette.axis("FVU", range=[0, 1.05]),
     )
     return Figure(
         "baselines-fvu",
-        "What is left unexplained by the strongest codes of each row, over how many are kept. Stars are trained "
+        "FVU, what is left unexplained by the strongest codes of each row, over how many are kept. Stars are trained "
         "dictionaries, which choose their codes themselves. Lower left is better.",
         "Curves of unexplained variance over the number of codes kept, one per baseline, and points for trained "
         "dictionaries.",
@@ -173,30 +173,17 @@ def _heat_map(record: Mapping[str, Any]) -> Figure:
         values = [1.0 if kind == row["name"] else row["against"][kind]["mmcs"] for kind in kinds]
         rows.append([TITLES[row["name"]], *values])
     rows.append(["random directions", *(record["chance_mmcs"][kind] for kind in kinds)])
-    labels, places = [row[0] for row in rows], list(range(len(rows)))
-    across = list(range(len(kinds)))
-    data: list[dict[str, Any]] = [
-        {
-            "type": "heatmap",
-            "x": across,
-            "y": places,
-            "z": [row[1:] for row in rows],
-            "zmin": 0,
-            "zmax": 1,
-            "colorscale": palette.HEAT,
-            "customdata": [[[label, column] for column in columns] for label in labels],
-            "hovertemplate": "from %{customdata[0]}<br>to %{customdata[1]}<br>MMCS %{z:.3f}<extra></extra>",
-            "colorbar": {"thickness": 10, "outlinewidth": 0, "tickformat": ".1f"},
-            "texttemplate": "%{z:.2f}",
-            "textfont": {"size": 11},
-            "xgap": 1,
-            "ygap": 1,
-        }
+    labels = [str(row[0]) for row in rows]
+    hover = "from %{customdata[0]}<br>to %{customdata[1]}<br>MMCS %{z:.3f}"
+    data = [
+        charts.heat_map(
+            labels, columns, [row[1:] for row in rows], 1.0, hover, texttemplate="%{z:.2f}", textfont={"size": 11}
+        )
     ]
-    ticks = {"showgrid": False, "zeroline": False, "tickfont": {"size": 11}}
+    small = {"size": 11}
     layout = palette.layout(
-        xaxis=palette.axis("to", tickvals=across, ticktext=columns, **ticks),
-        yaxis=palette.axis("", tickvals=places, ticktext=labels, autorange="reversed", **ticks),
+        xaxis=charts.cell_axis("to", columns, tickfont=small),
+        yaxis=charts.cell_axis("", labels, autorange="reversed", tickfont=small),
     )
     return Figure(
         "baselines-mmcs",

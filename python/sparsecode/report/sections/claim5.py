@@ -36,8 +36,10 @@ def section(facts: Facts) -> Section:
         [figures_sweeps.growth(numbers), figures_sweeps.growth_by_l1(numbers)] if numbers else [],
         how="MMCS of each size with the next larger dictionary of the same seed and L1, features of all seeds "
         "together; intervals resample features. A curve of two straight pieces over log2(size) is fitted by least "
-        f"squares, bent at an inner size. Reproduced: a rise of at least {RISE:g} per doubling (95 % interval), then "
-        f"a slope within {PLATEAU:.0%} of it around zero. Live features fired on the held-out rows.",
+        "squares, bent at an inner size. Judged is the curve of live features, which fired on the held-out rows: dead "
+        "ones are as similar to a larger dictionary as chance has it, and pull the curve of all features down. "
+        f"Reproduced: a rise of at least {RISE:g} per doubling (95 % interval), then a slope within {PLATEAU:.0%} of "
+        "it around zero.",
         lead=lead,
     )
 
@@ -50,8 +52,15 @@ def _summary(numbers: dict[str, Any]) -> str:
     first, last = points[0], points[-1]
     top = max(points, key=lambda point: point["mmcs"]["value"])
     live = f" (live features: {last['live']['value']:.2f})" if last["live"] else ""
+    bend = curves[0]["bend_of_live"]
+    turn = (
+        f" The curve of live features bends at {bend['at']:,}: {bend['before']['value']:+.3f} per doubling before, "
+        f"{bend['after']['value']:+.3f} after."
+        if bend
+        else ""
+    )
     return (
         f"MMCS with the next larger dictionary is {first['mmcs']['value']:.2f} at {first['size']:,} features, "
         f"largest at {top['size']:,} with {top['mmcs']['value']:.2f}, and "
-        f"{last['mmcs']['value']:.2f} at {last['size']:,}{live}."
+        f"{last['mmcs']['value']:.2f} at {last['size']:,}{live}.{turn}"
     )

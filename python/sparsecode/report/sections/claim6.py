@@ -28,8 +28,11 @@ def section(facts: Facts) -> Section:
         how="The participation ratio (Σx²)² / Σx⁴ is 1 for one neuron and near a third of the dimensions for a random "
         "direction. A feature counts as not sparse where its ratio is above the "
         f"{RANDOM_PERCENTILE:g} % quantile of random directions; the claim as reproduced where this holds for more "
-        "than half of the features that come back (95 % bootstrap interval over features). Kurtosis is taken about "
-        "zero: 3 for a random direction, the number of dimensions for a neuron.",
+        "than half of the features that come back (95 % bootstrap interval over features). Neurons do not vary "
+        "equally, and what never varies cannot be in a direction of the data. So beside uniform random directions "
+        "there are weighted ones, each component times its neuron's standard deviation: where features are as spread "
+        "as these only, the claim is reproduced partly. Kurtosis is taken about zero: 3 for a random direction, the "
+        "number of dimensions for a neuron.",
     )
 
 
@@ -43,6 +46,8 @@ def _summary(numbers: dict[str, Any], width: int) -> str:
         f"The median feature that comes back effectively uses {middle['found again']:.1f} of {width} neurons; a random "
         f"direction {middle['random directions']:.1f}, a neuron 1"
     )
+    if "random, weighted" in middle:
+        text += f", a random direction weighted by how much each neuron varies {middle['random, weighted']:.1f}"
     return text + (f", an activation {middle['activations']:.1f}." if "activations" in middle else ".")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparsecode.report import palette
+from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Claim, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.science import load_toy
@@ -66,7 +66,7 @@ def toy_section(record: Mapping[str, Any]) -> Section:
         blocks + ([sign] if sign is not None else []),
         how=_how(record),
         numbers={"verdict": found, "steps": record["steps"], "samples": record["samples"]},
-        claim=Claim(found["claim"], found["verdict"], found["number"]),
+        claim=Claim(found["claim"], found["verdict"], found["number"], found.get("reason", "")),
     )
 
 
@@ -121,37 +121,22 @@ def _heat_map(record: Mapping[str, Any], each: _Map) -> Figure | None:
         spelled, cell = each.format, each.cell
     else:
         spelled, cell = ",.1f", ".0f"
-    labels = [f"{value:.3g}" for value in l1]
-    places_x, places_y = list(range(len(sizes))), list(range(len(l1)))
-    data: list[dict[str, Any]] = [
-        {
-            "type": "heatmap",
-            "x": places_x,
-            "y": places_y,
-            "z": values,
-            "zmin": 0,
-            "zmax": each.top,
-            "colorscale": palette.HEAT,
-            "customdata": [[[size, label] for size in sizes] for label in labels],
-            "hovertemplate": f"%{{customdata[0]}} features, L1 %{{customdata[1]}}: %{{z:{spelled}}}<extra></extra>",
-            "hoverongaps": False,
-            "colorbar": {"thickness": 10, "outlinewidth": 0},
-            "xgap": 1,
-            "ygap": 1,
-        }
-        | (
-            {"texttemplate": f"%{{z:{cell}}}", "textfont": {"size": 11}}
-            if len(sizes) * len(l1) <= CELLS_WITH_NUMBERS
-            else {}
+    labels, names = [f"{value:.3g}" for value in l1], [str(size) for size in sizes]
+    few = len(sizes) * len(l1) <= CELLS_WITH_NUMBERS
+    data = [
+        charts.heat_map(
+            labels,
+            names,
+            values,
+            each.top,
+            f"%{{customdata[1]}} features, L1 %{{customdata[0]}}: %{{z:{spelled}}}",
+            **({"texttemplate": f"%{{z:{cell}}}", "textfont": {"size": 11}} if few else {}),
         )
     ]
-    ticks = {"showgrid": False, "zeroline": False}
     divided = " (divided by size)" if record["settings"]["l1_scale"] == "per-size" else ""
     layout = palette.layout(
-        xaxis=palette.axis("features in the dictionary", tickvals=places_x, ticktext=[str(size) for size in sizes],
-                           **ticks),
-        yaxis=palette.axis(f"L1{divided}", tickvals=places_y, ticktext=labels, **ticks),
-    )  # fmt: skip
+        xaxis=charts.cell_axis("features in the dictionary", names), yaxis=charts.cell_axis(f"L1{divided}", labels)
+    )
     title = each.caption.partition(":")[0].partition(".")[0]
     return Figure(
         each.id,
@@ -209,7 +194,7 @@ def _sign(measured: list[dict[str, Any]]) -> Figure | None:
         ),
         data,
         palette.layout(
-            xaxis=palette.axis("matched MMCS with the next larger dictionary", range=[0, 1.02]),
+            xaxis=palette.axis("matched MMCS with larger", range=[0, 1.02]),
             yaxis=palette.axis("MMCS with the truth", range=[0, 1.02]),
         ),
         height=420,

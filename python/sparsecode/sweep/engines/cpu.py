@@ -35,6 +35,8 @@ class CpuEngine:
         path: instructions, one of `CPU_PATHS`; `auto`: what SPARSECODE_ENGINE names, else the fastest here.
         codes: between the phases as `lists` of those that are active, as `dense` matrices, or `measured`: dense while
             more than a fifth were active in the batch before.
+        rest: whether features that fire no more, and would not change, are left out of steps until they fire again. The
+            bits are the same.
 
     Attributes:
         path: the name of the path in use.
@@ -52,6 +54,7 @@ class CpuEngine:
         threads: int | None = None,
         path: str = "auto",
         codes: str = "measured",
+        rest: bool = True,
     ) -> None:
         self.device = torch.device(device)
         if self.device.type != "cpu":
@@ -65,6 +68,7 @@ class CpuEngine:
             raise InvalidSetting(str(error)) from error
         self.path = self._core.path
         self.candidates = torch.zeros(0, dtype=torch.float64)
+        self._rest = rest
         self._view: _View | None = None
 
     @property
@@ -134,9 +138,12 @@ class CpuEngine:
     def _prepare(self, sweep: Sweep, x: Tensor | None = None) -> _core.SweepView:
         if x is not None:
             sweep.check_batch(x)
+        if not self._rest:
+            sweep.wake()
         key = _key(sweep)
         if self._view is None or self._view.key != key:
-            self._view = _View(key, _view(sweep))
+            sweep.wake()  # what rests, rests as the sweep was
+            self._view = _View(key, _view(sweep, self._rest))
         return self._view.view
 
     def _stats(self, rows: int, sums: Sequence[Sequence[float]]) -> StepStats:
@@ -160,15 +167,22 @@ class _View:
 
 
 def _tensors(sweep: Sweep) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    return {name: (value, *sweep.moments[name]) for name, value in sweep.parameters().items()}
+    return {name: (value, *sweep.stored_moments[name]) for name, value in sweep.parameters().items()}
 
 
 def _key(sweep: Sweep) -> tuple[Any, ...]:
-    places = [tensor.data_ptr() for triple in _tensors(sweep).values() for tensor in triple]
-    return (*places, sweep.fired.data_ptr(), *sweep.sizes, *sweep.l1, *sweep.lr, sweep.loss, sweep.activation_dim)
+    # The versions tell that torch has written to a tensor.
+    places = [(tensor.data_ptr(), tensor._version) for triple in _tensors(sweep).values() for tensor in triple]
+    places += [(tensor.data_ptr(), 0) for tensor in (sweep.fired, sweep.lag, sweep.rest_rates)]
+    return (*places, *sweep.sizes, *sweep.l1, *sweep.lr, sweep.loss, sweep.activation_dim)
 
 
-def _view(sweep: Sweep) -> _core.SweepView:
+def wake(sweep: Sweep) -> None:
+    """See `Sweep.wake`."""
+    _view(sweep, rest=True).wake()
+
+
+def _view(sweep: Sweep, rest: bool) -> _core.SweepView:
     for name, triple in _tensors(sweep).items():
         for tensor in triple:
             if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
@@ -189,5 +203,6 @@ def _view(sweep: Sweep) -> _core.SweepView:
         per_size=sweep.loss.l1_scale == "per-size",
         project=sweep.loss.project_gradient,
         fired=sweep.fired.numpy(),
+        idle=(sweep.lag.numpy(), sweep.rest_rates.numpy()) if rest else None,
         **parts,
     )

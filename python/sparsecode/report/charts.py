@@ -1,0 +1,113 @@
+"""Kinds of charts that several sections draw: histograms below one another, and heat maps with named cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparsecode.report import palette
+
+PARTS = {"all": "@series1", "live": "@series1", "dead": "@dead"}  # which features a bar counts, and its colour
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One histogram of several: words for its left upper corner, a name for hovering, counts by part of PARTS."""
+
+    words: str
+    name: str
+    counts: Mapping[str, Sequence[int]]
+
+
+def stacked_strips(
+    strips: Sequence[Strip],
+    x: Sequence[float],
+    title: str,
+    at: str,
+    *,
+    ends: tuple[float, float] = (0, 1),
+    above: bool = False,
+) -> tuple[list[dict[str, Any]], dict[str, Any], int]:
+    """Histograms over a common axis, one below another, the parts of each stacked.
+
+    Args:
+        strips: from the top; all with the same parts.
+        x: middles of the bars, evenly spaced.
+        title: of the common axis.
+        at: how hovering names a place on it (`at cosine %{x:.2f}`).
+        ends: of the axis.
+        above: words stand above their strip, where bars would reach them.
+
+    Returns:
+        (data, layout, height) of a figure.
+    """
+    data: list[dict[str, Any]] = []
+    layout, annotations = palette.layout(barmode="stack"), []
+    width = x[1] - x[0] if len(x) > 1 else ends[1] - ends[0]
+    place = {"yanchor": "bottom"} if above else {}
+    if above:
+        layout["margin"] = layout["margin"] | {"t": 26}
+    for number, (strip, (low, high)) in enumerate(
+        zip(strips, palette.strips(len(strips), gap=0.08 if above else 0.05), strict=True)
+    ):
+        suffix = "" if number == 0 else str(number + 1)
+        for part, counts in strip.counts.items():
+            data.append(
+                {
+                    "type": "bar",
+                    "name": f"{part} features",
+                    "x": list(x),
+                    "y": list(counts),
+                    "width": [0.96 * width] * len(x),
+                    "marker": {"color": PARTS[part]},
+                    "xaxis": "x",
+                    "yaxis": f"y{suffix}",
+                    "showlegend": number == 0 and len(strip.counts) > 1,
+                    "legendgroup": part,
+                    "hovertemplate": f"{strip.name}: %{{y}} {part} {at}<extra></extra>",
+                }
+            )
+        layout[f"yaxis{suffix}"] = palette.axis("", domain=[low, high], nticks=3)
+        annotations.append(palette.note(0.0 if above else 0.02, high, strip.words, **place))
+    layout["xaxis"] = palette.axis(title, range=list(ends), anchor=f"y{'' if len(strips) == 1 else len(strips)}")
+    layout["annotations"] = annotations
+    return data, layout, max(280, 120 * len(strips) + 90)
+
+
+def heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    top: float,
+    hover: str,
+    **more: Any,
+) -> dict[str, Any]:
+    """Values [rows][columns] from 0 to `top` as coloured cells.
+
+    In `hover`, `%{customdata[0]}` and `%{customdata[1]}` name the cell's row and column. The axes are those of
+    `cell_axis`.
+    """  # fmt: skip
+    return {
+        "type": "heatmap",
+        "x": list(range(len(columns))),
+        "y": list(range(len(rows))),
+        "z": values,
+        "zmin": 0,
+        "zmax": top,
+        "colorscale": palette.HEAT,
+        "customdata": [[[row, column] for column in columns] for row in rows],
+        "hovertemplate": f"{hover}<extra></extra>",
+        "hoverongaps": False,
+        "colorbar": {"thickness": 10, "outlinewidth": 0},
+        "xgap": 1,
+        "ygap": 1,
+    } | more
+
+
+def cell_axis(title: str, labels: Sequence[str], *, step: int = 1, **more: Any) -> dict[str, Any]:
+    """An axis of cells, every `step`-th with its name."""
+    return palette.axis(
+        title, tickvals=list(range(len(labels)))[::step], ticktext=list(labels)[::step], showgrid=False, zeroline=False,
+        **more,
+    )  # fmt: skip
