@@ -2,7 +2,7 @@
 //!
 //! Where the system keeps files in pages as large as what was written at once (Linux 6.16 and later on ext4, earlier on
 //! XFS), a block becomes one huge page, and a mapping of the file needs one entry of the processor's address cache for
-//! what otherwise takes 512. Random rows are then read at twice the rate (docs/store.md). Elsewhere nothing changes.
+//! what otherwise takes 512. Random rows are then read at 1.3 times the rate (docs/store.md). Elsewhere nothing changes.
 
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Result, Seek, SeekFrom, Write};

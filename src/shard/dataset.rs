@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::shard::manifest::Manifest;
 use crate::shard::open::{Files, OpenShard};
 use crate::shard::segments::Segments;
-use crate::simd::{self, Normalize};
+use crate::simd::{self, Normalize, Rows};
 
 /// How bytes are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,7 +236,10 @@ impl Dataset {
                         scratch.chunks_exact(self.manifest.row_bytes()).map(<[u8]>::as_ptr).collect();
                     let values = &mut values[done * dim..(done + n) * dim];
                     // SAFETY: every pointer is the start of a row of `scratch`.
-                    unsafe { simd::gather(cpu().simd, self.manifest.dtype, (&rows, &[]), dim, *normalize, values) };
+                    unsafe {
+                        let rows = Rows { now: &rows, ahead: &[], past_caches: false };
+                        simd::gather(cpu().simd, self.manifest.dtype, rows, dim, *normalize, values);
+                    }
                 }
             }
             done += n;

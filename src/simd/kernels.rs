@@ -14,15 +14,32 @@ const WHOLE_BYTES: usize = 1024;
 /// Rows up to this are copied by vectors in place, longer ones by `memcpy`.
 const VECTOR_BYTES: usize = 4096;
 
+/// Stores a vector, past the caches where `PAST`.
+///
 /// # Safety
-/// `from` readable for `n` stored values, `to` writable for `n`; the instruction set of `L` enabled.
+/// As [`Lanes::store`] or [`Lanes::stream`].
 #[inline(always)]
-pub unsafe fn widen<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: usize) {
+unsafe fn put<L: Lanes, const PAST: bool>(to: *mut f32, v: L::V) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if PAST {
+            L::stream(to, v);
+        } else {
+            L::store(to, v);
+        }
+    }
+}
+
+/// # Safety
+/// `from` readable for `n` stored values, `to` writable for `n`; the instruction set of `L` enabled. Where `PAST`, `to`
+/// aligned to 64 bytes and `n` a multiple of 16.
+#[inline(always)]
+pub unsafe fn widen<L: Lanes, T: Stored, const PAST: bool>(from: *const u8, to: *mut f32, n: usize) {
     // SAFETY: i + WIDTH <= n in the first loop and i < n in the second.
     unsafe {
         let mut i = 0;
         while i + L::WIDTH <= n {
-            L::store(to.add(i), T::load::<L>(from.add(i * T::SIZE)));
+            put::<L, PAST>(to.add(i), T::load::<L>(from.add(i * T::SIZE)));
             i += L::WIDTH;
         }
         while i < n {
@@ -35,14 +52,20 @@ pub unsafe fn widen<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: usize
 /// # Safety
 /// As [`widen`], with `mean` readable for `n`.
 #[inline(always)]
-unsafe fn widen_centered<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: usize, mean: *const f32, factor: f32) {
+unsafe fn widen_centered<L: Lanes, T: Stored, const PAST: bool>(
+    from: *const u8,
+    to: *mut f32,
+    n: usize,
+    mean: *const f32,
+    factor: f32,
+) {
     // SAFETY: as in `widen`.
     unsafe {
         let wide = L::splat(factor);
         let mut i = 0;
         while i + L::WIDTH <= n {
             let x = L::sub(T::load::<L>(from.add(i * T::SIZE)), L::load(mean.add(i)));
-            L::store(to.add(i), L::mul(x, wide));
+            put::<L, PAST>(to.add(i), L::mul(x, wide));
             i += L::WIDTH;
         }
         while i < n {
@@ -56,13 +79,13 @@ unsafe fn widen_centered<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: 
 /// # Safety
 /// As [`widen`].
 #[inline(always)]
-unsafe fn widen_scaled<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: usize, factor: f32) {
+unsafe fn widen_scaled<L: Lanes, T: Stored, const PAST: bool>(from: *const u8, to: *mut f32, n: usize, factor: f32) {
     // SAFETY: as in `widen`.
     unsafe {
         let wide = L::splat(factor);
         let mut i = 0;
         while i + L::WIDTH <= n {
-            L::store(to.add(i), L::mul(T::load::<L>(from.add(i * T::SIZE)), wide));
+            put::<L, PAST>(to.add(i), L::mul(T::load::<L>(from.add(i * T::SIZE)), wide));
             i += L::WIDTH;
         }
         while i < n {
@@ -73,9 +96,9 @@ unsafe fn widen_scaled<L: Lanes, T: Stored>(from: *const u8, to: *mut f32, n: us
 }
 
 /// # Safety
-/// As [`crate::simd::gather`]; `to` writable for all rows.
+/// As [`crate::simd::gather`]; `to` writable for all rows. Where `PAST`, aligned to 64 bytes, as are its rows.
 #[inline(always)]
-pub unsafe fn gather<L: Lanes, T: Stored>(
+pub unsafe fn gather<L: Lanes, T: Stored, const PAST: bool>(
     rows: &[*const u8],
     ahead: &[*const u8],
     dim: usize,
@@ -89,18 +112,23 @@ pub unsafe fn gather<L: Lanes, T: Stored>(
         unsafe {
             let to = to.add(i * dim);
             match normalize {
-                Normalize::No => widen::<L, T>(row, to, dim),
-                Normalize::Scale(factor) => widen_scaled::<L, T>(row, to, dim, factor),
-                Normalize::Center(mean, factor) => widen_centered::<L, T>(row, to, dim, mean.as_ptr(), factor),
+                Normalize::No => widen::<L, T, PAST>(row, to, dim),
+                Normalize::Scale(factor) => widen_scaled::<L, T, PAST>(row, to, dim, factor),
+                Normalize::Center(mean, factor) => widen_centered::<L, T, PAST>(row, to, dim, mean.as_ptr(), factor),
             }
         }
     }
 }
 
 /// # Safety
-/// As [`crate::simd::gather_raw`]; `to` writable for all rows.
+/// As [`crate::simd::gather_raw`]; `to` writable for all rows. Where `PAST`, aligned to 64 bytes, as are its rows.
 #[inline(always)]
-pub unsafe fn gather_raw<L: Lanes>(rows: &[*const u8], ahead: &[*const u8], row_bytes: usize, to: *mut u8) {
+pub unsafe fn gather_raw<L: Lanes, const PAST: bool>(
+    rows: &[*const u8],
+    ahead: &[*const u8],
+    row_bytes: usize,
+    to: *mut u8,
+) {
     let lines = lines(row_bytes);
     let step = L::WIDTH * 4;
     for (i, &row) in rows.iter().enumerate() {
@@ -108,10 +136,10 @@ pub unsafe fn gather_raw<L: Lanes>(rows: &[*const u8], ahead: &[*const u8], row_
         // SAFETY: row i is readable and out holds rows.len() * row_bytes; the vectors only carry bytes.
         unsafe {
             let to = to.add(i * row_bytes);
-            if row_bytes.is_multiple_of(step) && row_bytes <= VECTOR_BYTES {
+            if PAST || row_bytes.is_multiple_of(step) && row_bytes <= VECTOR_BYTES {
                 let mut at = 0;
                 while at < row_bytes {
-                    L::store(to.add(at).cast(), L::load(row.add(at).cast()));
+                    put::<L, PAST>(to.add(at).cast(), L::load(row.add(at).cast()));
                     at += step;
                 }
             } else {
@@ -286,7 +314,7 @@ macro_rules! instantiate {
         $(#[target_feature(enable = $features)])?
         pub unsafe fn widen<T: Stored>(from: *const u8, to: *mut f32, n: usize) {
             // SAFETY: the caller's promise.
-            unsafe { $crate::simd::kernels::widen::<$lanes, T>(from, to, n) }
+            unsafe { $crate::simd::kernels::widen::<$lanes, T, false>(from, to, n) }
         }
 
         /// # Safety
@@ -306,17 +334,32 @@ macro_rules! instantiate {
             dim: usize,
             normalize: $crate::simd::Normalize<'_>,
             to: *mut f32,
+            past: bool,
         ) {
+            use $crate::simd::kernels::gather;
             // SAFETY: the caller's promise.
-            unsafe { $crate::simd::kernels::gather::<$lanes, T>(rows, ahead, dim, normalize, to) }
+            unsafe {
+                if past {
+                    gather::<$lanes, T, true>(rows, ahead, dim, normalize, to)
+                } else {
+                    gather::<$lanes, T, false>(rows, ahead, dim, normalize, to)
+                }
+            }
         }
 
         /// # Safety
         /// As [`crate::simd::gather_raw`].
         $(#[target_feature(enable = $features)])?
-        pub unsafe fn gather_raw(rows: &[*const u8], ahead: &[*const u8], row_bytes: usize, to: *mut u8) {
+        pub unsafe fn gather_raw(rows: &[*const u8], ahead: &[*const u8], row_bytes: usize, to: *mut u8, past: bool) {
+            use $crate::simd::kernels::gather_raw;
             // SAFETY: the caller's promise.
-            unsafe { $crate::simd::kernels::gather_raw::<$lanes>(rows, ahead, row_bytes, to) }
+            unsafe {
+                if past {
+                    gather_raw::<$lanes, true>(rows, ahead, row_bytes, to)
+                } else {
+                    gather_raw::<$lanes, false>(rows, ahead, row_bytes, to)
+                }
+            }
         }
 
         /// # Safety

@@ -18,6 +18,12 @@ pub unsafe trait Lanes {
     unsafe fn load(from: *const f32) -> Self::V;
     unsafe fn store_f16(to: *mut u8, v: Self::V);
     unsafe fn store(to: *mut f32, v: Self::V);
+    /// Stores past the caches where the processor can; `to` must be aligned to 64 bytes. See [`crate::simd::fence`].
+    #[inline(always)]
+    unsafe fn stream(to: *mut f32, v: Self::V) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::store(to, v) }
+    }
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;

@@ -101,42 +101,63 @@ pub fn convert(simd: Simd, (from, src): (Dtype, &[u8]), (to, dst): (Dtype, &mut 
     }
 }
 
-/// Widens and normalises the rows that `rows` points at, one after another, into `out`, and asks the memory for those
-/// that `ahead` points at meanwhile.
+/// Which rows to read, and which ones to ask the memory for meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// The rows to read.
+    pub now: &'a [*const u8],
+    /// Those that will be read next.
+    pub ahead: &'a [*const u8],
+    /// Whether they are written past the caches, as far as processor, alignment and lengths allow; [`fence`] must
+    /// follow before another thread may read them.
+    pub past_caches: bool,
+}
+
+/// Whether rows of `row_bytes` from `to` on can be written past the caches: by vectors that begin where lines do.
+fn are_lines(to: *const u8, row_bytes: usize) -> bool {
+    to.addr().is_multiple_of(64) && row_bytes.is_multiple_of(64)
+}
+
+/// Makes what was written past the caches visible to whoever sees what this thread writes later.
+pub fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: part of SSE, which every x86-64 has; it touches no memory.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
+/// Widens and normalises `rows`, one after another, into `out`.
 ///
 /// # Safety
-/// Every pointer in `rows` must be readable for `dim` values of `dtype`; those in `ahead` are not read.
+/// Every pointer in `rows.now` must be readable for `dim` values of `dtype`; those in `rows.ahead` are not read.
 ///
 /// # Panics
 /// If `out` or the mean do not fit.
-pub unsafe fn gather(
-    simd: Simd,
-    dtype: Dtype,
-    (rows, ahead): (&[*const u8], &[*const u8]),
-    dim: usize,
-    normalize: Normalize<'_>,
-    out: &mut [f32],
-) {
-    assert_eq!(out.len(), rows.len() * dim, "gather: {} rows of {dim} into {} values", rows.len(), out.len());
+pub unsafe fn gather(simd: Simd, dtype: Dtype, rows: Rows<'_>, dim: usize, normalize: Normalize<'_>, out: &mut [f32]) {
+    let Rows { now, ahead, past_caches } = rows;
+    assert_eq!(out.len(), now.len() * dim, "gather: {} rows of {dim} into {} values", now.len(), out.len());
     if let Normalize::Center(mean, _) = normalize {
         assert_eq!(mean.len(), dim, "gather: a mean of {} for rows of {dim}", mean.len());
     }
     let to = out.as_mut_ptr();
-    dispatch_dtype!(level(simd), dtype, gather(rows, ahead, dim, normalize, to));
+    let past = past_caches && are_lines(to.cast(), dim * 4);
+    dispatch_dtype!(level(simd), dtype, gather(now, ahead, dim, normalize, to, past));
 }
 
-/// Copies the rows of `row_bytes` that `rows` points at, one after another, into `out`, and asks the memory for those that
-/// `ahead` points at meanwhile.
+/// Copies `rows` of `row_bytes`, one after another, into `out`.
 ///
 /// # Safety
-/// Every pointer in `rows` must be readable for `row_bytes`; those in `ahead` are not read.
+/// Every pointer in `rows.now` must be readable for `row_bytes`; those in `rows.ahead` are not read.
 ///
 /// # Panics
 /// If `out` does not fit.
-pub unsafe fn gather_raw(simd: Simd, (rows, ahead): (&[*const u8], &[*const u8]), row_bytes: usize, out: &mut [u8]) {
-    assert_eq!(out.len(), rows.len() * row_bytes, "gather: {} rows of {row_bytes} bytes", rows.len());
+pub unsafe fn gather_raw(simd: Simd, rows: Rows<'_>, row_bytes: usize, out: &mut [u8]) {
+    let Rows { now, ahead, past_caches } = rows;
+    assert_eq!(out.len(), now.len() * row_bytes, "gather: {} rows of {row_bytes} bytes", now.len());
     let to = out.as_mut_ptr();
-    dispatch!(level(simd), gather_raw(rows, ahead, row_bytes, to));
+    let past = past_caches && are_lines(to, row_bytes);
+    dispatch!(level(simd), gather_raw(now, ahead, row_bytes, to, past));
 }
 
 /// Adds the rows of `x` (values of `dtype`), less `shift`, to `sum`, and their squares to `squares`.

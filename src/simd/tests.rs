@@ -97,6 +97,17 @@ fn narrowing_is_the_same_on_every_level_and_length() {
     }
 }
 
+/// Every level, with ordinary stores and past the caches, where lines begin and one value behind.
+fn ways() -> impl Iterator<Item = (Simd, bool, usize)> {
+    levels().into_iter().flat_map(|simd| [(false, 0), (true, 0), (true, 1)].map(|(past, shift)| (simd, past, shift)))
+}
+
+/// The part of `memory` from the first address on that 64 divides.
+fn from_line<T>(memory: &mut [T]) -> &mut [T] {
+    let skipped = memory.as_ptr().align_offset(64);
+    &mut memory[skipped..]
+}
+
 #[test]
 fn gathering_normalises_the_same_on_every_level_odd_widths_and_addresses() {
     let bytes: Vec<u8> = (0..40_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 25) as u8).collect();
@@ -116,17 +127,22 @@ fn gathering_normalises_the_same_on_every_level_odd_widths_and_addresses() {
                         Normalize::Center(m, f) => out.iter_mut().zip(m).for_each(|(x, m)| *x = (*x - m) * f),
                     }
                 }
-                for simd in levels() {
-                    let mut found = vec![0.0; rows.len() * dim];
+                for (simd, past_caches, shift) in ways() {
+                    let mut memory = vec![0.0; rows.len() * dim + 32];
+                    let found = &mut from_line(&mut memory)[shift..][..rows.len() * dim];
+                    let rows = Rows { now: &rows, ahead: &rows, past_caches };
                     // SAFETY: every row lies inside `bytes`.
-                    unsafe { gather(simd, dtype, (&rows, &rows), dim, normalize, &mut found) };
-                    assert_eq!(bits(&found), bits(&expected), "{dtype:?} {dim} {}", simd.name());
+                    unsafe { gather(simd, dtype, rows, dim, normalize, found) };
+                    fence();
+                    assert_eq!(bits(found), bits(&expected), "{dtype:?} {dim} {} {past_caches}", simd.name());
                 }
             }
-            for simd in levels() {
-                let mut found = vec![0; rows.len() * row_bytes];
+            for (simd, past_caches, shift) in ways() {
+                let mut memory = vec![0; rows.len() * row_bytes + 128];
+                let found = &mut from_line(&mut memory)[shift..][..rows.len() * row_bytes];
                 // SAFETY: every row lies inside `bytes`.
-                unsafe { gather_raw(simd, (&rows, &[]), row_bytes, &mut found) };
+                unsafe { gather_raw(simd, Rows { now: &rows, ahead: &[], past_caches }, row_bytes, found) };
+                fence();
                 for (row, copy) in rows.iter().zip(found.chunks_exact(row_bytes)) {
                     // SAFETY: as above.
                     assert!(unsafe { std::slice::from_raw_parts(*row, row_bytes) } == copy);

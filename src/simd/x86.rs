@@ -5,7 +5,7 @@ pub mod avx2 {
     use std::arch::x86_64::{
         __m256, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_ps, _mm256_castsi256_ps,
         _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_ps,
-        _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+        _mm256_slli_epi32, _mm256_storeu_ps, _mm256_stream_ps, _mm256_sub_ps,
     };
 
     use crate::simd::kernels::instantiate;
@@ -52,6 +52,12 @@ pub mod avx2 {
         }
 
         #[inline(always)]
+        unsafe fn stream(to: *mut f32, v: __m256) {
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_stream_ps(to, v) }
+        }
+
+        #[inline(always)]
         unsafe fn splat(x: f32) -> __m256 {
             // SAFETY: the caller's promise.
             unsafe { _mm256_set1_ps(x) }
@@ -82,7 +88,7 @@ pub mod avx512 {
     use std::arch::x86_64::{
         __m512, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps, _mm512_castsi512_ps,
         _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
-        _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+        _mm512_slli_epi32, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
     };
 
     use crate::simd::kernels::instantiate;
@@ -128,6 +134,12 @@ pub mod avx512 {
         unsafe fn store(to: *mut f32, v: __m512) {
             // SAFETY: the caller's promise.
             unsafe { _mm512_storeu_ps(to, v) }
+        }
+
+        #[inline(always)]
+        unsafe fn stream(to: *mut f32, v: __m512) {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_stream_ps(to, v) }
         }
 
         #[inline(always)]
