@@ -75,7 +75,7 @@ const PAST_CACHES_BYTES: usize = 4 << 20;
 fn gather_maps(dataset: &Dataset, order: &Order, start: u64, count: usize, mut out: Out<'_>) {
     let bytes = match &out {
         Out::Raw(bytes) => bytes.len(),
-        Out::F32(values, _) => size_of_val::<[f32]>(values),
+        Out::F32(values, _) => values.len() * 4,
     };
     let past_caches = bytes >= PAST_CACHES_BYTES;
     let (mut now, mut next) = ([std::ptr::null(); CHUNK], [std::ptr::null(); CHUNK]);
