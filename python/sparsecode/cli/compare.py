@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,11 @@ def command(
 
     if out is not None and out.suffix not in (".csv", ".safetensors"):
         raise click.BadParameter(f"'{out}' ends neither in .csv nor in .safetensors", param_hint="--out")
+    if out is not None and not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
+        raise click.BadParameter(f"'{out.parent}' is not a folder that can be written to", param_hint="--out")
     if len(files) == 1 and not (files[0] / "config.json").is_file():
+        if not files[0].exists() and not files[0].with_name(f"{files[0].name}.json").exists():
+            raise click.UsageError(f"there is no {files[0]}")
         raise click.UsageError(f"one dictionary, {files[0]}, has nothing to be compared with; name two or more")
     if files:
         from sparsecode.compare import compare_files

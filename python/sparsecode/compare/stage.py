@@ -80,8 +80,10 @@ def compare_files(
 
 
 def _checked(config: CompareConfig) -> CompareConfig:
-    if not -1 <= config.threshold < 1 or not 1 <= config.bins <= 10_000:
-        raise InvalidSetting("compare: --threshold must be below 1 and --bins between 1 and 10000")
+    if not -1 <= config.threshold < 1:
+        raise InvalidSetting(f"compare: --threshold is {config.threshold:g}, not from -1 to below 1")
+    if not 1 <= config.bins <= 10_000:
+        raise InvalidSetting(f"compare: --bins is {config.bins}, not from 1 to 10000")
     return config
 
 
