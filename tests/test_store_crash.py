@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,13 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import store_trials as trials
-from sparsecode.errors import InvalidArgument, RunLocked, ShardCorrupt
+from sparsecode.errors import InvalidArgument, OutOfSpace, RunLocked, ShardCorrupt
 from sparsecode.store import Dataset, DatasetWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -38,6 +40,34 @@ def test_a_disk_that_fills_up_after_some_shards_keeps_them(tmp_path: Path) -> No
     assert trials.fill_disk(tmp_path / "x") == (1000, trials.ROWS)
     trials.write_all(tmp_path / "whole")
     assert trials.contents(tmp_path / "x") == trials.contents(tmp_path / "whole")
+
+
+def test_past_the_page_cache_a_full_disk_is_named_and_the_writer_goes_on(tmp_path: Path) -> None:
+    """Shards of 8 MB, of which the second does not find room: as where the disk fills up behind the writer."""
+    folder, batch = tmp_path / "x", torch.randn(1 << 14, 128)  # 4 MB on disk
+    settings: dict[str, Any] = {"activation_dim": 128, "dtype": "float16", "provenance": {}, "shard_bytes": 8 << 20}
+
+    def write(limit: int) -> None:
+        with DatasetWriter(folder, direct=True, **settings) as writer:
+            for i in range(6):
+                if i == 3:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+                writer.append(batch, torch.arange(1 << 14))
+            writer.finish()
+
+    def refused() -> None:
+        with pytest.raises(OutOfSpace, match="shard-0000"):
+            write(4 << 20)
+
+    _, status = os.waitpid(trials.in_child(refused), 0)
+    assert os.WEXITSTATUS(status) == 0
+    seen = Dataset(folder)
+    assert not seen.complete and seen.verify() == [] and 0 < seen.rows < 6 << 14
+    assert not {file.name for file in folder.iterdir()} - {".lock", "manifest.json", *(s.file for s in seen.shards)}
+    with DatasetWriter(folder, direct=True, **settings) as writer:
+        writer.append(batch, torch.arange(1 << 14))
+        whole = writer.finish()
+    assert whole.rows == seen.rows + (1 << 14) and whole.verify() == []
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
