@@ -9,13 +9,12 @@ trusted, the minima of separate rows less.
 from __future__ import annotations
 
 import functools
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 
 import pytest
 import torch
+from benches.interleave import interleaved
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
@@ -167,19 +166,6 @@ def contender(name: str, sweep: Sweep, x: Tensor, threads: int | None = None) ->
         return functools.partial(ReferenceEngine().step, own, x, 1.0)
     path, _, codes = name.partition("+")
     return functools.partial(CpuEngine(threads=threads, path=path, codes=codes or "measured").step, own, x, 1.0)
-
-
-def interleaved(steps: dict[str, Step], baseline: str, rounds: int) -> dict[str, float]:
-    """Median over rounds of the baseline's time by each contender's."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
-    return {
-        name: statistics.median(a / b for a, b in zip(times[baseline], own, strict=True)) for name, own in times.items()
-    }
 
 
 @functools.cache
