@@ -10,12 +10,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 ///
 /// Where the process has GNU OpenMP loaded, as every process with torch on Linux has, its threads are used: after each of
 /// torch's own operations they spin for milliseconds in wait of the next, and threads of ours would share the cores with
-/// them.
+/// them. A forked child has none of them left, but GNU OpenMP would wait for them for ever: it gets threads of ours.
 pub fn on_threads(threads: usize, work: &(impl Fn() + Sync)) {
     match openmp() {
         _ if threads <= 1 => work(),
-        Some(parallel) => on_openmp(parallel, threads, work),
-        None => std::thread::scope(|scope| {
+        Some(parallel) if !is_forked() => on_openmp(parallel, threads, work),
+        _ => std::thread::scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(work);
             }
@@ -27,6 +27,18 @@ pub fn on_threads(threads: usize, work: &(impl Fn() + Sync)) {
 /// Locks; a holder that panicked left nothing half-done (queues only).
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+static PROCESS: OnceLock<u32> = OnceLock::new();
+
+/// To be called when the library is loaded: processes that are forked from here on are known as such.
+#[cfg(feature = "python")]
+pub fn know_process() {
+    PROCESS.get_or_init(std::process::id);
+}
+
+fn is_forked() -> bool {
+    *PROCESS.get_or_init(std::process::id) != std::process::id()
 }
 
 /// What `#pragma omp parallel` compiles to: calls `body(data)` on each thread of a team and waits for all. Part of

@@ -67,10 +67,14 @@ def contents(path: Path) -> dict[str, str]:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Runs `work` in a forked child; its process id. The child ends with status 0, or 1 after an exception."""
+    """Runs `work` in a forked child; its process id. The child ends with status 0, or 1 after an exception.
+
+    One that hangs is killed after two minutes.
+    """
     child = os.fork()
     if child == 0:
         status = 1
+        signal.alarm(120)
         try:
             work()
             status = 0

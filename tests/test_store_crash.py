@@ -125,6 +125,22 @@ def test_a_fork_does_not_write_or_clean_up_for_its_parent(tmp_path: Path) -> Non
     assert trials.contents(tmp_path / "x") == trials.contents(tmp_path / "whole")
 
 
+def test_a_forked_child_writes_large_batches_after_its_parent_used_all_threads(tmp_path: Path) -> None:
+    """The threads of torch's OpenMP, on which the parent writes, do not exist in a child."""
+    batch = torch.arange(1 << 21).view(-1, 128).remainder(2039).float()
+    settings: dict[str, Any] = {"activation_dim": 128, "dtype": "float16", "provenance": {}, "shard_bytes": 1 << 20}
+
+    def write(name: str) -> None:
+        with DatasetWriter(tmp_path / name, **settings) as writer:
+            writer.append(batch, torch.arange(len(batch)))
+            writer.finish()
+
+    write("parent")
+    _, status = os.waitpid(trials.in_child(lambda: write("child")), 0)
+    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+    assert trials.contents(tmp_path / "child") == trials.contents(tmp_path / "parent")
+
+
 def test_readers_do_not_notice_that_one_of_them_is_killed(tmp_path: Path) -> None:
     digests = trials.kill_readers(tmp_path, readers=8, batches=100)
     assert len(digests) == 7 and len(set(digests)) == 1

@@ -35,6 +35,15 @@ impl From<Error> for PyErr {
 /// The native core of sparsecode.
 #[pymodule]
 mod _core {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    #[allow(clippy::unnecessary_wraps)] // PyO3 asks for a result
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::threads::know_process();
+        Ok(())
+    }
+
     #[pymodule_export]
     use super::attention::{attention_backward, attention_forward};
     #[pymodule_export]
