@@ -40,6 +40,12 @@ impl Simd {
             Self::Avx512 => "avx512",
         }
     }
+
+    /// This, or the most that the processor has where it has less.
+    #[must_use]
+    pub fn available(self) -> Self {
+        self.min(cpu().simd)
+    }
 }
 
 impl Cpu {

@@ -1,7 +1,7 @@
 //! The native core of sparsecode: the activation store, the CPU training engine, cross-entropy and comparison.
 //!
 //! Nothing outside `python/` knows Python; `cargo test` builds without it. Each folder is one idea:
-//! `shard` (bytes on disk), `simd` (conversion of stored values), `stream` (the order of rows, and reading them in it),
+//! `shard` (bytes on disk), `simd` (vectors, and conversion of stored values), `stream` (the order of rows, and reading them in it),
 //! `engine` (one training step of a packed sweep), `compare` (largest cosine similarities), `crossentropy` and
 //! `attention` (the language model).
 
@@ -11,7 +11,6 @@ pub mod cpu;
 pub mod crossentropy;
 pub mod engine;
 pub mod error;
-pub mod lanes;
 pub mod lock;
 pub mod shard;
 pub mod simd;

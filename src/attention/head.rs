@@ -5,7 +5,8 @@ use std::f32::consts::LOG2_E;
 
 use super::Shape;
 use crate::cpu::Simd;
-use crate::lanes::{Lanes, Portable};
+use crate::simd::lanes::{Math, Portable};
+use crate::simd::levels::compiled;
 
 /// Keys whose scores are held at once, between two looks at the running maximum.
 const KEYS: usize = 16;
@@ -30,16 +31,8 @@ pub fn forward(simd: Simd, shape: Shape, h: usize, qkv: &[f32], z: &mut [f32], l
     let [q, k, v] = [&scratch.q, &scratch.k, &scratch.v];
     let out = &mut scratch.out[0];
     out.resize(q.len(), 0.0);
-    match simd {
-        // SAFETY: `Shape::check` compared `simd` with what the processor has.
-        #[cfg(target_arch = "x86_64")]
-        Simd::Avx512 => unsafe { x86::forward_avx512(shape.width, q, k, v, out, lse) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { x86::forward_avx2(shape.width, q, k, v, out, lse) },
-        // SAFETY: needs no instruction set.
-        _ => unsafe { forward_with::<Portable>(shape.width, q, k, v, out, lse) },
-    }
+    // SAFETY: `Shape::check` compared the lengths, and `read` and `resize` gave the others.
+    unsafe { forward_on(simd, shape.width, q, k, v, out, lse) };
     put(out, shape.width, z, shape.heads * shape.width, h * shape.width, 1.0);
 }
 
@@ -58,16 +51,8 @@ pub fn backward(simd: Simd, shape: Shape, h: usize, given: [&[f32]; 4], dqkv: &m
         out.resize(q.len(), 0.0);
     }
     let given = Given { q, k, v, dz, dot, lse };
-    match simd {
-        // SAFETY: `Shape::check` compared `simd` with what the processor has.
-        #[cfg(target_arch = "x86_64")]
-        Simd::Avx512 => unsafe { x86::backward_avx512(width, &given, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { x86::backward_avx2(width, &given, out) },
-        // SAFETY: needs no instruction set.
-        _ => unsafe { backward_with::<Portable>(width, &given, out) },
-    }
+    // SAFETY: as in `forward`.
+    unsafe { backward_on(simd, width, &given, out) };
     let scale = 1.0 / (width as f32).sqrt();
     // q was multiplied by scale * log2 e: dk already has the scale, and log2 e too many.
     for (part, factor) in [scale, 1.0 / LOG2_E, 1.0].into_iter().enumerate() {
@@ -130,40 +115,12 @@ struct Given<'a> {
     lse: &'a [f32],
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Given, backward_with, forward_with};
-    use crate::lanes::{Avx2, Avx512};
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub unsafe fn forward_avx512(width: usize, q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
-        // SAFETY: the caller has the instruction set.
-        unsafe { forward_with::<Avx512>(width, q, k, v, z, lse) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn forward_avx2(width: usize, q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
-        // SAFETY: the caller has the instruction set.
-        unsafe { forward_with::<Avx2>(width, q, k, v, z, lse) }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub unsafe fn backward_avx512(width: usize, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
-        // SAFETY: the caller has the instruction set.
-        unsafe { backward_with::<Avx512>(width, given, out) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn backward_avx2(width: usize, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
-        // SAFETY: the caller has the instruction set.
-        unsafe { backward_with::<Avx2>(width, given, out) }
-    }
-}
-
-#[inline(always)]
-unsafe fn forward_with<L: Lanes>(width: usize, q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
-    // SAFETY: the caller has the instruction set.
-    unsafe {
+compiled! {
+    /// # Safety
+    /// `q`, `k`, `v` and `z` are [T][width] for the T of `lse`.
+    unsafe fn forward_on<L in [Portable<4>, Portable<4>]>(
+        width: usize, q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32],
+    ) {
         match width {
             4 => forward_head::<L, 4>(q, k, v, z, lse),
             8 => forward_head::<L, 8>(q, k, v, z, lse),
@@ -172,10 +129,10 @@ unsafe fn forward_with<L: Lanes>(width: usize, q: &[f32], k: &[f32], v: &[f32], 
     }
 }
 
-#[inline(always)]
-unsafe fn backward_with<L: Lanes>(width: usize, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
-    // SAFETY: the caller has the instruction set.
-    unsafe {
+compiled! {
+    /// # Safety
+    /// All that is given and all of `out` has the same T, and rows of `width`.
+    unsafe fn backward_on<L in [Portable<4>, Portable<4>]>(width: usize, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
         match width {
             4 => backward_head::<L, 4>(given, out),
             8 => backward_head::<L, 8>(given, out),
@@ -186,7 +143,7 @@ unsafe fn backward_with<L: Lanes>(width: usize, given: &Given<'_>, out: &mut [Ve
 
 /// Rows `start` .. of [T][E] as E vectors over positions; zero past the end.
 #[inline(always)]
-unsafe fn transposed<L: Lanes, const E: usize>(rows: &[f32], start: usize) -> [L; E] {
+unsafe fn transposed<L: Math, const E: usize>(rows: &[f32], start: usize) -> [L; E] {
     let mut lanes = [[0.0f32; 16]; E];
     for (lane, row) in rows[start * E..].chunks_exact(E).take(L::WIDTH).enumerate() {
         for (to, &x) in lanes.iter_mut().zip(row) {
@@ -199,7 +156,7 @@ unsafe fn transposed<L: Lanes, const E: usize>(rows: &[f32], start: usize) -> [L
 
 /// Writes E vectors over positions back as rows `start` .. of [T][E].
 #[inline(always)]
-unsafe fn write_rows<L: Lanes, const E: usize>(vectors: &[L; E], rows: &mut [f32], start: usize) {
+unsafe fn write_rows<L: Math, const E: usize>(vectors: &[L; E], rows: &mut [f32], start: usize) {
     let mut lanes = [[0.0f32; 16]; E];
     for (lane, &vector) in lanes.iter_mut().zip(vectors) {
         // SAFETY: WIDTH is at most 16.
@@ -214,7 +171,7 @@ unsafe fn write_rows<L: Lanes, const E: usize>(vectors: &[L; E], rows: &mut [f32
 
 /// `count` values from `start` on as one vector, zero past the end.
 #[inline(always)]
-unsafe fn vector_at<L: Lanes>(values: &[f32], start: usize) -> L {
+unsafe fn vector_at<L: Math>(values: &[f32], start: usize) -> L {
     let mut lanes = [0.0f32; 16];
     let count = L::WIDTH.min(values.len() - start);
     lanes[..count].copy_from_slice(&values[start..start + count]);
@@ -224,7 +181,7 @@ unsafe fn vector_at<L: Lanes>(values: &[f32], start: usize) -> L {
 
 /// Sum of products of E vectors with one row of E numbers, added to `sum`.
 #[inline(always)]
-unsafe fn dot<L: Lanes, const E: usize>(vectors: &[L; E], row: *const f32, sum: L) -> L {
+unsafe fn dot<L: Math, const E: usize>(vectors: &[L; E], row: *const f32, sum: L) -> L {
     let mut sum = sum;
     for (e, vector) in vectors.iter().enumerate() {
         // SAFETY: the row has E numbers.
@@ -235,7 +192,7 @@ unsafe fn dot<L: Lanes, const E: usize>(vectors: &[L; E], row: *const f32, sum: 
 
 /// `sums` += weight * row, for each of E numbers.
 #[inline(always)]
-unsafe fn accumulate<L: Lanes, const E: usize>(sums: &mut [L; E], weight: L, row: *const f32) {
+unsafe fn accumulate<L: Math, const E: usize>(sums: &mut [L; E], weight: L, row: *const f32) {
     for (e, sum) in sums.iter_mut().enumerate() {
         // SAFETY: the row has E numbers.
         *sum = unsafe { weight.mul_add(L::splat(*row.add(e)), *sum) };
@@ -263,7 +220,7 @@ static MASKS: [[f32; 48]; 2] = {
     masks
 };
 
-impl<L: Lanes> Mask<L> {
+impl<L: Math> Mask<L> {
     /// Lanes from `first` (at most 16) on are seen.
     #[inline(always)]
     unsafe fn from_lane(first: usize) -> Self {
@@ -292,7 +249,7 @@ impl<L: Lanes> Mask<L> {
 }
 
 #[inline(always)]
-unsafe fn forward_head<L: Lanes, const E: usize>(q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
+unsafe fn forward_head<L: Math, const E: usize>(q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
     let positions = lse.len();
     // SAFETY: rows below `positions` exist; the caller has the instruction set.
     unsafe {
@@ -342,7 +299,7 @@ unsafe fn forward_head<L: Lanes, const E: usize>(q: &[f32], k: &[f32], v: &[f32]
 
 /// `out` = [dq / a, dk log2 e, dv], each [T][E].
 #[inline(always)]
-unsafe fn backward_head<L: Lanes, const E: usize>(given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
+unsafe fn backward_head<L: Math, const E: usize>(given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
     let Given { q, k, v, dz, dot: dots, lse } = *given;
     let positions = lse.len();
     let [dq, dk, dv] = out;

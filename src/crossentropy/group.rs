@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::pack::{Aligned, PANEL, Packed};
 use super::tile;
-use crate::cpu::Simd;
-use crate::lanes::{Lanes, Portable};
+use crate::simd::lanes::{Lanes, Math, Portable};
+use crate::simd::levels::compiled;
 
 /// Panels in a block of the vocabulary: with 12 rows a block's logits take 24 KB of the first-level cache.
 const BLOCK: usize = 32;
@@ -43,33 +43,19 @@ pub struct Gradients {
     pub dw: Aligned,
 }
 
-/// Works on one group with the given instruction set, which the processor has.
-pub fn run(simd: Simd, problem: &Problem<'_>, job: Job<'_>) -> Gradients {
-    match simd {
-        // SAFETY: `check` compared `simd` with what the processor has.
-        #[cfg(target_arch = "x86_64")]
-        Simd::Avx512 => unsafe { run_avx512(problem, job) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { run_avx2(problem, job) },
-        // SAFETY: needs no instruction set.
-        _ => unsafe { run_on::<Portable, 4, 4>(problem, job) },
+compiled! {
+    /// Works on one group.
+    ///
+    /// # Safety
+    /// `problem` holds what its fields say, and `job` some of its rows.
+    pub unsafe fn run<L in [Portable<4>, Portable<4>]>(problem: &Problem<'_>, job: Job<'_>) -> Gradients {
+        // Tile heights: as many sums as there are registers, less those for operands (32 of 16 floats, 16 of 8).
+        match L::WIDTH {
+            16 => run_on::<L, 12, 8>(problem, job),
+            8 => run_on::<L, 6, 4>(problem, job),
+            _ => run_on::<L, 4, 4>(problem, job),
+        }
     }
-}
-
-// Tile heights: as many sums as there are registers, less those for operands (32 of 16 floats, 16 of 8).
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn run_avx512(problem: &Problem<'_>, job: Job<'_>) -> Gradients {
-    // SAFETY: the caller has the instruction set.
-    unsafe { run_on::<crate::lanes::Avx512, 12, 8>(problem, job) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2(problem: &Problem<'_>, job: Job<'_>) -> Gradients {
-    // SAFETY: the caller has the instruction set.
-    unsafe { run_on::<crate::lanes::Avx2, 6, 4>(problem, job) }
 }
 
 /// Per-row results of a tile.
@@ -96,7 +82,7 @@ struct Work<const ROWS: usize> {
 
 #[allow(clippy::inline_always)]
 #[inline(always)]
-unsafe fn run_on<L: Lanes, const ROWS: usize, const TOKENS: usize>(problem: &Problem<'_>, job: Job<'_>) -> Gradients {
+unsafe fn run_on<L: Math, const ROWS: usize, const TOKENS: usize>(problem: &Problem<'_>, job: Job<'_>) -> Gradients {
     let packed = problem.packed;
     let blocks = (packed.padded / PANEL).div_ceil(BLOCK);
     let wants = job.dh.is_some();
@@ -142,7 +128,7 @@ unsafe fn run_on<L: Lanes, const ROWS: usize, const TOKENS: usize>(problem: &Pro
 /// Sums, maxima and dh (not yet divided by the sums) of one tile of rows, leaving its exponentials in `work.e`.
 #[allow(clippy::inline_always)]
 #[inline(always)]
-unsafe fn forward<L: Lanes, const ROWS: usize>(
+unsafe fn forward<L: Math, const ROWS: usize>(
     problem: &Problem<'_>,
     work: &mut Work<ROWS>,
     rows: Range<usize>,
@@ -217,7 +203,7 @@ fn finish_dh(problem: &Problem<'_>, row: usize, sum: f64, weighted: &[f32], dh: 
 /// Adds one chunk's rows to dw.
 #[allow(clippy::inline_always)]
 #[inline(always)]
-unsafe fn add_dw<L: Lanes, const ROWS: usize, const TOKENS: usize>(
+unsafe fn add_dw<L: Math, const ROWS: usize, const TOKENS: usize>(
     problem: &Problem<'_>,
     work: &mut Work<ROWS>,
     start: usize,

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::lanes::{Lanes, Portable};
+use crate::simd::lanes::{Math, Portable};
 
 fn instruction_sets() -> Vec<Simd> {
     [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&simd| cpu().runs(simd)).collect()
@@ -171,7 +171,7 @@ fn what_does_not_fit_is_refused() {
     }
 }
 
-fn exp2_of<L: Lanes>(x: f32) -> f32 {
+fn exp2_of<L: Math>(x: f32) -> f32 {
     let mut lanes = [0.0; 16];
     // SAFETY: only called with lanes that this processor has.
     unsafe { L::splat(x).exp2().store(lanes.as_mut_ptr()) };
@@ -195,12 +195,12 @@ fn check_exp2(exp2: fn(f32) -> f32) {
 
 #[test]
 fn powers_of_two_are_within_their_bound() {
-    check_exp2(exp2_of::<Portable>);
+    check_exp2(exp2_of::<Portable<4>>);
     #[cfg(target_arch = "x86_64")]
     for simd in instruction_sets() {
         match simd {
-            Simd::Avx2 => check_exp2(exp2_of::<crate::lanes::Avx2>),
-            Simd::Avx512 => check_exp2(exp2_of::<crate::lanes::Avx512>),
+            Simd::Avx2 => check_exp2(exp2_of::<crate::simd::lanes::Avx2>),
+            Simd::Avx512 => check_exp2(exp2_of::<crate::simd::lanes::Avx512>),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@
 #![allow(clippy::inline_always, clippy::missing_safety_doc)]
 
 use super::pack::PANEL;
-use crate::lanes::Lanes;
+use crate::simd::lanes::Math;
 
 /// Logits of `ROWS` rows and two vectors of tokens, for a whole block: `to` [panels][ROWS][PANEL].
 ///
@@ -13,7 +13,7 @@ use crate::lanes::Lanes;
 /// `h` holds [width][ROWS] floats, `w` [panels][width][PANEL], `to` [panels][ROWS][PANEL]; `panels` is even; the
 /// processor has `L`'s instructions. The same holds, with the sizes they name, for all functions here.
 #[inline(always)]
-pub unsafe fn logits<L: Lanes, const ROWS: usize>(
+pub unsafe fn logits<L: Math, const ROWS: usize>(
     h: *const f32,
     w: *const f32,
     width: usize,
@@ -48,7 +48,7 @@ pub unsafe fn logits<L: Lanes, const ROWS: usize>(
 /// Turns a block's logits (in units of ln 2) into 2^(logit - maximum), in place, and brings each row's running maximum
 /// and sum up to date. `rescale` gets what earlier sums of the row must be multiplied by.
 #[inline(always)]
-pub unsafe fn exponentials<L: Lanes, const ROWS: usize>(
+pub unsafe fn exponentials<L: Math, const ROWS: usize>(
     block: *mut f32,
     panels: usize,
     maximum: &mut [f32; ROWS],
@@ -88,7 +88,7 @@ pub unsafe fn exponentials<L: Lanes, const ROWS: usize>(
 
 /// `dh` [ROWS][stride] = `dh` * rescale + e w, over one block: e [panels][ROWS][PANEL], w [panels * PANEL][stride].
 #[inline(always)]
-pub unsafe fn add_dh<L: Lanes, const ROWS: usize>(
+pub unsafe fn add_dh<L: Math, const ROWS: usize>(
     e: *const f32,
     w: *const f32,
     stride: usize,
@@ -125,7 +125,7 @@ pub unsafe fn add_dh<L: Lanes, const ROWS: usize>(
 /// `dw` [panels * PANEL][stride] += e^T h over all rows of a chunk: `tiles` pointers to [panels][ROWS][PANEL] at a
 /// distance of `tile_stride`, h [tiles * ROWS][stride]. `TOKENS` tokens are summed in registers at a time.
 #[inline(always)]
-pub unsafe fn add_dw<L: Lanes, const ROWS: usize, const TOKENS: usize>(
+pub unsafe fn add_dw<L: Math, const ROWS: usize, const TOKENS: usize>(
     e: *const f32,
     tile_stride: usize,
     tiles: usize,

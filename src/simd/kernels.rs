@@ -1,11 +1,14 @@
-//! The loops, written once: each instruction set's file compiles them for itself with `instantiate!`.
+//! The loops, written once, and compiled for each instruction set.
 //!
 //! They are `inline(always)` so that they take on the features of the function they are inlined into.
 
 use crate::shard::Dtype;
 use crate::simd::Normalize;
-use crate::simd::lanes::{Lanes, Stored};
-use crate::simd::scalar::{self, Scalar};
+use crate::simd::lanes::{Lanes, Portable, Stored};
+use crate::simd::scalar;
+
+/// What is left of a row after its last whole vector.
+type Scalar = Portable<1>;
 
 /// Rows up to this are asked for as a whole, of longer ones the first two lines: the processor fetches the rest by itself
 /// once it sees the start. Measured on one core, rows all over 0.5 GB, of 1 KiB: two lines 150 ns a row, all sixteen 135; of 4 KiB: two
@@ -19,13 +22,13 @@ const VECTOR_BYTES: usize = 4096;
 /// # Safety
 /// As [`Lanes::store`] or [`Lanes::stream`].
 #[inline(always)]
-unsafe fn put<L: Lanes, const PAST: bool>(to: *mut f32, v: L::V) {
+unsafe fn put<L: Lanes, const PAST: bool>(to: *mut f32, v: L) {
     // SAFETY: the caller's promise.
     unsafe {
         if PAST {
-            L::stream(to, v);
+            v.stream(to);
         } else {
-            L::store(to, v);
+            v.store(to);
         }
     }
 }
@@ -39,11 +42,11 @@ pub unsafe fn widen<L: Lanes, T: Stored, const PAST: bool>(from: *const u8, to: 
     unsafe {
         let mut i = 0;
         while i + L::WIDTH <= n {
-            put::<L, PAST>(to.add(i), T::load::<L>(from.add(i * T::SIZE)));
+            put::<L, PAST>(to.add(i), T::load(from.add(i * T::SIZE)));
             i += L::WIDTH;
         }
         while i < n {
-            Scalar::store(to.add(i), T::load::<Scalar>(from.add(i * T::SIZE)));
+            T::load::<Scalar>(from.add(i * T::SIZE)).store(to.add(i));
             i += 1;
         }
     }
@@ -64,13 +67,13 @@ unsafe fn widen_centered<L: Lanes, T: Stored, const PAST: bool>(
         let wide = L::splat(factor);
         let mut i = 0;
         while i + L::WIDTH <= n {
-            let x = L::sub(T::load::<L>(from.add(i * T::SIZE)), L::load(mean.add(i)));
-            put::<L, PAST>(to.add(i), L::mul(x, wide));
+            let x = T::load::<L>(from.add(i * T::SIZE)).sub(L::load(mean.add(i)));
+            put::<L, PAST>(to.add(i), x.mul(wide));
             i += L::WIDTH;
         }
         while i < n {
-            let x = Scalar::sub(T::load::<Scalar>(from.add(i * T::SIZE)), *mean.add(i));
-            Scalar::store(to.add(i), Scalar::mul(x, factor));
+            let x = T::load::<Scalar>(from.add(i * T::SIZE)).sub(Scalar::load(mean.add(i)));
+            x.mul(Scalar::splat(factor)).store(to.add(i));
             i += 1;
         }
     }
@@ -85,11 +88,11 @@ unsafe fn widen_scaled<L: Lanes, T: Stored, const PAST: bool>(from: *const u8, t
         let wide = L::splat(factor);
         let mut i = 0;
         while i + L::WIDTH <= n {
-            put::<L, PAST>(to.add(i), L::mul(T::load::<L>(from.add(i * T::SIZE)), wide));
+            put::<L, PAST>(to.add(i), T::load::<L>(from.add(i * T::SIZE)).mul(wide));
             i += L::WIDTH;
         }
         while i < n {
-            Scalar::store(to.add(i), Scalar::mul(T::load::<Scalar>(from.add(i * T::SIZE)), factor));
+            T::load::<Scalar>(from.add(i * T::SIZE)).mul(Scalar::splat(factor)).store(to.add(i));
             i += 1;
         }
     }
@@ -202,11 +205,11 @@ pub unsafe fn narrow<L: Lanes, T: Stored>(from: *const f32, to: *mut u8, n: usiz
             Dtype::F16 => {
                 let mut i = 0;
                 while i + L::WIDTH <= n {
-                    L::store_f16(to.add(i * 2), L::load(from.add(i)));
+                    L::load(from.add(i)).store_f16(to.add(i * 2));
                     i += L::WIDTH;
                 }
                 while i < n {
-                    Scalar::store_f16(to.add(i * 2), Scalar::load(from.add(i)));
+                    Scalar::load(from.add(i)).store_f16(to.add(i * 2));
                     i += 1;
                 }
             }
@@ -255,26 +258,30 @@ unsafe fn columns<L: Lanes, T: Stored, const N: usize>(
     // SAFETY: the caller's promise, for every row.
     unsafe {
         let at = |i: usize| d + i * L::WIDTH;
-        let shifts: [L::V; N] = std::array::from_fn(|i| L::load(shift.as_ptr().add(at(i))));
-        let mut sums: [L::V; N] = std::array::from_fn(|i| L::load(sum.as_ptr().add(at(i))));
-        let mut totals: [L::V; N] = std::array::from_fn(|i| L::load(squares.as_ptr().add(at(i))));
+        let shifts: [L; N] = std::array::from_fn(|i| L::load(shift.as_ptr().add(at(i))));
+        let mut sums: [L; N] = std::array::from_fn(|i| L::load(sum.as_ptr().add(at(i))));
+        let mut totals: [L; N] = std::array::from_fn(|i| L::load(squares.as_ptr().add(at(i))));
         for row in x.chunks_exact(shift.len() * T::SIZE) {
             for i in 0..N {
-                let v = L::sub(T::load::<L>(row.as_ptr().add(at(i) * T::SIZE)), shifts[i]);
-                sums[i] = L::add(sums[i], v);
-                totals[i] = L::add(totals[i], L::mul(v, v));
+                let v = T::load::<L>(row.as_ptr().add(at(i) * T::SIZE)).sub(shifts[i]);
+                sums[i] = sums[i].add(v);
+                totals[i] = totals[i].add(v.mul(v));
             }
         }
         for i in 0..N {
-            L::store(sum.as_mut_ptr().add(at(i)), sums[i]);
-            L::store(squares.as_mut_ptr().add(at(i)), totals[i]);
+            sums[i].store(sum.as_mut_ptr().add(at(i)));
+            totals[i].store(squares.as_mut_ptr().add(at(i)));
         }
     }
 }
 
 /// Whether any value of `bytes` is 2^50 or more in magnitude, or not finite; binary16 never is, as far as it is finite.
+/// A loop that compilers turn into vectors by themselves, those of `L` if it is called where they are enabled.
+///
+/// # Safety
+/// The instruction set of `L` enabled.
 #[inline(always)]
-pub fn any_huge<T: Stored>(bytes: &[u8]) -> bool {
+pub unsafe fn any_huge<L: Lanes, T: Stored>(bytes: &[u8]) -> bool {
     const EXPONENT: u32 = (127 + 50) << 23;
     match T::DTYPE {
         Dtype::F16 => false,
@@ -287,9 +294,12 @@ pub fn any_huge<T: Stored>(bytes: &[u8]) -> bool {
     }
 }
 
-/// Whether any value of `bytes` is NaN or infinite: all exponent bits set.
+/// Whether any value of `bytes` is NaN or infinite: all exponent bits set. A loop as in [`any_huge`].
+///
+/// # Safety
+/// The instruction set of `L` enabled.
 #[inline(always)]
-pub fn any_non_finite<T: Stored>(bytes: &[u8]) -> bool {
+pub unsafe fn any_non_finite<L: Lanes, T: Stored>(bytes: &[u8]) -> bool {
     match T::DTYPE {
         Dtype::F16 => any_exponent_full(bytes, 0x7c00),
         Dtype::Bf16 => any_exponent_full(bytes, 0x7f80),
@@ -303,87 +313,3 @@ pub fn any_non_finite<T: Stored>(bytes: &[u8]) -> bool {
 fn any_exponent_full(bytes: &[u8], mask: u16) -> bool {
     bytes.chunks_exact(2).fold(false, |found, b| found | ((u16::from_le_bytes([b[0], b[1]]) & mask) == mask))
 }
-
-/// Compiles every kernel for one instruction set.
-macro_rules! instantiate {
-    ($lanes:ty $(, $features:literal)?) => {
-        use $crate::simd::lanes::Stored;
-
-        /// # Safety
-        /// As [`kernels::widen`].
-        $(#[target_feature(enable = $features)])?
-        pub unsafe fn widen<T: Stored>(from: *const u8, to: *mut f32, n: usize) {
-            // SAFETY: the caller's promise.
-            unsafe { $crate::simd::kernels::widen::<$lanes, T, false>(from, to, n) }
-        }
-
-        /// # Safety
-        /// As [`kernels::narrow`].
-        $(#[target_feature(enable = $features)])?
-        pub unsafe fn narrow<T: Stored>(from: *const f32, to: *mut u8, n: usize) {
-            // SAFETY: the caller's promise.
-            unsafe { $crate::simd::kernels::narrow::<$lanes, T>(from, to, n) }
-        }
-
-        /// # Safety
-        /// As [`crate::simd::gather`].
-        $(#[target_feature(enable = $features)])?
-        pub unsafe fn gather<T: Stored>(
-            rows: &[*const u8],
-            ahead: &[*const u8],
-            dim: usize,
-            normalize: $crate::simd::Normalize<'_>,
-            to: *mut f32,
-            past: bool,
-        ) {
-            use $crate::simd::kernels::gather;
-            // SAFETY: the caller's promise.
-            unsafe {
-                if past {
-                    gather::<$lanes, T, true>(rows, ahead, dim, normalize, to)
-                } else {
-                    gather::<$lanes, T, false>(rows, ahead, dim, normalize, to)
-                }
-            }
-        }
-
-        /// # Safety
-        /// As [`crate::simd::gather_raw`].
-        $(#[target_feature(enable = $features)])?
-        pub unsafe fn gather_raw(rows: &[*const u8], ahead: &[*const u8], row_bytes: usize, to: *mut u8, past: bool) {
-            use $crate::simd::kernels::gather_raw;
-            // SAFETY: the caller's promise.
-            unsafe {
-                if past {
-                    gather_raw::<$lanes, true>(rows, ahead, row_bytes, to)
-                } else {
-                    gather_raw::<$lanes, false>(rows, ahead, row_bytes, to)
-                }
-            }
-        }
-
-        /// # Safety
-        /// The instruction set must be there.
-        $(#[target_feature(enable = $features)])?
-        pub unsafe fn accumulate<T: Stored>(x: &[u8], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
-            // SAFETY: the caller's promise.
-            unsafe { $crate::simd::kernels::accumulate::<$lanes, T>(x, shift, sum, squares) }
-        }
-
-        /// # Safety
-        /// The instruction set must be there.
-        $(#[target_feature(enable = $features)])?
-        pub unsafe fn any_huge<T: Stored>(bytes: &[u8]) -> bool {
-            $crate::simd::kernels::any_huge::<T>(bytes)
-        }
-
-        /// # Safety
-        /// The instruction set must be there.
-        $(#[target_feature(enable = $features)])?
-        pub unsafe fn any_non_finite<T: Stored>(bytes: &[u8]) -> bool {
-            $crate::simd::kernels::any_non_finite::<T>(bytes)
-        }
-    };
-}
-
-pub(super) use instantiate;

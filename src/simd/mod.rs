@@ -1,13 +1,14 @@
 //! Conversion of stored activations to float32 and back, chosen at run time for this processor.
 //!
-//! `lanes` says what a vector is, one file per instruction set implements it, `kernels` is written once over it. All
-//! levels give the same bits: widening is exact, narrowing rounds to nearest even, and normalisation is one subtraction
+//! `lanes` says what a vector is, for the language model too, one file per instruction set implements it, `kernels` is
+//! written once over it and `levels` compiles it for each. All levels give the same bits: widening is exact, narrowing rounds to nearest even, and normalisation is one subtraction
 //! and one multiplication, never fused.
 
 #![allow(clippy::inline_always)] // kernels take on the features of the function that they are inlined into
 
 mod kernels;
-mod lanes;
+pub(crate) mod lanes;
+pub(crate) mod levels;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod scalar;
@@ -28,38 +29,17 @@ pub enum Normalize<'a> {
     Center(&'a [f32], f32),
 }
 
-macro_rules! dispatch {
-    ($simd:expr, $kernel:ident $(::<$d:ident>)? ($($argument:expr),*)) => {
-        match $simd {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `cpu()` reports these levels only where the processor has them; `level` clamps to that.
-            Simd::Avx512 => unsafe { x86::avx512::$kernel$(::<$d>)?($($argument),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Simd::Avx2 => unsafe { x86::avx2::$kernel$(::<$d>)?($($argument),*) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: NEON is part of the aarch64 baseline.
-            Simd::Neon => unsafe { neon::$kernel$(::<$d>)?($($argument),*) },
-            // SAFETY: the scalar kernels need no feature; the pointers are the caller's promise, as above.
-            _ => unsafe { scalar::$kernel$(::<$d>)?($($argument),*) },
+macro_rules! dispatch_dtype {
+    ($dtype:expr, $function:ident ($($argument:expr),*)) => {
+        // SAFETY: the callers below have checked the lengths; the pointers of rows are their callers' promise.
+        unsafe {
+            match $dtype {
+                Dtype::F16 => levels::$function::<lanes::F16>($($argument),*),
+                Dtype::Bf16 => levels::$function::<lanes::Bf16>($($argument),*),
+                Dtype::F32 => levels::$function::<lanes::F32>($($argument),*),
+            }
         }
     };
-}
-
-macro_rules! dispatch_dtype {
-    ($simd:expr, $dtype:expr, $kernel:ident ($($argument:expr),*)) => {{
-        use lanes::{Bf16, F16, F32};
-        match $dtype {
-            Dtype::F16 => dispatch!($simd, $kernel::<F16>($($argument),*)),
-            Dtype::Bf16 => dispatch!($simd, $kernel::<Bf16>($($argument),*)),
-            Dtype::F32 => dispatch!($simd, $kernel::<F32>($($argument),*)),
-        }
-    }};
-}
-
-/// The level to use where `wanted` was asked for: never more than the processor has.
-fn level(wanted: Simd) -> Simd {
-    wanted.min(crate::cpu::cpu().simd)
 }
 
 /// Widens `src` (values of `dtype`) into `dst`.
@@ -69,7 +49,7 @@ fn level(wanted: Simd) -> Simd {
 pub fn widen(simd: Simd, dtype: Dtype, src: &[u8], dst: &mut [f32]) {
     assert_eq!(src.len(), dst.len() * dtype.size(), "widen: {} bytes into {} values", src.len(), dst.len());
     let (from, to, n) = (src.as_ptr(), dst.as_mut_ptr(), dst.len());
-    dispatch_dtype!(level(simd), dtype, widen(from, to, n));
+    dispatch_dtype!(dtype, widen(simd, from, to, n));
 }
 
 /// Rounds `src` to `dtype` (to nearest, ties to even; beyond the largest finite value to infinity) into `dst`.
@@ -79,7 +59,7 @@ pub fn widen(simd: Simd, dtype: Dtype, src: &[u8], dst: &mut [f32]) {
 pub fn narrow(simd: Simd, dtype: Dtype, src: &[f32], dst: &mut [u8]) {
     assert_eq!(dst.len(), src.len() * dtype.size(), "narrow: {} values into {} bytes", src.len(), dst.len());
     let (from, to, n) = (src.as_ptr(), dst.as_mut_ptr(), src.len());
-    dispatch_dtype!(level(simd), dtype, narrow(from, to, n));
+    dispatch_dtype!(dtype, narrow(simd, from, to, n));
 }
 
 /// Converts values of one type into those of another: widened, then rounded as [`narrow`] does.
@@ -142,7 +122,7 @@ pub unsafe fn gather(simd: Simd, dtype: Dtype, rows: Rows<'_>, dim: usize, norma
     }
     let to = out.as_mut_ptr();
     let past = past_caches && are_lines(to.cast(), dim * 4);
-    dispatch_dtype!(level(simd), dtype, gather(now, ahead, dim, normalize, to, past));
+    dispatch_dtype!(dtype, gather(simd, now, ahead, dim, normalize, to, past));
 }
 
 /// Copies `rows` of `row_bytes`, one after another, into `out`.
@@ -157,7 +137,8 @@ pub unsafe fn gather_raw(simd: Simd, rows: Rows<'_>, row_bytes: usize, out: &mut
     assert_eq!(out.len(), now.len() * row_bytes, "gather: {} rows of {row_bytes} bytes", now.len());
     let to = out.as_mut_ptr();
     let past = past_caches && are_lines(to, row_bytes);
-    dispatch!(level(simd), gather_raw(now, ahead, row_bytes, to, past));
+    // SAFETY: the caller's promise, and the length was checked.
+    unsafe { levels::gather_raw(simd, now, ahead, row_bytes, to, past) }
 }
 
 /// Adds the rows of `x` (values of `dtype`), less `shift`, to `sum`, and their squares to `squares`.
@@ -168,13 +149,13 @@ pub fn accumulate(simd: Simd, dtype: Dtype, x: &[u8], shift: &[f32], sum: &mut [
     let dim = shift.len();
     assert!(dim > 0 && x.len().is_multiple_of(dim * dtype.size()), "accumulate: rows");
     assert!(sum.len() == dim && squares.len() == dim, "accumulate: sums");
-    dispatch_dtype!(level(simd), dtype, accumulate(x, shift, sum, squares));
+    dispatch_dtype!(dtype, accumulate(simd, x, shift, sum, squares));
 }
 
 /// Whether any value of `dtype` in `bytes` is 2^50 or more in magnitude.
 #[must_use]
 pub fn any_huge(simd: Simd, dtype: Dtype, bytes: &[u8]) -> bool {
-    dispatch_dtype!(level(simd), dtype, any_huge(bytes))
+    dispatch_dtype!(dtype, any_huge(simd, bytes))
 }
 
 /// Index of the first value of `dtype` in `bytes` that is NaN or infinite.
@@ -184,7 +165,7 @@ pub fn first_non_finite(simd: Simd, dtype: Dtype, bytes: &[u8]) -> Option<usize>
     const CHUNK: usize = 4096;
     let size = dtype.size();
     for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
-        let found = dispatch_dtype!(level(simd), dtype, any_non_finite(chunk));
+        let found = dispatch_dtype!(dtype, any_non_finite(simd, chunk));
         if found {
             let inside = chunk.chunks_exact(size).position(|value| scalar::non_finite(dtype, value));
             return inside.map(|j| i * (CHUNK / size) + j);

@@ -1,68 +1,103 @@
-//! Portable conversions: the reference that every vector path equals bit for bit.
+//! Portable vectors and conversions: the reference that every path of the store equals bit for bit.
 
+use super::lanes::{Lanes, Math, ROUNDER};
 use crate::shard::Dtype;
-use crate::simd::kernels::instantiate;
-use crate::simd::lanes::Lanes;
 
-/// A "vector" of one value.
-pub struct Scalar;
+/// `N` values. Four of them the compiler turns into one SSE2 or NEON register.
+#[derive(Clone, Copy)]
+pub struct Portable<const N: usize>([f32; N]);
 
-instantiate!(Scalar);
-
-// SAFETY: plain loads and stores of one value; needs no feature.
-unsafe impl Lanes for Scalar {
-    type V = f32;
-    const WIDTH: usize = 1;
+impl<const N: usize> Portable<N> {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
 
     #[inline(always)]
-    unsafe fn load_f16(from: *const u8) -> f32 {
+    unsafe fn load_halves(from: *const u8, widen: impl Fn(u16) -> f32) -> Self {
         // SAFETY: the caller's promise.
-        f16_to_f32(u16::from_le(unsafe { from.cast::<u16>().read_unaligned() }))
+        Self(unsafe { from.cast::<[u16; N]>().read_unaligned() }.map(|half| widen(u16::from_le(half))))
     }
+}
+
+// SAFETY: plain loads and stores of N values; needs no feature.
+unsafe impl<const N: usize> Lanes for Portable<N> {
+    const WIDTH: usize = N;
 
     #[inline(always)]
-    unsafe fn load_bf16(from: *const u8) -> f32 {
+    unsafe fn load_f16(from: *const u8) -> Self {
         // SAFETY: the caller's promise.
-        let bits = u16::from_le(unsafe { from.cast::<u16>().read_unaligned() });
-        f32::from_bits(u32::from(bits) << 16)
+        unsafe { Self::load_halves(from, f16_to_f32) }
     }
 
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> f32 {
+    unsafe fn load_bf16(from: *const u8) -> Self {
         // SAFETY: the caller's promise.
-        f32::from_bits(u32::from_le(unsafe { from.cast::<u32>().read_unaligned() }))
+        unsafe { Self::load_halves(from, |half| f32::from_bits(u32::from(half) << 16)) }
     }
 
     #[inline(always)]
-    unsafe fn store_f16(to: *mut u8, v: f32) {
+    unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
-        unsafe { to.cast::<u16>().write_unaligned(f32_to_f16(v).to_le()) }
+        Self(unsafe { from.cast::<[f32; N]>().read_unaligned() })
     }
 
     #[inline(always)]
-    unsafe fn store(to: *mut f32, v: f32) {
+    unsafe fn store_f16(self, to: *mut u8) {
         // SAFETY: the caller's promise.
-        unsafe { to.write_unaligned(v) }
+        unsafe { to.cast::<[u16; N]>().write_unaligned(self.0.map(|x| f32_to_f16(x).to_le())) }
     }
 
     #[inline(always)]
-    unsafe fn splat(x: f32) -> f32 {
-        x
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[f32; N]>().write_unaligned(self.0) }
     }
 
     #[inline(always)]
-    unsafe fn sub(a: f32, b: f32) -> f32 {
-        a - b
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; N])
     }
 
     #[inline(always)]
-    unsafe fn add(a: f32, b: f32) -> f32 {
-        a + b
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
     }
 
     #[inline(always)]
-    unsafe fn mul(a: f32, b: f32) -> f32 {
-        a * b
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+}
+
+impl<const N: usize> Math for Portable<N> {
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // `f32::mul_add` is a library call on x86 without FMA.
+        #[cfg(target_arch = "aarch64")]
+        return Self(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], addend.0[i])));
+        #[cfg(not(target_arch = "aarch64"))]
+        return Self(std::array::from_fn(|i| self.0[i] * factor.0[i] + addend.0[i]));
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        Self(self.0.map(|x| (x + ROUNDER) - ROUNDER))
+    }
+
+    #[inline(always)]
+    unsafe fn scale_by_power(self, n: Self) -> Self {
+        self.zip(n, |x, n| x * f32::from_bits(((n + ROUNDER + 127.0).to_bits()) << 23))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 fn levels() -> Vec<Simd> {
-    [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&l| level(l) == l).collect()
+    [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&l| l.available() == l).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
