@@ -1,13 +1,13 @@
 //! Products of a tile of 64 rows with a panel of 32 others, in what the machine multiplies fastest.
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::asm;
-
 use crate::engine::Path;
 use crate::engine::screen::{Float32, GROUPS, PANEL, Rounding, RowTile, TILE};
 #[cfg(target_arch = "x86_64")]
-use crate::engine::simd::{Amx, Avx512Vnni};
+use crate::engine::simd::{Amx, Avx512Vnni, Registers};
 use crate::engine::simd::{LANES, Lanes, Products, Simd};
+
+#[cfg(not(target_arch = "x86_64"))]
+type Registers = ();
 
 /// Sums of a panel with a tile: [32][64].
 pub const SUMS: usize = PANEL * TILE;
@@ -51,7 +51,16 @@ impl Multiply {
         }
     }
 
-    /// The sums [32][64] of all pairs of a panel and a tile.
+    /// Configures the registers that it needs, on this thread, for as long as they live.
+    pub fn configure(self) -> Option<Registers> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles(amx) => Some(amx.configure()),
+            _ => None,
+        }
+    }
+
+    /// The sums [32][64] of all pairs of a panel and a tile. The caller holds the registers configured.
     #[inline(always)]
     pub fn run<S: Simd>(self, s: S, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
         match self {
@@ -60,7 +69,8 @@ impl Multiply {
             #[cfg(target_arch = "x86_64")]
             Self::Int8(p) => bytes(p, what, sums),
             #[cfg(target_arch = "x86_64")]
-            Self::Tiles(_) => tiles(what, sums),
+            // SAFETY: the caller has configured the registers.
+            Self::Tiles(amx) => unsafe { amx.products(what.panel, what.tile.lines, what.tile.words, sums) },
         }
     }
 }
@@ -126,98 +136,4 @@ fn bytes(p: Avx512Vnni, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
     }
     // SAFETY: `p` exists only where `cpu()` found these features.
     unsafe { inner(p, what, sums) }
-}
-
-/// What `ldtilecfg` reads: palette 1, eight tiles of 16 rows of 64 bytes.
-#[cfg(target_arch = "x86_64")]
-#[repr(C, align(64))]
-struct Config([u8; 64]);
-
-#[cfg(target_arch = "x86_64")]
-static CONFIG: Config = {
-    let mut bytes = [0; 64];
-    bytes[0] = 1;
-    let mut tile = 0;
-    while tile < 8 {
-        bytes[16 + 2 * tile] = 64;
-        bytes[48 + tile] = 16;
-        tile += 1;
-    }
-    Config(bytes)
-};
-
-/// The tile registers, configured while this lives.
-#[derive(Debug)]
-pub struct Registers(bool);
-
-impl Registers {
-    /// Configures them where `multiply` uses tiles.
-    pub fn configure(multiply: Multiply) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if matches!(multiply, Multiply::Tiles(_)) {
-            // SAFETY: an `Amx` exists only where the tile registers may be used; 64 bytes are readable.
-            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
-            return Self(true);
-        }
-        let _ = multiply;
-        Self(false)
-    }
-}
-
-impl Drop for Registers {
-    fn drop(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        if self.0 {
-            // SAFETY: they were configured, so the instruction exists; nobody uses them after this.
-            unsafe { asm!("tilerelease", options(nomem, nostack)) };
-        }
-    }
-}
-
-/// Two tiles of the panel by two of the rows in four tiles of sums, for each half of the rows. The caller holds
-/// configured [`Registers`].
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn tiles(what: &Operands<'_>, sums: &mut [f32; SUMS]) {
-    let words = what.tile.words;
-    assert!(what.panel.len() == PANEL * words && what.tile.lines.len() == words * TILE && words.is_multiple_of(LANES));
-    for half in 0..2 {
-        // SAFETY: the tiles are configured. The loop reads `words / 16` times two tiles of 16 rows of 64 bytes: of the
-        // panel without gaps, of the lines with the stride of a word of 64 rows, half a line further for the second
-        // half: within the slices, whose lengths were checked. The stores fill half of every line of `sums`.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{w} + {line}]",
-                "tileloadd tmm6, [{r} + {stride}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{r} + {stride} + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{w} + {line} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {w}, 2048",
-                "add {r}, 4096",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{out} + {stride}], tmm0",
-                "tilestored [{out} + {stride} + 64], tmm1",
-                "tilestored [{out} + {stride} + 4096], tmm2",
-                "tilestored [{out} + {stride} + 4160], tmm3",
-                w = inout(reg) what.panel.as_ptr() => _,
-                r = inout(reg) what.tile.lines.as_ptr().add(half * 2 * LANES) => _,
-                steps = inout(reg) words / LANES => _,
-                stride = in(reg) TILE * size_of::<f32>(),
-                line = in(reg) 64usize,
-                out = in(reg) sums.as_mut_ptr().add(half * 2 * LANES),
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
-    }
 }

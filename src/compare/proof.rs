@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::matching::{ONE, weight};
 use super::packed::{Packed, Segment};
-use super::products::{Multiply, Operands, Registers, SUMS};
+use super::products::{Multiply, Operands, SUMS};
 use super::scan::{above, cosine};
 use super::tops::Tops;
 use super::work::{Watch, each, most_pairs};
@@ -84,7 +84,7 @@ impl Kernel for Check<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(mut self, s: S) {
-        let _registers = Registers::configure(self.multiply);
+        let _registers = self.multiply.configure();
         let error = Packed::error(self.a, self.b);
         let panels = self.b.len().div_ceil(PANEL);
         for tile in self.tiles.clone() {

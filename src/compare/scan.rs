@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::packed::{Packed, Segment};
-use super::products::{Multiply, Operands, Registers, SUMS};
+use super::products::{Multiply, Operands, SUMS};
 use super::tops::Tops;
 use crate::engine::screen::{GROUPS, PANEL, TILE};
 use crate::engine::simd::{Kernel, LANES, Simd, dot4};
@@ -73,7 +73,7 @@ impl Kernel for Scan<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(mut self, s: S) {
-        let _registers = Registers::configure(self.multiply);
+        let _registers = self.multiply.configure();
         let error = Packed::error(self.a, self.b);
         for tile in self.tiles.clone() {
             for chunk in 0..self.columns.len() {

@@ -2,7 +2,7 @@
 
 use super::assign::{Edges, FREE, assign};
 use super::nearest::pack;
-use super::products::{Multiply, Operands, Registers, SUMS};
+use super::products::{Multiply, Operands, SUMS};
 use super::tops::{NONE, Tops};
 use super::work::each;
 use super::*;
@@ -60,7 +60,7 @@ impl Kernel for Worst<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) -> f32 {
         let Self(packed, multiply) = self;
-        let _registers = Registers::configure(multiply);
+        let _registers = multiply.configure();
         let (a, b) = (&packed.segments[0], &packed.segments[1]);
         let mut worst = 0.0f32;
         let mut sums = [0.0; SUMS];

@@ -1,8 +1,8 @@
-//! The screen on AMX tiles: 16 features by 16 rows by 32 products of bfloat16 in one instruction.
+//! AMX tiles: 16 features by 16 rows by 32 products of bfloat16 in one instruction, for the screen and for cosines.
 //!
 //! Stable Rust has no names for the tile registers, so the tiles are written as inline assembly. A block is 32
-//! features (two tiles of weights) by 32 rows (two tiles of the batch); its four tiles of sums go to memory, and while
-//! the next block is multiplied, vector instructions between the tiles' compare the sums of this one with their limits.
+//! features (two tiles of weights) by 32 rows (two tiles of the batch); its four tiles of sums go to memory. Where these
+//! are screened, vector instructions between the tiles' of the next block compare them with their limits.
 
 use std::arch::asm;
 
@@ -13,7 +13,7 @@ use crate::engine::screen::{GROUPS, Mask, PANEL, Screening, TILE};
 #[derive(Debug, Clone, Copy)]
 pub struct Amx(Avx512);
 
-/// The sums of a block: [2 groups of rows][32 features][16 rows].
+/// The sums of a block that is screened: [2 groups of rows][32 features][16 rows].
 #[repr(C, align(64))]
 struct Sums([Lanes; 64]);
 
@@ -36,6 +36,7 @@ static CONFIG: Config = {
 /// 32-bit words in a row of a tile.
 const TILE_WORDS: usize = 16;
 
+#[allow(clippy::unused_self)] // it is the proof that the instructions are there
 impl Amx {
     /// The proof that this processor has the instructions and the operating system allows them, or None.
     pub fn detect() -> Option<Self> {
@@ -45,11 +46,42 @@ impl Amx {
     /// Screens a tile of rows; bit r of `masks[j]`: feature j is kept on row r. `masks` and `what` have whole panels.
     pub fn screen(self, what: Screening<'_>, masks: &mut [Mask]) {
         assert!(masks.len().is_multiple_of(PANEL) && what.tile.words.is_multiple_of(TILE_WORDS));
-        self.0.run(Screen { what, masks });
+        self.0.run(Screen { amx: self, what, masks });
+    }
+
+    /// The sums [32 features][64 rows] of a panel [32][words] with a tile of rows [words][64].
+    ///
+    /// # Safety
+    /// [`Registers`] of this thread are configured.
+    pub unsafe fn products(self, panel: &[f32], lines: &[f32], words: usize, sums: &mut [f32; PANEL * TILE]) {
+        for half in 0..2 {
+            let at = half * 2 * LANES;
+            // SAFETY: `self` exists only where the processor has tiles and AVX-512; the caller has configured them.
+            unsafe { multiply::<{ 4 * TILE }, { 4 * LANES }>(panel, &lines[at..], words, &mut sums[at..], None) };
+        }
+    }
+
+    /// Configures the tile registers of this thread.
+    pub fn configure(self) -> Registers {
+        // SAFETY: `self` exists only where the tile registers may be used; the configuration is 64 readable bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+        Registers(())
+    }
+}
+
+/// The tile registers, configured while this lives; released after, so that switching threads need not save them.
+#[derive(Debug)]
+pub struct Registers(());
+
+impl Drop for Registers {
+    fn drop(&mut self) {
+        // SAFETY: they were configured, so the instruction exists; nobody uses them after this.
+        unsafe { asm!("tilerelease", options(nomem, nostack)) };
     }
 }
 
 struct Screen<'a, 'b> {
+    amx: Amx,
     what: Screening<'a>,
     masks: &'b mut [Mask],
 }
@@ -59,12 +91,11 @@ impl Kernel for Screen<'_, '_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { what, masks } = self;
+        let Self { amx, what, masks } = self;
         let words = what.tile.words;
         let mut sums = [const { Sums([[0.0; LANES]; 64]) }; 2];
         let blocks = masks.len() / PANEL * (GROUPS / 2);
-        // SAFETY: `Amx` exists only where the tile registers may be used; the configuration is 64 readable bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+        let _registers = amx.configure();
         for block in 0..blocks {
             let (panel, half) = (block / 2, block % 2);
             let weights = &what.weights[panel * PANEL * words..(panel + 1) * PANEL * words];
@@ -73,13 +104,11 @@ impl Kernel for Screen<'_, '_> {
             let (own, other) = if block % 2 == 0 { (even, odd) } else { (odd, even) };
             let done = (block > 0).then(|| Done::new(&what, block - 1, other, masks));
             // SAFETY: `Amx` exists only where the processor has tiles and AVX-512; the tiles are configured.
-            unsafe { multiply(weights, rows, words, own, done) };
+            unsafe { multiply::<{ 4 * LANES }, 2048>(weights, rows, words, own.0.as_flattened_mut(), done) };
         }
         if blocks > 0 {
             compare(s, &mut Done::new(&what, blocks - 1, &sums[(blocks - 1) % 2], masks));
         }
-        // SAFETY: gives the tile registers back, so that switching threads need not save them.
-        unsafe { asm!("tilerelease", options(nomem, nostack)) };
     }
 }
 
@@ -132,14 +161,23 @@ macro_rules! compare_one {
     };
 }
 
-/// The 32 by 32 sums of a panel of weights with half a tile of rows; while the tiles multiply, the block before is
-/// compared, eight features per step: a step's four products take as long.
+/// The 32 by 32 sums of a panel of weights with half a tile of rows; while the tiles multiply, the block before (if
+/// any) is compared, eight features per step: a step's four products take as long. In `sums` a feature is `FEATURE`
+/// bytes after the one before, and the second sixteen rows are `GROUP` bytes after the first.
 ///
 /// # Safety
 /// The tiles are configured.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums, done: Option<Done<'_>>) {
-    assert!(weights.len() == PANEL * words && rows.len() + 2 * LANES >= words * TILE && words > 0);
+unsafe fn multiply<const FEATURE: usize, const GROUP: usize>(
+    weights: &[f32],
+    rows: &[f32],
+    words: usize,
+    sums: &mut [f32],
+    done: Option<Done<'_>>,
+) {
+    assert!(words > 0 && words.is_multiple_of(TILE_WORDS));
+    assert!(weights.len() == PANEL * words && rows.len() + 2 * LANES >= words * TILE);
+    assert!(size_of_val(sums) >= (PANEL - 1) * FEATURE + GROUP + size_of::<Lanes>());
     let none = [0.0; 2 * LANES];
     let (left, reach, bias, error, old, masks) = match done {
         None => (0, none.as_ptr(), none.as_ptr(), none.as_ptr(), std::ptr::null(), std::ptr::null_mut()),
@@ -153,9 +191,9 @@ unsafe fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums,
     };
     // SAFETY: the caller has configured the tiles. The loop over steps reads `words / 16` tiles of 16 rows: from the
     // weights and 16 features further without gaps, from the rows and one group further with the stride of a word of
-    // the tile's 64 rows: all within the slices, whose lengths were just checked. The stores fill the four quarters of
-    // `sums`. `left` is 32 where there is a block before, whose arrays have the lengths checked above, and 0 where there
-    // is none, whose pointers are then not used but for `reach`. All registers that change are named.
+    // the tile's 64 rows: all within the slices, whose lengths were just checked, as was that of `sums`. `left` is 32
+    // where there is a block before, whose arrays have the lengths checked above, and 0 where there is none, whose
+    // pointers are then not used but for `reach`. All registers that change are named.
     unsafe {
         asm!(
             "vmovups zmm0, zmmword ptr [{count}]",
@@ -191,10 +229,11 @@ unsafe fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums,
             compare_one!(),
             "jmp 5b",
             "6:",
-            "tilestored [{out} + {line}], tmm0",
-            "tilestored [{out} + {line} + 2048], tmm1",
-            "tilestored [{out} + {line} + 1024], tmm2",
-            "tilestored [{out} + {line} + 3072], tmm3",
+            "mov {count}, {feature}",
+            "tilestored [{out} + {count}], tmm0",
+            "tilestored [{out} + {count} + {group}], tmm1",
+            "tilestored [{out} + {count} + 16 * {feature}], tmm2",
+            "tilestored [{out} + {count} + 16 * {feature} + {group}], tmm3",
             w = inout(reg) weights.as_ptr() => _,
             r = inout(reg) rows.as_ptr() => _,
             steps = inout(reg) words / TILE_WORDS => _,
@@ -206,7 +245,9 @@ unsafe fn multiply(weights: &[f32], rows: &[f32], words: usize, sums: &mut Sums,
             masks = inout(reg) masks => _,
             stride = in(reg) TILE * size_of::<f32>(),
             line = in(reg) 64usize,
-            out = in(reg) sums.0.as_mut_ptr(),
+            out = in(reg) sums.as_mut_ptr(),
+            feature = const FEATURE,
+            group = const GROUP,
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _,
             out("k1") _, out("k2") _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

@@ -18,7 +18,7 @@ mod scalar;
 mod vnni;
 
 #[cfg(target_arch = "x86_64")]
-pub use amx::Amx;
+pub use amx::{Amx, Registers};
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
