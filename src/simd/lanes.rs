@@ -92,17 +92,17 @@ pub trait Math: Lanes {
 /// 1.5 * 2^23: adding it to a small float rounds it to an integer, which then stands in the low bits.
 pub const ROUNDER: f32 = 12_582_912.0;
 
-/// Methods of [`Lanes`] and [`Math`] that are one instruction on two vectors.
-macro_rules! one_instruction {
-    ($($name:ident: $instruction:ident),+) => {$(
+/// Methods of [`Lanes`] and [`Math`] that are one instruction.
+macro_rules! instructions {
+    ($($name:ident($($operand:ident),+) = $instruction:ident;)+) => {$(
         #[inline(always)]
-        unsafe fn $name(self, other: Self) -> Self {
+        unsafe fn $name(self, $($operand: Self),+) -> Self {
             // SAFETY: the caller's promise.
-            Self(unsafe { $instruction(self.0, other.0) })
+            Self(unsafe { $instruction(self.0, $($operand.0),+) })
         }
     )+};
 }
-pub(super) use one_instruction;
+pub(super) use instructions;
 
 /// A type on disk.
 pub trait Stored {

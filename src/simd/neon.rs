@@ -6,7 +6,7 @@ use std::arch::aarch64::{
 };
 use std::arch::asm;
 
-use super::lanes::{Lanes, one_instruction};
+use super::lanes::{Lanes, instructions};
 
 /// Four float32.
 #[derive(Clone, Copy)]
@@ -61,5 +61,9 @@ unsafe impl Lanes for Neon {
         Self(unsafe { vdupq_n_f32(x) })
     }
 
-    one_instruction!(add: vaddq_f32, sub: vsubq_f32, mul: vmulq_f32);
+    instructions! {
+        add(other) = vaddq_f32;
+        sub(other) = vsubq_f32;
+        mul(other) = vmulq_f32;
+    }
 }

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
 };
 
-use super::lanes::{Lanes, Math, ROUNDER, one_instruction};
+use super::lanes::{Lanes, Math, ROUNDER, instructions};
 
 /// Eight float32.
 #[derive(Clone, Copy)]
@@ -68,16 +68,17 @@ unsafe impl Lanes for Avx2 {
         Self(unsafe { _mm256_set1_ps(x) })
     }
 
-    one_instruction!(add: _mm256_add_ps, sub: _mm256_sub_ps, mul: _mm256_mul_ps);
+    instructions! {
+        add(other) = _mm256_add_ps;
+        sub(other) = _mm256_sub_ps;
+        mul(other) = _mm256_mul_ps;
+    }
 }
 
 impl Math for Avx2 {
-    one_instruction!(max: _mm256_max_ps);
-
-    #[inline(always)]
-    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-        // SAFETY: the caller's promise.
-        Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+    instructions! {
+        mul_add(factor, addend) = _mm256_fmadd_ps;
+        max(other) = _mm256_max_ps;
     }
 
     #[inline(always)]
@@ -144,16 +145,18 @@ unsafe impl Lanes for Avx512 {
         Self(unsafe { _mm512_set1_ps(x) })
     }
 
-    one_instruction!(add: _mm512_add_ps, sub: _mm512_sub_ps, mul: _mm512_mul_ps);
+    instructions! {
+        add(other) = _mm512_add_ps;
+        sub(other) = _mm512_sub_ps;
+        mul(other) = _mm512_mul_ps;
+    }
 }
 
 impl Math for Avx512 {
-    one_instruction!(max: _mm512_max_ps, scale_by_power: _mm512_scalef_ps);
-
-    #[inline(always)]
-    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-        // SAFETY: the caller's promise.
-        Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+    instructions! {
+        mul_add(factor, addend) = _mm512_fmadd_ps;
+        max(other) = _mm512_max_ps;
+        scale_by_power(n) = _mm512_scalef_ps;
     }
 
     #[inline(always)]

@@ -25,6 +25,17 @@ impl Avx2 {
 #[derive(Debug, Clone, Copy)]
 pub struct Pair(__m256, __m256);
 
+/// Methods of [`Simd`] that are one instruction on each register.
+macro_rules! instructions {
+    ($($name:ident($($operand:ident),+) = $instruction:ident;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($operand: Pair),+) -> Pair {
+            // SAFETY: `self` exists only where the processor has AVX2.
+            unsafe { Pair($instruction($($operand.0),+), $instruction($($operand.1),+)) }
+        }
+    )+};
+}
+
 #[allow(clippy::inline_always)]
 impl Simd for Avx2 {
     type V = Pair;
@@ -76,40 +87,14 @@ impl Simd for Avx2 {
         to.copy_from_slice(&lanes[..to.len()]);
     }
 
-    #[inline(always)]
-    fn add(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: see `splat`.
-        unsafe { Pair(_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)) }
-    }
-
-    #[inline(always)]
-    fn sub(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: see `splat`.
-        unsafe { Pair(_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1)) }
-    }
-
-    #[inline(always)]
-    fn mul(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: see `splat`.
-        unsafe { Pair(_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1)) }
-    }
-
-    #[inline(always)]
-    fn div(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: see `splat`.
-        unsafe { Pair(_mm256_div_ps(a.0, b.0), _mm256_div_ps(a.1, b.1)) }
-    }
-
-    #[inline(always)]
-    fn fma(self, a: Pair, b: Pair, c: Pair) -> Pair {
-        // SAFETY: see `splat`.
-        unsafe { Pair(_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)) }
-    }
-
-    #[inline(always)]
-    fn max(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: see `splat`.
-        unsafe { Pair(_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1)) }
+    instructions! {
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        fma(a, b, c) = _mm256_fmadd_ps;
+        max(a, b) = _mm256_max_ps;
+        sqrt(a) = _mm256_sqrt_ps;
     }
 
     #[inline(always)]
@@ -123,12 +108,6 @@ impl Simd for Avx2 {
             };
             Pair(drop(a.0), drop(a.1))
         }
-    }
-
-    #[inline(always)]
-    fn sqrt(self, a: Pair) -> Pair {
-        // SAFETY: see `splat`.
-        unsafe { Pair(_mm256_sqrt_ps(a.0), _mm256_sqrt_ps(a.1)) }
     }
 
     #[inline(always)]

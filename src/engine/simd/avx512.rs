@@ -21,6 +21,17 @@ impl Avx512 {
     }
 }
 
+/// Methods of [`Simd`] that are one instruction.
+macro_rules! instructions {
+    ($($name:ident($($operand:ident),+) = $instruction:ident;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($operand: __m512),+) -> __m512 {
+            // SAFETY: `self` exists only where the processor has AVX-512.
+            unsafe { $instruction($($operand),+) }
+        }
+    )+};
+}
+
 #[allow(clippy::inline_always)]
 impl Simd for Avx512 {
     type V = __m512;
@@ -68,40 +79,14 @@ impl Simd for Avx512 {
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, value) }
     }
 
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see `splat`.
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see `splat`.
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see `splat`.
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see `splat`.
-        unsafe { _mm512_div_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: see `splat`.
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see `splat`.
-        unsafe { _mm512_max_ps(a, b) }
+    instructions! {
+        add(a, b) = _mm512_add_ps;
+        sub(a, b) = _mm512_sub_ps;
+        mul(a, b) = _mm512_mul_ps;
+        div(a, b) = _mm512_div_ps;
+        fma(a, b, c) = _mm512_fmadd_ps;
+        max(a, b) = _mm512_max_ps;
+        sqrt(a) = _mm512_sqrt_ps;
     }
 
     #[inline(always)]
@@ -111,12 +96,6 @@ impl Simd for Avx512 {
             let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(_mm512_abs_ps(a), _mm512_set1_ps(least));
             _mm512_maskz_mov_ps(kept, a)
         }
-    }
-
-    #[inline(always)]
-    fn sqrt(self, a: __m512) -> __m512 {
-        // SAFETY: see `splat`.
-        unsafe { _mm512_sqrt_ps(a) }
     }
 
     #[inline(always)]

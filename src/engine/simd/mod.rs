@@ -1,8 +1,9 @@
 //! Sixteen float32 lanes, whatever the processor: every kernel of the engine is written once, over [`Simd`].
 //!
 //! Operations are per lane and correctly rounded, and [`Simd::sum`] adds the lanes in one fixed tree: kernels give the
-//! same bits on every instruction set. All `unsafe` of the arithmetic is in this folder: a value of an instruction set's type exists only
-//! where the processor has it, and [`Simd::run`] is the one door through which a [`Kernel`] is compiled for it.
+//! same bits on every instruction set. All `unsafe` of the arithmetic is in this folder: a value of an instruction set's
+//! type exists only where the processor has it, and [`Simd::run`] is the one door through which a [`Kernel`] is compiled
+//! for it. (The vectors of `crate::simd` are as wide as a register instead: their sums depend on the width.)
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
