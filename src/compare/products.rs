@@ -1,7 +1,9 @@
 //! Products of a tile of 64 rows with a panel of 32 others, in what the machine multiplies fastest.
 
 use crate::engine::Path;
-use crate::engine::screen::{Float32, GROUPS, PANEL, Rounding, RowTile, TILE};
+#[cfg(target_arch = "x86_64")]
+use crate::engine::screen::Rounding;
+use crate::engine::screen::{Float32, GROUPS, PANEL, RowTile, TILE};
 #[cfg(target_arch = "x86_64")]
 use crate::engine::simd::{Amx, Avx512Vnni, Registers};
 use crate::engine::simd::{LANES, Lanes, Products, Simd};
