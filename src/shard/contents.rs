@@ -1,10 +1,13 @@
-//! What becomes known of a shard's rows while they are written: digests of their blocks, moments, tokens.
+//! What becomes known of a shard's rows while they are written: digests of their blocks, sums, tokens.
+
+use std::ops::Range;
 
 use crate::cpu::cpu;
 use crate::shard::digest::{BlockDigest, shard_digest};
 use crate::shard::dtype::Dtype;
 use crate::shard::manifest::{Manifest, ShardEntry};
-use crate::shard::statistics::{Moments, ShardMoments};
+use crate::shard::statistics::{BlockSums, Moments, ShardSums, Shift};
+use crate::simd;
 
 /// Bytes of activations that are digested and then summed: they stay in the second-level cache.
 const PIECE_BYTES: usize = 256 << 10;
@@ -19,33 +22,72 @@ pub struct Contents {
     pub dtype: Dtype,
     block_rows: usize,
     tokens: Vec<i32>,
-    block: BlockDigest,
+    shift: Option<Shift>,
+    /// The block that is not full yet.
+    block: Block,
     blocks: Vec<u64>,
-    moments: ShardMoments,
+    sums: ShardSums,
 }
 
-/// What a shard was before rows that may have to be taken back.
-pub struct Mark {
-    rows: usize,
-    blocks: usize,
-    block: BlockDigest,
-    moments: ShardMoments,
+/// A block so far.
+#[derive(Clone)]
+pub struct Block {
+    digest: BlockDigest,
+    sums: BlockSums,
+}
+
+/// The rows of a batch that lie in one block, and the block with them.
+pub struct Part<'a> {
+    /// Of the batch.
+    pub rows: Range<usize>,
+    block: Block,
+    shift: &'a Shift,
+    dtype: Dtype,
+}
+
+impl Part<'_> {
+    /// The block, once all rows of the part were added.
+    pub fn end(self) -> Block {
+        self.block
+    }
+
+    /// Adds the part's next rows, as they are on disk.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.block.digest.update(piece);
+        self.block.sums.update(cpu().simd, self.dtype, self.shift, piece);
+    }
+}
+
+/// A batch that is known whole, not yet part of the shard.
+pub struct Added {
+    /// What was taken from its rows.
+    pub shift: Shift,
+    /// Those that it lies in, with it.
+    pub blocks: Vec<Block>,
+}
+
+impl Added {
+    /// Whether all values are finite.
+    pub fn is_finite(&self) -> bool {
+        self.blocks.iter().all(|block| block.sums.are_finite())
+    }
 }
 
 impl Contents {
     /// No rows yet of the shard called `name`, the next one of `manifest`.
     pub fn new(name: &str, manifest: &Manifest) -> Self {
-        let index = manifest.shards.len() as u64;
+        let (index, dim) = (manifest.shards.len() as u64, manifest.dim as usize);
         Self {
-            block: BlockDigest::new(name, index, 0),
+            block: Block { digest: BlockDigest::new(name, index, 0), sums: BlockSums::new(dim) },
             name: name.to_owned(),
             index,
-            dim: manifest.dim as usize,
+            dim,
             dtype: manifest.dtype,
             block_rows: manifest.block_rows as usize,
             tokens: Vec::with_capacity(manifest.shard_rows.min(1 << 16) as usize),
+            shift: None,
             blocks: Vec::new(),
-            moments: ShardMoments::new(manifest.dim as usize),
+            sums: ShardSums::new(dim),
         }
     }
 
@@ -59,51 +101,54 @@ impl Contents {
         (PIECE_BYTES / (self.dim * self.dtype.size())).max(1)
     }
 
-    /// Adds rows: `data` as it is on disk, a row for each token.
-    pub fn add(&mut self, data: &[u8], tokens: &[i32]) {
-        let row_bytes = self.dim * self.dtype.size();
+    /// What is taken from rows before they are summed, where `row` of `dtype` is the next one.
+    pub fn shift(&self, row: &[u8], dtype: Dtype) -> Shift {
+        self.shift.clone().unwrap_or_else(|| {
+            let mut stored = vec![0; self.dim * self.dtype.size()];
+            simd::convert(cpu().simd, (dtype, row), (self.dtype, &mut stored));
+            Shift::new(cpu().simd, self.dtype, &stored)
+        })
+    }
+
+    /// The parts of the next `rows` rows, by block.
+    pub fn parts<'a>(&self, rows: usize, shift: &'a Shift) -> Vec<Part<'a>> {
+        let mut parts = Vec::new();
         let mut done = 0;
-        while done < tokens.len() {
-            let in_block = self.tokens.len() % self.block_rows;
-            let rows = (tokens.len() - done).min(self.block_rows - in_block).min(self.piece_rows());
-            let piece = &data[done * row_bytes..(done + rows) * row_bytes];
-            self.block.update(piece);
-            self.moments.update(cpu().simd, self.dtype, piece);
-            self.tokens.extend_from_slice(&tokens[done..done + rows]);
-            done += rows;
-            if in_block + rows == self.block_rows {
-                self.end_block();
+        while done < rows {
+            let number = (self.rows() + done) / self.block_rows;
+            let end = rows.min((number + 1) * self.block_rows - self.rows());
+            let block = if number == self.blocks.len() { self.block.clone() } else { self.new_block(number) };
+            parts.push(Part { rows: done..end, block, shift, dtype: self.dtype });
+            done = end;
+        }
+        parts
+    }
+
+    fn new_block(&self, number: usize) -> Block {
+        let digest = BlockDigest::new(&self.name, self.index, number as u64);
+        Block { digest, sums: BlockSums::new(self.dim) }
+    }
+
+    /// Makes a batch part of the shard, a row for each token.
+    pub fn keep(&mut self, added: Added, tokens: &[i32]) {
+        self.shift = Some(added.shift);
+        self.tokens.extend_from_slice(tokens);
+        for block in added.blocks {
+            self.block = block;
+            let end = (self.blocks.len() + 1) * self.block_rows;
+            if end <= self.rows() {
+                self.end_block(end);
             }
         }
     }
 
-    /// Whether all values added so far are finite.
-    pub fn are_finite(&self) -> bool {
-        self.moments.are_finite()
-    }
-
-    pub fn mark(&self) -> Mark {
-        Mark {
-            rows: self.tokens.len(),
-            blocks: self.blocks.len(),
-            block: self.block.clone(),
-            moments: self.moments.clone(),
-        }
-    }
-
-    /// Forgets the rows that were added since `mark`.
-    pub fn back_to(&mut self, mark: Mark) {
-        self.tokens.truncate(mark.rows);
-        self.blocks.truncate(mark.blocks);
-        (self.block, self.moments) = (mark.block, mark.moments);
-    }
-
-    /// Closes the current block: its tokens follow its activations.
-    fn end_block(&mut self) {
+    /// Closes the current block, which ends before row `end`: its tokens follow its activations.
+    fn end_block(&mut self, end: usize) {
         let start = self.blocks.len() * self.block_rows;
-        self.block.update(&little_endian(&self.tokens[start..]));
-        self.blocks.push(self.block.finish());
-        self.block = BlockDigest::new(&self.name, self.index, self.blocks.len() as u64);
+        self.block.digest.update(&little_endian(&self.tokens[start..end]));
+        self.blocks.push(self.block.digest.finish());
+        let next = self.new_block(self.blocks.len());
+        self.sums.add(std::mem::replace(&mut self.block, next).sums);
     }
 
     /// The tokens as they are on disk.
@@ -113,13 +158,14 @@ impl Contents {
 
     /// What the manifest has to say of a shard with this header.
     pub fn finish(mut self, header: &[u8]) -> (ShardEntry, Moments) {
-        if !self.tokens.len().is_multiple_of(self.block_rows) {
-            self.end_block();
+        if !self.rows().is_multiple_of(self.block_rows) {
+            self.end_block(self.rows());
         }
         let bytes = (header.len() + self.tokens.len() * (self.dim * self.dtype.size() + 4)) as u64;
         let digest = shard_digest(&self.name, self.index, bytes, header, &self.blocks);
         let entry = ShardEntry { rows: self.tokens.len() as u64, bytes, digest, blocks: self.blocks };
-        (entry, self.moments.finish())
+        let moments = self.shift.map_or_else(|| Moments::new(self.dim), |shift| self.sums.moments(&shift));
+        (entry, moments)
     }
 }
 

@@ -4,14 +4,16 @@ use std::fs::File;
 use std::io::Result as IoResult;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, OnceLock};
 
 use crate::cpu::cpu;
 use crate::error::{Error, Result};
 use crate::shard::blocks::{BlockFile, End};
 use crate::shard::commit::{self, Durability};
-use crate::shard::contents::Contents;
-use crate::shard::direct::DirectFile;
+use crate::shard::contents::{Added, Contents, Part};
+use crate::shard::direct::{Buffers, DirectFile};
 use crate::shard::dtype::Dtype;
 use crate::shard::header;
 use crate::shard::in_order::InOrder;
@@ -47,17 +49,26 @@ pub struct GrowingShard {
 }
 
 impl GrowingShard {
-    /// Creates the file for the next shard of `manifest`; `direct`: to be written past the page cache where that works.
+    /// Creates the file for the next shard of `manifest`; with `direct`, to be written past the page cache where that works,
+    /// out of this memory.
     ///
     /// # Errors
     /// `OutOfSpace`, `IoFailed`.
-    pub fn create(folder: &Path, manifest: &Manifest, durability: Durability, direct: bool) -> Result<Self> {
+    pub fn create(
+        folder: &Path,
+        manifest: &Manifest,
+        durability: Durability,
+        direct: Option<&Buffers>,
+    ) -> Result<Self> {
         let name = commit::shard_name(manifest.shards.len());
         let path = commit::temporary(folder, &name);
         let file = commit::create(folder, &name)?;
         // The header is written last: its rows are not known yet.
         let head = header::WRITTEN_BYTES;
-        let opened = if direct { DirectFile::new(file, &path, head) } else { Err(file) };
+        let opened = match direct {
+            Some(buffers) => DirectFile::new(file, &path, head, buffers),
+            None => Err(file),
+        };
         let target = opened.map_or_else(|file| Target::Cached(BlockFile::new(file, vec![0; head])), Target::Direct);
         Ok(Self {
             path,
@@ -84,32 +95,38 @@ impl GrowingShard {
     /// # Errors
     /// `OutOfSpace`, `IoFailed`.
     pub fn append(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32], threads: usize) -> Result<bool> {
-        let before = self.contents.mark();
+        if tokens.is_empty() {
+            return Ok(true);
+        }
         let rows = Rows { data, dtype, tokens, threads: if data.len() < PARALLEL_BYTES { 1 } else { threads } };
+        let contents = &self.contents;
         let added = match &mut self.target {
             Target::Cached(file) => {
                 let waiting = take_waiting(file, &mut self.waiting);
-                let end = rows.write(&mut self.contents, &mut self.converted, file, self.durability, waiting);
-                end.and_then(|end| {
-                    let finite = self.contents.are_finite();
-                    if finite {
+                let written = rows.write(contents, &mut self.converted, file, self.durability, waiting);
+                written.and_then(|(added, end)| {
+                    if added.is_finite() {
                         file.keep(end);
                     } else {
                         file.refuse(end)?;
                     }
-                    Ok(finite)
+                    Ok(added)
                 })
             }
             Target::Direct(file) => {
-                let bytes = tokens.len() * self.contents.dim * self.contents.dtype.size();
-                rows.fill(&mut self.contents, file.room(bytes));
-                let finite = self.contents.are_finite();
-                if finite { file.keep(bytes).map(|()| true) } else { Ok(false) }
+                let bytes = tokens.len() * contents.dim * contents.dtype.size();
+                file.room(bytes).map(|room| rows.fill(contents, room)).and_then(|added| {
+                    if added.is_finite() {
+                        file.keep(bytes)?;
+                    }
+                    Ok(added)
+                })
             }
         };
-        let finite = added.map_err(|e| Error::io(&self.path, e))?;
-        if !finite {
-            self.contents.back_to(before);
+        let added = added.map_err(|e| Error::io(&self.path, e))?;
+        let finite = added.is_finite();
+        if finite {
+            self.contents.keep(added, tokens);
         }
         Ok(finite)
     }
@@ -156,15 +173,16 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Writes and adds them to `contents`; those that are not in the type on disk are first put into `converted`.
+    /// Writes them, and adds them to the blocks of `contents`; those that are not in the type on disk are first put into
+    /// `converted`.
     fn write<'r>(
         &'r self,
-        contents: &mut Contents,
+        contents: &Contents,
         converted: &'r mut Vec<u8>,
         file: &'r mut BlockFile,
         durability: Durability,
         waiting: Option<Range<u64>>,
-    ) -> IoResult<End> {
+    ) -> IoResult<(Added, End)> {
         let bytes = self.tokens.len() * contents.dim * contents.dtype.size();
         let mut batch = file.batch(bytes);
         let opened: &File = batch.file();
@@ -181,54 +199,85 @@ impl Rows<'_> {
             &mut converted[..]
         });
         let mut written = Ok(());
-        self.each_piece(contents, place, begin, |piece| {
+        let added = self.each_piece(contents, place, begin, |piece| {
             if written.is_ok() {
                 written = batch.push(piece);
             }
         });
-        written.map(|()| batch.end())
+        written.map(|()| (added, batch.end()))
     }
 
-    /// Puts them into `place` in the type on disk, and adds them to `contents`.
-    fn fill(&self, contents: &mut Contents, place: &mut [u8]) {
-        self.each_piece(contents, Some(place), || (), |_| ());
+    /// Puts them into `place` in the type on disk, and adds them to the blocks of `contents`.
+    fn fill(&self, contents: &Contents, place: &mut [u8]) -> Added {
+        self.each_piece(contents, Some(place), || (), |_| ())
     }
 
     /// On each thread: `begin`; then puts pieces into `place`, if there is one, and does what is ready, if no other thread
-    /// is at it: `write`, and the digests and sums of `contents`.
+    /// is at it: `write`, in the order of the pieces, and what their blocks take note of.
+    ///
+    /// A thread first takes the pieces of blocks that no other is at: what it converts it then reads from its own caches.
     fn each_piece<'r>(
         &'r self,
-        contents: &mut Contents,
-        place: Option<&'r mut [u8]>,
+        contents: &Contents,
+        mut place: Option<&'r mut [u8]>,
         begin: impl Fn() + Sync,
         mut write: impl FnMut(&'r [u8]) + Send,
-    ) {
-        let (rows, to, dtype) = (contents.piece_rows(), contents.dtype, self.dtype);
-        let [given_bytes, stored_bytes] = [dtype, to].map(|dtype| rows * contents.dim * dtype.size());
-        let given = || self.data.chunks(given_bytes);
-        let ready: Vec<OnceLock<&[u8]>> = given().map(|_| OnceLock::new()).collect();
+    ) -> Added {
+        let (to, dtype, mut data) = (contents.dtype, self.dtype, self.data);
+        let [given_row, stored_row] = [dtype, to].map(|dtype| contents.dim * dtype.size());
+        let shift = contents.shift(&data[..given_row], dtype);
+        let mut parts = contents.parts(self.tokens.len(), &shift);
+        let rows = contents.piece_rows();
+        let pieces = parts.iter().map(|part| part.rows.len().div_ceil(rows)).sum();
+        let ready: Vec<OnceLock<&[u8]>> = (0..pieces).map(|_| OnceLock::new()).collect();
+        let mut places_left = &ready[..];
         // Where nothing has to be moved all pieces are those given, and ready.
-        if place.is_none() && self.threads > 1 {
-            ready.iter().zip(given()).for_each(|(ready, piece)| ready.set(piece).unwrap_or(()));
-        }
-        let places = place.into_iter().flat_map(|place| place.chunks_mut(stored_bytes).map(Some));
-        let queue = Mutex::new(ready.iter().zip(given()).zip(places.chain(std::iter::repeat_with(|| None))));
+        let all_ready = place.is_none() && self.threads > 1;
+        let work: Vec<_> = parts
+            .iter_mut()
+            .map(|part| {
+                let given = take(&mut data, part.rows.len() * given_row).chunks(rows * given_row);
+                let own = take(&mut places_left, given.len());
+                if all_ready {
+                    own.iter().zip(given.clone()).for_each(|(ready, piece)| ready.set(piece).unwrap_or(()));
+                }
+                let stored = place.take().map(|all| {
+                    let (now, rest) = all.split_at_mut(part.rows.len() * stored_row);
+                    place = Some(rest);
+                    now.chunks_mut(rows * stored_row).map(Some)
+                });
+                let places = stored.into_iter().flatten().chain(std::iter::repeat_with(|| None));
+                let queue = Mutex::new(own.iter().zip(given).zip(places));
+                (queue, InOrder::new(own, |_, piece| part.add(piece)))
+            })
+            .collect();
         let writing = InOrder::new(&ready, |_, piece| write(piece));
-        let digesting = InOrder::new(&ready, |i, piece| {
-            contents.add(piece, &self.tokens[i * rows..self.tokens.len().min((i + 1) * rows)]);
-        });
+        let begun = AtomicUsize::new(0);
         on_threads(self.threads, &|| {
             begin();
-            loop {
-                let Some(((ready, given), place)) = lock(&queue).next() else { break };
-                let stored = place.map_or(given, |place| {
-                    simd::convert(cpu().simd, (dtype, given), (to, place));
-                    place
-                });
-                ready.set(stored).unwrap_or(());
-                writing.go_on();
-                digesting.go_on();
+            let others = work.iter();
+            for (queue, adding) in std::iter::from_fn(|| work.get(begun.fetch_add(1, Relaxed))).chain(others) {
+                loop {
+                    let Some(((ready, given), place)) = lock(queue).next() else { break };
+                    let stored = place.map_or(given, |place| {
+                        simd::convert(cpu().simd, (dtype, given), (to, place));
+                        place
+                    });
+                    ready.set(stored).unwrap_or(());
+                    writing.go_on();
+                    adding.go_on();
+                }
             }
         });
+        drop(work);
+        let blocks = parts.into_iter().map(Part::end).collect();
+        Added { shift, blocks }
     }
+}
+
+/// Cuts the first `n` off.
+fn take<'a, T>(slice: &mut &'a [T], n: usize) -> &'a [T] {
+    let (first, rest) = slice.split_at(n);
+    *slice = rest;
+    first
 }

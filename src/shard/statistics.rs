@@ -1,8 +1,9 @@
 //! Mean and spread of every dimension, kept while rows are written.
 //!
 //! Rows are summed in float32 in groups of 32, less a shift that is the shard's first row, and the groups in float64:
-//! fast, and safe where the mean is large beside the spread. Groups lie at fixed rows of a shard and shards are joined in
-//! order (Chan, Golub and `LeVeque` 1979), so the result depends neither on threads nor on the sizes of batches.
+//! fast, and safe where the mean is large beside the spread. Groups lie at fixed rows of a block, blocks are added in their
+//! order and shards joined in theirs (Chan, Golub and `LeVeque` 1979), so the result depends neither on threads nor on the
+//! sizes of batches.
 
 use crate::cpu::Simd;
 use crate::shard::dtype::Dtype;
@@ -62,26 +63,39 @@ impl Moments {
     }
 }
 
-/// Moments of one shard while its rows arrive.
+/// What is taken from every row of a shard before it is summed: the shard's first row.
 #[derive(Clone)]
-pub struct ShardMoments {
+pub struct Shift {
+    values: Vec<f32>,
+    huge: bool,
+}
+
+impl Shift {
+    /// `row` is the shard's first, of `dtype`.
+    #[must_use]
+    pub fn new(simd: Simd, dtype: Dtype, row: &[u8]) -> Self {
+        let mut values = vec![0.0; row.len() / dtype.size()];
+        simd::widen(simd, dtype, row, &mut values);
+        Self { values, huge: simd::any_huge(simd, dtype, row) }
+    }
+}
+
+/// Sums over the rows of one block of a shard while they arrive.
+#[derive(Clone)]
+pub struct BlockSums {
     rows: u64,
-    shift: Vec<f32>,
-    huge_shift: bool,
     group_sum: Vec<f32>,
     group_squares: Vec<f32>,
     sum: Vec<f64>,
     squares: Vec<f64>,
 }
 
-impl ShardMoments {
+impl BlockSums {
     /// No rows yet.
     #[must_use]
     pub fn new(dim: usize) -> Self {
         Self {
             rows: 0,
-            shift: Vec::new(),
-            huge_shift: false,
             group_sum: vec![0.0; dim],
             group_squares: vec![0.0; dim],
             sum: vec![0.0; dim],
@@ -90,17 +104,12 @@ impl ShardMoments {
     }
 
     /// Adds rows of `dtype`; `x` holds whole rows.
-    pub fn update(&mut self, simd: Simd, dtype: Dtype, mut x: &[u8]) {
+    pub fn update(&mut self, simd: Simd, dtype: Dtype, shift: &Shift, mut x: &[u8]) {
         let row_bytes = self.sum.len() * dtype.size();
-        if self.shift.is_empty() && !x.is_empty() {
-            self.shift = vec![0.0; self.sum.len()];
-            simd::widen(simd, dtype, &x[..row_bytes], &mut self.shift);
-            self.huge_shift = simd::any_huge(simd, dtype, &x[..row_bytes]);
-        }
         while !x.is_empty() {
             let room = (GROUP - self.rows % GROUP) as usize;
             let (now, rest) = x.split_at(x.len().min(room * row_bytes));
-            self.add(simd, dtype, now);
+            self.add(simd, dtype, shift, now);
             self.rows += (now.len() / row_bytes) as u64;
             if self.rows.is_multiple_of(GROUP) {
                 self.flush();
@@ -110,15 +119,15 @@ impl ShardMoments {
     }
 
     /// Beyond 2^50 a sum of 32 squares could overflow float32: such rows are summed in float64 throughout.
-    fn add(&mut self, simd: Simd, dtype: Dtype, rows: &[u8]) {
-        if !self.huge_shift && !simd::any_huge(simd, dtype, rows) {
-            simd::accumulate(simd, dtype, rows, &self.shift, &mut self.group_sum, &mut self.group_squares);
+    fn add(&mut self, simd: Simd, dtype: Dtype, shift: &Shift, rows: &[u8]) {
+        if !shift.huge && !simd::any_huge(simd, dtype, rows) {
+            simd::accumulate(simd, dtype, rows, &shift.values, &mut self.group_sum, &mut self.group_squares);
             return;
         }
         let mut row = vec![0.0; self.sum.len()];
         for bytes in rows.chunks_exact(self.sum.len() * dtype.size()) {
             simd::widen(simd, dtype, bytes, &mut row);
-            for (d, (&x, &shift)) in row.iter().zip(&self.shift).enumerate() {
+            for (d, (&x, &shift)) in row.iter().zip(&shift.values).enumerate() {
                 let v = f64::from(x) - f64::from(shift);
                 self.sum[d] += v;
                 self.squares[d] += v * v;
@@ -139,17 +148,41 @@ impl ShardMoments {
     pub fn are_finite(&self) -> bool {
         self.group_squares.iter().all(|x| x.is_finite()) && self.squares.iter().all(|x| x.is_finite())
     }
+}
 
-    /// The moments of the rows added.
+/// Sums over the blocks of one shard.
+pub struct ShardSums {
+    rows: u64,
+    sum: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl ShardSums {
+    /// No rows yet.
     #[must_use]
-    pub fn finish(mut self) -> Moments {
-        self.flush();
+    pub fn new(dim: usize) -> Self {
+        Self { rows: 0, sum: vec![0.0; dim], squares: vec![0.0; dim] }
+    }
+
+    /// Adds the next block.
+    pub fn add(&mut self, mut block: BlockSums) {
+        block.flush();
+        self.rows += block.rows;
+        for d in 0..self.sum.len() {
+            self.sum[d] += block.sum[d];
+            self.squares[d] += block.squares[d];
+        }
+    }
+
+    /// The moments of the rows added, from which `shift` was taken.
+    #[must_use]
+    pub fn moments(&self, shift: &Shift) -> Moments {
         let n = self.rows as f64;
         let mut moments = Moments::new(self.sum.len());
         moments.rows = self.rows;
         if self.rows > 0 {
             for d in 0..self.sum.len() {
-                moments.mean[d] = f64::from(self.shift[d]) + self.sum[d] / n;
+                moments.mean[d] = f64::from(shift.values[d]) + self.sum[d] / n;
                 moments.m2[d] = (self.squares[d] - self.sum[d] * self.sum[d] / n).max(0.0);
             }
         }
@@ -178,9 +211,18 @@ mod tests {
         moments
     }
 
-    fn update(shard: &mut ShardMoments, x: &[f32]) {
-        let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
-        shard.update(cpu().simd, Dtype::F32, &bytes);
+    /// Moments of rows that come in batches, in blocks of 96.
+    fn found(x: &[f32], dim: usize, batch: usize) -> Moments {
+        let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let (simd, dtype) = (cpu().simd, Dtype::F32);
+        let shift = Shift::new(simd, dtype, &bytes(&x[..dim]));
+        let mut shard = ShardSums::new(dim);
+        for block in x.chunks(96 * dim) {
+            let mut sums = BlockSums::new(dim);
+            block.chunks(batch * dim).for_each(|rows| sums.update(simd, dtype, &shift, &bytes(rows)));
+            shard.add(sums);
+        }
+        shard.moments(&shift)
     }
 
     fn close(a: &[f64], b: &[f64], tolerance: f64) -> bool {
@@ -192,9 +234,7 @@ mod tests {
         for (offset, scale) in [(0.1, 1.0), (1000.0, 0.01), (-3.0, 1e-3), (0.5, 1e20), (0.5, 1e37)] {
             let dim = 7;
             let x = rows(333, dim, offset, scale);
-            let mut shard = ShardMoments::new(dim);
-            update(&mut shard, &x);
-            let (found, expected) = (shard.finish(), exact(&x, dim));
+            let (found, expected) = (found(&x, dim, 1000), exact(&x, dim));
             assert!(close(&found.mean, &expected.mean, 1e-6), "mean {offset} {scale}");
             assert!(close(&found.m2, &expected.m2, 1e-5), "m2 {offset} {scale}: {:?} {:?}", found.m2, expected.m2);
         }
@@ -204,13 +244,8 @@ mod tests {
     fn batch_sizes_do_not_change_a_bit() {
         let dim = 5;
         let x = rows(200, dim, 0.3, 1.0);
-        let all = |batch: usize| {
-            let mut shard = ShardMoments::new(dim);
-            x.chunks(batch * dim).for_each(|chunk| update(&mut shard, chunk));
-            shard.finish()
-        };
         for batch in [1, 3, 32, 33, 64] {
-            assert_eq!(all(batch), all(200), "{batch}");
+            assert_eq!(found(&x, dim, batch), found(&x, dim, 200), "{batch}");
         }
     }
 
@@ -220,9 +255,7 @@ mod tests {
         let x = rows(500, dim, 2.0, 0.5);
         let mut merged = Moments::new(dim);
         for part in [&x[..30], &x[30..900], &x[900..]] {
-            let mut shard = ShardMoments::new(dim);
-            update(&mut shard, part);
-            merged.merge(&shard.finish());
+            merged.merge(&found(part, dim, 1000));
         }
         let expected = exact(&x, dim);
         assert_eq!(merged.rows, 500);

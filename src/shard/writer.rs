@@ -6,6 +6,7 @@ use crate::cpu::cpu;
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
 use crate::shard::commit::{self, Durability};
+use crate::shard::direct::Buffers;
 use crate::shard::dtype::Dtype;
 use crate::shard::growing::{GrowingShard, PARALLEL_BYTES};
 use crate::shard::header;
@@ -51,6 +52,7 @@ pub struct DatasetWriter {
     /// Rows dropped since the last complete shard.
     dropped: u64,
     converted: Vec<u8>,
+    buffers: Buffers,
     failed: bool,
     process: u32,
     _lock: Option<FileLock>,
@@ -104,6 +106,7 @@ impl DatasetWriter {
             shard: None,
             dropped: 0,
             converted: Vec::new(),
+            buffers: Buffers::default(),
             failed: false,
             process: std::process::id(),
             _lock: lock,
@@ -181,7 +184,7 @@ impl DatasetWriter {
         let shard = match &mut self.shard {
             Some(shard) => shard,
             none => none.insert({
-                let direct = self.settings.direct;
+                let direct = self.settings.direct.then_some(&self.buffers);
                 GrowingShard::create(&self.folder, &self.manifest, self.settings.durability, direct)?
             }),
         };

@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::shard::growing::PARALLEL_BYTES;
 use crate::shard::{DatasetWriter, Dtype, NonFinite, WriterSettings};
 
-const DIM: usize = 65;
+/// A batch lies in several blocks of 1 MiB, and begins and ends within one.
+const DIM: usize = 513;
 const BATCH: usize = 3000;
 /// Two batches and a part: the third batch of a shard goes into the next one too.
 const SHARD_ROWS: usize = 7000;
