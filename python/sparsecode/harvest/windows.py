@@ -26,7 +26,6 @@ def windows(
     Batch i always holds windows i * batch .. (i + 1) * batch of the order, wherever a harvest resumes: the same rows
     then come from products of the same shape, and so have the same bits.
     """
-    column = np.arange(context)
+    rows = tokens[: len(order) * context].reshape(-1, context)
     for start in range(first * batch, len(order), batch):
-        chosen = order[start : start + batch]
-        yield tokens[chosen[:, None] * context + column].astype(np.int64)
+        yield rows[order[start : start + batch]].astype(np.int64)
