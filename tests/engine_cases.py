@@ -146,6 +146,18 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[name].nan_to_num(7.25), b[name].nan_to_num(7.25)) for name in a)
 
 
+def cancellation(sweep: Sweep, x: Tensor) -> float:
+    """Sum of the magnitudes that the largest pre-activations are made of, by the largest of these: float32 cannot give
+    codes, and gradients that are made of them, with a smaller relative error than its own times this."""
+    terms = codes = 0.0
+    for k in range(len(sweep)):
+        W, b = sweep.W_enc[sweep.rows(k)].double(), sweep.b_enc[sweep.rows(k)].double()
+        centred = x.double() if sweep.b_dec is None else x.double() - sweep.b_dec[k].double()
+        terms = max(terms, (centred.abs() @ W.abs().T + b.abs()).max().item())
+        codes = max(codes, (centred @ W.T + b).max().item())
+    return terms / codes if codes > 0 else 0.0
+
+
 def assert_near(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     """Relative to the largest: gradients are sums in which large terms cancel."""
     gap = (found.double() - expected).abs().max()
