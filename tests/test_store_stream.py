@@ -299,9 +299,7 @@ def test_memory_stays_bounded_while_much_is_streamed(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_wait_within_a_second(tmp_path: Path) -> None:
     write(tmp_path / "x", 200_000, shard_rows=200_000)
     script = f"""
-        import signal
         from sparsecode.store import ActivationStream, Dataset
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in background
         for prefetch in (4, 0):
             stream = ActivationStream(Dataset({str(tmp_path / "x")!r}), batch_size=100, prefetch=prefetch)
             try:
