@@ -230,14 +230,14 @@ impl Rows<'_> {
         let rows = contents.piece_rows();
         let pieces = parts.iter().map(|part| part.rows.len().div_ceil(rows)).sum();
         let ready: Vec<OnceLock<&[u8]>> = (0..pieces).map(|_| OnceLock::new()).collect();
-        let mut places_left = &ready[..];
+        let mut ready_left = &ready[..];
         // Where nothing has to be moved all pieces are those given, and ready.
         let all_ready = place.is_none() && self.threads > 1;
         let work: Vec<_> = parts
             .iter_mut()
             .map(|part| {
                 let given = take(&mut data, part.rows.len() * given_row).chunks(rows * given_row);
-                let own = take(&mut places_left, given.len());
+                let own = take(&mut ready_left, given.len());
                 if all_ready {
                     own.iter().zip(given.clone()).for_each(|(ready, piece)| ready.set(piece).unwrap_or(()));
                 }
