@@ -5,43 +5,50 @@ use super::gradients::Sums;
 use super::screen::Mask;
 use super::simd::LANES;
 
-/// A code that is not zero: z of a feature on a row, and the derivative of the loss by it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Code {
-    /// Row of the batch.
-    pub row: u32,
-    /// Its value, above 0 or NaN.
-    pub z: f32,
-    /// dL/dz.
-    pub g: f32,
-}
-
-/// The codes of one block of rows: feature by feature, a feature's rows in order.
+/// The codes of one block of rows that are not zero: feature by feature, a feature's rows in order.
 #[derive(Debug, Default)]
 pub struct Codes {
     /// [n + 1]: where the codes of each feature begin.
-    pub starts: Vec<u32>,
-    /// The codes, and room for more.
-    pub list: Vec<Code>,
+    pub(super) starts: Vec<u32>,
+    /// How many there are; the lists have room for more.
     pub(super) count: usize,
+    /// Their rows of the batch.
+    pub(super) rows: Vec<u32>,
+    /// Their values, above 0 or NaN.
+    pub(super) z: Vec<f32>,
+    /// dL/dz.
+    pub(super) g: Vec<f32>,
     /// The same codes with all zeros between them, where they are many.
     pub dense: Dense,
     /// Whether `dense` holds them.
     pub is_dense: bool,
 }
 
+/// The codes of one feature, side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct FeatureCodes<'a> {
+    /// Rows of the batch, ascending.
+    pub rows: &'a [u32],
+    /// Values, above 0 or NaN.
+    pub z: &'a [f32],
+    /// dL/dz.
+    pub g: &'a [f32],
+}
+
 impl Codes {
     /// The codes of feature `j`.
     #[inline(always)]
     #[must_use]
-    pub fn feature(&self, j: usize) -> &[Code] {
-        &self.list[self.starts[j] as usize..self.starts[j + 1] as usize]
+    pub fn feature(&self, j: usize) -> FeatureCodes<'_> {
+        let at = self.starts[j] as usize..self.starts[j + 1] as usize;
+        FeatureCodes { rows: &self.rows[at.clone()], z: &self.z[at.clone()], g: &self.g[at] }
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.starts.capacity() * size_of::<u32>() + self.list.capacity() * size_of::<Code>() + self.dense.bytes()
+        (self.starts.capacity() + self.rows.capacity() + self.z.capacity() + self.g.capacity()) * size_of::<u32>()
+            + self.dense.bytes()
     }
 }
 
@@ -50,11 +57,16 @@ impl Codes {
 pub struct Scratch {
     /// [tiles][features]: candidate rows, a bit each.
     pub masks: Vec<Mask>,
+    /// [features]: whether one is a candidate on any row.
     pub(super) any: Vec<u32>,
-    pub(super) candidates: Vec<Place>,
+    /// The masks of some features that are not zero.
+    pub(super) kept: Vec<Kept>,
+    /// How many candidates there are, and of each its row of the block, its feature and its value.
     pub(super) count: usize,
-    pub(super) values: Vec<f32>,
+    pub(super) places: Vec<u32>,
     pub(super) features: Vec<u32>,
+    pub(super) values: Vec<f32>,
+    /// [rows + 1]: where the codes of each row begin in `by_row`.
     pub(super) row_starts: Vec<u32>,
     pub(super) by_row: Vec<RowCode>,
     /// Gradients of the features that it works on, where they do not outlive the phase.
@@ -78,20 +90,20 @@ impl Scratch {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.masks.capacity() * size_of::<Mask>()
-            + self.any.capacity() * size_of::<u32>()
-            + self.candidates.capacity() * size_of::<Place>()
+        let lists = [&self.any, &self.places, &self.features, &self.row_starts].map(Vec::capacity);
+        (lists.iter().sum::<usize>() + self.values.capacity()) * size_of::<u32>()
+            + self.masks.capacity() * size_of::<Mask>()
+            + self.kept.capacity() * size_of::<Kept>()
             + self.by_row.capacity() * size_of::<RowCode>()
             + self.sums.bytes()
-            + (self.features.capacity() + self.row_starts.capacity() + self.values.capacity()) * size_of::<u32>()
     }
 }
 
-/// A feature and a row of the block.
+/// A feature that is a candidate on a tile of the block.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Place {
+pub(super) struct Kept {
     pub(super) feature: u32,
-    pub(super) at: u32,
+    pub(super) tile: u32,
 }
 
 /// A code of a row: its feature, its value, and where it is among the block's codes.

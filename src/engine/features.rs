@@ -228,9 +228,10 @@ fn add_lists<S: Simd>(
 ) {
     let (mut bias, mut active, mut count) = (gradients.bias[j], 0, 0);
     for block in blocks {
-        for code in block.feature(of) {
-            bias += f64::from(code.g);
-            active += i64::from(code.z > 0.0);
+        let codes = block.feature(of);
+        for (z, g) in codes.z.iter().zip(codes.g) {
+            bias += f64::from(*g);
+            active += i64::from(*z > 0.0);
             count += 1;
         }
     }
@@ -314,11 +315,12 @@ fn accumulate_columns<S: Simd, const C: usize>(
     let mut to_encoder: [S::V; C] = std::array::from_fn(|i| s.load(&encoder[i]));
     // Rows are not asked for ahead: the processor's own look-ahead reaches over several codes (measured).
     for block in blocks {
-        for code in block.feature(of) {
-            let at = code.row as usize * rows.stride + columns.start;
+        let codes = block.feature(of);
+        for ((row, z), g) in codes.rows.iter().zip(codes.z).zip(codes.g) {
+            let at = *row as usize * rows.stride + columns.start;
             let residual = rows.residual[at..at + C * LANES].as_chunks::<LANES>().0;
             let x = rows.x[at..at + C * LANES].as_chunks::<LANES>().0;
-            let (z, g) = (s.splat(code.z), s.splat(code.g));
+            let (z, g) = (s.splat(*z), s.splat(*g));
             for i in 0..C {
                 to_decoder[i] = s.fma(z, s.load(&residual[i]), to_decoder[i]);
                 to_encoder[i] = s.fma(g, s.load(&x[i]), to_encoder[i]);

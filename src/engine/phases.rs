@@ -8,7 +8,7 @@ use super::codes::TileStats;
 use super::dense::DenseRows;
 use super::dictionary::Dictionary;
 use super::features::{Features, FeaturesKernel, Rows, Trained, add_scaled};
-use super::rows::{RowsKernel, Weights};
+use super::rows::{DecodeRows, EncodeRows, Weights};
 use super::screen::{PANEL, PackWeights, Rounding, Screening, TILE};
 use super::simd::{Kernel, Simd};
 use super::worker::{Worker, lock};
@@ -96,12 +96,12 @@ impl Worker {
             }
             scratch.spent.screen += start.elapsed().as_secs_f64();
             debug_assert!(first_tile * TILE < rows);
-            path.run(RowsKernel {
+            let first_row = first_tile * TILE;
+            path.run(EncodeRows { weights, stride, mask_stride, x, first_row, stats, codes, scratch });
+            path.run(DecodeRows {
                 weights,
                 stride,
-                mask_stride,
                 x,
-                first_row: first_tile * TILE,
                 scales,
                 derivatives,
                 residual,

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::codes::{Code, Codes, Place, RowCode, Scratch, TileStats};
+use super::codes::{Codes, Kept, RowCode, Scratch, TileStats};
 use super::features::add_scaled;
 use super::screen::TILE;
 use super::simd::{Kernel, LANES, Simd, dot4};
@@ -40,11 +40,11 @@ pub struct Scales {
     pub l1: f32,
 }
 
-/// Phase one over one block; `scratch.masks` holds the candidates.
-pub struct RowsKernel<'a, 'b> {
+/// Candidates of one block to codes.
+pub struct EncodeRows<'a, 'b> {
     /// Parameters.
     pub weights: Weights<'a>,
-    /// Floats from one row of `x` and `residual` to the next: d padded to whole vectors.
+    /// Floats from one row of `x` to the next: d padded to whole vectors.
     pub stride: usize,
     /// Features from one tile of masks to the next.
     pub mask_stride: usize,
@@ -52,6 +52,38 @@ pub struct RowsKernel<'a, 'b> {
     pub x: &'a [f32],
     /// Index of the first row in the batch.
     pub first_row: usize,
+    /// [tiles].
+    pub stats: &'b mut [TileStats],
+    /// Where the codes go, feature by feature.
+    pub codes: &'b mut Codes,
+    /// The thread's own: its masks hold the candidates, and it gets the codes row by row.
+    pub scratch: &'b mut Scratch,
+}
+
+impl Kernel for EncodeRows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Self { weights, stride, mask_stride, x, first_row, stats, codes, scratch } = self;
+        let start = Instant::now();
+        let rows = x.len() / stride;
+        list_candidates(s, scratch, mask_stride, weights.bias, rows, stats);
+        multiply(s, &weights, stride, x, scratch);
+        keep_active(s, scratch, codes, first_row as u32);
+        sort_by_row(scratch, codes, weights.bias.len(), first_row as u32, rows, stats);
+        scratch.spent.encode += start.elapsed().as_secs_f64();
+    }
+}
+
+/// The reconstruction of one block from the codes that [`EncodeRows`] left, and what each of them gets of the gradient.
+pub struct DecodeRows<'a, 'b> {
+    /// Parameters.
+    pub weights: Weights<'a>,
+    /// Floats from one row of `x` and `residual` to the next: d padded to whole vectors.
+    pub stride: usize,
+    /// [rows][stride], zeros after d.
+    pub x: &'a [f32],
     /// Scales of the loss.
     pub scales: Scales,
     /// Whether derivatives are wanted: no for an evaluation.
@@ -62,151 +94,168 @@ pub struct RowsKernel<'a, 'b> {
     pub stats: &'b mut [TileStats],
     /// [tiles][stride]: sums of the residual's rows, where wanted (for the pre-bias); else empty.
     pub residual_sums: &'b mut [f32],
-    /// Where the codes go.
+    /// The codes, which get their derivatives.
     pub codes: &'b mut Codes,
     /// The thread's own.
     pub scratch: &'b mut Scratch,
 }
 
-impl Kernel for RowsKernel<'_, '_> {
+impl Kernel for DecodeRows<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { weights, stride, mask_stride, x, first_row, scales, derivatives, .. } = self;
-        let Self { residual, stats, residual_sums, codes, scratch, .. } = self;
-        let rows = x.len() / stride;
+        let Self { weights, stride, x, scales, derivatives, residual, stats, residual_sums, codes, scratch } = self;
         let start = Instant::now();
-        list_candidates(scratch, mask_stride, weights.bias.len(), rows, stats);
-        encode(s, &weights, stride, x, codes, scratch, first_row as u32, rows);
-        sort_by_row(codes, scratch, first_row as u32, rows);
-        measure(codes, &scratch.features, first_row as u32, stats);
-        let encoded = Instant::now();
-        scratch.spent.encode += (encoded - start).as_secs_f64();
-        for row in 0..rows {
+        grow(&mut codes.g, codes.count);
+        for row in 0..x.len() / stride {
             let places = &scratch.by_row[scratch.row_starts[row] as usize..scratch.row_starts[row + 1] as usize];
             let at = row * stride..(row + 1) * stride;
             let residual = &mut residual[at.clone()];
-            let stats = &mut stats[row / TILE];
-            stats.sse += f64::from(decode(s, &weights, places, &x[at], scales.error, residual));
+            let tile = row / TILE;
+            stats[tile].sse += f64::from(decode(s, &weights, places, &x[at], scales.error, residual));
             if derivatives {
-                derive(s, &weights, places, residual, scales.l1, &mut codes.list);
+                derive(s, &weights, places, residual, scales.l1, &mut codes.g);
             }
             if !residual_sums.is_empty() {
-                let tile = row / TILE;
                 add_scaled(s, &mut residual_sums[tile * stride..(tile + 1) * stride], 1.0, residual);
             }
         }
-        scratch.spent.decode += encoded.elapsed().as_secs_f64();
+        scratch.spent.decode += start.elapsed().as_secs_f64();
     }
 }
 
-/// The set bits of the masks, feature by feature.
+/// The set bits of the masks, feature by feature; `values` gets the biases that the products are added to.
 #[inline(always)]
-fn list_candidates(scratch: &mut Scratch, mask_stride: usize, n: usize, rows: usize, stats: &mut [TileStats]) {
-    let tiles = rows.div_ceil(TILE);
-    let (last, rest) = ((tiles - 1) * mask_stride, rows - (tiles - 1) * TILE);
+fn list_candidates<S: Simd>(
+    s: S,
+    scratch: &mut Scratch,
+    mask_stride: usize,
+    bias: &[f32],
+    rows: usize,
+    stats: &mut [TileStats],
+) {
+    let (n, tiles) = (bias.len(), rows.div_ceil(TILE));
+    let Scratch { masks, any, kept, places, features, values, .. } = scratch;
+    let rest = rows - (tiles - 1) * TILE;
     if rest < TILE {
         let valid =
             [if rest < 32 { (1 << rest) - 1 } else { u32::MAX }, if rest > 32 { (1 << (rest - 32)) - 1 } else { 0 }];
-        for mask in &mut scratch.masks[last..last + n] {
+        for mask in &mut masks[(tiles - 1) * mask_stride..][..n] {
             *mask = [mask[0] & valid[0], mask[1] & valid[1]];
         }
     }
-    // Most features are kept on no row of the block: `any` finds the others, 64 at a time.
-    let any = &mut scratch.any;
+    // Most features are kept on no row of the block: `any` finds the others.
     any.clear();
     any.resize(n.next_multiple_of(64), 0);
     for tile in 0..tiles {
-        for (any, mask) in any.iter_mut().zip(&scratch.masks[tile * mask_stride..tile * mask_stride + n]) {
+        for (any, mask) in any.iter_mut().zip(&masks[tile * mask_stride..tile * mask_stride + n]) {
             *any |= mask[0] | mask[1];
         }
     }
-    let list = &mut scratch.candidates;
+    grow(kept, 64 * tiles);
     let mut at = 0;
     for (block, any) in any.as_chunks::<64>().0.iter().enumerate() {
-        let mut kept = 0u64;
+        let mut bits = 0u64;
         for (bit, any) in any.iter().enumerate() {
-            kept |= u64::from(*any != 0) << bit;
+            bits |= u64::from(*any != 0) << bit;
         }
-        while kept != 0 {
-            let j = block * 64 + kept.trailing_zeros() as usize;
-            kept &= kept - 1;
-            grow(list, at + tiles * TILE + 4);
-            for (tile, stats) in stats.iter_mut().enumerate() {
-                let mask = scratch.masks[tile * mask_stride + j];
-                let mut mask = u64::from(mask[0]) | (u64::from(mask[1]) << 32);
-                stats.candidates += u64::from(mask.count_ones());
-                while mask != 0 {
-                    list[at] = Place { feature: j as u32, at: (tile * TILE) as u32 + mask.trailing_zeros() };
-                    at += 1;
-                    mask &= mask - 1;
-                }
+        // In two loops that branch on nothing but their ends, since which masks are zero cannot be foreseen.
+        let mut count = 0;
+        while bits != 0 {
+            let feature = block * 64 + bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            for tile in 0..tiles {
+                let mask = masks[tile * mask_stride + feature];
+                kept[count] = Kept { feature: feature as u32, tile: tile as u32 };
+                count += usize::from(mask[0] | mask[1] != 0);
             }
+        }
+        for list in [&mut *places, &mut *features] {
+            grow(list, at + count * TILE + 2 * LANES);
+        }
+        grow(values, at + count * TILE + 2 * LANES);
+        for Kept { feature, tile } in &kept[..count] {
+            let mask = masks[*tile as usize * mask_stride + *feature as usize];
+            let mask = u64::from(mask[0]) | (u64::from(mask[1]) << 32);
+            let found = s.list_bits(mask, tile * TILE as u32, &mut places[at..]);
+            let whole = at..at + found.next_multiple_of(LANES);
+            let (features, values) = (&mut features[whole.clone()], &mut values[whole]);
+            for (features, values) in features.as_chunks_mut().0.iter_mut().zip(values.as_chunks_mut().0) {
+                *features = [*feature; LANES];
+                *values = [bias[*feature as usize]; LANES];
+            }
+            stats[*tile as usize].candidates += found as u64;
+            at += found;
         }
     }
     scratch.count = at;
 }
 
-/// Candidates to codes: their values, four dot products at a time, then those above zero.
+/// Adds the dot products of the candidates' rows and features to their values, four at a time.
 #[inline(always)]
-fn encode<S: Simd>(
-    s: S,
-    weights: &Weights<'_>,
-    stride: usize,
-    x: &[f32],
-    out: &mut Codes,
-    scratch: &mut Scratch,
-    first_row: u32,
-    rows: usize,
-) {
-    let (d, n) = (weights.d, weights.bias.len());
-    let Scratch { candidates, count, values, features, row_starts, .. } = scratch;
-    let count = *count;
-    let row_of = |place: &Place| &x[place.at as usize * stride..(place.at as usize + 1) * stride];
-    let encoder_of = |place: &Place| &weights.encoder[place.feature as usize * d..(place.feature as usize + 1) * d];
+fn multiply<S: Simd>(s: S, weights: &Weights<'_>, stride: usize, x: &[f32], scratch: &mut Scratch) {
+    let d = weights.d;
+    let Scratch { places, features, values, count, .. } = scratch;
     // A whole last group: what is beyond the candidates is computed and never looked at.
     let whole = count.next_multiple_of(4);
-    candidates[count..whole].fill(Place::default());
+    for list in [&mut *places, &mut *features] {
+        grow(list, whole);
+        list[*count..whole].fill(0);
+    }
     grow(values, whole);
-    let groups = candidates[..whole].as_chunks::<4>().0;
-    for (four, values) in groups.iter().zip(values.as_chunks_mut::<4>().0) {
-        *values = dot4(
-            s,
-            [row_of(&four[0]), row_of(&four[1]), row_of(&four[2]), row_of(&four[3])],
-            [encoder_of(&four[0]), encoder_of(&four[1]), encoder_of(&four[2]), encoder_of(&four[3])],
-        );
+    let groups = places[..whole].as_chunks::<4>().0.iter().zip(features.as_chunks::<4>().0);
+    for ((places, features), values) in groups.zip(values.as_chunks_mut::<4>().0) {
+        // SAFETY: `list_candidates` lists rows of `x` and features that there are, and so is 0, or the lists are empty.
+        let (rows, encoders) = unsafe {
+            (
+                places.map(|place| x.get_unchecked(place as usize * stride..(place as usize + 1) * stride)),
+                features.map(|j| weights.encoder.get_unchecked(j as usize * d..(j as usize + 1) * d)),
+            )
+        };
+        for (value, product) in values.iter_mut().zip(dot4(s, rows, encoders)) {
+            *value += product;
+        }
     }
-    grow(&mut out.list, count);
-    grow(features, count);
-    out.starts.clear();
-    out.starts.resize(n + 1, 0);
-    row_starts.clear();
-    row_starts.resize(rows + 1, 0);
-    let mut at = 0;
-    for (place, value) in candidates[..count].iter().zip(values.iter()) {
-        let z = value + weights.bias[place.feature as usize];
-        // Written whether it is a code or not: the next one takes its place. A NaN is a code: it must reach the loss.
-        #[allow(clippy::neg_cmp_op_on_partial_ord)]
-        let active = u32::from(!(z <= 0.0));
-        out.list[at] = Code { row: first_row + place.at, z, g: 0.0 };
-        features[at] = place.feature;
-        // Every feature's end is where its last candidate left it.
-        out.starts[place.feature as usize + 1] = at as u32 + active;
-        row_starts[place.at as usize + 1] += active;
-        at += active as usize;
-    }
-    out.count = at;
-    // A feature without candidates ends where the one before it does.
-    let mut end = 0;
-    for start in &mut out.starts {
-        end = end.max(*start);
-        *start = end;
-    }
-    prefix_sums(row_starts);
 }
 
-/// Makes a buffer at least `len` long; what it held is of no use.
+/// Candidates to codes: those with values above zero.
+#[inline(always)]
+fn keep_active<S: Simd>(s: S, scratch: &mut Scratch, codes: &mut Codes, first_row: u32) {
+    let Scratch { places, features, values, count, .. } = scratch;
+    let whole = count.next_multiple_of(LANES);
+    for list in [&mut *places, &mut *features, &mut codes.rows] {
+        grow(list, whole + LANES);
+    }
+    for list in [&mut *values, &mut codes.z] {
+        grow(list, whole + LANES);
+    }
+    // What is beyond the candidates is no code.
+    values[*count..whole].fill(0.0);
+    let mut at = 0;
+    for i in (0..whole).step_by(LANES) {
+        let (z, rows, of) = (lanes(values, i), lanes(places, i).map(|place| first_row + place), lanes(features, i));
+        // A NaN is a code: it must reach the loss.
+        let active = s.not_le(s.load(&z), s.zero());
+        s.compress(&z, active, lanes_mut(&mut codes.z, at));
+        s.compress(&rows, active, lanes_mut(&mut codes.rows, at));
+        s.compress(&of, active, lanes_mut(features, at));
+        at += active.count_ones() as usize;
+    }
+    codes.count = at;
+}
+
+#[inline(always)]
+fn lanes<T: Copy>(list: &[T], at: usize) -> [T; LANES] {
+    *list[at..].first_chunk().expect("room for whole vectors")
+}
+
+#[inline(always)]
+fn lanes_mut<T>(list: &mut [T], at: usize) -> &mut [T; LANES] {
+    list[at..].first_chunk_mut().expect("room for whole vectors")
+}
+
+/// Makes a buffer at least `len` long; what is new in it is of no use.
 #[inline(always)]
 fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
     if buffer.len() < len {
@@ -223,29 +272,48 @@ fn prefix_sums(counts: &mut [u32]) {
     }
 }
 
-/// Lists where the codes of each row are, in the order of features.
+/// Lists where the codes of each row are, in the order of features, and where those of each feature begin; sums and
+/// counts them.
 #[inline(always)]
-fn sort_by_row(codes: &Codes, scratch: &mut Scratch, first_row: u32, rows: usize) {
+fn sort_by_row(
+    scratch: &mut Scratch,
+    codes: &mut Codes,
+    n: usize,
+    first_row: u32,
+    rows: usize,
+    stats: &mut [TileStats],
+) {
     let Scratch { features, row_starts, by_row, .. } = scratch;
-    grow(by_row, codes.count);
-    for (at, (code, feature)) in codes.list[..codes.count].iter().zip(features.iter()).enumerate() {
-        let next = &mut row_starts[(code.row - first_row) as usize];
-        by_row[*next as usize] = RowCode { feature: *feature, at: at as u32, z: code.z };
+    let Codes { starts, count, rows: row_of, z, .. } = codes;
+    let (row_of, features, z) = (&row_of[..*count], &features[..*count], &z[..*count]);
+    starts.clear();
+    starts.resize(n + 1, 0);
+    row_starts.clear();
+    row_starts.resize(rows + 1, 0);
+    for ((row, feature), at) in row_of.iter().zip(features).zip(1..) {
+        row_starts[(row - first_row) as usize + 1] += 1;
+        // Every feature's end is where its last code leaves it; a feature without codes ends where the one before does.
+        starts[*feature as usize + 1] = at;
+    }
+    let mut end = 0;
+    for start in starts {
+        end = end.max(*start);
+        *start = end;
+    }
+    prefix_sums(row_starts);
+    grow(by_row, *count);
+    for (((row, feature), z), at) in row_of.iter().zip(features).zip(z).zip(0..) {
+        let row = (row - first_row) as usize;
+        let next = &mut row_starts[row];
+        by_row[*next as usize] = RowCode { feature: *feature, at, z: *z };
         *next += 1;
+        let tile = &mut stats[row / TILE];
+        tile.l1[*feature as usize % LANES] += f64::from(*z);
+        tile.l0 += u64::from(*z > 0.0);
     }
     // Every start has moved to the next row's: move them back.
     row_starts.copy_within(0..rows, 1);
     row_starts[0] = 0;
-}
-
-/// Sums and counts of the codes.
-#[inline(always)]
-fn measure(codes: &Codes, features: &[u32], first_row: u32, stats: &mut [TileStats]) {
-    for (code, feature) in codes.list[..codes.count].iter().zip(features) {
-        let tile = &mut stats[(code.row - first_row) as usize / TILE];
-        tile.l1[*feature as usize % LANES] += f64::from(code.z);
-        tile.l0 += u64::from(code.z > 0.0);
-    }
 }
 
 /// Reconstructs a row, writes its scaled residual, and gives the squared error.
@@ -323,13 +391,13 @@ fn finish_columns<S: Simd, const C: usize>(
 
 /// dL/dz of a row's codes: the residual along their atoms, and the L1 term.
 #[inline(always)]
-fn derive<S: Simd>(s: S, weights: &Weights<'_>, places: &[RowCode], residual: &[f32], l1: f32, codes: &mut [Code]) {
+fn derive<S: Simd>(s: S, weights: &Weights<'_>, places: &[RowCode], residual: &[f32], l1: f32, g: &mut [f32]) {
     for four in places.chunks(4) {
         let of = |i: usize| four.get(i).unwrap_or(&four[0]);
         let atoms = [0, 1, 2, 3].map(|i| weights.atom(of(i).feature));
         let products = dot4(s, [residual; 4], atoms);
         for (place, product) in four.iter().zip(products) {
-            codes[place.at as usize].g = product + l1;
+            g[place.at as usize] = product + l1;
         }
     }
 }

@@ -106,7 +106,7 @@ fn count_fired(fired: &mut [i64], blocks: &[Codes]) {
     }
     for (j, fired) in fired.iter_mut().enumerate() {
         for block in blocks.iter().filter(|block| !block.is_dense) {
-            *fired += block.feature(j).iter().filter(|code| code.z > 0.0).count() as i64;
+            *fired += block.feature(j).z.iter().filter(|z| **z > 0.0).count() as i64;
         }
     }
 }

@@ -1,14 +1,15 @@
 //! 512-bit x86 vectors: sixteen lanes are one register.
 
 use std::arch::x86_64::{
-    __m512, _CMP_NLE_UQ, _CMP_NLT_UQ, _MM_HINT_T0, _mm_prefetch, _mm512_abs_ps, _mm512_add_ps, _mm512_castps512_ps256,
-    _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_sqrt_ps,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, __m512i, _CMP_NLE_UQ, _CMP_NLT_UQ, _MM_HINT_T0, _mm_prefetch, _mm512_abs_ps, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_castps512_ps256, _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_compress_epi32, _mm512_maskz_loadu_ps,
+    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_sqrt_ps,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
 
 use super::avx2::{sum8, sums};
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{Kernel, LANES, Lanes, Simd, Word};
 
 /// AVX-512 F, BW, DQ and VL, with AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +133,33 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn list_bits(self, bits: u64, first: u32, to: &mut [u32]) -> usize {
+        let count = bits.count_ones() as usize;
+        assert!(to.len() >= count + LANES);
+        let mut done = 0;
+        for group in 0..4 {
+            let own = (bits >> (16 * group)) as u16;
+            // SAFETY: see `splat`; `done` does not exceed `count`, and from there on sixteen places are writable.
+            unsafe {
+                let places = _mm512_add_epi32(PLACES, _mm512_set1_epi32((first + 16 * group) as i32));
+                _mm512_storeu_si512(to.as_mut_ptr().add(done).cast(), _mm512_maskz_compress_epi32(own, places));
+            }
+            done += own.count_ones() as usize;
+        }
+        count
+    }
+
+    #[inline(always)]
+    fn compress<T: Word>(self, lanes: &[T; LANES], kept: u32, to: &mut [T; LANES]) {
+        const { assert!(size_of::<T>() == 4) };
+        // SAFETY: see `splat`; sixteen words of four bytes are readable and writable, whose bits are kept.
+        unsafe {
+            let lanes = _mm512_maskz_compress_epi32(kept as u16, _mm512_loadu_si512(lanes.as_ptr().cast()));
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), lanes);
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, row: &[f32]) {
         for line in row.chunks(LANES) {
             // SAFETY: a prefetch touches no memory that the program can see, and the address is that of a live slice.
@@ -139,6 +167,10 @@ impl Simd for Avx512 {
         }
     }
 }
+
+/// 0 to 15.
+// SAFETY: any bits are a vector of integers.
+const PLACES: __m512i = unsafe { std::mem::transmute([0u32, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]) };
 
 #[inline(always)]
 fn part(len: usize) -> u16 {

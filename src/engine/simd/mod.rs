@@ -45,6 +45,11 @@ pub trait Kernel {
     fn call<S: Simd>(self, s: S) -> Self::Output;
 }
 
+/// Four bytes.
+pub trait Word: Copy {}
+impl Word for f32 {}
+impl Word for u32 {}
+
 /// One instruction set. Values of the type exist only where the processor has it.
 pub trait Simd: Copy + Send + Sync {
     /// Sixteen float32 lanes.
@@ -91,6 +96,29 @@ pub trait Simd: Copy + Send + Sync {
     #[inline(always)]
     fn sum4(self, a: [Self::V; 4]) -> [f32; 4] {
         [self.sum(a[0]), self.sum(a[1]), self.sum(a[2]), self.sum(a[3])]
+    }
+
+    /// Writes the places of the set bits, counted from `first`, to the front of `to`, which has room for sixteen more, and
+    /// gives how many there are.
+    #[inline(always)]
+    fn list_bits(self, mut bits: u64, first: u32, to: &mut [u32]) -> usize {
+        let count = bits.count_ones() as usize;
+        for place in &mut to[..count] {
+            *place = first + bits.trailing_zeros();
+            bits &= bits - 1;
+        }
+        count
+    }
+
+    /// Writes the lanes whose bit is set to the front of `to`; what follows them is of no use.
+    #[inline(always)]
+    fn compress<T: Word>(self, lanes: &[T; LANES], kept: u32, to: &mut [T; LANES]) {
+        let mut at = 0;
+        for (i, lane) in lanes.iter().enumerate() {
+            // At most i lanes came before.
+            to[at.min(i)] = *lane;
+            at += (kept >> i) as usize & 1;
+        }
     }
 
     /// All lanes 0.
@@ -147,9 +175,19 @@ pub fn dot4<S: Simd>(s: S, a: [&[f32]; 4], b: [&[f32]; 4]) -> [f32; 4] {
     let mut acc = [s.zero(); 4];
     let whole = d / LANES;
     let a_whole = a.map(|a| &a.as_chunks::<LANES>().0[..whole]);
-    for v in 0..whole {
+    // Eight vectors at a time, with no loop over them.
+    let (a_long, b_long) = (a_whole.map(|a| a.as_chunks::<8>()), b.map(|b| b.0.as_chunks::<8>()));
+    for v in 0..whole / 8 {
+        let (a, b) = (a_long.map(|a| &a.0[v]), b_long.map(|b| &b.0[v]));
+        for w in 0..8 {
+            for i in 0..4 {
+                acc[i] = s.fma(s.load(&a[i][w]), s.load(&b[i][w]), acc[i]);
+            }
+        }
+    }
+    for v in 0..whole % 8 {
         for i in 0..4 {
-            acc[i] = s.fma(s.load(&a_whole[i][v]), s.load(&b[i].0[v]), acc[i]);
+            acc[i] = s.fma(s.load(&a_long[i].1[v]), s.load(&b_long[i].1[v]), acc[i]);
         }
     }
     if !d.is_multiple_of(LANES) {
