@@ -123,6 +123,8 @@ pub struct TileStats {
     pub l1: [f64; LANES],
     /// Codes above zero.
     pub l0: u64,
+    /// Codes, NaN among them.
+    pub codes: u64,
     /// Candidates that were computed exactly.
     pub candidates: u64,
 }

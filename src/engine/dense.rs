@@ -330,6 +330,6 @@ fn measure(z: &[f32], rows: usize, stats: &mut [TileStats]) {
         }
     }
     for tile in stats {
-        tile.candidates = tile.l0;
+        (tile.codes, tile.candidates) = (tile.l0, tile.l0);
     }
 }

@@ -181,7 +181,8 @@ impl Engine {
         self.work_alone(queue, batch.rows, d, &expected, &mut found);
         let mut totals = Totals::default();
         for (k, (stats, seconds)) in found.into_iter().enumerate() {
-            self.density[k] = stats.candidates as f64 / batch.rows as f64;
+            // Codes, not candidates: matrices know no candidates, and a dictionary would change sides with every batch.
+            self.density[k] = stats.codes as f64 / batch.rows as f64;
             self.costs[k] = seconds;
             totals.sse.push(stats.sse);
             totals.l1.push(stats.l1.iter().sum());
@@ -215,7 +216,7 @@ impl Engine {
         });
     }
 
-    /// What to expect of a dictionary of `n` features that had `density` candidates per row.
+    /// What to expect of a dictionary of `n` features that had `density` codes per row.
     fn expect(&self, n: usize, density: f64) -> Expected {
         let active = density.min(n as f64);
         let dense = match self.codes {

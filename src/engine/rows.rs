@@ -310,6 +310,7 @@ fn sort_by_row(
         let tile = &mut stats[row / TILE];
         tile.l1[*feature as usize % LANES] += f64::from(*z);
         tile.l0 += u64::from(*z > 0.0);
+        tile.codes += 1;
     }
     // Every start has moved to the next row's: move them back.
     row_starts.copy_within(0..rows, 1);

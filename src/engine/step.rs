@@ -94,6 +94,7 @@ impl Worker {
             sum.sse += tile.sse;
             sum.l1.iter_mut().zip(tile.l1).for_each(|(sum, lane)| *sum += lane);
             sum.l0 += tile.l0;
+            sum.codes += tile.codes;
             sum.candidates += tile.candidates;
             sum
         })

@@ -83,3 +83,42 @@ fn every_path_gives_the_same_bits_for_any_number_of_threads() {
         }
     }
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "instructions that Miri does not know")]
+fn candidates_that_are_no_codes_make_no_matrices() {
+    let n = SIZES[1];
+    let row = numbers(D, 1);
+    let x = row.repeat(ROWS);
+    let encoder = numbers(n * D, 2);
+    // Just below zero everywhere, by less than any screen can tell.
+    let bias: Vec<f32> =
+        encoder.chunks(D).map(|w| -1e-5 - w.iter().zip(&row).map(|(w, x)| w * x).sum::<f32>()).collect();
+    for path in Path::available() {
+        let mut tensors = [encoder.clone(), bias.clone(), numbers(n * D, 3)].map(Tensor::new);
+        let mut engine = Engine::new(Path::named(path).unwrap(), 1);
+        for t in 1..=3 {
+            let [encoder, bias, decoder] = &mut tensors;
+            let mut sweep = Sweep {
+                d: D,
+                sizes: &[n],
+                l1: &[0.01],
+                lr: &[1e-3],
+                loss: Loss { mean: true, per_size: false, project: true },
+                encoder: Some(encoder.trained()),
+                bias: bias.trained(),
+                decoder: decoder.trained(),
+                pre_bias: None,
+                fired: &mut vec![0; n],
+                idle: None,
+            };
+            let batch = Batch { x: &x, rows: ROWS };
+            let totals = engine.run(&mut sweep, batch, Mode::Step { t, lr_scale: 1.0 }).unwrap();
+            assert_eq!(totals.l0, [0.0]);
+            // The first step has matrices, since nothing is known before it; they know no candidates.
+            if t > 1 {
+                assert_eq!(totals.candidates, [(n * ROWS) as f64], "{path}");
+            }
+        }
+    }
+}
