@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors import safe_open
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -56,13 +57,16 @@ class Data:
         self.mapped_numpy, self.mapped_torch = self.map()
         self.mapped_torch.view(torch.int16).sum()  # every page touched
         self.count = BATCHES[dim]
+        # Always further on, round the file: the same rows again would come from the processor's cache.
+        self.indices = cycle(torch.split(self.order[: self.rows // BATCH * BATCH], BATCH))
 
     def map(self) -> tuple[npt.NDArray[np.float16], torch.Tensor]:
         mapped = np.memmap(self.file, np.float16, "r+", HEADER, (self.rows, self.dim))
         return mapped, torch.from_numpy(mapped)
 
-    def index(self, i: int) -> torch.Tensor:
-        return self.order[i * BATCH % (self.rows - BATCH) :][:BATCH]
+    def index(self) -> torch.Tensor:
+        """The next rows in the random order."""
+        return next(self.indices)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,10 @@ def converted(dim: int) -> str:
 
 
 @pytest.mark.parametrize("dim", ROWS)
-@pytest.mark.parametrize("who", ["numpy memmap[index]", "torch.index_select(out=)", "sequential copy", "sparsecode"])
+@pytest.mark.parametrize(
+    "who",
+    ["numpy memmap[index]", "torch.index_select(out=)", "sequential copy", "sequential copy into memory", "sparsecode"],
+)
 def test_shuffled(benchmark: Any, data: Callable[[int], Data], dim: int, who: str) -> None:
     d = data(dim)
     benchmark.group = shuffled(dim)
@@ -108,12 +115,14 @@ def test_shuffled(benchmark: Any, data: Callable[[int], Data], dim: int, who: st
             next(stream)
             measure(benchmark, d.count * BATCH, lambda: drop(next(stream) for _ in range(d.count)))
         return
-    # Always further on, round the file: the same rows again would come from the processor's cache.
     ahead = cycle(torch.split(d.mapped_torch[: d.rows // BATCH * BATCH], BATCH))
+    # A copy that keeps the rows writes to memory; one into the same batch again and again, to the processor's cache.
+    kept = torch.empty(d.count if "memory" in who else 0, BATCH, dim, dtype=torch.float16).zero_()
     work: dict[str, Callable[[int], object]] = {
-        "numpy memmap[index]": lambda i: d.mapped_numpy[d.index(i).numpy()],
-        "torch.index_select(out=)": lambda i: torch.index_select(d.mapped_torch, 0, d.index(i), out=out),
+        "numpy memmap[index]": lambda _: d.mapped_numpy[d.index().numpy()],
+        "torch.index_select(out=)": lambda _: torch.index_select(d.mapped_torch, 0, d.index(), out=out),
         "sequential copy": lambda _: out.copy_(next(ahead)),
+        "sequential copy into memory": lambda i: kept[i].copy_(next(ahead)),
     }
     measure(benchmark, d.count * BATCH, lambda: drop(work[who](i) for i in range(d.count)))
 
@@ -131,8 +140,8 @@ def test_converted(benchmark: Any, data: Callable[[int], Data], dim: int, who: s
             measure(benchmark, d.count * BATCH, lambda: drop(next(stream) for _ in range(d.count)))
         return
     work: dict[str, Callable[[int], object]] = {
-        "numpy .astype": lambda i: d.mapped_numpy[d.index(i).numpy()].astype(np.float32),
-        "torch .float()": lambda i: torch.index_select(d.mapped_torch, 0, d.index(i)).float(),
+        "numpy .astype": lambda _: d.mapped_numpy[d.index().numpy()].astype(np.float32),
+        "torch .float()": lambda _: torch.index_select(d.mapped_torch, 0, d.index()).float(),
     }
     measure(benchmark, d.count * BATCH, lambda: drop(work[who](i) for i in range(d.count)))
 
@@ -148,13 +157,13 @@ def test_first_pass(benchmark: Any, data: Callable[[int], Data], who: str) -> No
 
     def numpy() -> None:
         mapped, _ = d.map()
-        for i in range(batches):
-            mapped[d.index(i).numpy()]
+        for _ in range(batches):
+            mapped[d.index().numpy()]
 
     def with_torch() -> None:
         _, mapped = d.map()
-        for i in range(batches):
-            torch.index_select(mapped, 0, d.index(i))
+        for _ in range(batches):
+            torch.index_select(mapped, 0, d.index())
 
     def ours() -> None:
         verify: Literal["never", "always"] = "never" if "known" in who else "always"
@@ -180,17 +189,40 @@ class MapStyle(TorchDataset[torch.Tensor]):
         return torch.from_numpy(self.rows[index].astype(np.float32))
 
 
+class MapStyleSafetensors(TorchDataset[torch.Tensor]):
+    """The same by the library that reads the file's format, which needs to know nothing of where its rows begin."""
+
+    def __init__(self, file: Path) -> None:
+        opened: Any = safe_open(file, "pt")
+        self.rows = opened.get_slice("activations")
+
+    def __len__(self) -> int:
+        return int(self.rows.get_shape()[0])
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        row: torch.Tensor = self.rows[index].float()
+        return row
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.benchmark(group="store: whole batches of float32 through the Python iterator, rows of 128")
 @pytest.mark.parametrize(
-    "who", ["DataLoader, map-style", "DataLoader, map-style, 2 workers", "DataLoader over sparsecode", "sparsecode"]
+    "who",
+    [
+        "DataLoader, map-style",
+        "DataLoader, map-style, 2 workers",
+        "DataLoader, map-style, safetensors",
+        "DataLoader over sparsecode",
+        "sparsecode",
+    ],
 )
 def test_iterator(benchmark: Any, data: Callable[[int], Data], who: str) -> None:
     """Iterators run already: torch's sampler takes a while to shuffle its list of all rows, which is not counted."""
     d = data(128)
     if "map-style" in who:
         workers = 2 if "workers" in who else 0
-        loader = DataLoader(MapStyle(d.mapped_numpy), batch_size=BATCH, shuffle=True, num_workers=workers)
+        rows_of = MapStyleSafetensors(d.file) if "safetensors" in who else MapStyle(d.mapped_numpy)
+        loader = DataLoader(rows_of, batch_size=BATCH, shuffle=True, num_workers=workers)
         rows = iter(loader)
         next(rows)
         # With workers four batches are filled ahead: the round that warms up takes them.
