@@ -144,7 +144,8 @@ def _describe(survey: Survey, plan: Plan) -> dict[str, Any]:
 
 def _tell(corpus: dict[str, Any], plan: Plan) -> None:
     chosen = "" if corpus["bytes"] == corpus["available_bytes"] else f" of {human(corpus['available_bytes'])}"
-    say(f"corpus: {corpus['documents']} documents, {human(corpus['bytes'])}{chosen} bytes: {corpus['description']}")
+    documents = f"{corpus['documents']} document" + "s" * (corpus["documents"] != 1)
+    say(f"corpus: {documents}, {human(corpus['bytes'])}{chosen} bytes: {corpus['description']}")
     if corpus["skipped"]:
         say(f"corpus: {corpus['skipped']} unreadable skipped, the first: {corpus['skipped_first'][0]}")
     if plan.tail is not None:
