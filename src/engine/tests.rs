@@ -1,6 +1,7 @@
 //! A few steps on every path that runs here give the same bits: small enough for the address sanitizer (`make sanitize`)
 //! and, on the portable path, for Miri. `tests/test_engine_*.py` hold the engine against the float64 reference.
 
+use super::simd::{Kernel, LANES, Simd};
 use super::*;
 
 const D: usize = 20;
@@ -120,5 +121,42 @@ fn candidates_that_are_no_codes_make_no_matrices() {
                 assert_eq!(totals.candidates, [(n * ROWS) as f64], "{path}");
             }
         }
+    }
+}
+
+/// Set bits listed and lanes kept, beside loops over single bits.
+struct Lists(Vec<u64>);
+
+impl Kernel for Lists {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        for bits in self.0 {
+            let expected: Vec<u32> = (0..64).filter(|i| bits >> i & 1 == 1).collect();
+            let mut places = vec![9; expected.len() + LANES];
+            assert_eq!(s.list_bits(bits, 300, &mut places), expected.len());
+            assert!(places.iter().zip(&expected).all(|(place, i)| *place == 300 + i), "{bits:x}: {places:?}");
+            // Bits that are no number's are kept as well.
+            let lanes: [f32; LANES] = std::array::from_fn(|i| f32::from_bits(0x7f80_0001 + i as u32));
+            let numbers: [u32; LANES] = std::array::from_fn(|i| i as u32 * 7);
+            let (mut kept_lanes, mut kept_numbers) = ([0.0; LANES], [0; LANES]);
+            let kept = bits as u32 & 0xffff;
+            s.compress(&lanes, kept, &mut kept_lanes);
+            s.compress(&numbers, kept, &mut kept_numbers);
+            for (at, i) in (0..LANES).filter(|i| kept >> i & 1 == 1).enumerate() {
+                assert_eq!(kept_lanes[at].to_bits(), lanes[i].to_bits(), "{bits:x}");
+                assert_eq!(kept_numbers[at], numbers[i], "{bits:x}");
+            }
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "instructions that Miri does not know")]
+fn every_path_lists_set_bits_and_keeps_lanes() {
+    let mut bits = vec![0, u64::MAX, 1, 1 << 63, 0xffff_0000_0000_ffff];
+    bits.extend((0..200u64).map(|i| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & (i << 32 | u64::MAX >> (i % 64))));
+    for path in Path::available() {
+        Path::named(path).unwrap().run(Lists(bits.clone()));
     }
 }
