@@ -162,7 +162,7 @@ def two_modes(
     if with_dead and sum(with_dead) > MOST * len(with_dead):
         return Verdict(
             PARTLY,
-            "All features together, as the seed counted, have two modes; live features alone have one: the lower mode "
+            "All features together, as the seed counted, have two modes; live features mostly have one: the lower mode "
             "is of dead features.",
             number,
         )
