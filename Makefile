@@ -78,7 +78,7 @@ bench: install ## Run the benchmarks: each row beside its baseline
 .PHONY: bench-peers
 bench-peers: install .venv-peers/.tools ## Time training steps beside other libraries, on the activations of `make demo`
 	PYTHONPATH=python .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
-	PYTHONPATH=python .venv-peers/bin/python benches/peers/from_start.py sparsecode-run/activations/blocks.2.mlp.hook_post --sizes 64,256,1024
+	PYTHONPATH=python .venv-peers/bin/python benches/peers/from_start.py sparsecode-run/activations/blocks.2.mlp.hook_post
 	PYTHONPATH=python .venv-peers/bin/python benches/peers/reader_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
 
 INTEROP := saelens dictionary_learning sparsify
