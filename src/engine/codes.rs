@@ -1,5 +1,6 @@
 //! Codes between the two phases of a step, and what a thread needs to make them.
 
+use super::aligned::Aligned;
 use super::dense::Dense;
 use super::gradients::Sums;
 use super::screen::Mask;
@@ -69,6 +70,8 @@ pub struct Scratch {
     /// [rows + 1]: where the codes of each row begin in `by_row`.
     pub(super) row_starts: Vec<u32>,
     pub(super) by_row: Vec<RowCode>,
+    /// Rows of a dense block, side by side.
+    pub(super) quads: Aligned,
     /// Gradients of the features that it works on, where they do not outlive the phase.
     pub sums: Sums,
     /// Time that this thread has spent.
@@ -95,6 +98,7 @@ impl Scratch {
             + self.masks.capacity() * size_of::<Mask>()
             + self.kept.capacity() * size_of::<Kept>()
             + self.by_row.capacity() * size_of::<RowCode>()
+            + self.quads.bytes()
             + self.sums.bytes()
     }
 }

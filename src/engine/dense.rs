@@ -7,7 +7,8 @@
 use std::time::Instant;
 
 use super::aligned::Aligned;
-use super::codes::{Spent, TileStats};
+use super::codes::{Scratch, TileStats};
+use super::dense_products::{Panels, fill_quads, products};
 use super::features::add_scaled;
 use super::rows::{Scales, Weights};
 use super::screen::TILE;
@@ -44,6 +45,8 @@ impl Dense {
 pub struct DenseRows<'a, 'b> {
     /// Parameters.
     pub weights: Weights<'a>,
+    /// The same side by side.
+    pub panels: &'a Panels,
     /// d padded to whole vectors.
     pub stride: usize,
     /// [rows][stride], zeros after d.
@@ -60,8 +63,8 @@ pub struct DenseRows<'a, 'b> {
     pub residual_sums: &'b mut [f32],
     /// Where the codes go.
     pub dense: &'b mut Dense,
-    /// The thread's time.
-    pub spent: &'b mut Spent,
+    /// The thread's own.
+    pub scratch: &'b mut Scratch,
 }
 
 impl Kernel for DenseRows<'_, '_> {
@@ -69,52 +72,63 @@ impl Kernel for DenseRows<'_, '_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, s: S) -> bool {
-        if S::ACCUMULATORS >= 16 { self.work::<S, 4, 4>(s) } else { self.work::<S, 2, 2>(s) }
+        if S::ACCUMULATORS >= 16 { self.work::<S, 4, 4, 2, 2>(s) } else { self.work::<S, 2, 2, 1, 1>(s) }
     }
 }
 
 impl DenseRows<'_, '_> {
     #[inline(always)]
-    fn work<S: Simd, const R: usize, const C: usize>(self, s: S) -> bool {
-        let Self { weights, stride, x, scales, derivatives, residual, stats, residual_sums, dense, spent } = self;
+    fn work<S: Simd, const R: usize, const C: usize, const G: usize, const L: usize>(self, s: S) -> bool {
+        let Self { weights, panels, stride, x, scales, derivatives, residual, stats, residual_sums, dense, scratch } =
+            self;
         let (rows, n) = (x.len() / stride, weights.bias.len());
         let start = Instant::now();
         dense.rows = rows;
         let size = n.next_multiple_of(LANES) * rows;
         dense.z.resize(size);
         dense.g.resize(if derivatives { size } else { 0 });
-        products::<S, R, C>(s, weights.encoder, weights.d, x, stride, rows, &mut dense.z);
-        let finite = activate(&mut dense.z, weights.bias, rows);
-        if !finite {
-            return false;
-        }
-        let encoded = Instant::now();
-        spent.encode += (encoded - start).as_secs_f64();
         residual.fill(0.0);
-        for group in (0..n.div_ceil(LANES)).step_by(PANEL_GROUPS) {
-            let mut row = 0;
-            while row + R <= rows {
-                decode::<S, R, C>(s, &weights, &dense.z, rows, group, row, residual, stride);
-                row += R;
+        fill_quads(x, stride, &mut scratch.quads);
+        // A few groups go through everything while their codes are in the second cache.
+        let (features, codes) = (PANEL_GROUPS * LANES, PANEL_GROUPS * LANES * rows);
+        let mut encoding = 0.0;
+        for (part, z) in dense.z.chunks_mut(codes).enumerate() {
+            let start = Instant::now();
+            let first = part * features;
+            let own = first..(first + features).min(n);
+            products::<S, G, L>(s, panel(&panels.encoder, part, stride), &scratch.quads, stride, rows, z);
+            if !activate(z, &weights.bias[own.clone()], rows) {
+                stats.fill(TileStats::default());
+                return false;
             }
-            while row < rows {
-                decode::<S, 1, C>(s, &weights, &dense.z, rows, group, row, residual, stride);
-                row += 1;
-            }
+            measure(z, rows, stats);
+            encoding += start.elapsed().as_secs_f64();
+            decode::<S, R, C>(
+                s,
+                &weights.decoder[own.start * weights.d..own.end * weights.d],
+                weights.d,
+                z,
+                rows,
+                residual,
+                stride,
+            );
         }
+        scratch.spent.encode += encoding;
         finish(s, x, stride, scales.error, residual, stats);
         if !stats.iter().all(|tile| tile.sse.is_finite()) {
             stats.fill(TileStats::default());
             return false;
         }
-        measure(&dense.z, rows, stats);
         if derivatives {
-            products::<S, R, C>(s, weights.decoder, weights.d, residual, stride, rows, &mut dense.g);
-            for (g, z) in dense.g.iter_mut().zip(dense.z.iter()) {
-                *g = if *z > 0.0 { *g + scales.l1 } else { 0.0 };
+            fill_quads(residual, stride, &mut scratch.quads);
+            for (part, (g, z)) in dense.g.chunks_mut(codes).zip(dense.z.chunks(codes)).enumerate() {
+                products::<S, G, L>(s, panel(&panels.decoder, part, stride), &scratch.quads, stride, rows, g);
+                for (g, z) in g.iter_mut().zip(z) {
+                    *g = if *z > 0.0 { *g + scales.l1 } else { 0.0 };
+                }
             }
         }
-        spent.decode += encoded.elapsed().as_secs_f64();
+        scratch.spent.decode += start.elapsed().as_secs_f64() - encoding;
         for (sums, tile) in residual_sums.chunks_exact_mut(stride).zip(residual.chunks(TILE * stride)) {
             for row in tile.chunks_exact(stride) {
                 add_scaled(s, sums, 1.0, row);
@@ -124,87 +138,12 @@ impl DenseRows<'_, '_> {
     }
 }
 
-/// Dot products of all rows with all features, in the order of [`super::simd::dot`], R by F at a time.
-#[inline(always)]
-fn products<S: Simd, const R: usize, const F: usize>(
-    s: S,
-    features: &[f32],
-    d: usize,
-    rows_of: &[f32],
-    stride: usize,
-    rows: usize,
-    out: &mut [f32],
-) {
-    let n = features.len() / d;
-    for strip in (0..rows).step_by(STRIP) {
-        for (group, out) in out.chunks_exact_mut(rows * LANES).enumerate() {
-            for block in (0..LANES).step_by(F) {
-                for row in (strip..(strip + STRIP).min(rows)).step_by(R) {
-                    // Beyond the last row or feature, the last is computed again.
-                    let mut left = [&rows_of[..stride]; R];
-                    for r in 0..R {
-                        let at = (row + r).min(rows - 1) * stride;
-                        left[r] = &rows_of[at..at + stride];
-                    }
-                    let mut right = [&features[..d]; F];
-                    for f in 0..F {
-                        let at = (group * LANES + block + f).min(n - 1) * d;
-                        right[f] = &features[at..at + d];
-                    }
-                    let sums = block_products::<S, R, F>(s, left, right, d);
-                    for (r, sums) in sums.iter().enumerate().take(rows - row) {
-                        let at = (row + r) * LANES + block;
-                        out[at..at + F].copy_from_slice(sums);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Rows that stay in the first cache, with sixteen features, while products are computed: 16 KB at D = 128.
-const STRIP: usize = 32;
-
 /// Groups of features whose atoms stay in the first cache while rows are decoded: 32 KB at D = 128.
 const PANEL_GROUPS: usize = 4;
 
-#[inline(always)]
-fn block_products<S: Simd, const R: usize, const F: usize>(
-    s: S,
-    left: [&[f32]; R],
-    right: [&[f32]; F],
-    d: usize,
-) -> [[f32; F]; R] {
-    let mut acc = [[s.zero(); F]; R];
-    let whole = d / LANES;
-    for v in 0..=whole {
-        let width = if v < whole { LANES } else { d % LANES };
-        if width == 0 {
-            break;
-        }
-        let at = v * LANES;
-        let mut features = [s.zero(); F];
-        for f in 0..F {
-            features[f] = load_columns(s, &right[f][at..at + width]);
-        }
-        for r in 0..R {
-            let row = load_columns(s, &left[r][at..at + width]);
-            for f in 0..F {
-                acc[r][f] = s.fma(row, features[f], acc[r][f]);
-            }
-        }
-    }
-    let mut out = [[0.0; F]; R];
-    if F == 4 {
-        for r in 0..R {
-            out[r].copy_from_slice(&s.sum4([acc[r][0], acc[r][1], acc[r][2], acc[r][3]]));
-        }
-    } else {
-        let four = s.sum4([acc[0][0], acc[0][1], acc[1][0], acc[1][1]]);
-        out[0].copy_from_slice(&four[..2]);
-        out[1].copy_from_slice(&four[2..]);
-    }
-    out
+fn panel(panels: &[f32], part: usize, stride: usize) -> &[f32] {
+    let size = PANEL_GROUPS * LANES * stride;
+    &panels[part * size..((part + 1) * size).min(panels.len())]
 }
 
 /// Products to codes, in place; false if one is not finite.
@@ -225,42 +164,46 @@ fn activate(z: &mut [f32], bias: &[f32], rows: usize) -> bool {
     finite
 }
 
-/// Adds what some groups of features, from `group` on, give to the reconstruction of R rows.
+/// Adds what some groups of features give to the reconstructions, R rows and C vectors at a time.
 #[inline(always)]
 fn decode<S: Simd, const R: usize, const C: usize>(
     s: S,
-    weights: &Weights<'_>,
+    atoms: &[f32],
+    d: usize,
     z: &[f32],
     rows: usize,
-    group: usize,
-    row: usize,
     out: &mut [f32],
     stride: usize,
 ) {
     let mut v = 0;
-    while (v + C) * LANES <= weights.d {
-        decode_columns::<S, R, C>(s, weights, z, rows, group, row, out, stride, v);
-        v += C;
-    }
-    while v * LANES < weights.d {
-        decode_columns::<S, R, 1>(s, weights, z, rows, group, row, out, stride, v);
-        v += 1;
+    while v * LANES < d {
+        let whole = (v + C) * LANES <= d;
+        let mut row = 0;
+        while row < rows {
+            match (row + R <= rows, whole) {
+                (true, true) => decode_columns::<S, R, C>(s, atoms, d, z, rows, row, out, stride, v),
+                (true, false) => decode_columns::<S, R, 1>(s, atoms, d, z, rows, row, out, stride, v),
+                (false, true) => decode_columns::<S, 1, C>(s, atoms, d, z, rows, row, out, stride, v),
+                (false, false) => decode_columns::<S, 1, 1>(s, atoms, d, z, rows, row, out, stride, v),
+            }
+            row += if row + R <= rows { R } else { 1 };
+        }
+        v += if whole { C } else { 1 };
     }
 }
 
 #[inline(always)]
 fn decode_columns<S: Simd, const R: usize, const C: usize>(
     s: S,
-    weights: &Weights<'_>,
+    atoms: &[f32],
+    d: usize,
     z: &[f32],
     rows: usize,
-    group: usize,
     row: usize,
     out: &mut [f32],
     stride: usize,
     v: usize,
 ) {
-    let (d, n) = (weights.d, weights.bias.len());
     let (start, end) = (v * LANES, ((v + C) * LANES).min(d));
     let mut acc = [[s.zero(); C]; R];
     for r in 0..R {
@@ -269,11 +212,9 @@ fn decode_columns<S: Simd, const R: usize, const C: usize>(
             acc[r][c] = load_columns(s, &out[at + c * LANES..at + (c + 1) * LANES]);
         }
     }
-    for (group, z) in z.chunks_exact(rows * LANES).enumerate().skip(group).take(PANEL_GROUPS) {
+    for (z, atoms) in z.chunks_exact(rows * LANES).zip(atoms.chunks(LANES * d)) {
         let lines = &z[row * LANES..(row + R) * LANES].as_chunks::<LANES>().0[..R];
-        let features = LANES.min(n - group * LANES);
-        let atoms = weights.decoder[group * LANES * d..][..features * d].chunks_exact(d);
-        for (i, atom) in atoms.enumerate() {
+        for (i, atom) in atoms.chunks_exact(d).enumerate() {
             let atom = &atom[start..end];
             let mut columns = [s.zero(); C];
             for c in 0..C {

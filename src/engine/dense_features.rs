@@ -55,6 +55,9 @@ pub fn accumulate<S: Simd>(
     }
 }
 
+/// Rows that stay in the first cache while all columns of sixteen features are added to: 32 KB at D = 128.
+const STRIP: usize = 64;
+
 /// sums[f][offset..] += codes[row][f] * values[row], rows in order, F features by C vectors at a time.
 #[inline(always)]
 fn add_outer<S: Simd, const F: usize, const C: usize>(
@@ -67,19 +70,21 @@ fn add_outer<S: Simd, const F: usize, const C: usize>(
 ) {
     let count = sums.len() / (2 * stride);
     let vectors = stride / LANES;
-    let mut f = 0;
-    while f < count {
+    for (codes, values) in codes.chunks(STRIP).zip(values.chunks(STRIP * stride)) {
         let mut v = 0;
         while v < vectors {
-            match (f + F <= count, v + C <= vectors) {
-                (true, true) => add_block::<S, F, C>(s, sums, stride, offset, codes, values, f, v),
-                (true, false) => add_block::<S, F, 1>(s, sums, stride, offset, codes, values, f, v),
-                (false, true) => add_block::<S, 1, C>(s, sums, stride, offset, codes, values, f, v),
-                (false, false) => add_block::<S, 1, 1>(s, sums, stride, offset, codes, values, f, v),
+            let mut f = 0;
+            while f < count {
+                match (f + F <= count, v + C <= vectors) {
+                    (true, true) => add_block::<S, F, C>(s, sums, stride, offset, codes, values, f, v),
+                    (true, false) => add_block::<S, F, 1>(s, sums, stride, offset, codes, values, f, v),
+                    (false, true) => add_block::<S, 1, C>(s, sums, stride, offset, codes, values, f, v),
+                    (false, false) => add_block::<S, 1, 1>(s, sums, stride, offset, codes, values, f, v),
+                }
+                f += if f + F <= count { F } else { 1 };
             }
             v += if v + C <= vectors { C } else { 1 };
         }
-        f += if f + F <= count { F } else { 1 };
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::batch::BatchBuffers;
 use super::codes::{Spent, TileStats};
 use super::dense::Dense;
+use super::dense_products::Panels;
 use super::dictionary::{Dictionary, cut};
 use super::idle::wake_if_faster;
 use super::path::Path;
@@ -15,9 +16,9 @@ use super::sweep::{Batch, Mode, Sweep, Totals, check};
 use super::worker::{Worker, lock};
 use crate::error::{Error, Result};
 
-/// Share of active codes from which matrix products beat lists: for N = 8,128 at D = 128 they take 450 ms of one core
-/// whatever the share, lists 960 ms at a half and less in proportion.
-const DENSE: f64 = 0.2;
+/// Share of active codes from which matrix products beat lists: at D = 128 they take 41 ms of one core for 1,024 features
+/// whatever the share, lists 60 to 100 at a half; they meet at 31 % for 512 features and at 22 % for 4,096.
+const DENSE: f64 = 0.25;
 
 /// The engine: threads, a path, and buffers that are kept from step to step.
 #[derive(Debug)]
@@ -162,6 +163,7 @@ impl Engine {
         if !expected.iter().any(|expected| expected.dense) {
             // The start is over: its matrices are not needed again.
             self.together.blocks.iter_mut().for_each(|codes| codes.dense = Dense::default());
+            self.together.panels = Panels::default();
         }
         let alone: Vec<_> = expected.iter().map(|expected| !expected.dense && !with_pre_bias).collect();
         let Shared { together, alone } = plan(&self.costs, &alone, self.threads());

@@ -16,6 +16,7 @@ mod batch;
 mod codes;
 mod dense;
 mod dense_features;
+mod dense_products;
 mod dictionary;
 #[allow(clippy::module_inception)]
 mod engine;

@@ -6,6 +6,7 @@ use super::adam::Adam;
 use super::batch::BatchBuffers;
 use super::codes::TileStats;
 use super::dense::DenseRows;
+use super::dense_products::fill_panels;
 use super::dictionary::Dictionary;
 use super::features::{Features, FeaturesKernel, Rows, Trained, add_scaled};
 use super::rows::{DecodeRows, EncodeRows, Weights};
@@ -36,6 +37,19 @@ impl Worker {
         self.profile.pack += start.elapsed().as_secs_f64();
     }
 
+    /// Puts encoder and atoms side by side for products of matrices.
+    pub(super) fn fill_panels(&mut self, batch: &BatchBuffers, own: &Dictionary<'_>, d: usize) {
+        let start = Instant::now();
+        let (n, stride) = (own.bias.value.len(), batch.stride);
+        self.panels.resize(n, stride);
+        let size = chunk(n);
+        let encoder = own.encoder().chunks(size * d).zip(self.panels.encoder.chunks_mut(size * stride));
+        let decoder = own.decoder.value.chunks(size * d).zip(self.panels.decoder.chunks_mut(size * stride));
+        let mut items: Vec<_> = encoder.chain(decoder).collect();
+        self.team.for_each(&mut items, |_, _, (rows, panels)| fill_panels(rows, d, stride, panels));
+        self.profile.pack += start.elapsed().as_secs_f64();
+    }
+
     pub(super) fn rows_phase(
         &mut self,
         batch: &BatchBuffers,
@@ -48,7 +62,7 @@ impl Worker {
         stats: &mut [TileStats],
     ) {
         let start = Instant::now();
-        let Self { path, team, residual, weights: pack, blocks: codes, scratch, tile_sums, .. } = self;
+        let Self { path, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, .. } = self;
         let stride = batch.stride;
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
         let n = weights.bias.len();
@@ -74,6 +88,7 @@ impl Worker {
             codes.is_dense = dense
                 && path.run(DenseRows {
                     weights,
+                    panels,
                     stride,
                     x,
                     scales,
@@ -82,7 +97,7 @@ impl Worker {
                     stats,
                     residual_sums,
                     dense: &mut codes.dense,
-                    spent: &mut scratch.spent,
+                    scratch,
                 });
             if codes.is_dense {
                 return;

@@ -50,6 +50,9 @@ impl Worker {
         self.pack_weights(batch, &own, d);
         let tiles = rows.div_ceil(TILE);
         let Expected { active, dense } = expected;
+        if dense {
+            self.fill_panels(batch, &own, d);
+        }
         let most = if dense { DENSE_BLOCK_TILES } else { BLOCK_TILES };
         let block_tiles = most.min(tiles.div_ceil(2 * self.team.threads())).max(1);
         let expected = if dense { n as f64 } else { active } * (block_tiles * TILE) as f64;

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::aligned::Aligned;
 use super::codes::{Codes, Scratch};
+use super::dense_products::Panels;
 use super::engine::Profile;
 use super::gradients::Sums;
 use super::path::Path;
@@ -17,6 +18,7 @@ pub(super) struct Worker {
     pub(super) team: Team,
     pub(super) residual: Aligned,
     pub(super) weights: WeightPack,
+    pub(super) panels: Panels,
     pub(super) blocks: Vec<Codes>,
     pub(super) scratch: Vec<Mutex<Scratch>>,
     pub(super) gradients: Sums,
@@ -34,6 +36,7 @@ impl Worker {
             team,
             residual: Aligned::default(),
             weights: WeightPack::default(),
+            panels: Panels::default(),
             blocks: Vec::new(),
             scratch,
             gradients: Sums::default(),
@@ -47,7 +50,7 @@ impl Worker {
         let codes = self.blocks.iter().map(Codes::bytes).sum::<usize>();
         let scratch = self.scratch.iter().map(|scratch| lock(scratch).bytes()).sum::<usize>();
         let sums = self.gradients.bytes() + self.chunk_sums.bytes() + self.tile_sums.bytes();
-        self.residual.bytes() + self.weights.bytes() + codes + scratch + sums
+        self.residual.bytes() + self.weights.bytes() + self.panels.bytes() + codes + scratch + sums
     }
 }
 

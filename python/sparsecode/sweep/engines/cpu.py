@@ -34,7 +34,7 @@ class CpuEngine:
         threads: threads; None: all cores.
         path: instructions, one of `CPU_PATHS`; `auto`: what SPARSECODE_ENGINE names, else the fastest here.
         codes: between the phases as `lists` of those that are active, as `dense` matrices, or `measured`: dense while
-            more than a fifth were active in the batch before.
+            more than a quarter were active in the batch before.
         rest: whether features that fire no more, and would not change, are left out of steps until they fire again. The
             bits are the same.
 
