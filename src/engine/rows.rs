@@ -213,7 +213,10 @@ fn multiply<S: Simd>(s: S, weights: &Weights<'_>, stride: usize, x: &[f32], scra
                 features.map(|j| weights.encoder.get_unchecked(j as usize * d..(j as usize + 1) * d)),
             )
         };
-        for (value, product) in values.iter_mut().zip(dot4(s, rows, encoders)) {
+        // Candidates stand feature by feature: four of one feature read its encoder row once.
+        let products =
+            if features[0] == features[3] { dot4(s, rows, [encoders[0]; 4]) } else { dot4(s, rows, encoders) };
+        for (value, product) in values.iter_mut().zip(products) {
             *value += product;
         }
     }
