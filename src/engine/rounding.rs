@@ -10,6 +10,9 @@ pub(super) const TINY: f32 = TINY_NORM / (1u64 << 22) as f32;
 /// Smallest step of an integer copy.
 const SMALLEST_STEP: f32 = TINY_NORM;
 
+/// A number below 2^21 added to it is rounded to the nearest integer (ties to even), which is then in the lowest bits.
+const ROUNDS: f32 = (3u32 << 22) as f32;
+
 /// How operands are rounded for a screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rounding {
@@ -82,32 +85,55 @@ pub(super) fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &
                     errors[i] += a * a + b * b;
                 }
             }
-            error = errors.iter().sum::<f32>().sqrt() * up + TINY_NORM;
+            error = s.sum(s.load(&errors)).sqrt() * up + TINY_NORM;
         }
         Rounding::Int8 => {
-            let (least, most) = row.iter().fold((0.0f32, 0.0f32), |(least, most), x| (least.min(*x), most.max(*x)));
+            let (least, most) = extremes(row);
             let (bottom, top) = if unsigned { (0.0, 255.0) } else { (-127.0, 127.0) };
             step = if unsigned { (most - least) / 255.0 } else { most.max(-least) / 127.0 }.max(SMALLEST_STEP);
             let zero = if unsigned { least } else { 0.0 };
             low = zero / step;
             let inverse = 1.0 / step;
-            let mut errors = 0.0f32;
-            for (chunk, word) in row.chunks(4).zip(words.iter_mut()) {
-                let mut bits = 0u32;
-                for (i, x) in chunk.iter().enumerate() {
-                    let q = ((x - zero) * inverse).round_ties_even().clamp(bottom, top);
-                    let q = if q.is_nan() { 0 } else { q as i32 };
-                    total += q;
-                    let gap = x - (q as f32 * step + zero);
-                    errors += gap * gap;
-                    bits |= u32::from(q as u8) << (8 * i);
+            let (mut errors, mut totals) = ([0.0f32; LANES], [0i32; LANES]);
+            for (chunk, words) in row.chunks(LANES).zip(words.chunks_mut(LANES / 4)) {
+                let mut values = [zero; LANES];
+                values[..chunk.len()].copy_from_slice(chunk);
+                let mut bytes = [0u8; LANES];
+                for i in 0..LANES {
+                    // The conversion of the language, which saturates, is no vector's. NaN becomes `bottom`.
+                    let q = (values[i] - zero) * inverse;
+                    let q = if q > bottom { q } else { bottom };
+                    let q = if q < top { q } else { top } + ROUNDS;
+                    let gap = values[i] - ((q - ROUNDS) * step + zero);
+                    let q = q.to_bits().wrapping_sub(ROUNDS.to_bits());
+                    totals[i] += q as i32;
+                    errors[i] += gap * gap;
+                    bytes[i] = q as u8;
                 }
-                *word = f32::from_bits(bits);
+                for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *word = f32::from_bits(u32::from_le_bytes(*bytes));
+                }
             }
-            error = errors.sqrt() * up + TINY_NORM;
+            total = totals.iter().sum();
+            error = s.sum(s.load(&errors)).sqrt() * up + TINY_NORM;
         }
     }
     Rounded { norm, error, step, total, low }
+}
+
+/// The smallest and the largest value, and 0 if that is beyond them; NaN does not count.
+#[inline(always)]
+fn extremes(row: &[f32]) -> (f32, f32) {
+    let (mut least, mut most) = ([0.0f32; LANES], [0.0f32; LANES]);
+    for chunk in row.chunks(LANES) {
+        let mut values = [0.0; LANES];
+        values[..chunk.len()].copy_from_slice(chunk);
+        for i in 0..LANES {
+            least[i] = if values[i] < least[i] { values[i] } else { least[i] };
+            most[i] = if values[i] > most[i] { values[i] } else { most[i] };
+        }
+    }
+    (least.into_iter().fold(0.0, f32::min), most.into_iter().fold(0.0, f32::max))
 }
 
 /// The nearest bfloat16 (ties to even) as the bits of a float32 whose lower half is zero. NaN may become infinite: its
