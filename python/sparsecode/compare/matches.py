@@ -58,7 +58,7 @@ def check_free(path: Path) -> None:
         known = False
     if not known:
         there = path if path.exists() else beside
-        raise InvalidSetting(f"{there}: is there already and holds no matches; delete it, or choose another name")
+        raise InvalidSetting(f"{there}: is there already and holds no matches; choose another name")
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:
