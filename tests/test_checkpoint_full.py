@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sparsecode.checkpoint import load_tensors, save_tensors, write_atomic, write_json
-from sparsecode.errors import OutOfSpace
+from sparsecode.errors import IoFailed, OutOfSpace
 from sparsecode.run import Run
 
 resource = pytest.importorskip("resource", reason="limits of POSIX stand for a full disk")
@@ -55,3 +55,9 @@ def test_other_failures_stay_what_they_are(tmp_path: Path) -> None:
 
 def refuse(_: Path) -> None:
     raise ValueError("not what safetensors says (os error 28)")
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(IoFailed, match=r"file/facts\.json"):
+        write_json(tmp_path / "file" / "facts.json", 1)

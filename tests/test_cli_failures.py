@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import signal
 import subprocess
@@ -85,6 +86,26 @@ def test_a_stage_before_is_missing(tmp_path: Path) -> None:
     assert (
         result.stderr == f"sparsecode: {tmp_path}: train-gpt was not run; run: sparsecode train-gpt --run {tmp_path}\n"
     )
+
+
+def test_the_command_to_run_can_be_pasted(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    told = call("harvest", "--run", str(run)).stderr
+    assert told.endswith(f"; run: sparsecode train-gpt --run '{run}'\n")
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[], {"train-gpt": 5}, {"train-gpt": {}}, {"train-gpt": {"status": "done", "settings": {}}},
+     {"train-gpt": {"status": "running", "settings": None}}],
+)  # fmt: skip
+def test_a_run_whose_record_is_broken(tmp_path: Path, stages: Any) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"format": 1, "stages": stages}))
+    for command in (["info", str(tmp_path)], ["harvest", "--run", str(tmp_path)]):
+        result = call(*command)
+        assert result.exit_code == 3
+        assert "not a run's record" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_run_of_an_unknown_format(tmp_path: Path) -> None:

@@ -151,6 +151,9 @@ def test_a_flag_equal_to_the_default_still_beats_the_preset(recorder: Recorder, 
             {"epochs": 2.0, "samples": None, "minutes": None},
         ),
         ("train-dicts", "minutes = 4\nsamples = 5", ["--lr", "1"], {"samples": 5, "minutes": 4.0}),
+        ("train-gpt", "steps = 40\nminutes = 3", ["--minutes", "none"], {"steps": 40, "minutes": None}),
+        ("train-dicts", "samples = 5", ["--minutes", "none"], {"samples": 5, "minutes": None}),
+        ("train-gpt", "text = ['a']", ["--hf-dataset", "none"], {"text": ("a",), "hf_dataset": None}),
     ],
 )
 def test_a_flag_beats_a_preset_that_says_it_otherwise(
@@ -185,6 +188,9 @@ def test_keys_with_a_dash_are_the_same_in_a_preset(recorder: Recorder, tmp_path:
             "'site' must be one of mlp, resid, mlp_out, attn, attn_out, resid_pre, resid_mid, not 'brain'",
         ),
         ("[harvest\n", "not valid TOML"),
+        (f"rows = {'[' * 5000}{']' * 5000}\n", "not valid TOML"),
+        ("[harvest]\nbatch-size = 4\nbatch_size = 8\n", "[harvest]: 'batch_size' stands twice, with - and with _"),
+        ("[train-gpt]\ntext = [1, 2]\n", "[train-gpt]: 'text' must be tuple[str, ...], not (1, 2)"),
     ],
 )
 def test_a_bad_preset_is_wrong_usage_in_one_line(recorder: Recorder, tmp_path: Path, content: str, told: str) -> None:
@@ -242,6 +248,13 @@ def test_text_takes_several_values(recorder: Recorder, args: list[str], expected
     assert result.exit_code == 0, result.output
     assert recorder.config.text == expected
     assert recorder.config.seed == (3 if "--seed" in args else 0)
+
+
+def test_an_empty_path_is_not_the_folder_one_is_in(recorder: Recorder) -> None:
+    result = call("train-gpt", "--text", "")
+    assert result.exit_code == 2
+    assert "'text' holds an empty name" in result.stderr
+    assert recorder.config is None
 
 
 @pytest.mark.parametrize("args", [["--text"], ["--text", "--seed", "3"], ["--text", "a", "--text"]])

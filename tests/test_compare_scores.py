@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,21 @@ def test_runs_stand_for_their_dictionaries(run: Run, tmp_path: Path) -> None:
         compare_files([run.path, empty.path])
 
 
+def test_matches_replace_nothing_else(run: Run, tmp_path: Path) -> None:
+    copy = Run(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    compare_dicts(copy, quiet=True)
+    (copy.path / "notes.csv").write_text("mine")
+    before = {file: file.read_bytes() for file in copy.path.rglob("*") if file.is_file()}
+    for out in (f"dictionaries/{name(16, 0)}.safetensors", "config.csv", "comparison.csv", "notes.csv"):
+        done = CliRunner().invoke(main, ["compare", str(copy.path), "--out", str(copy.path / out), "--quiet"])
+        assert done.exit_code == 2, out
+        assert "choose another name" in done.stderr
+        with pytest.raises(InvalidSetting, match="choose another name"):
+            write_matches(compare_dicts(copy, quiet=True), copy.path / out)
+    assert before == {file: file.read_bytes() for file in copy.path.rglob("*") if file.is_file()}
+
+
 def test_the_commands(run: Run, tmp_path: Path) -> None:
     runner = CliRunner()
     out = tmp_path / "matches.csv"
@@ -198,6 +214,8 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     assert out.is_file() and out.with_suffix(".json").is_file()
     assert "stability" not in json.loads((run.dictionaries_path / f"{name(16, 0)}.json").read_text()), "reads only"
+    again = runner.invoke(main, ["compare", str(run.path), "--out", str(out), "--quiet"])
+    assert again.exit_code == 0, "matches replace matches"
     wrong = runner.invoke(main, ["compare", str(run.path), "--out", "matches.txt"])
     assert wrong.exit_code == 2 and ".safetensors" in wrong.output
     assert runner.invoke(main, ["compare", "--run", str(run.path), "--quiet"]).exit_code == 0

@@ -14,7 +14,7 @@ from sparsecode.compare import Comparison, compare_dicts, compare_files, matched
 from sparsecode.compare.members import load_members, place
 from sparsecode.errors import DictionaryInvalid, InvalidSetting, RunInvalid, SettingsDiffer, StageMissing, ZeroAtom
 from sparsecode.run import Run
-from sparsecode.sweep import dictionary_name
+from sparsecode.sweep import Dictionary, dictionary_name
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,27 @@ def test_a_broken_record_says_what_to_run(run: Run, tmp_path: Path) -> None:
         Comparison.load(tmp_path / "comparison.json")
 
 
+def test_a_comparison_that_lost_a_file_is_made_again(run: Run, tmp_path: Path) -> None:
+    copy = Run(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    before = compare_dicts(copy, force=True, quiet=True).as_json()
+    copy.comparison_path.with_suffix(".safetensors").unlink()
+    assert compare_dicts(copy, quiet=True).as_json() == before
+    assert Comparison.load(copy.comparison_path).as_json()["mmcs"] == before["mmcs"]
+
+
+def test_dictionaries_that_lost_their_scores_get_them_again(run: Run, tmp_path: Path) -> None:
+    copy = Run(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    compare_dicts(copy, quiet=True)
+    path = copy.dictionaries_path / name(16, 0)
+    scores = Dictionary.load(path).features["stability"]
+    dictionary(16, 0)[0].save(path)  # as a training does that is done again
+    assert "stability" not in Dictionary.load(path).features
+    compare_dicts(copy, quiet=True)
+    assert torch.equal(Dictionary.load(path).features["stability"], scores)
+
+
 def test_needs_dictionaries(tmp_path: Path) -> None:
     with pytest.raises(StageMissing, match="sparsecode train-dicts"):
         compare_dicts(tmp_path)
@@ -121,6 +142,10 @@ def test_files_without_a_run(run: Run, tmp_path: Path) -> None:
     same = compare_files([paths[0], copy / name(16, 0)], quiet=True)
     assert same.record["mmcs"]["all"][0][1] == pytest.approx(1)
     assert same.names[1].startswith(str(copy)), "two files of one name go by their paths"
+    long = tmp_path / ("long " * 40)
+    shutil.copytree(copy, long)
+    table = compare_files([paths[0], long / name(16, 0)], quiet=True).table()
+    assert str(long / name(16, 0)) in table and "…" not in table, "no name is cut off"
 
 
 def test_files_that_cannot_be_compared(run: Run, tmp_path: Path) -> None:

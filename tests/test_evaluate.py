@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from sparsecode.cli import main
-from sparsecode.errors import DictionaryInvalid, HookUnknown, StageMissing
+from sparsecode.errors import DictionaryInvalid, HookUnknown, InvalidSetting, StageMissing
 from sparsecode.evaluate import evaluate_dictionaries, evaluate_run
 from sparsecode.evaluate.result import Evaluation, max_decoder_cosine
 from sparsecode.evaluate.sums import density_histogram
@@ -281,5 +281,9 @@ def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Any) -> None:
         evaluate_run(run, {"nameless": perfect(D)}, quiet=True)
     with pytest.raises(HookUnknown, match=r"no hook point 'blocks.7.hook_resid_post'"):
         evaluate_run(run, {"far": perfect(D)}, hook="blocks.7.hook_resid_post", quiet=True)
+    with pytest.raises(InvalidSetting, match=r"--context goes with --model"):
+        evaluate_run(run, context=8, quiet=True)
+    with pytest.raises(InvalidSetting, match=r"--special-tokens goes with --model"):
+        evaluate_run(run, special_tokens=False, quiet=True)
     with pytest.raises(StageMissing, match="no dictionaries; run: sparsecode train-dicts"):
         evaluate_run(tmp_path, quiet=True)

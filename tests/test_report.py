@@ -252,8 +252,10 @@ def test_one_dictionary_alone_has_a_report(tmp_path: Path) -> None:
         patch.setattr(store, "Dataset", lambda path: dataset, raising=False)
         found = sparsecode.compare_dicts(run, quiet=True)
         sparsecode.write_report(run, quiet=True, images=False)
-        run.report_path.unlink()
-        sparsecode.write_report(run, quiet=True, images=False)
+        for page in (run.report_path, run.report_path.with_suffix(".json")):
+            page.unlink()
+            sparsecode.write_report(run, quiet=True, images=False)
+            assert page.is_file()
     assert found.record["mmcs"]["all"] == [[1.0]] and found.record["steadiest"] == []
     assert "n16" in found.table()
     page = run.report_path.read_text()

@@ -167,6 +167,7 @@ def test_the_section_says_what_the_record_holds(made: Made) -> None:
         ({"kinds": ","}, "known are"),
         ({"rows": 0}, "--rows"),
         ({"threshold": 0.0}, "--threshold"),
+        ({"seed": 1 << 64}, "--seed"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(tmp_path: Path, settings: dict[str, Any], named: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,15 @@ def test_what_is_done_is_not_done_again(made: tuple[Run, dict[str, Any]], capsys
     assert digests(made[0]) == before
     with pytest.raises(SettingsDiffer, match="steps 60, not 61"):
         toy_models(made[0], TINY, steps=61, quiet=True)
+
+
+def test_a_record_that_is_gone_is_made_again(made: tuple[Run, dict[str, Any]], tmp_path: Path) -> None:
+    run = Run(tmp_path / "copy")
+    shutil.copytree(made[0].path, run.path)
+    before = digests(run)
+    (run.path / "toy" / "toy.json").unlink()
+    toy_models(run, TINY, quiet=True)
+    assert digests(run) == before
 
 
 def test_a_budget_of_minutes_ends_in_time_and_is_kept(tmp_path: Path) -> None:

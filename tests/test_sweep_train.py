@@ -298,11 +298,21 @@ def test_hook_points_of_a_run(tmp_path: Path) -> None:
         train_dicts(run, **SMALL | {"hook": "blocks.9.mlp.hook_post"})
 
 
+def test_a_dictionary_that_is_gone_is_trained_again(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = train_dicts(run, dataset=str(data), **SMALL)
+    file = run / "dictionaries" / f"{first['dictionaries'][-1]}.safetensors"
+    before = file.read_bytes()
+    file.unlink()
+    assert train_dicts(run, dataset=str(data), **SMALL) == first
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"lr": 0.0}, "--lr"), ({"batch_size": 0}, "--batch-size"), ({"decay_fraction": 1.5}, "--decay-fraction"),
      ({"minutes": 0.0}, "--minutes"), ({"seeds": 0}, "--seeds"), ({"sizes": "x"}, "sizes"),
-     ({"engine": "abacus"}, "engine 'abacus'")],
+     ({"engine": "abacus"}, "engine 'abacus'"), ({"seed": 1 << 64}, "--seed")],
 )  # fmt: skip
 def test_bad_settings_are_named_and_leave_no_dictionary(
     data: Path, tmp_path: Path, change: dict[str, Any], message: str

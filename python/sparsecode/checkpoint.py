@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
             raise
         raise os_failure(path, refusal) from error
     finally:
-        tmp.unlink(missing_ok=True)
+        with suppress(OSError):  # what refused the file may refuse this too; that is told already
+            tmp.unlink(missing_ok=True)
 
 
 def _refusal(error: Exception) -> OSError | None:

@@ -53,6 +53,8 @@ class StageConfig:
             name = raw.replace("-", "_")
             if name not in known:
                 raise InvalidSetting(f"{where}: unknown setting '{raw}'; known: {', '.join(sorted(known))}")
+            if name in clean:
+                raise InvalidSetting(f"{where}: '{raw}' stands twice, with - and with _; keep one of them")
             clean[name] = _checked(known[name], value, where)
         return cls(**clean)
 
@@ -85,8 +87,12 @@ def _checked(spec: dataclasses.Field[Any], value: Any, where: str) -> Any:
         value = float(value)
     allowed = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None), "tuple[str, ...]": tuple}
     fits = any(isinstance(value, allowed[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
+    if isinstance(value, tuple):
+        fits = fits and all(isinstance(one, str) for one in value)
     if not fits:
         raise InvalidSetting(f"{where}: '{spec.name}' must be {spec.type}, not {value!r}")
+    if isinstance(value, tuple) and "" in value:
+        raise InvalidSetting(f"{where}: '{spec.name}' holds an empty name; it would be the folder you are in")
     if isinstance(value, int | float) and not 0 <= value < float("inf"):
         raise InvalidSetting(f"{where}: '{spec.name}' must be finite and at least 0, not {value!r}")
     choices = spec.metadata["choices"]
@@ -344,8 +350,7 @@ class Preset:
     def stage(self, name: str, **flags: Any) -> StageConfig:
         """Settings of one stage: defaults, then the preset, then the flags that are not None."""
         given = {key: value for key, value in flags.items() if value is not None}
-        table = {key.replace("-", "_"): value for key, value in self.stages.get(name, {}).items()}
-        config = STAGES[name].from_mapping(table, f"preset {self.name}, [{name}]")
+        config = STAGES[name].from_mapping(self.stages.get(name, {}), f"preset {self.name}, [{name}]")
         return config.changed(**given)
 
 
@@ -371,7 +376,7 @@ def load_preset(name: str) -> Preset:
         raise InvalidSetting(f"preset '{name}' is unknown; known: {', '.join(preset_names())}, or a path to a .toml")
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidSetting(f"preset {name}: not valid TOML ({error})") from error
     cost = table.pop("cost", "")
     unknown = set(table) - set(STAGES)

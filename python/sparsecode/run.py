@@ -16,6 +16,7 @@ RUN/figures/                          each figure of the report as CSV and PNG
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -95,8 +96,11 @@ class Run:
             return {"format": FORMAT, "stages": {}}
         try:
             config = json.loads(self.config_path.read_text())
-            known = config["format"] == FORMAT and isinstance(config["stages"], dict)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            known = config["format"] == FORMAT
+            for key, record in config["stages"].items() if known else ():
+                if not _is_record(record):
+                    raise ValueError(f"'{key}' is no stage's record")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunInvalid(
                 f"{self.config_path}: not a run's record ({error}); choose another run with --run"
             ) from error
@@ -119,7 +123,7 @@ class Run:
     @property
     def flag(self) -> str:
         """` --run DIR` as the user would have to type it; empty for the default folder."""
-        return "" if self.path == Path(DEFAULT_RUN) else f" --run {self.path}"
+        return "" if self.path == Path(DEFAULT_RUN) else f" --run {shlex.quote(str(self.path))}"
 
     @contextmanager
     def stage(
@@ -248,6 +252,14 @@ class Run:
         if self.metrics_path.exists():
             kept = [row for row in self.metrics() if row["stage"] != stage or row["step"] <= step]
             write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a stage's record has what every stage writes: its result, too, once it is done."""
+    if not isinstance(record, dict):
+        return False
+    wanted = {"settings"} | ({"result"} if record.get("status") == "done" else set())
+    return "status" in record and all(isinstance(record.get(name), dict) for name in wanted)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,11 @@ def command(
     if len(files) == 1 and not (files[0] / "config.json").is_file():
         if not files[0].exists() and not files[0].with_name(f"{files[0].name}.json").exists():
             raise click.UsageError(f"there is no {files[0]}")
-        raise click.UsageError(f"one dictionary, {files[0]}, has nothing to be compared with; name two or more")
+        raise click.UsageError(f"{files[0]} alone has nothing to be compared with; name two dictionaries or more")
+    if out is not None:
+        from sparsecode.compare.matches import check_free
+
+        check_free(out)
     if files:
         from sparsecode.compare import compare_files
 

@@ -113,7 +113,10 @@ def stage_options(stage: str) -> Callable[[F], F]:
                 value = values.pop(field.name)
                 if ctx.get_parameter_source(field.name) is not ParameterSource.DEFAULT:
                     given[field.name] = value
-            replaced = {other for name in given for other in _REPLACES.get(name, ())}
+            # `none` only unsets: what the preset says by another setting stays.
+            replaced = {
+                other for name, value in given.items() if value is not None for other in _REPLACES.get(name, ())
+            }
             defaults = {field.name: field.default for field in fields if field.name in replaced - given.keys()}
             config = load_preset(values.pop("preset")).stage(stage).changed(**defaults, **given)
             return function(config=config, **values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -25,9 +26,10 @@ def write_matches(comparison: Comparison, path: Path) -> list[Path]:
         The files written.
 
     Raises:
-        InvalidSetting: another suffix.
+        InvalidSetting: another suffix, or the files are there and are something else than matches.
         OutOfSpace, IoFailed: see `sparsecode.errors`.
     """
+    check_free(path)
     if path.suffix == ".safetensors":
         comparison.save(path.with_suffix(".json"))
     elif path.suffix == ".csv":
@@ -36,6 +38,27 @@ def write_matches(comparison: Comparison, path: Path) -> list[Path]:
     else:
         raise InvalidSetting(f"{path}: matches are written as .csv or .safetensors; choose one of these endings")
     return [path, path.with_suffix(".json")]
+
+
+def check_free(path: Path) -> None:
+    """Sees to it that matches at `path` replace nothing but matches: not a dictionary, not a run's own record.
+
+    Raises:
+        InvalidSetting: a file of that name, or the .json beside it, is there and is something else.
+    """
+    beside = path.with_suffix(".json")
+    if beside.name == "comparison.json" and (beside.parent / "config.json").exists():
+        raise InvalidSetting(f"{path}: the run keeps its own comparison in {beside}; choose another name")
+    if not (path.exists() or beside.exists()):
+        return
+    try:
+        record = json.loads(beside.read_text())
+        known = {"inputs", "mmcs", "matched"} <= record.keys()
+    except (OSError, ValueError, AttributeError):
+        known = False
+    if not known:
+        there = path if path.exists() else beside
+        raise InvalidSetting(f"{there}: is there already and holds no matches; choose another name")
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:

@@ -26,6 +26,7 @@ from sparsecode.compare.mcs import BestMatches
 from sparsecode.errors import CheckpointCorrupt, RunInvalid
 
 FORMAT = 1
+_WIDEST = 100_000  # characters of a line of a table; a name has a few hundred
 
 
 @dataclass(eq=False)
@@ -183,7 +184,8 @@ def _render(columns: list[str], rows: list[list[str]]) -> str:
         table.add_column(column, justify="left" if position == 0 or column == "to" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = Console(file=StringIO(), width=max(80, 14 * len(columns) + 30), color_system=None)
+    # As wide as the table is: a path that is cut off does not say which dictionary it was.
+    console = Console(file=StringIO(), width=_WIDEST, color_system=None)
     console.print(table)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in lines if line.strip())

@@ -49,11 +49,13 @@ def compare_dicts(
     paths = [run.dictionaries_path / name for name in trained["dictionaries"]]
     outputs = [run.comparison_path, run.comparison_path.with_suffix(".safetensors")]
     inputs = {"dictionaries": _inputs(paths)}
-    with run.stage("compare", config, inputs=inputs, outputs=outputs, force=force) as stage:
+    with run.stage("compare", config, inputs=inputs, outputs=outputs, needs=outputs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"compare: already done in {run.path} with the same settings")
-            return Comparison.load(run.comparison_path)
+            comparison = Comparison.load(run.comparison_path)
+            _store_scores(comparison, paths, config.threshold)  # dictionaries that were trained anew have none
+            return comparison
         comparison = compare_members(load_members(paths, least=1), paths, config, match_all=False, quiet=quiet)
         comparison.save(run.comparison_path)
         _store_scores(comparison, paths, config.threshold)
@@ -81,7 +83,7 @@ def compare_files(
 
 def _checked(config: CompareConfig) -> CompareConfig:
     if not -1 <= config.threshold < 1:
-        raise InvalidSetting(f"compare: --threshold is {config.threshold:g}, not from -1 to below 1")
+        raise InvalidSetting(f"compare: --threshold is {config.threshold:g}, not from 0 to below 1")
     if not 1 <= config.bins <= 10_000:
         raise InvalidSetting(f"compare: --bins is {config.bins}, not from 1 to 10000")
     return config

@@ -71,12 +71,17 @@ def evaluate_run(
     chosen = load_dictionaries(run) if dictionaries is None else dict(dictionaries)
     by_hook = group_by_hook(chosen, hook)
     loaded, own = _model(run, model, model_dtype, device)
+    given = {"context": context, "documents": documents, "special_tokens": special_tokens}
+    given = {name: value for name, value in given.items() if value is not None}
+    if own and given:
+        raise InvalidSetting(
+            f"eval: --{next(iter(given)).replace('_', '-')} goes with --model; the run's own GPT is read in the "
+            "contexts that it was trained on"
+        )
     found: dict[str, Evaluation] = {}
     with _tokens(run, loaded, text) as (tokens, side):
         for point, group in by_hook.items():
-            settings = _as_harvested(run, point, own)
-            given = {"context": context, "documents": documents, "special_tokens": special_tokens}
-            settings |= {name: value for name, value in given.items() if value is not None}
+            settings = _as_harvested(run, point, own) | given
             config = HarvestConfig(model=None if own else loaded.name, **settings)
             contexts = cut(tokens, config, loaded, side=side)
             most = batch_tokens or min(_MOST_TOKENS, max(1, _LOGITS // loaded.vocab_size))

@@ -54,7 +54,8 @@ def train_gpt(
     run = run if isinstance(run, Run) else Run(run)
     config = (config or TrainGptConfig()).changed(**settings)
     _check(config)
-    needs = [run.gpt_path / "model.safetensors", run.tokenizer_path, run.tokens_path / "tokens.json"]
+    needs = [run.gpt_path / name for name in ("model.safetensors", "config.json")]
+    needs += [run.tokenizer_path, run.tokens_path / "tokens.json"]
     with run.stage(_STAGE, config, outputs=[run.gpt_path], needs=needs, force=force) as stage:
         if stage.done:
             if not quiet:

@@ -57,8 +57,8 @@ def write_report(
     outputs = [run.report_path, run.report_path.with_suffix(".json"), run.figures_path]
     comparison = Comparison.load(run.comparison_path)
     inputs = {"comparison": hashlib.sha256(run.comparison_path.read_bytes()).hexdigest()[:16]} | _optional_inputs(run)
-    with run.stage("report", config, inputs=inputs, outputs=outputs, force=force) as stage:
-        if stage.done and run.report_path.exists():
+    with run.stage("report", config, inputs=inputs, outputs=outputs, needs=outputs[:2], force=force) as stage:
+        if stage.done:
             if not quiet:
                 say(f"report: already done in {run.path} with the same settings")
             return stage.result

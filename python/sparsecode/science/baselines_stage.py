@@ -28,7 +28,7 @@ from sparsecode.science.baselines import BASELINES, Fit
 from sparsecode.science.reconstruction import fvu_of_strongest, measure
 from sparsecode.science.records import csv_of, load_record
 from sparsecode.sweep import Dictionary
-from sparsecode.sweep.plan import find_dataset
+from sparsecode.sweep.plan import SEEDS, find_dataset
 
 KEY = "baselines"
 FORMAT = 1
@@ -72,7 +72,9 @@ def fit_baselines(
     eval_rows = _eval_rows(run, config, dataset, trained)
     inputs = {"dataset": dataset.fingerprint, "dictionaries": fingerprint}
     folder = run.path / KEY
-    with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
+    needs = [folder / name for name in ("baselines.json", "measures.csv")]
+    needs += [folder / f"{kind}{suffix}" for kind in kinds for suffix in (".safetensors", ".json")]
+    with run.stage(KEY, config, inputs=inputs, outputs=[folder], needs=needs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"{KEY}: already done in {run.path} with the same settings")
@@ -132,6 +134,8 @@ def _checked(config: BaselinesConfig) -> list[str]:
             raise InvalidSetting(f"baselines: --{name.replace('_', '-')} must be at least 1")
     if not 0 < config.threshold < 1:
         raise InvalidSetting(f"baselines: --threshold must be between 0 and 1, not {config.threshold}")
+    if config.seed >= SEEDS:
+        raise InvalidSetting(f"baselines: --seed must be below 2^64, not {config.seed}")
     return [kind for kind in BASELINES if kind in asked]
 
 

@@ -60,7 +60,9 @@ def toy_models(
     toy_plan.check(config)
     if force or KEY not in run.config()["stages"]:
         choose_engine(config.engine, config.device)  # fails here, before the stage is recorded as begun
-    with run.stage(KEY, config, outputs=[run.path / KEY], force=force) as stage:
+    folder = run.path / KEY
+    needs = [folder / name for name in ("toy.json", "measures.csv")]
+    with run.stage(KEY, config, outputs=[folder], needs=needs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"{KEY}: already done in {run.path} with the same settings")
@@ -69,7 +71,6 @@ def toy_models(
         training.restore()
         training.train(quiet=quiet)
         record, recovery = _measure(training, quiet=quiet)
-        folder = run.path / KEY
         _truth(training).save(folder / "truth")
         save_tensors(folder / "recovery.safetensors", recovery, {"format": FORMAT})
         write_text(folder / "measures.csv", _csv(record["dictionaries"]))

@@ -17,6 +17,7 @@ from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
 from sparsecode.sweep.sweep import Sweep
 
 _DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harvest
+SEEDS = 1 << 64  # that the order of rows takes
 _MOST_HELD_OUT = 4  # at least three quarters of a small dataset are trained on
 
 
@@ -50,6 +51,8 @@ def _check_numbers(config: TrainDictsConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < bound:
             raise InvalidSetting(f"train-dicts: --{name.replace('_', '-')} must be at least {bound}, not {value}")
+    if config.seed >= SEEDS:
+        raise InvalidSetting(f"train-dicts: --seed must be below 2^64, not {config.seed}")
     for name in ("lr", "epochs", "minutes"):
         value = getattr(config, name)
         if value is not None and not (math.isfinite(value) and value > 0):

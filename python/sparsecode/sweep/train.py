@@ -68,7 +68,7 @@ def train_dicts(
         choose_engine(config.engine, config.device)  # fails here, before the stage is recorded as begun
     folder = run.dictionaries_path
     inputs = {"dataset": dataset.fingerprint}
-    with run.stage(KEY, config, inputs=inputs, outputs=[folder], force=force) as stage:
+    with run.stage(KEY, config, inputs=inputs, outputs=[folder], needs=_written(run), force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"{KEY}: already done in {run.path} with the same settings")
@@ -81,6 +81,14 @@ def train_dicts(
             names = ", ".join(result["diverged"])
             say(f"{KEY}: {len(result['diverged'])} dictionaries ran into NaN and were not saved: {names}")
         return result
+
+
+def _written(run: Run) -> list[Path]:
+    """The files of the dictionaries that a finished training recorded; their folder before there are any."""
+    result = run.config()["stages"].get(KEY, {}).get("result") or {}
+    names = result.get("dictionaries", ())
+    files = [run.dictionaries_path / f"{name}{suffix}" for name in names for suffix in (".safetensors", ".json")]
+    return files or [run.dictionaries_path]
 
 
 class _Training:
