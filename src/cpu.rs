@@ -17,6 +17,7 @@ pub enum Simd {
 }
 
 /// The features found on this processor and permitted by this operating system.
+#[allow(clippy::struct_excessive_bools)] // each is a feature that a processor has or has not
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpu {
     /// The widest vector instruction set with code in the core.
@@ -25,6 +26,8 @@ pub struct Cpu {
     pub avx512_bf16: bool,
     /// `vpdpbusd` on 512-bit vectors: products of int8 quadruples, summed in int32.
     pub avx512_vnni: bool,
+    /// The same on 256-bit vectors, without AVX-512.
+    pub avx_vnni: bool,
     /// Tile products of bfloat16 (the operating system has granted the tile registers).
     pub amx_bf16: bool,
 }
@@ -80,18 +83,19 @@ fn detect() -> Cpu {
         simd,
         avx512_bf16: wide && is_x86_feature_detected!("avx512bf16"),
         avx512_vnni: wide && is_x86_feature_detected!("avx512vnni"),
+        avx_vnni: avx2 && is_x86_feature_detected!("avxvnni"),
         amx_bf16: wide && has_amx_bf16() && amx_permitted(),
     }
 }
 
 #[cfg(target_arch = "aarch64")]
 fn detect() -> Cpu {
-    Cpu { simd: Simd::Neon, avx512_bf16: false, avx512_vnni: false, amx_bf16: false }
+    Cpu { simd: Simd::Neon, avx512_bf16: false, avx512_vnni: false, avx_vnni: false, amx_bf16: false }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Cpu {
-    Cpu { simd: Simd::Scalar, avx512_bf16: false, avx512_vnni: false, amx_bf16: false }
+    Cpu { simd: Simd::Scalar, avx512_bf16: false, avx512_vnni: false, avx_vnni: false, amx_bf16: false }
 }
 
 /// CPUID leaf 7: AMX-BF16 (EDX bit 22) and AMX-TILE (EDX bit 24).

@@ -312,7 +312,8 @@ def test_a_dictionary_that_is_gone_is_trained_again(data: Path, tmp_path: Path) 
     ("change", "message"),
     [({"lr": 0.0}, "--lr"), ({"batch_size": 0}, "--batch-size"), ({"decay_fraction": 1.5}, "--decay-fraction"),
      ({"minutes": 0.0}, "--minutes"), ({"seeds": 0}, "--seeds"), ({"sizes": "x"}, "sizes"),
-     ({"engine": "abacus"}, "engine 'abacus'"), ({"seed": 1 << 64}, "--seed")],
+     ({"engine": "abacus"}, "engine 'abacus'"), ({"seed": 1 << 64}, "--seed"),
+     ({"batch_size": 1 << 44}, "GB of memory")],
 )  # fmt: skip
 def test_bad_settings_are_named_and_leave_no_dictionary(
     data: Path, tmp_path: Path, change: dict[str, Any], message: str

@@ -35,6 +35,7 @@ class _CpuFeatures(TypedDict):
     simd: str  # avx512, avx2, neon or scalar
     avx512_bf16: bool
     avx512_vnni: bool
+    avx_vnni: bool
     amx_bf16: bool
 
 def cpu_features() -> _CpuFeatures:

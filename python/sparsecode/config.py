@@ -229,7 +229,8 @@ class TrainDictsConfig(StageConfig):
     log_every: int = setting(100, "Steps between metrics lines.", affects_result=False)
     save_every: int = setting(1000, "Steps between saved states.", affects_result=False)
     engine: str = setting(
-        "auto", "reference, cpu, gpu, one of the CPU engine's paths (amx, vnni, avx512, avx2, neon, scalar), or auto."
+        "auto",
+        "reference, cpu, gpu, one of the CPU engine's paths (amx, vnni, avx512, avxvnni, avx2, neon, scalar), or auto.",
     )
     threads: int | None = setting(None, "Threads; default: all cores.", affects_result=False)
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")

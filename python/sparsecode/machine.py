@@ -48,6 +48,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory() -> int | None:
+    """Bytes of memory of the machine; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not every system has these names
+        return None
+
+
 def describe() -> dict[str, str | int]:
     """One flat record of the machine, for `config.json` and benchmark rows."""
     return {"system": platform.system(), "machine": platform.machine(), "processor": processor(), "cores": cores()}

@@ -5,7 +5,7 @@ use crate::engine::Path;
 use crate::engine::screen::Rounding;
 use crate::engine::screen::{Float32, GROUPS, PANEL, RowTile, TILE};
 #[cfg(target_arch = "x86_64")]
-use crate::engine::simd::{Amx, Avx512Vnni, Registers};
+use crate::engine::simd::{Amx, Avx512Vnni, AvxVnni, Registers};
 use crate::engine::simd::{LANES, Lanes, Products, Simd};
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -22,6 +22,9 @@ pub enum Multiply {
     /// Bytes.
     #[cfg(target_arch = "x86_64")]
     Int8(Avx512Vnni),
+    /// Bytes in narrower vectors.
+    #[cfg(target_arch = "x86_64")]
+    NarrowInt8(AvxVnni),
     /// Tiles of bfloat16.
     #[cfg(target_arch = "x86_64")]
     Tiles(Amx),
@@ -48,7 +51,9 @@ impl Multiply {
             #[cfg(target_arch = "x86_64")]
             Rounding::Bfloat16 => Amx::detect().map_or(Self::Float32, Self::Tiles),
             #[cfg(target_arch = "x86_64")]
-            Rounding::Int8 => Avx512Vnni::detect().map_or(Self::Float32, Self::Int8),
+            Rounding::Int8 if path.name() == "vnni" => Avx512Vnni::detect().map_or(Self::Float32, Self::Int8),
+            #[cfg(target_arch = "x86_64")]
+            Rounding::Int8 => AvxVnni::detect().map_or(Self::Float32, Self::NarrowInt8),
             _ => Self::Float32,
         }
     }
@@ -70,6 +75,8 @@ impl Multiply {
             Self::Float32 => panel::<_, 4, 1>(Float32(s), what, sums),
             #[cfg(target_arch = "x86_64")]
             Self::Int8(p) => bytes(p, what, sums),
+            #[cfg(target_arch = "x86_64")]
+            Self::NarrowInt8(p) => narrow_bytes(p, what, sums),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller has configured the registers.
             Self::Tiles(amx) => unsafe { amx.products(what.panel, what.tile.lines, what.tile.words, sums) },
@@ -135,6 +142,16 @@ fn bytes(p: Avx512Vnni, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
     fn inner(p: Avx512Vnni, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
         panel::<_, 8, 2>(p, what, sums);
+    }
+    // SAFETY: `p` exists only where `cpu()` found these features.
+    unsafe { inner(p, what, sums) }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn narrow_bytes(p: AvxVnni, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
+    #[target_feature(enable = "avx2,fma,avxvnni")]
+    fn inner(p: AvxVnni, what: &Operands<'_>, sums: &mut [f32; SUMS]) {
+        panel::<_, 4, 1>(p, what, sums);
     }
     // SAFETY: `p` exists only where `cpu()` found these features.
     unsafe { inner(p, what, sums) }

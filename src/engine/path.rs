@@ -4,7 +4,7 @@ use super::screen::{Mask, Rounding, ScreenFloat32, Screening};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Amx, Avx2, Avx512, Avx512Vnni};
+use super::simd::{Amx, Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::simd::{Kernel, Scalar};
 use crate::error::{Error, Result};
 
@@ -27,6 +27,8 @@ enum Screen {
     #[cfg(target_arch = "x86_64")]
     Int8(Avx512Vnni),
     #[cfg(target_arch = "x86_64")]
+    NarrowInt8(AvxVnni),
+    #[cfg(target_arch = "x86_64")]
     Tiles(Amx),
 }
 
@@ -39,7 +41,7 @@ pub struct Path {
 }
 
 /// Every name, fastest first.
-pub const NAMES: [&str; 6] = ["amx", "vnni", "avx512", "avx2", "neon", "scalar"];
+pub const NAMES: [&str; 7] = ["amx", "vnni", "avx512", "avxvnni", "avx2", "neon", "scalar"];
 
 impl Path {
     /// The path of that name; `auto` is the fastest that runs here.
@@ -68,11 +70,13 @@ impl Path {
     #[cfg(target_arch = "x86_64")]
     fn find(name: &str) -> Option<Self> {
         let wide = || Avx512::detect().map(Width::Avx512);
+        let narrow = || Avx2::detect().map(Width::Avx2);
         let (width, screen) = match name {
             "amx" => (wide()?, Screen::Tiles(Amx::detect()?)),
             "vnni" => (wide()?, Screen::Int8(Avx512Vnni::detect()?)),
             "avx512" => (wide()?, Screen::Float32),
-            "avx2" => (Width::Avx2(Avx2::detect()?), Screen::Float32),
+            "avxvnni" => (narrow()?, Screen::NarrowInt8(AvxVnni::detect()?)),
+            "avx2" => (narrow()?, Screen::Float32),
             "scalar" => (Width::Scalar(Scalar), Screen::Float32),
             _ => return None,
         };
@@ -104,7 +108,7 @@ impl Path {
             #[cfg(target_arch = "x86_64")]
             Screen::Tiles(_) => Rounding::Bfloat16,
             #[cfg(target_arch = "x86_64")]
-            Screen::Int8(_) => Rounding::Int8,
+            Screen::Int8(_) | Screen::NarrowInt8(_) => Rounding::Int8,
         }
     }
 
@@ -128,6 +132,8 @@ impl Path {
             Screen::Float32 => self.run(ScreenFloat32 { what, masks: &mut masks[..n] }),
             #[cfg(target_arch = "x86_64")]
             Screen::Int8(p) => p.screen(what, &mut masks[..n]),
+            #[cfg(target_arch = "x86_64")]
+            Screen::NarrowInt8(p) => p.screen(what, &mut masks[..n]),
             #[cfg(target_arch = "x86_64")]
             Screen::Tiles(p) => p.screen(what, masks),
         }

@@ -90,7 +90,7 @@ pub(super) fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &
         Rounding::Int8 => {
             let (least, most) = extremes(row);
             let (bottom, top) = if unsigned { (0.0, 255.0) } else { (-127.0, 127.0) };
-            step = if unsigned { (most - least) / 255.0 } else { most.max(-least) / 127.0 }.max(SMALLEST_STEP);
+            step = (if unsigned { most - least } else { most.max(-least) } / top).max(SMALLEST_STEP);
             let zero = if unsigned { least } else { 0.0 };
             low = zero / step;
             let inverse = 1.0 / step;

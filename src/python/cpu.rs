@@ -14,6 +14,7 @@ pub fn cpu_features(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     features.set_item("simd", found.simd.name())?;
     features.set_item("avx512_bf16", found.avx512_bf16)?;
     features.set_item("avx512_vnni", found.avx512_vnni)?;
+    features.set_item("avx_vnni", found.avx_vnni)?;
     features.set_item("amx_bf16", found.amx_bf16)?;
     Ok(features)
 }

@@ -19,12 +19,12 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    fn new(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGN).unwrap_or_else(|_| Layout::new::<u8>());
+    /// None where the system refuses so much.
+    fn new(bytes: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
         // SAFETY: the layout has a size of at least 1.
         let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, layout }
+        NonNull::new(start).map(|start| Self { start, layout })
     }
 }
 
@@ -49,9 +49,20 @@ impl Pool {
         Self { bytes, keep, free: Arc::default() }
     }
 
+    /// Whether the system gives memory for a batch at all; it is kept for the first.
+    pub fn has_room(&self) -> bool {
+        let buffer = Buffer::new(self.bytes);
+        let has_room = buffer.is_some();
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).extend(buffer);
+        has_room
+    }
+
     pub fn take(&self, rows: usize) -> Batch {
         let used = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let buffer = used.unwrap_or_else(|| Buffer::new(self.bytes));
+        let buffer = used.or_else(|| Buffer::new(self.bytes));
+        let buffer = buffer.unwrap_or_else(|| {
+            handle_alloc_error(Layout::from_size_align(self.bytes, ALIGN).unwrap_or(Layout::new::<u8>()))
+        });
         Batch { buffer: Some(buffer), bytes: self.bytes, rows, pool: self.clone(), process: std::process::id() }
     }
 }

@@ -123,6 +123,13 @@ impl Stream {
             dataset,
         });
         let pool = Pool::new(recipe.batch_bytes(), settings.prefetch + 2);
+        if !pool.has_room() {
+            return Err(Error::InvalidArgument(format!(
+                "{}: a batch of {} rows needs more memory than there is; choose fewer",
+                recipe.dataset.folder().display(),
+                recipe.batch_size
+            )));
+        }
         Ok(Self {
             recipe,
             threads: settings.threads,

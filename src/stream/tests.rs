@@ -228,6 +228,7 @@ fn settings_that_cannot_work_are_named() {
         Settings { world_size: 0, ..settings(100) },
         Settings { position: u64::MAX, ..settings(100) },
         Settings { batch_size: usize::MAX, ..settings(100) },
+        Settings { batch_size: 1 << 58, ..settings(100) },
     ];
     for s in bad {
         let result = Stream::new(open(&dir, Access::Mmap), s.clone());

@@ -60,7 +60,7 @@ def examine(run: Path) -> dict[str, Any]:
     problems: list[str] = []
     return {
         "versions": machine.versions(),
-        "machine": machine.describe() | {"memory_bytes": _memory()},
+        "machine": machine.describe() | {"memory_bytes": machine.memory()},
         "simd": _simd(problems),
         "disk": _disk(run, problems),
         "torch": _torch(problems),
@@ -76,7 +76,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     from sparsecode.cli.output import size
 
     about, simd, torch, disk = found["machine"], found["simd"], found["torch"], found["disk"]
-    extras = [name for name in ("amx_bf16", "avx512_bf16", "avx512_vnni") if simd and simd[name]]
+    extras = [name for name in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni") if simd and simd[name]]
     gpus = [f"{gpu['name']}, {size(gpu['memory_bytes'])}" for gpu in (torch or {}).get("gpus", [])]
     memory = size(about["memory_bytes"]) if about["memory_bytes"] else "unknown"
     engine = found["engine"]
@@ -115,13 +115,6 @@ def _gpu_rows(result: dict[str, Any] | None) -> list[tuple[str, str]]:
         )
         rows.append((timing["name"], text))
     return rows
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not every system has these names
-        return None
 
 
 def _simd(problems: list[str]) -> dict[str, Any] | None:

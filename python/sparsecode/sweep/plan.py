@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsecode import store
 from sparsecode.config import TrainDictsConfig
 from sparsecode.errors import DatasetUnfit, InvalidSetting, StageMissing
+from sparsecode.machine import memory
 from sparsecode.run import Run
 from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
 from sparsecode.sweep.sweep import Sweep
@@ -39,6 +40,12 @@ def check(config: TrainDictsConfig, dataset: store.Dataset) -> None:
     if not dataset.complete:
         raise DatasetUnfit(f"{dataset.path}: its writer has not finished; run the command that writes it again")
     _check_numbers(config)
+    batch, there = config.batch_size * dataset.activation_dim * 4, memory()
+    if there is not None and batch > there:
+        raise InvalidSetting(
+            f"train-dicts: --batch-size {config.batch_size} takes {batch / 1e9:,.0f} GB of memory; this machine has "
+            f"{there / 1e9:.0f}; 1024 to 8192 rows are usual"
+        )
     _entries(config, dataset.activation_dim)
     held_out(config, dataset)
     normalization(config, dataset)

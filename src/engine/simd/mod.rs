@@ -11,12 +11,12 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod products;
 mod scalar;
-#[cfg(target_arch = "x86_64")]
-mod vnni;
 
 #[cfg(target_arch = "x86_64")]
 pub use amx::{Amx, Registers};
@@ -24,12 +24,12 @@ pub use amx::{Amx, Registers};
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub use bytes::{Avx512Vnni, AvxVnni};
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 pub use products::{Products, screen_tile};
 pub use scalar::Scalar;
-#[cfg(target_arch = "x86_64")]
-pub use vnni::Avx512Vnni;
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;

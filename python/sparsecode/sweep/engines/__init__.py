@@ -20,7 +20,7 @@ from sparsecode.sweep.sweep import Sweep
 
 ENGINES = ("reference", "cpu", "gpu")
 # Ways for the cpu engine to compute, fastest first: all give the same bits. A machine can run some of them.
-CPU_PATHS = ("amx", "vnni", "avx512", "avx2", "neon", "scalar")
+CPU_PATHS = ("amx", "vnni", "avx512", "avxvnni", "avx2", "neon", "scalar")
 _CLASSES = {"reference": "ReferenceEngine", "cpu": "CpuEngine", "gpu": "GpuEngine"}
 
 
