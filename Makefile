@@ -41,7 +41,7 @@ test-python: install ## Run the Python tests
 
 .PHONY: sanitize
 sanitize: ## Run the Rust tests under the address sanitizer (with a nightly toolchain)
-	RUSTFLAGS=-Zsanitizer=address cargo +nightly test --quiet --lib --target-dir target/sanitize \
+	ASAN_OPTIONS=allocator_may_return_null=1 RUSTFLAGS=-Zsanitizer=address cargo +nightly test --quiet --lib --target-dir target/sanitize \
 		--target $$(rustc -vV | sed -n 's/host: //p')
 
 .PHONY: soak
