@@ -13,6 +13,11 @@ const SMALLEST_STEP: f32 = TINY_NORM;
 /// A number below 2^21 added to it is rounded to the nearest integer (ties to even), which is then in the lowest bits.
 const ROUNDS: f32 = (3u32 << 22) as f32;
 
+/// Integers of a row, as of a feature; and the widest rows whose sums of 255 * 127 stay within 32 bits.
+const MOST: f32 = 255.0;
+const MOST_SIGNED: f32 = 127.0;
+const WIDEST: usize = i32::MAX as usize / (255 * 127);
+
 /// How operands are rounded for a screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rounding {
@@ -89,7 +94,7 @@ pub(super) fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &
         }
         Rounding::Int8 => {
             let (least, most) = extremes(row);
-            let (bottom, top) = if unsigned { (0.0, 255.0) } else { (-127.0, 127.0) };
+            let (bottom, top) = if unsigned { (0.0, most_unsigned(d)) } else { (-MOST_SIGNED, MOST_SIGNED) };
             step = (if unsigned { most - least } else { most.max(-least) } / top).max(SMALLEST_STEP);
             let zero = if unsigned { least } else { 0.0 };
             low = zero / step;
@@ -119,6 +124,12 @@ pub(super) fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &
         }
     }
     Rounded { norm, error, step, total, low }
+}
+
+/// The largest integer of a row of `d`: where sums of 255 * 127 could wrap around, steps are coarser.
+#[inline(always)]
+fn most_unsigned(d: usize) -> f32 {
+    if d <= WIDEST { MOST } else { (i32::MAX as usize / 127 / d) as f32 }
 }
 
 /// The smallest and the largest value, and 0 if that is beyond them; NaN does not count.

@@ -124,6 +124,34 @@ fn candidates_that_are_no_codes_make_no_matrices() {
     }
 }
 
+#[test]
+#[cfg_attr(miri, ignore = "instructions that Miri does not know")]
+fn sums_of_integers_do_not_overflow_in_wide_rows() {
+    // 255 * 127 * D is beyond 2^31 - 1.
+    const D: usize = 66_400;
+    let x = vec![1.0; D];
+    for path in Path::available() {
+        let mut tensors = [vec![0.5; D], vec![-1.0], vec![(D as f32).sqrt().recip(); D]].map(Tensor::new);
+        let [encoder, bias, decoder] = &mut tensors;
+        let mut sweep = Sweep {
+            d: D,
+            sizes: &[1],
+            l1: &[0.01],
+            lr: &[1e-3],
+            loss: Loss { mean: true, per_size: false, project: true },
+            encoder: Some(encoder.trained()),
+            bias: bias.trained(),
+            decoder: decoder.trained(),
+            pre_bias: None,
+            fired: &mut vec![0; 1],
+            idle: None,
+        };
+        let mut engine = Engine::new(Path::named(path).unwrap(), 1).with_codes(CodesAs::Lists);
+        let totals = engine.run(&mut sweep, Batch { x: &x, rows: 1 }, Mode::Evaluate).unwrap();
+        assert_eq!(totals.l0, [1.0], "{path}");
+    }
+}
+
 /// Set bits listed and lanes kept, beside loops over single bits.
 struct Lists(Vec<u64>);
 
