@@ -94,10 +94,12 @@ impl Team {
         while !shared.gate.load(Ordering::Acquire).is_multiple_of(CLOSED) {
             wait(&mut waits);
         }
+        // Of this round, whether or not the caller panicked too.
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = mine {
             resume_unwind(panic);
         }
-        assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a thread of the engine panicked");
+        assert!(!panicked, "a thread of the engine panicked");
     }
 
     /// Calls `work(thread, index, item)` for every item. Every thread begins with a part of its own, the same in every
@@ -301,5 +303,19 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.into_inner(), 8);
+    }
+
+    #[test]
+    fn panics_of_several_threads_are_those_of_one_round() {
+        let team = Team::new(2);
+        let both = std::sync::Barrier::new(2);
+        let broken = catch_unwind(AssertUnwindSafe(|| {
+            team.for_each(&mut [0; 2], |_, _, _| {
+                both.wait();
+                panic!("on purpose");
+            });
+        }));
+        assert!(broken.is_err());
+        team.for_each(&mut [0; 8], |_, _, _| ());
     }
 }
