@@ -106,7 +106,7 @@ fn solve(path: &Path, packed: &Packed, settings: Settings, watch: &mut Watch<'_>
     let mut edges = candidate_edges(&near);
     drop(near);
     seconds[0] = start.elapsed().as_secs_f64();
-    let mut more = candidates.div_ceil(2);
+    let mut more = candidates.div_ceil(2).min(columns);
     for rounds in 1.. {
         let start = Instant::now();
         let assignment = assign(&edges, columns, watch)?;

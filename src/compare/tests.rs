@@ -150,3 +150,14 @@ fn a_stop_is_heard_between_pieces() {
     assert!(each(3, &items, |_| 1, &mut |_| false, || (), count));
     assert_eq!(done.into_inner(), 100);
 }
+
+#[test]
+fn more_candidates_than_atoms_take_no_memory() {
+    let (a, b, d) = (random(70, 8, 1), random(90, 8, 2), 8);
+    let path = Path::named("auto").unwrap();
+    let found = [90, usize::MAX].map(|candidates| {
+        let settings = Settings { candidates, absolute: false, threads: 1 };
+        match_one_to_one(&path, (&a, &b, d), settings, &mut |_| false).unwrap().unwrap()
+    });
+    assert_eq!(found[0].partner, found[1].partner);
+}
