@@ -262,6 +262,10 @@ impl Raw {
         if !(1..=header::MAX_DIM).contains(&self.activation_dim) || self.block_rows == 0 || self.shard_rows == 0 {
             return Err(invalid("activation_dim, shard_rows or block_rows is out of range".to_owned()));
         }
+        let row_bytes = self.activation_dim * dtype.size() as u64 + 4;
+        if self.block_rows.checked_mul(row_bytes).is_none() {
+            return Err(invalid(format!("block_rows {} is too large", self.block_rows)));
+        }
         let (mean, m2) = (self.statistics.mean, self.statistics.m2);
         if mean.len() as u64 != self.activation_dim || m2.len() != mean.len() {
             return Err(invalid("statistics do not fit activation_dim".to_owned()));
@@ -271,7 +275,6 @@ impl Raw {
         for (index, raw) in self.shards.into_iter().enumerate() {
             check_name(path, index, &raw.file)?;
             let entry = raw.entry().ok_or_else(|| invalid(format!("shard {index}: digests are not hexadecimal")))?;
-            let row_bytes = self.activation_dim * dtype.size() as u64 + 4;
             let fits = entry.rows > 0
                 && entry.rows.div_ceil(self.block_rows) == entry.blocks.len() as u64
                 && entry.rows.checked_mul(row_bytes).is_some_and(|data| {

@@ -289,8 +289,10 @@ pub fn read_header(path: &Path) -> Result<Header> {
 }
 
 fn parse_head(head: &[u8]) -> std::result::Result<Header, HeaderFault> {
-    let (field, json) = head.split_at(header::LENGTH_BYTES as usize);
-    let length = header::header_length(field.try_into().unwrap_or_default())?;
+    let Some((field, json)) = head.split_first_chunk() else {
+        return Err(HeaderFault::Length { found: head.len() as u64, limit: header::MAX_HEADER });
+    };
+    let length = header::header_length(*field)?;
     if length != json.len() as u64 {
         return Err(HeaderFault::Length { found: length, limit: json.len() as u64 });
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::write;
 use crate::error::Error;
 use crate::shard::commit::MANIFEST;
+use crate::shard::digest::shard_digest;
 use crate::shard::manifest::sealed;
 use crate::shard::{Access, Dataset, Manifest, Verify};
 
@@ -147,6 +148,7 @@ fn contradictions_are_refused_though_the_digest_fits() {
         ("\"activation_dim\": 3", "\"activation_dim\": 0"),
         ("\"activation_dim\": 3", "\"activation_dim\": 99999999"),
         ("\"block_rows\": 8", "\"block_rows\": 0"),
+        ("\"block_rows\": 8", "\"block_rows\": 9223372036854775808"),
         ("\"shard_rows\": 8", "\"shard_rows\": 0"),
         ("float16", "float64"),
         ("sparsecode activations", "something else"),
@@ -159,6 +161,25 @@ fn contradictions_are_refused_though_the_digest_fits() {
     ] {
         let error = forged(from, to);
         assert!(matches!(error, Err(Error::ManifestInvalid { .. })), "{from} {to}: {error:?}");
+    }
+}
+
+#[test]
+fn a_shard_without_room_for_a_length_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 3, 20, 8);
+    let (name, at) = (dir.path().join("shard-00002.safetensors"), dir.path().join(MANIFEST));
+    for head in 1..10 {
+        let mut manifest = Manifest::load(dir.path()).unwrap();
+        let shard = &mut manifest.shards[2];
+        shard.bytes = head + 4 * (3 * 2 + 4);
+        let bytes = vec![0; shard.bytes as usize];
+        let head = &bytes[..head as usize];
+        shard.digest = shard_digest("shard-00002.safetensors", 2, shard.bytes, head, &shard.blocks);
+        std::fs::write(&name, &bytes).unwrap();
+        std::fs::write(&at, manifest.to_bytes()).unwrap();
+        let opened = Dataset::open(dir.path(), Access::Pread, Verify::Once);
+        assert!(matches!(opened.map(|_| ()), Err(Error::HeaderInvalid { .. } | Error::ManifestInvalid { .. })));
     }
 }
 
