@@ -205,13 +205,23 @@ impl DatasetWriter {
         }
         let mut kept = Vec::with_capacity(stored.len());
         let mut kept_tokens = Vec::with_capacity(tokens.len());
+        let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
+        let mut room = self.manifest.shard_rows - here;
         for (row, &token) in stored.chunks_exact(row_bytes).zip(tokens) {
-            if simd::first_non_finite(cpu().simd, self.settings.dtype, row).is_none() {
-                kept.extend_from_slice(row);
-                kept_tokens.push(token);
+            if simd::first_non_finite(cpu().simd, self.settings.dtype, row).is_some() {
+                self.dropped += 1;
+                continue;
+            }
+            kept.extend_from_slice(row);
+            kept_tokens.push(token);
+            // A shard that is full is completed before rows behind it are counted: `consumed` is where it ends.
+            if kept_tokens.len() as u64 == room {
+                self.write(&kept, &kept_tokens)?;
+                kept.clear();
+                kept_tokens.clear();
+                room = self.manifest.shard_rows;
             }
         }
-        self.dropped += (tokens.len() - kept_tokens.len()) as u64;
         self.write(&kept, &kept_tokens)
     }
 

@@ -116,3 +116,31 @@ fn past_the_page_cache_the_files_are_the_same() {
         assert!(shards(&folder) == shards(&cached) && manifest(&folder) == manifest(&cached), "{i}");
     }
 }
+
+#[test]
+fn rows_dropped_behind_the_end_of_a_shard_are_not_consumed_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, cut] = ["whole", "cut"].map(|name| dir.path().join(name));
+    let settings = || WriterSettings { non_finite: NonFinite::Drop, ..settings(1, 8) };
+    // Rows 5 and 12 of 20 are dropped: the first shard ends with row 8.
+    let value = |row: usize| if [5, 12].contains(&row) { f32::NAN } else { row as f32 };
+    let append = |writer: &mut DatasetWriter, from: usize, to: usize| {
+        let values: Vec<f32> = (from..to).map(value).collect();
+        let tokens: Vec<i32> = (from as i32..to as i32).collect();
+        writer.append(&bytes(&values, Dtype::F32), Dtype::F32, &tokens).unwrap();
+    };
+    let mut writer = DatasetWriter::open(&whole, settings()).unwrap();
+    append(&mut writer, 0, 20);
+    assert_eq!((writer.rows(), writer.consumed()), (16, 18));
+    writer.finish().unwrap();
+
+    let mut writer = DatasetWriter::open(&cut, settings()).unwrap();
+    append(&mut writer, 0, 14);
+    drop(writer);
+    let mut writer = DatasetWriter::open(&cut, settings()).unwrap();
+    assert_eq!((writer.rows(), writer.consumed()), (8, 9));
+    let from = writer.consumed() as usize;
+    append(&mut writer, from, 20);
+    writer.finish().unwrap();
+    assert!(manifest(&cut) == manifest(&whole));
+}
