@@ -78,7 +78,7 @@ pub fn create(folder: &Path, name: &str) -> Result<File> {
 /// Gives the finished temporary file its name.
 ///
 /// # Errors
-/// `OutOfSpace` or `IoFailed`; the name then holds what it held before.
+/// `OutOfSpace` or `IoFailed`; the name then holds what it held before, or the new file where the last fsync failed.
 pub fn publish(folder: &Path, name: &str, file: &File, durability: Durability) -> Result<()> {
     let (from, to) = (temporary(folder, name), folder.join(name));
     faults::step("before fsync");
@@ -94,7 +94,7 @@ pub fn publish(folder: &Path, name: &str, file: &File, durability: Durability) -
 /// Replaces the file called `name` by one that holds `bytes`.
 ///
 /// # Errors
-/// `OutOfSpace` or `IoFailed`; the old file is then still there, and no temporary one.
+/// As [`publish`]; no temporary file is left.
 pub fn replace(folder: &Path, name: &str, bytes: &[u8], durability: Durability) -> Result<()> {
     let path = temporary(folder, name);
     let written = (|| {

@@ -318,8 +318,15 @@ impl DatasetWriter {
         self.failed = true;
         self.shard = None;
         // The files that are not listed take room that the next attempt needs. The first error is the one to report.
-        let _ = commit::remove_leftovers(&self.folder, self.manifest.shards.len());
+        self.remove_unlisted();
         result.map(|_| ())
+    }
+
+    /// Removes what the manifest on disk does not list: a commit that failed at its last fsync has replaced it already.
+    /// Where it cannot be read now, all shards stay, for the next writer to decide.
+    fn remove_unlisted(&self) {
+        let listed = Manifest::load(&self.folder).map_or(usize::MAX, |manifest| manifest.shards.len());
+        let _ = commit::remove_leftovers(&self.folder, listed);
     }
 }
 
@@ -328,7 +335,7 @@ impl Drop for DatasetWriter {
         // A child made by fork holds a copy; the files belong to the parent.
         if self.process == std::process::id() && !self.manifest.complete {
             self.shard = None;
-            let _ = commit::remove_leftovers(&self.folder, self.manifest.shards.len());
+            self.remove_unlisted();
         }
     }
 }
@@ -386,4 +393,36 @@ fn refuse_foreign_shards(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::shard::{Access, Dataset, Verify};
+
+    #[test]
+    fn a_commit_that_fails_once_the_manifest_has_its_name_loses_no_listed_shard() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = WriterSettings {
+            dim: 1,
+            dtype: Dtype::F16,
+            provenance: Provenance::new(),
+            shard_bytes: 4 * 6,
+            non_finite: NonFinite::Error,
+            durability: Durability::Power,
+            threads: 1,
+            direct: false,
+        };
+        let mut writer = DatasetWriter::open(dir.path(), settings).unwrap();
+        let before = writer.manifest.clone();
+        writer.append(&[0; 8], Dtype::F16, &[0; 4]).unwrap();
+        assert_eq!(writer.rows(), 4);
+        // As where only the fsync of the folder failed, after the new manifest was renamed.
+        writer.manifest = before;
+        let failed = Err::<(), _>(Error::io(dir.path(), std::io::ErrorKind::Other.into()));
+        assert!(writer.fail(failed).is_err());
+        drop(writer);
+        assert_eq!(Dataset::open(dir.path(), Access::Pread, Verify::Once).unwrap().rows(), 4);
+    }
 }
