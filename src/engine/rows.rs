@@ -201,12 +201,18 @@ fn multiply<S: Simd>(s: S, weights: &Weights<'_>, stride: usize, x: &[f32], scra
     let whole = count.next_multiple_of(4);
     for list in [&mut *places, &mut *features] {
         grow(list, whole);
-        list[*count..whole].fill(0);
     }
     grow(values, whole);
+    if let Some(last) = count.checked_sub(1) {
+        // Features stay in order: whether four are one is seen from the first and the last.
+        let last = features[last];
+        features[*count..whole].fill(last);
+        places[*count..whole].fill(0);
+    }
     let groups = places[..whole].as_chunks::<4>().0.iter().zip(features.as_chunks::<4>().0);
     for ((places, features), values) in groups.zip(values.as_chunks_mut::<4>().0) {
-        // SAFETY: `list_candidates` lists rows of `x` and features that there are, and so is 0, or the lists are empty.
+        // SAFETY: `list_candidates` lists rows of `x` and features that there are; where there is any, so is row 0, and
+        // what fills the last group up is one of them.
         let (rows, encoders) = unsafe {
             (
                 places.map(|place| x.get_unchecked(place as usize * stride..(place as usize + 1) * stride)),

@@ -152,6 +152,41 @@ fn sums_of_integers_do_not_overflow_in_wide_rows() {
     }
 }
 
+#[test]
+#[cfg_attr(miri, ignore = "instructions that Miri does not know")]
+fn few_candidates_are_multiplied_each_with_its_own_feature() {
+    // A last group of one to four candidates, the first of which are feature 0.
+    for (n, rows) in [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (2, 3), (3, 3), (5, 1), (2, 65)] {
+        // Feature j is active on the last row only, feature 0 on all.
+        let x: Vec<f32> = (1..=rows).flat_map(|row| [1.0, if row == rows { 1.0 } else { 0.0 }]).collect();
+        let encoder: Vec<f32> = (0..n).flat_map(|j| if j == 0 { [1.0, 0.0] } else { [0.0, (j + 1) as f32] }).collect();
+        let bias: Vec<f32> = (0..n).map(|j| if j == 0 { 0.0 } else { -0.5 }).collect();
+        let expected = rows as f64 + (1..n).map(|j| (j + 1) as f64 - 0.5).sum::<f64>();
+        for path in Path::available() {
+            for codes in [CodesAs::Lists, CodesAs::Dense] {
+                let mut tensors = [encoder.clone(), bias.clone(), encoder.clone()].map(Tensor::new);
+                let [encoder, bias, decoder] = &mut tensors;
+                let mut sweep = Sweep {
+                    d: 2,
+                    sizes: &[n],
+                    l1: &[0.01],
+                    lr: &[1e-3],
+                    loss: Loss { mean: true, per_size: false, project: true },
+                    encoder: Some(encoder.trained()),
+                    bias: bias.trained(),
+                    decoder: decoder.trained(),
+                    pre_bias: None,
+                    fired: &mut vec![0; n],
+                    idle: None,
+                };
+                let mut engine = Engine::new(Path::named(path).unwrap(), 1).with_codes(codes);
+                let totals = engine.run(&mut sweep, Batch { x: &x, rows }, Mode::Evaluate).unwrap();
+                assert_eq!(totals.l1, [expected], "{path} {codes:?} {n} {rows}");
+            }
+        }
+    }
+}
+
 /// Set bits listed and lanes kept, beside loops over single bits.
 struct Lists(Vec<u64>);
 
