@@ -46,13 +46,15 @@ def damage(shard: Path) -> Path:
 
 def make_dictionary(folder: Path, name: str = NAME, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {
+    facts: dict[str, Any] = {
         "format": 1, "dict_size": 64, "activation_dim": 16, "l1": 0.023, "seed": 0, "hook_point": HOOK,
         "normalization": {"kind": "rms", "mean": [0.0] * 16, "scale": 0.1}, "samples_seen": 5000,
         "metrics": {"mse": 0.001, "l0": 7.5, "fvu": 0.15, "dead": 3, "rows": 4096},
     }  # fmt: skip
-    (folder / f"{name}.json").write_text(json.dumps(facts | changes))
-    tensors = {"W_enc": np.zeros((64, 16), np.float32), "b_enc": np.zeros(64, np.float32)}
+    facts |= changes
+    (folder / f"{name}.json").write_text(json.dumps(facts))
+    n = facts["dict_size"]
+    tensors = {"W_enc": np.zeros((n, 16), np.float32), "b_enc": np.zeros(n, np.float32)}
     save_file(tensors, folder / f"{name}.safetensors")
     return folder / name
 
@@ -176,13 +178,26 @@ def test_info_of_nothing(tmp_path: Path) -> None:
         assert str(path) in result.stderr
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "1", '{"metrics": '])
-def test_info_of_a_broken_dictionary(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "not a readable JSON file"),
+        ('{"metrics": ', "not a readable JSON file"),
+        ("[]", "no 'format'"),
+        ("1", "no 'format'"),
+        ("{}", "no 'format'"),
+        ('{"format": 99}', "format 99"),
+        ('{"format": 1}', "do not belong together"),
+        ('{"format": 1, "dict_size": 63, "activation_dim": 16}', "do not belong together"),
+    ],
+)
+def test_info_of_a_broken_dictionary(tmp_path: Path, content: str, told: str) -> None:
     path = make_dictionary(tmp_path)
     path.with_name(NAME + ".json").write_text(content)
     result = call("info", path)
     assert result.exit_code == 3
-    assert f"{NAME}.json: cannot be read" in result.stderr
+    assert f"{NAME}.json: " in result.stderr
+    assert told in result.stderr
 
 
 def test_info_of_a_truncated_dictionary(tmp_path: Path) -> None:

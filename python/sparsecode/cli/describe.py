@@ -122,15 +122,20 @@ def _dictionary_file(path: Path) -> Path | None:
 
 
 def _dictionary(tensors: Path) -> dict[str, Any]:
+    from sparsecode.sweep.dictionary_files import read_description
+
     facts = tensors.with_suffix(".json")
-    try:
-        known = json.loads(facts.read_text())
-        held = {name: known.get(name) for name in _FACTS}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DictionaryInvalid(f"{facts}: cannot be read ({error}); train the dictionary again") from error
-    normalization = dict(held["normalization"] or {})
+    known = read_description(facts)
+    held = {name: known.get(name) for name in _FACTS}
+    normalization = dict(held["normalization"]) if isinstance(held["normalization"], dict) else {}
     normalization.pop("mean", None)
     shapes = _shapes(tensors, DictionaryInvalid)
+    said = [held["dict_size"], held["activation_dim"]]
+    if shapes.get("W_enc") != said:
+        raise DictionaryInvalid(
+            f"{facts}: says {said[0]} features of {said[1]} dimensions, but W_enc in {tensors.name} is "
+            f"{shapes.get('W_enc')}; the two files do not belong together"
+        )
     return {"kind": "dictionary", "path": str(tensors), "name": tensors.stem} | held | {
         "normalization": normalization, "tensors": shapes, "bytes": tensors.stat().st_size
     }  # fmt: skip
