@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,7 @@ def _check_activation(found: Dictionary, where: str, n: int) -> None:
             raise DictionaryInvalid(f"{where}: activation '{found.activation}' {verb} {name}")
     k = found.k
     whole = "threshold" not in needed  # batchtopk's k is an average
-    if k is not None and not (0 < k <= n and (not whole or k == int(k))):
+    if k is not None and not (isinstance(k, Real) and 0 < k <= n and (not whole or k == int(k))):
         raise DictionaryInvalid(f"{where}: k is {k}, not a {'whole ' if whole else ''}number from 1 to {n} features")
     if found.activation == "groupmax" and k is not None and n % int(k):
         raise DictionaryInvalid(f"{where}: {n} features do not make {int(k)} groups of the same size")
