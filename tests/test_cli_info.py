@@ -200,6 +200,22 @@ def test_info_of_a_broken_dictionary(tmp_path: Path, content: str, told: str) ->
     assert told in result.stderr
 
 
+@pytest.mark.parametrize("name", ["metrics", "stability", "normalization", "l1", "seed"])
+def test_info_of_a_dictionary_with_a_fact_of_another_kind(run: Run, name: str) -> None:
+    path = make_dictionary(run.dictionaries_path, **{name: "x"})
+    for place in (path, run.path):
+        result = call("info", place)
+        assert result.exit_code == 3
+        assert f"{NAME}.json: '{name}' is 'x'" in result.stderr
+
+
+@pytest.mark.parametrize("stability", [{"steadiest": 3}, {"steadiest": [], "threshold": "x"}])
+def test_info_of_a_stability_that_compare_did_not_write(tmp_path: Path, stability: dict[str, Any]) -> None:
+    result = call("info", make_dictionary(tmp_path, stability=stability))
+    assert result.exit_code == 3
+    assert "'stability' is not what 'sparsecode compare' writes" in result.stderr
+
+
 def test_info_of_a_truncated_dictionary(tmp_path: Path) -> None:
     path = make_dictionary(tmp_path)
     path.with_name(NAME + ".safetensors").write_bytes(b"\x08")

@@ -127,7 +127,10 @@ def _dictionary(tensors: Path) -> dict[str, Any]:
     facts = tensors.with_suffix(".json")
     known = read_description(facts)
     held = {name: known.get(name) for name in _FACTS}
-    normalization = dict(held["normalization"]) if isinstance(held["normalization"], dict) else {}
+    for name, kind in _KINDS.items():
+        if held[name] is not None and not isinstance(held[name], kind):
+            raise DictionaryInvalid(f"{facts}: '{name}' is {held[name]!r}, which no dictionary has; copy it again")
+    normalization = dict(held["normalization"] or {})
     normalization.pop("mean", None)
     shapes = _shapes(tensors, DictionaryInvalid)
     said = [held["dict_size"], held["activation_dim"]]
@@ -163,6 +166,11 @@ _FACTS = (
     "l1", "seed", "hook_point", "dataset_fingerprint", "normalization", "loss", "samples_seen", "metrics", "stability",
     "sparsecode_version", "format",
 )  # fmt: skip
+
+
+_KINDS: dict[str, Any] = {
+    "metrics": dict, "stability": dict, "normalization": dict, "l1": int | float, "seed": int,
+}  # fmt: skip
 
 
 def _model(path: Path) -> dict[str, Any]:
@@ -240,20 +248,26 @@ def _dictionary_lines(found: dict[str, Any]) -> list[str]:
         for name in ("library", *_FACTS, "tensors")
         if name != "stability" and found.get(name) not in (None, {}, [])
     ]
-    return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain, *_stability_lines(found["stability"])]
+    return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain, *_stability_lines(found)]
 
 
-def _stability_lines(found: dict[str, Any] | None) -> list[str]:
+def _stability_lines(dictionary: dict[str, Any]) -> list[str]:
     """How steady a dictionary's features are; nothing where it was not compared."""
+    found = dictionary["stability"]
     if not found:
         return []
-    rows = [[entry["feature"], entry["stability"], entry["mean_cosine"]] for entry in found["steadiest"]]
-    return [
-        f"  stability: found again above {found['threshold']:g} in {found['mean']:.1%} of the other "
-        f"{found['dictionaries']} dictionaries on average; {found['found_in_all']} features in all, "
-        f"{found['found_in_none']} in none",
-        *("    " + line for line in columns(rows, ["steadiest", "share", "mean cosine"])),
-    ]
+    try:
+        rows = [[entry["feature"], entry["stability"], entry["mean_cosine"]] for entry in found["steadiest"]]
+        return [
+            f"  stability: found again above {found['threshold']:g} in {found['mean']:.1%} of the other "
+            f"{found['dictionaries']} dictionaries on average; {found['found_in_all']} features in all, "
+            f"{found['found_in_none']} in none",
+            *("    " + line for line in columns(rows, ["steadiest", "share", "mean cosine"])),
+        ]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DictionaryInvalid(
+            f"{dictionary['path']}: its 'stability' is not what 'sparsecode compare' writes; compare again"
+        ) from error
 
 
 def _model_lines(found: dict[str, Any]) -> list[str]:

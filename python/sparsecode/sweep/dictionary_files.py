@@ -132,7 +132,7 @@ def _read_normalization(about: Mapping[str, Any], path: Path) -> tuple[Tensor | 
         record = about["normalization"]
         mean = None if record["mean"] is None else torch.tensor([float(value) for value in record["mean"]])
         return mean, float(record["scale"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DictionaryInvalid(f"{path}: 'normalization' needs a mean (list or null) and a scale") from error
 
 
