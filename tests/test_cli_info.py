@@ -224,6 +224,20 @@ def test_info_of_a_truncated_dictionary(tmp_path: Path) -> None:
     assert f"{NAME}.safetensors: cannot be read" in result.stderr
 
 
+def test_info_of_a_folder_of_dictionaries_names_them(run: Run, tmp_path: Path) -> None:
+    result = call("info", run.dictionaries_path)
+    assert result.exit_code == 3
+    assert "holds 2 dictionaries; name one of them: " in result.stderr
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/autoencoder.pt").touch()
+    assert "name a .pt file in it: autoencoder.pt" in call("info", tmp_path / "weights").stderr
+
+
+def test_verify_takes_a_folder_of_datasets(run: Run) -> None:
+    folder = run.activations_path
+    assert call("verify", folder).stdout == call("verify", run.path).stdout
+
+
 def test_verify_passes(run: Run) -> None:
     for args in (["--run", run.path], [run.path], [run.activations_path / HOOK]):
         result = call("verify", *args)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparsecode.cli.output import columns, size
 from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised
-from sparsecode.interop import Found, find_format, load_found
+from sparsecode.interop import Found, find_dictionaries, find_format, load_found, not_recognised
 from sparsecode.pipeline import headline
 from sparsecode.run import Run
 
@@ -37,6 +37,8 @@ def describe(path: Path) -> dict[str, Any]:
         inside = sorted(str(manifest.parent) for manifest in path.glob("*/manifest.json"))
         if inside:
             raise NotRecognised(f"{path}: a folder of datasets; name one of them: {', '.join(inside)}")
+        if find_dictionaries(path) or any(path.glob("*.pt")):
+            raise not_recognised(path)
         raise NotRecognised(
             f"{path}: no run, dataset, model or dictionary is in this folder; 'sparsecode replicate' makes a run"
         )
