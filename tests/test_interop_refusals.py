@@ -167,7 +167,7 @@ def test_a_k_that_is_no_whole_number_is_named(copy: Callable[[str], Path], bad: 
 
 
 def test_a_k_in_words_is_named() -> None:
-    with pytest.raises(DictionaryInvalid, match="k is 3, not a whole number"):
+    with pytest.raises(DictionaryInvalid, match="k is '3', not a number of features"):
         Dictionary(torch.ones(N, D), torch.zeros(N), torch.ones(N, D), activation="topk", k="3")  # type: ignore[arg-type]
 
 
