@@ -108,6 +108,23 @@ def test_a_run_whose_record_is_broken(tmp_path: Path, stages: Any) -> None:
         assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    plain = Path.iterdir
+
+    def refused(folder: Path) -> Any:  # as the system does it for all but root
+        if folder == locked:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return plain(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    for command in (["info"], ["compare", str(locked)], ["convert", "--to", "saelens", str(tmp_path / "out")]):
+        result = call(*command[:1], str(tmp_path), *command[1:])
+        assert result.exit_code == 3
+        assert result.stderr == f"sparsecode: {locked}: Permission denied; ask its owner, or name another place\n"
+
+
 def test_a_run_of_an_unknown_format(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"format": 99, "stages": {}}')
     result = call("info", str(tmp_path))

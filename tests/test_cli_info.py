@@ -46,13 +46,15 @@ def damage(shard: Path) -> Path:
 
 def make_dictionary(folder: Path, name: str = NAME, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {
+    facts: dict[str, Any] = {
         "format": 1, "dict_size": 64, "activation_dim": 16, "l1": 0.023, "seed": 0, "hook_point": HOOK,
         "normalization": {"kind": "rms", "mean": [0.0] * 16, "scale": 0.1}, "samples_seen": 5000,
         "metrics": {"mse": 0.001, "l0": 7.5, "fvu": 0.15, "dead": 3, "rows": 4096},
     }  # fmt: skip
-    (folder / f"{name}.json").write_text(json.dumps(facts | changes))
-    tensors = {"W_enc": np.zeros((64, 16), np.float32), "b_enc": np.zeros(64, np.float32)}
+    facts |= changes
+    (folder / f"{name}.json").write_text(json.dumps(facts))
+    n = facts["dict_size"]
+    tensors = {"W_enc": np.zeros((n, 16), np.float32), "b_enc": np.zeros(n, np.float32)}
     save_file(tensors, folder / f"{name}.safetensors")
     return folder / name
 
@@ -176,13 +178,42 @@ def test_info_of_nothing(tmp_path: Path) -> None:
         assert str(path) in result.stderr
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "1", '{"metrics": '])
-def test_info_of_a_broken_dictionary(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "not a readable JSON file"),
+        ('{"metrics": ', "not a readable JSON file"),
+        ("[]", "no 'format'"),
+        ("1", "no 'format'"),
+        ("{}", "no 'format'"),
+        ('{"format": 99}', "format 99"),
+        ('{"format": 1}', "do not belong together"),
+        ('{"format": 1, "dict_size": 63, "activation_dim": 16}', "do not belong together"),
+    ],
+)
+def test_info_of_a_broken_dictionary(tmp_path: Path, content: str, told: str) -> None:
     path = make_dictionary(tmp_path)
     path.with_name(NAME + ".json").write_text(content)
     result = call("info", path)
     assert result.exit_code == 3
-    assert f"{NAME}.json: cannot be read" in result.stderr
+    assert f"{NAME}.json: " in result.stderr
+    assert told in result.stderr
+
+
+@pytest.mark.parametrize("name", ["metrics", "stability", "normalization", "l1", "seed"])
+def test_info_of_a_dictionary_with_a_fact_of_another_kind(run: Run, name: str) -> None:
+    path = make_dictionary(run.dictionaries_path, **{name: "x"})
+    for place in (path, run.path):
+        result = call("info", place)
+        assert result.exit_code == 3
+        assert f"{NAME}.json: '{name}' is 'x'" in result.stderr
+
+
+@pytest.mark.parametrize("stability", [{"steadiest": 3}, {"steadiest": [], "threshold": "x"}])
+def test_info_of_a_stability_that_compare_did_not_write(tmp_path: Path, stability: dict[str, Any]) -> None:
+    result = call("info", make_dictionary(tmp_path, stability=stability))
+    assert result.exit_code == 3
+    assert "'stability' is not what 'sparsecode compare' writes" in result.stderr
 
 
 def test_info_of_a_truncated_dictionary(tmp_path: Path) -> None:
@@ -191,6 +222,20 @@ def test_info_of_a_truncated_dictionary(tmp_path: Path) -> None:
     result = call("info", path)
     assert result.exit_code == 3
     assert f"{NAME}.safetensors: cannot be read" in result.stderr
+
+
+def test_info_of_a_folder_of_dictionaries_names_them(run: Run, tmp_path: Path) -> None:
+    result = call("info", run.dictionaries_path)
+    assert result.exit_code == 3
+    assert "holds 2 dictionaries; name one of them: " in result.stderr
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/autoencoder.pt").touch()
+    assert "name a .pt file in it: autoencoder.pt" in call("info", tmp_path / "weights").stderr
+
+
+def test_verify_takes_a_folder_of_datasets(run: Run) -> None:
+    folder = run.activations_path
+    assert call("verify", folder).stdout == call("verify", run.path).stdout
 
 
 def test_verify_passes(run: Run) -> None:

@@ -55,6 +55,8 @@ def change_tensors(path: Path, changes: dict[str, torch.Tensor | None]) -> None:
         ("saelens-standard", {"dtype": "int7"}, "dtype 'int7' is none of float32"),
         ("saelens-standard", {"apply_b_dec_to_input": "yes"}, "apply_b_dec_to_input is 'yes', not bool"),
         ("saelens-standard", {"normalize_activations": "whiten"}, "input_norm 'whiten' is unknown"),
+        ("saelens-standard", {"normalize_activations": []}, r"normalize_activations is \[\], not str"),
+        ("saelens-old-standard", {"normalize_activations": {}}, r"normalize_activations is \{\}, not str"),
         ("saelens-topk", {"k": None}, "k is None, not int"),
         ("saelens-topk", {"k": 17}, "k is 17, not a whole number from 1 to 16"),
         ("saelens-topk", {"k": 0}, "k is 0, not a whole number"),
@@ -81,6 +83,7 @@ def test_a_configuration_that_does_not_fit_is_named(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"dict_class": ["AutoEncoderTopK"]}, r"dict_class \['AutoEncoderTopK'\] is unknown"),
         ({"dict_class": "MyDict"}, "dict_class 'MyDict' is unknown; known: AutoEncoder"),
         ({"k": 4}, "k is 4, but 3 in the weights"),
         ({"dict_class": "AutoEncoder"}, "no tensor bias"),
@@ -137,6 +140,37 @@ def test_weights_that_do_not_fit_are_named(
     assert str(folder) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("saelens-topk-rescaled", {"W_dec": torch.ones(N - 1, D)}),
+        ("saelens-topk-rescaled", {"b_enc": torch.ones(N + 1)}),
+        ("llamascopium-jumprelu", {"activation_function.log_jumprelu_threshold": torch.ones(N - 1)}),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_before_they_are_combined(
+    copy: Callable[[str], Path], name: str, changes: dict[str, torch.Tensor | None]
+) -> None:
+    folder = copy(name)
+    change_tensors(folder / "sae_weights.safetensors", changes)
+    with pytest.raises(DictionaryInvalid, match="different numbers of features") as raised:
+        load_dictionary(folder)
+    assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 2.5])
+def test_a_k_that_is_no_whole_number_is_named(copy: Callable[[str], Path], bad: float) -> None:
+    file = copy("dictionary_learning-AutoEncoderTopK") / "ae.pt"
+    write_state_dict(file, read_state_dict(file) | {"k": torch.tensor(bad)})
+    with pytest.raises(DictionaryInvalid, match=rf"ae\.pt: k is {bad}, not a number of features"):
+        load_dictionary(file)
+
+
+def test_a_k_in_words_is_named() -> None:
+    with pytest.raises(DictionaryInvalid, match="k is '3', not a number of features"):
+        Dictionary(torch.ones(N, D), torch.zeros(N), torch.ones(N, D), activation="topk", k="3")  # type: ignore[arg-type]
+
+
 def test_a_scale_that_saelens_itself_no_longer_reads_is_refused_and_ones_are_not(copy: Callable[[str], Path]) -> None:
     folder = copy("saelens-standard")
     change_tensors(folder / "sae_weights.safetensors", {"scaling_factor": torch.ones(N)})
@@ -180,6 +214,14 @@ def test_a_norm_that_was_never_measured_is_named(copy: Callable[[str], Path]) ->
         change_tensors(folder / "sae_weights.safetensors", {name: bad})
         with pytest.raises(DictionaryInvalid, match="dataset-wise normalisation by"):
             load_dictionary(folder)
+
+
+@pytest.mark.parametrize("bad", [0, -1, D + 1])
+def test_a_width_that_is_not_the_weights_is_named(copy: Callable[[str], Path], bad: int) -> None:
+    folder = copy("llamascopium-relu-dataset-wise")  # the norm is divided by its root
+    change_json(folder / "config.json", {"d_model": bad})
+    with pytest.raises(DictionaryInvalid, match=f"d_model is {bad}, but the weights read 8 dimensions"):
+        load_dictionary(folder)
 
 
 @pytest.mark.parametrize(

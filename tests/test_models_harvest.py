@@ -333,6 +333,28 @@ def test_any_module_without_tokens(tmp_path: Path) -> None:
         harvest_module(net, [], {"1": tmp_path / "b"})
     with pytest.raises(HookUnknown, match="no module '7'"):
         harvest_module(net, [x], {"7": tmp_path / "c"})
+    for out, rows in (({}, None), ({"1": tmp_path / "d"}, -1), ({"1": tmp_path / "d"}, 0)):
+        with pytest.raises(InvalidArgument, match="at least one module"):
+            harvest_module(net, [x], out, rows=rows)
+    with pytest.raises(InvalidArgument, match="the same folder"):
+        harvest_module(net, [x], {"0": tmp_path / "e", "1": tmp_path / "e"})
+
+
+def test_any_module_is_read_before_the_next_one_writes_over_it(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(inplace=True), nn.Linear(5, 2))
+    x = torch.randn(20, 3)
+    out = {"0": tmp_path / "linear", "1": tmp_path / "relu", "2@input": tmp_path / "input"}
+    linear, relu, given = harvest_module(net, [x], out, dtype="float32").values()
+    torch.testing.assert_close(linear.read(0, 20), net[0](x).detach())
+    torch.testing.assert_close(relu.read(0, 20), net[0](x).detach().relu())
+    torch.testing.assert_close(given.read(0, 20), net[0](x).detach().relu())
+
+
+def test_any_module_leaves_every_mode_as_it_was(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2)).train()
+    net[0].eval()  # a frozen layer of a model in training
+    harvest_module(net, [torch.randn(4, 3)], {"2": tmp_path / "a"})
+    assert [module.training for module in net.modules()] == [True, False, True, True]
 
 
 def test_any_module_resumes(tmp_path: Path) -> None:

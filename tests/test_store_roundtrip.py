@@ -199,9 +199,11 @@ def test_after_a_refused_batch_the_writer_goes_on(tmp_path: Path) -> None:
         (torch.zeros(3, 5), torch.zeros(3)),
         (torch.zeros(3, 5), torch.full((3,), 2**31)),
         (torch.zeros(3, 5), np.full(3, -(2**31) - 1)),
+        (np.zeros((3, 5), np.float32), torch.zeros(3, dtype=torch.int32)),
+        ([[0.0] * 5] * 3, torch.zeros(3, dtype=torch.int32)),
     ],
 )
-def test_batches_that_do_not_fit_are_refused(tmp_path: Path, activations: torch.Tensor, tokens: Any) -> None:
+def test_batches_that_do_not_fit_are_refused(tmp_path: Path, activations: Any, tokens: Any) -> None:
     writer = DatasetWriter(tmp_path, activation_dim=5, dtype="float16", provenance={})
     with writer, pytest.raises(InvalidArgument):
         writer.append(activations, tokens)

@@ -153,6 +153,13 @@ def _tokens_in_order(dataset: Dataset, n: int) -> list[float]:
         return next(stream)[:, 0].tolist()
 
 
+def test_the_mean_may_be_that_of_the_statistics(dataset: Dataset) -> None:
+    mean = dataset.statistics["mean"]
+    streams = [ActivationStream(dataset, batch_size=10, mean=given) for given in (mean, torch.tensor(mean))]
+    with streams[0] as one, streams[1] as other:
+        assert torch.equal(next(one), next(other))
+
+
 def test_batches_that_are_kept_stay_as_they_were(dataset: Dataset) -> None:
     with ActivationStream(dataset, batch_size=20, prefetch=3) as stream:
         kept = [next(stream) for _ in range(30)]
@@ -188,6 +195,7 @@ def test_memory_of_batches_is_used_again(dataset: Dataset) -> None:
         {"scale": 0.0},
         {"scale": float("nan")},
         {"mean": torch.zeros(4)},
+        {"mean": torch.tensor([0.0, torch.nan, 0.0])},
         {"rank": 1},
         {"rank": -1},
         {"world_size": 0},

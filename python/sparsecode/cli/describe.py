@@ -11,7 +11,7 @@ from typing import Any
 
 from sparsecode.cli.output import columns, size
 from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised
-from sparsecode.interop import Found, find_format, load_found
+from sparsecode.interop import Found, find_dictionaries, find_format, load_found, not_recognised
 from sparsecode.pipeline import headline
 from sparsecode.run import Run
 
@@ -37,6 +37,8 @@ def describe(path: Path) -> dict[str, Any]:
         inside = sorted(str(manifest.parent) for manifest in path.glob("*/manifest.json"))
         if inside:
             raise NotRecognised(f"{path}: a folder of datasets; name one of them: {', '.join(inside)}")
+        if find_dictionaries(path) or any(path.glob("*.pt")):
+            raise not_recognised(path)
         raise NotRecognised(
             f"{path}: no run, dataset, model or dictionary is in this folder; 'sparsecode replicate' makes a run"
         )
@@ -122,15 +124,23 @@ def _dictionary_file(path: Path) -> Path | None:
 
 
 def _dictionary(tensors: Path) -> dict[str, Any]:
+    from sparsecode.sweep.dictionary_files import read_description
+
     facts = tensors.with_suffix(".json")
-    try:
-        known = json.loads(facts.read_text())
-        held = {name: known.get(name) for name in _FACTS}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DictionaryInvalid(f"{facts}: cannot be read ({error}); train the dictionary again") from error
+    known = read_description(facts)
+    held = {name: known.get(name) for name in _FACTS}
+    for name, kind in _KINDS.items():
+        if held[name] is not None and not isinstance(held[name], kind):
+            raise DictionaryInvalid(f"{facts}: '{name}' is {held[name]!r}, which no dictionary has; copy it again")
     normalization = dict(held["normalization"] or {})
     normalization.pop("mean", None)
     shapes = _shapes(tensors, DictionaryInvalid)
+    said = [held["dict_size"], held["activation_dim"]]
+    if shapes.get("W_enc") != said:
+        raise DictionaryInvalid(
+            f"{facts}: says {said[0]} features of {said[1]} dimensions, but W_enc in {tensors.name} is "
+            f"{shapes.get('W_enc')}; the two files do not belong together"
+        )
     return {"kind": "dictionary", "path": str(tensors), "name": tensors.stem} | held | {
         "normalization": normalization, "tensors": shapes, "bytes": tensors.stat().st_size
     }  # fmt: skip
@@ -158,6 +168,11 @@ _FACTS = (
     "l1", "seed", "hook_point", "dataset_fingerprint", "normalization", "loss", "samples_seen", "metrics", "stability",
     "sparsecode_version", "format",
 )  # fmt: skip
+
+
+_KINDS: dict[str, Any] = {
+    "metrics": dict, "stability": dict, "normalization": dict, "l1": int | float, "seed": int,
+}  # fmt: skip
 
 
 def _model(path: Path) -> dict[str, Any]:
@@ -235,20 +250,26 @@ def _dictionary_lines(found: dict[str, Any]) -> list[str]:
         for name in ("library", *_FACTS, "tensors")
         if name != "stability" and found.get(name) not in (None, {}, [])
     ]
-    return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain, *_stability_lines(found["stability"])]
+    return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain, *_stability_lines(found)]
 
 
-def _stability_lines(found: dict[str, Any] | None) -> list[str]:
+def _stability_lines(dictionary: dict[str, Any]) -> list[str]:
     """How steady a dictionary's features are; nothing where it was not compared."""
+    found = dictionary["stability"]
     if not found:
         return []
-    rows = [[entry["feature"], entry["stability"], entry["mean_cosine"]] for entry in found["steadiest"]]
-    return [
-        f"  stability: found again above {found['threshold']:g} in {found['mean']:.1%} of the other "
-        f"{found['dictionaries']} dictionaries on average; {found['found_in_all']} features in all, "
-        f"{found['found_in_none']} in none",
-        *("    " + line for line in columns(rows, ["steadiest", "share", "mean cosine"])),
-    ]
+    try:
+        rows = [[entry["feature"], entry["stability"], entry["mean_cosine"]] for entry in found["steadiest"]]
+        return [
+            f"  stability: found again above {found['threshold']:g} in {found['mean']:.1%} of the other "
+            f"{found['dictionaries']} dictionaries on average; {found['found_in_all']} features in all, "
+            f"{found['found_in_none']} in none",
+            *("    " + line for line in columns(rows, ["steadiest", "share", "mean cosine"])),
+        ]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DictionaryInvalid(
+            f"{dictionary['path']}: its 'stability' is not what 'sparsecode compare' writes; compare again"
+        ) from error
 
 
 def _model_lines(found: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import click
 
-from sparsecode.errors import SparsecodeError
+from sparsecode.errors import IoFailed, SparsecodeError
 
 DEBUG = "sparsecode.debug"  # keys of ctx.meta, which a command shares with its group
 FORCE = "sparsecode.force"
@@ -33,6 +33,13 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
             traceback.print_exc()
         click.echo(f"sparsecode: {' '.join(str(error).split())}", err=True)
         ctx.exit(error.exit_code)
+    except PermissionError as error:  # of the machine, not of this program, wherever a path is looked at
+        if error.filename is None:
+            raise
+        if ctx.meta.get(DEBUG):
+            traceback.print_exc()
+        click.echo(f"sparsecode: {error.filename}: {error.strerror}; ask its owner, or name another place", err=True)
+        ctx.exit(IoFailed.exit_code)
     except KeyboardInterrupt:
         if ctx.meta.get(DEBUG):
             traceback.print_exc()

@@ -19,8 +19,8 @@ from sparsecode.errors import CheckFailed, NotRecognised, SparsecodeError
 def command(dataset: Path | None, run: Path, as_json: bool) -> None:
     """Check stored activations against their digests.
 
-    Reads every shard of DATASET, or of all datasets of the run folder DATASET or --run. Exit code 1 where a shard is
-    not what was written; the shards are listed.
+    Reads every shard of DATASET, or of all datasets of the run folder DATASET or --run, or of a folder of datasets.
+    Exit code 1 where a shard is not what was written; the shards are listed.
     """
     from sparsecode.cli.output import print_json
 
@@ -38,7 +38,8 @@ def command(dataset: Path | None, run: Path, as_json: bool) -> None:
 def _datasets(path: Path) -> list[Path]:
     if (path / "manifest.json").is_file():
         return [path]
-    inside = sorted(manifest.parent for manifest in path.glob("activations/*/manifest.json"))
+    found = (path.glob(f"{folder}*/manifest.json") for folder in ("activations/", ""))
+    inside = sorted(manifest.parent for manifests in found for manifest in manifests)
     if not inside:
         raise NotRecognised(f"{path}: no dataset, and no run that holds one; 'sparsecode harvest' makes them")
     return inside

@@ -163,7 +163,7 @@ def _unchanged(model: LanguageModel, prepared: Prepared, hook: str) -> tuple[Ten
     seen: list[Tensor] = []
 
     def note(value: Tensor) -> Tensor:
-        seen.append(value)
+        seen.append(value.clone())  # what runs after it may write in place
         return value
 
     logits = model.logits(prepared.asked, hook, note)

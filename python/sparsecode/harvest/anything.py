@@ -49,7 +49,7 @@ def harvest_module(
     of `special` are left out; without, all rows are kept and have the token -1.
 
     Args:
-        model: put into evaluation mode while it is read.
+        model: put into evaluation mode while it is read; each of its modules is then in the mode it was in.
         batches: mappings (given to the model as keyword arguments), tuples or lists (as positional ones), or anything
             else (as the only one); tensors are moved to the model's device. Other shapes each time are fine.
         outputs: module path, or PATH@input for what a module is given -> folder of the dataset.
@@ -68,9 +68,14 @@ def harvest_module(
 
     Raises:
         HookUnknown: no such module.
-        InvalidArgument: a value's rows do not fit the ids or the mask.
+        InvalidArgument: a value's rows do not fit the mask; no module, no batch, or one folder for two modules.
         NonFiniteActivation, OutOfSpace, SettingsDiffer, DatasetComplete: see `sparsecode.errors`.
     """
+    if not outputs or (rows is not None and rows < 1):
+        raise InvalidArgument("harvest_module: name at least one module in `outputs`, and one row or more")
+    folders = [Path(folder).resolve() for folder in outputs.values()]
+    if len(set(folders)) < len(folders):
+        raise InvalidArgument("harvest_module: two modules have the same folder; each needs one of its own")
     places = {path: Place.parse(path) for path in outputs}
     left_out = torch.tensor(sorted(special), dtype=torch.int64)
     about = {
@@ -79,7 +84,7 @@ def harvest_module(
         "special_left_out": left_out.tolist(),
         "sparsecode_version": sparsecode.__version__,
     } | dict(provenance or {})
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with ExitStack() as stack:
@@ -107,7 +112,9 @@ def harvest_module(
                 raise InvalidArgument("harvest_module: there was no batch")
             return {path: file.writer.finish() for path, file in files.items()}
     finally:
-        model.train(training)
+        model.train(modes[0][1])  # its own `train`, which may do more than set modes
+        for module, training in modes:
+            module.training = training
 
 
 @dataclass

@@ -48,7 +48,7 @@ def read(file: Path) -> Dictionary:
     trainer = config.get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
     name = trainer.get("dict_class") or _class_of(held, file)
-    if name not in _TRAINERS:
+    if not isinstance(name, str) or name not in _TRAINERS:
         raise DictionaryInvalid(f"{path or file}: dict_class {name!r} is unknown; known: {', '.join(_TRAINERS)}")
     weights = Weights(file, held)
     parts = _linear(weights, name) if "encoder.weight" in weights else _plain(weights)
@@ -146,7 +146,11 @@ def _plain(weights: Weights) -> dict[str, Any]:
 
 
 def _k_and_threshold(weights: Weights, name: str, trainer: dict[str, Any], path: Path, n: int) -> dict[str, Any]:
-    k = int(weights.number("k")) if "k" in weights else trainer.get("k")
+    k = weights.number("k") if "k" in weights else trainer.get("k")
+    if isinstance(k, float):
+        if not k.is_integer():
+            raise DictionaryInvalid(f"{weights.path}: k is {k}, not a number of features")
+        k = int(k)
     if trainer.get("k") not in (None, k):
         raise DictionaryInvalid(f"{path}: k is {trainer['k']}, but {k} in the weights; are both of the same training?")
     threshold = weights.number("threshold") if "threshold" in weights else -1.0

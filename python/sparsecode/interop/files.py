@@ -141,6 +141,17 @@ def setting(config: Mapping[str, Any], name: str, kind: type[T], path: Path, def
     return cast(T, value)
 
 
+def same_length(path: Path, **tensors: Tensor) -> None:
+    """Checks that tensors have one entry per feature each, before anything is computed from two of them.
+
+    Raises:
+        DictionaryInvalid: they have different numbers of entries.
+    """
+    if len({len(value) for value in tensors.values()}) > 1:
+        sizes = ", ".join(f"{name} {len(value)}" for name, value in tensors.items())
+        raise DictionaryInvalid(f"{path}: different numbers of features: {sizes}; is the file whole?")
+
+
 def about(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """What a configuration says in its own words, under the names used here; what it does not say is left out."""
     return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}

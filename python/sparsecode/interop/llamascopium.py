@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, about, read_json, read_tensors, setting
+from sparsecode.interop.files import Weights, about, read_json, read_tensors, same_length, setting
 from sparsecode.sweep.dictionary import Dictionary
 
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
@@ -46,10 +46,11 @@ def read(folder: Path) -> Dictionary:
     by_norm = setting(config, "sparsity_include_decoder_norm", bool, path, True)
     if act == "jumprelu":
         threshold = weights.take(_THRESHOLD, 1).exp()
+        same_length(folder / WEIGHTS, W_D=parts["W_dec"], **{_THRESHOLD: threshold})
         parts["threshold"] = threshold / norms.clamp(min=1e-30) if by_norm else threshold
     elif act == "topk":
         parts |= {"k": setting(config, "top_k", int, path, 50), "selection_scale": norms if by_norm else None}
-    parts |= _normalisation(config, weights, path, hooks)
+    parts |= _normalisation(config, weights, path, hooks, parts["W_enc"].shape[1])
     if transcoder:
         scale_out = parts.pop("scale_out", 1.0)
         parts["W_dec"] = parts["W_dec"] * scale_out
@@ -70,7 +71,7 @@ def read(folder: Path) -> Dictionary:
         raise DictionaryInvalid(f"{folder}: {error}") from error
 
 
-def _normalisation(config: dict[str, Any], weights: Weights, path: Path, hooks: list[str]) -> dict[str, Any]:
+def _normalisation(config: dict[str, Any], weights: Weights, path: Path, hooks: list[str], d: int) -> dict[str, Any]:
     """What is done to raw activations before they are encoded, and after they are decoded."""
     kind = setting(config, "norm_activation", str, path, "dataset-wise")
     if kind == "inference":
@@ -79,7 +80,8 @@ def _normalisation(config: dict[str, Any], weights: Weights, path: Path, hooks: 
         return {"input_norm": "constant_norm_rescale"}
     if kind != "dataset-wise":
         raise NotExpressible(f"{path}: norm_activation {kind} needs more than the row that is encoded")
-    d = setting(config, "d_model", int, path)
+    if (said := setting(config, "d_model", int, path)) != d:
+        raise DictionaryInvalid(f"{path}: d_model is {said}, but the weights read {d} dimensions")
     scales: list[float] = []
     for hook in hooks:
         norm = weights.number(_NORM + hook) if _NORM + hook in weights else scales[0] * math.sqrt(d) if scales else 0.0

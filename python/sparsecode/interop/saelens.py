@@ -13,7 +13,7 @@ import torch
 
 from sparsecode.checkpoint import save_tensors, write_json
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, about, read_json, read_tensors, setting
+from sparsecode.interop.files import Weights, about, read_json, read_tensors, same_length, setting
 from sparsecode.interop.fold import folded
 from sparsecode.sweep.dictionary import Dictionary
 
@@ -80,9 +80,11 @@ def read(folder: Path) -> Dictionary:
     _check_scaling_factor(weights)
     weights.done()
     if setting(config, "rescale_acts_by_decoder_norm", bool, path, False):
+        same_length(folder / WEIGHTS, **{name: parts[name] for name in ("W_enc", "b_enc", "W_dec")})
         _fold_decoder_norm(parts)
     transcoder = architecture in _TRANSCODERS
-    norm = config.get("normalize_activations") or "none"
+    given = config.get("normalize_activations") is not None
+    norm = setting(config, "normalize_activations", str, path) if given else "none"
     meta = _meta(config)
     if norm in _UNKNOWN_FACTOR:
         meta.setdefault("source", {})["note"] = (
@@ -170,7 +172,8 @@ def _modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
     elif function != "relu":
         raise NotExpressible(f"{path}: activation_fn {function!r} is not one that SAELens 6 still reads")
     norm = flat.get("normalize_activations")
-    flat["normalize_activations"] = {True: "expected_average_only_in", False: "none", None: "none"}.get(norm, norm)
+    if norm is None or isinstance(norm, bool):
+        flat["normalize_activations"] = "expected_average_only_in" if norm else "none"
     return flat | {"metadata": {name: flat[name] for name in _NAMES if name in flat}}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -40,7 +40,7 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
         mode: `exact` permutes all rows; `windowed` permutes blocks of about 1 MiB, then rows within windows of
             `window_bytes`, and reads windows ahead, for data larger than memory; docs/format.md says how uniform it is.
         dtype: float32, or the type on disk to have rows as they are stored (without mean and scale).
-        mean: [D], subtracted from every row.
+        mean: [D], subtracted from every row, such as `dataset.statistics["mean"]`.
         scale: every value is divided by it: multiplied by float32(1 / scale), after the mean is subtracted.
         threads: that fill batches, from 2 on the caller's among them, while it waits for one; default: up to 4 cores.
         prefetch: batches that are filled ahead; 0 uses no threads.
@@ -64,7 +64,7 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
         position: int = 0,
         mode: Literal["exact", "windowed"] = "exact",
         dtype: str = "float32",
-        mean: torch.Tensor | None = None,
+        mean: torch.Tensor | Sequence[float] | None = None,
         scale: float = 1.0,
         threads: int | None = None,
         prefetch: int = 4,
@@ -86,7 +86,7 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
             "stop_row": dataset.rows if stop_row is None else stop_row,
             "window_bytes": window_bytes if mode == "windowed" else None,
             "raw": dtype != "float32",
-            "mean": None if mean is None else mean.detach().to("cpu", torch.float32).flatten().tolist(),
+            "mean": None if mean is None else _mean(dataset, mean),
             "scale": float(scale),
             "threads": threads or min(_MOST_THREADS, cores()),
             "prefetch": prefetch,
@@ -154,3 +154,10 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
         position = state.pop("position")
         self.__dict__.update(state)
         self._open(position)
+
+
+def _mean(dataset: Dataset, mean: torch.Tensor | Sequence[float]) -> list[float]:
+    values = torch.as_tensor(mean).detach().to("cpu", torch.float32).flatten()
+    if not bool(torch.isfinite(values).all()):
+        raise InvalidArgument(f"{dataset.path}: the mean holds NaN or infinities; no row would be a number")
+    return [float(value) for value in values]

@@ -105,6 +105,10 @@ class DatasetWriter:
             DatasetComplete: the dataset is complete already.
             OutOfSpace, IoFailed: open the writer again, it goes on from the last complete shard.
         """
+        given: Any = activations  # a notebook is not type checked
+        if not isinstance(given, torch.Tensor):
+            kind = type(given).__name__
+            raise InvalidArgument(f"{self.path}: activations must be a tensor, not {kind}; torch.as_tensor makes one")
         if activations.ndim != 2 or activations.shape[1] != self.activation_dim:
             shape = list(activations.shape)
             raise InvalidArgument(f"{self.path}: activations must be [R, {self.activation_dim}], not {shape}")

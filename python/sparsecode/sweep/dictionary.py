@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,9 @@ def _check_activation(found: Dictionary, where: str, n: int) -> None:
         if given != (name in needed) and name not in possible:
             verb = "has no use for" if given else "needs"
             raise DictionaryInvalid(f"{where}: activation '{found.activation}' {verb} {name}")
+    given_k: Any = found.k  # from a file, it may be anything
+    if given_k is not None and not isinstance(given_k, Real):
+        raise DictionaryInvalid(f"{where}: k is {given_k!r}, not a number of features")
     k = found.k
     whole = "threshold" not in needed  # batchtopk's k is an average
     if k is not None and not (0 < k <= n and (not whole or k == int(k))):

@@ -64,7 +64,7 @@ def needs_format_2(found: Dictionary) -> bool:
 def load(path: str | Path) -> Dictionary:
     """Reads a pair by its path, with or without one of the two suffixes: see `Dictionary.load`."""
     weights, description = pair(path)
-    about = _read_json(description)
+    about = read_description(description)
     try:
         tensors, _ = load_tensors(weights)
     except CheckpointCorrupt as error:
@@ -108,7 +108,12 @@ def pair(path: str | Path) -> tuple[Path, Path]:
     return path.with_name(name + ".safetensors"), path.with_name(name + ".json")
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_description(path: Path) -> Mapping[str, Any]:
+    """What the JSON file of a pair says.
+
+    Raises:
+        DictionaryInvalid: it is missing or broken, not of a dictionary, or of a format that is not known here.
+    """
     try:
         about = json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -127,7 +132,7 @@ def _read_normalization(about: Mapping[str, Any], path: Path) -> tuple[Tensor | 
         record = about["normalization"]
         mean = None if record["mean"] is None else torch.tensor([float(value) for value in record["mean"]])
         return mean, float(record["scale"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DictionaryInvalid(f"{path}: 'normalization' needs a mean (list or null) and a scale") from error
 
 

@@ -71,8 +71,9 @@ def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable
 
     def keep(name: str, value: Tensor) -> None:
         if name not in found:
-            found[name] = value
-            if len(found) == len(places):
+            last = len(found) + 1 == len(places)
+            found[name] = value if last else value.clone()  # what runs after it may write in place, as ReLU can
+            if last:
                 raise _Enough
 
     with _hooks() as handles:
