@@ -94,7 +94,7 @@ def test_info_of_a_run(run: Run) -> None:
     told = result.stdout
     assert "train-gpt: done, 100 steps, validation loss 4.500" in told
     assert f"harvest/{HOOK}: done, {HOOK}, 1k rows" in told
-    assert "train-dicts: running" in told
+    assert "train-dicts: begun, not finished" in told
     assert "1000 rows of 16 float16 in 2 shards" in told
     table = [line.split() for line in told.splitlines() if line.strip().startswith(("name", "n64", "n128"))]
     assert table == [

@@ -20,6 +20,7 @@ mod products;
 mod proof;
 mod scan;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 mod tops;
 mod work;

@@ -83,7 +83,6 @@ impl Kernel for Worst<'_> {
 }
 
 #[test]
-#[allow(clippy::unwrap_used)]
 fn products_stay_within_the_bound_on_every_path() {
     for name in Path::available() {
         let path = Path::named(name).unwrap();
@@ -101,7 +100,6 @@ fn products_stay_within_the_bound_on_every_path() {
 }
 
 #[test]
-#[allow(clippy::unwrap_used)]
 fn the_bound_is_reached() {
     // Atoms that are off by almost half a step of bfloat16 everywhere: the bound is reached, a smaller one would be wrong.
     let Ok(path) = Path::named("amx") else { return };
@@ -128,7 +126,6 @@ fn the_best_are_kept_in_any_order() {
 }
 
 #[test]
-#[allow(clippy::unwrap_used)]
 fn a_row_stays_free_where_that_is_heavier() {
     // Two rows want the one column; a third has no edge.
     let edges = Edges { starts: vec![0, 1, 2, 2], columns: vec![0, 0], weights: vec![5, 7] };

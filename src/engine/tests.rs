@@ -143,7 +143,7 @@ fn sums_of_integers_do_not_overflow_in_wide_rows() {
             bias: bias.trained(),
             decoder: decoder.trained(),
             pre_bias: None,
-            fired: &mut vec![0; 1],
+            fired: &mut [0; 1],
             idle: None,
         };
         let mut engine = Engine::new(Path::named(path).unwrap(), 1).with_codes(CodesAs::Lists);

@@ -122,7 +122,7 @@ impl Stream {
             stride: round,
             dataset,
         });
-        let pool = Pool::new(recipe.batch_bytes(), settings.prefetch + 2);
+        let pool = new_pool(&recipe, settings.prefetch);
         if !pool.has_room() {
             return Err(Error::InvalidArgument(format!(
                 "{}: a batch of {} rows needs more memory than there is; choose fewer",
@@ -272,10 +272,7 @@ impl Stream {
         let process = std::process::id();
         if self.process != process {
             std::mem::forget(self.workers.take());
-            std::mem::forget(std::mem::replace(
-                &mut self.pool,
-                Pool::new(self.recipe.batch_bytes(), self.prefetch + 2),
-            ));
+            std::mem::forget(std::mem::replace(&mut self.pool, new_pool(&self.recipe, self.prefetch)));
             self.inline = Inline::new();
             self.process = process;
         }
@@ -310,4 +307,9 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.leave_threads_of_another_process();
     }
+}
+
+/// Buffers for the batches that are filled ahead, the one that is filled and the one that the caller has.
+fn new_pool(recipe: &Recipe, prefetch: usize) -> Pool {
+    Pool::new(recipe.batch_bytes(), prefetch.saturating_add(2))
 }

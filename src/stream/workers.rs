@@ -93,7 +93,8 @@ struct State {
 impl State {
     /// The next batch that nobody fills, as far as there is room for it.
     fn claim(&mut self, prefetch: u64) -> Option<u64> {
-        let claimed = (self.failed_from == u64::MAX && self.next < self.taken + prefetch).then_some(self.next)?;
+        let claimed =
+            (self.failed_from == u64::MAX && self.next < self.taken.saturating_add(prefetch)).then_some(self.next)?;
         self.next += 1;
         Some(claimed)
     }

@@ -206,7 +206,8 @@ def _run_lines(found: dict[str, Any]) -> list[str]:
     for key, stage in found["stages"].items():
         family = key.partition("/")[0]
         figures = headline(family, stage["result"]).partition(": ")[2] if stage["result"] else ""
-        shown.append(f"  {key}: {stage['status']}" + (f", {figures}" if figures and figures != "done" else ""))
+        state = "done" if stage["status"] == "done" else "begun, not finished"  # at work, or stopped: both are possible
+        shown.append(f"  {key}: {state}" + (f", {figures}" if figures and figures != "done" else ""))
     if not found["stages"]:
         shown.append("  nothing done yet; 'sparsecode train-gpt' is the first stage")
     for dataset in found["datasets"]:
