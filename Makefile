@@ -66,7 +66,7 @@ format: install ## Format both languages and apply the lints' own fixes
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: install ## Run the benchmarks: each row beside its baseline
+bench: install ## Run the benchmarks: each row beside its baseline, and all in benches/results
 	$(BIN)/pytest --benchmark-only
 
 .venv-peers/.tools: benches/peers/requirements.txt
@@ -77,9 +77,9 @@ bench: install ## Run the benchmarks: each row beside its baseline
 
 .PHONY: bench-peers
 bench-peers: install .venv-peers/.tools ## Time training steps beside other libraries, on the activations of `make demo`
-	PYTHONPATH=python .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
-	PYTHONPATH=python .venv-peers/bin/python benches/peers/from_start.py sparsecode-run/activations/blocks.2.mlp.hook_post
-	PYTHONPATH=python .venv-peers/bin/python benches/peers/reader_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
+	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
+	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/from_start.py sparsecode-run/activations/blocks.2.mlp.hook_post
+	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/reader_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
 
 INTEROP := saelens dictionary_learning sparsify
 INTEROP_PYTHONS = $(foreach name,$(INTEROP),$(name)=.venv-interop/$(name)/bin/python)

@@ -15,6 +15,7 @@ from typing import Any
 import contenders
 import prepare
 import torch
+from benches.rows import write_rows
 
 from sparsecode.sweep import LossSettings, Sweep
 from sparsecode.sweep.engines.reference import ReferenceEngine
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--l1", type=float, default=2.3e-2)
     parser.add_argument("--sizes", default="64,128,256,512,1024,2048,4096")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--csv", type=Path, default=Path("benches/results/from_start.csv"))
+    parser.add_argument("--csv", type=Path, default=Path("benches/results/peers-from-start.csv"))
     options = parser.parse_args()
     sizes, stream = prepare.sizes(options.sizes), prepare.stream_of(options.dataset)
     dim = stream.dataset.activation_dim
@@ -80,7 +81,7 @@ def main() -> None:
             rows.append({"contender": name, "steps": done, "seconds": round(seconds[name], 1),
                          "times faster": round(base / seconds[name], 2), "size": size, "fvu": round(fvu, 5),
                          "l0": round(l0, 3)})  # fmt: skip
-    prepare.write_rows(options.csv, rows)
+    write_rows(options.csv, rows)
 
 
 if __name__ == "__main__":

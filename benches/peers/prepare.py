@@ -1,15 +1,11 @@
-"""What both comparisons share: a stream of activations, sweeps trained until they are sparse, rows written as CSV."""
+"""What both comparisons share: a stream of activations, and sweeps trained until they are sparse."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sparsecode.checkpoint import load_tensors, save_tensors
-from sparsecode.machine import describe, versions
 from sparsecode.store import ActivationStream, Dataset
 from sparsecode.sweep import Sweep
 from sparsecode.sweep.engines import choose_engine
@@ -55,13 +51,3 @@ def sparse_sweep(path: Path, wanted: list[int], l1: float, state: Path | None, m
     if state is not None:
         save_tensors(state, sweep.state_dict(), {"l0_max": largest})
     return sweep, largest
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]], **context: Any) -> None:
-    """Rows with the machine and the versions beside them."""
-    context |= {"threads": torch.get_num_threads()} | describe() | versions()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *context])
-        writer.writeheader()
-        writer.writerows(row | context for row in rows)

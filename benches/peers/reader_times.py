@@ -8,7 +8,6 @@ given one row at a time, or a batch at once (`__getitems__`), which few datasets
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import shutil
 import statistics
@@ -20,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benches.rows import write_rows
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from sparsecode.machine import cores, describe, versions
+from sparsecode.machine import cores
 from sparsecode.store import ActivationStream, Dataset
 
 BATCH = 4096
@@ -127,13 +127,7 @@ def main() -> None:
         print(
             f"{name:34} {middle / 1e6:8.3f} M rows/s (best {max(found) / 1e6:.3f})  {own / middle:7.1f} x", flush=True
         )
-    context = {"activation_dim": dataset.activation_dim, "rows": dataset.rows, "threads": torch.get_num_threads()}
-    context |= describe() | versions()
-    options.csv.parent.mkdir(parents=True, exist_ok=True)
-    with options.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *context])
-        writer.writeheader()
-        writer.writerows(row | context for row in rows)
+    write_rows(options.csv, rows, activation_dim=dataset.activation_dim, rows=dataset.rows)
 
 
 if __name__ == "__main__":

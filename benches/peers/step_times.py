@@ -13,6 +13,7 @@ from pathlib import Path
 
 import contenders
 import prepare
+from benches.rows import write_rows
 
 from sparsecode import _core
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="64,128,256,512,1024,2048,4096")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--state", type=Path, help="keep the trained sweep here, and take it from here next time")
-    parser.add_argument("--csv", type=Path, default=Path("benches/results/peers.csv"))
+    parser.add_argument("--csv", type=Path, default=Path("benches/results/peers-steps.csv"))
     options = parser.parse_args()
     sweep, l0 = prepare.sparse_sweep(options.dataset, prepare.sizes(options.sizes), options.l1, options.state)
     print(f"{sweep.step} steps from the start, the largest L0 is {l0:.1f}", flush=True)
@@ -60,7 +61,7 @@ def main() -> None:
                "min_ms": round(1e3 * min(own), 2)}  # fmt: skip
         rows.append(row | {f"times {b.split()[0]}": round(r, 2) for b, r in zip(BASELINES, ratios, strict=True)})
         print(f"{name:38}{row['median_ms']:10.2f}{row['min_ms']:10.2f}  {'  '.join(f'{r:6.2f}' for r in ratios)}")
-    prepare.write_rows(options.csv, rows, l0_max=round(l0, 2), steps_before=sweep.step)
+    write_rows(options.csv, rows, l0_max=round(l0, 2), steps_before=sweep.step)
 
 
 if __name__ == "__main__":
