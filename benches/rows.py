@@ -12,7 +12,7 @@ import torch
 from sparsecode.machine import describe, versions
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], **context: Any) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], /, **context: Any) -> None:
     """Rows of the same keys, with the machine and the versions beside each, in place of what was there."""
     context |= {"threads": torch.get_num_threads()} | describe() | versions()
     path.parent.mkdir(parents=True, exist_ok=True)
