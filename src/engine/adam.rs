@@ -50,6 +50,12 @@ impl Adam {
         Self { rate: rate as f32, correction: correction as f32 }
     }
 
+    /// The bits of both constants.
+    #[cfg(test)]
+    pub fn bits(self) -> [u64; 2] {
+        [self.rate, self.correction].map(|value| u64::from(value.to_bits()))
+    }
+
     /// What Adam's ratio of moments is multiplied with.
     #[must_use]
     pub fn rate(self) -> f32 {

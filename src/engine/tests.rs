@@ -32,14 +32,22 @@ impl Tensor {
     }
 }
 
+/// Encoder, biases, decoder and pre-biases of dictionaries of `SIZES`.
+fn parameters() -> [Tensor; 4] {
+    let total: usize = SIZES.iter().sum();
+    [numbers(total * D, 1), numbers(total, 2), numbers(total * D, 3), numbers(SIZES.len() * D, 4)].map(Tensor::new)
+}
+
 /// The bits of all parameters and sums after some steps.
 fn bits_after(steps: u64, rows: usize, path: &str, threads: usize, codes: CodesAs) -> Vec<u64> {
-    let total: usize = SIZES.iter().sum();
-    let mut tensors =
-        [numbers(total * D, 1), numbers(total, 2), numbers(total * D, 3), numbers(SIZES.len() * D, 4)].map(Tensor::new);
+    bits_from(parameters(), &numbers(rows * D, 5), steps, path, threads, codes)
+}
+
+/// The same from these parameters on, with these rows.
+fn bits_from(mut tensors: [Tensor; 4], x: &[f32], steps: u64, path: &str, threads: usize, codes: CodesAs) -> Vec<u64> {
+    let (total, rows) = (SIZES.iter().sum(), x.len() / D);
     let mut fired = vec![0i64; total];
     let mut engine = Engine::new(Path::named(path).unwrap(), threads).with_codes(codes);
-    let x = numbers(rows * D, 5);
     let mut found = Vec::new();
     for t in 1..=steps {
         let [encoder, bias, decoder, pre_bias] = &mut tensors;
@@ -56,7 +64,7 @@ fn bits_after(steps: u64, rows: usize, path: &str, threads: usize, codes: CodesA
             fired: &mut fired,
             idle: None,
         };
-        let totals = engine.run(&mut sweep, Batch { x: &x, rows }, Mode::Step { t, lr_scale: 1.0 }).unwrap();
+        let totals = engine.run(&mut sweep, Batch { x, rows }, Mode::Step { t, lr_scale: 1.0 }).unwrap();
         found.extend(totals.sse.iter().chain(&totals.l1).map(|sum| sum.to_bits()));
     }
     assert!(fired.iter().any(|count| *count > 0));
@@ -83,6 +91,58 @@ fn every_path_gives_the_same_bits_for_any_number_of_threads() {
             }
         }
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "instructions that Miri does not know")]
+fn every_path_takes_numbers_that_are_not_finite_alike() {
+    for spoiled in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for place in ["encoder", "bias", "decoder", "pre-bias", "row"] {
+            let run = |path: &str, threads: usize, codes: CodesAs| {
+                let (mut tensors, mut x) = (parameters(), numbers(ROWS * D, 5));
+                match place {
+                    "encoder" => tensors[0].0[0][3 * D + 1] = spoiled,
+                    "bias" => tensors[1].0[0][3] = spoiled,
+                    "decoder" => tensors[2].0[0][3 * D + 1] = spoiled,
+                    "pre-bias" => tensors[3].0[0][1] = spoiled,
+                    _ => x[70 * D + 1] = spoiled,
+                }
+                bits_from(tensors, &x, 2, path, threads, codes)
+            };
+            let expected = run("scalar", 1, CodesAs::Lists);
+            for path in Path::available() {
+                for (threads, codes) in [(1, CodesAs::Lists), (3, CodesAs::Dense), (2, CodesAs::Measured)] {
+                    let found = run(path, threads, codes);
+                    assert!(same_but_for_nan(&expected, &found), "{spoiled} {place} {path} {codes:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Whether all bits are the same, or both of a NaN: processors differ in its sign.
+fn same_but_for_nan(a: &[u64], b: &[u64]) -> bool {
+    let nan =
+        |bits: u64| if bits >> 32 == 0 { f32::from_bits(bits as u32).is_nan() } else { f64::from_bits(bits).is_nan() };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || nan(*a) && nan(*b))
+}
+
+/// A digest of 64 bits of numbers.
+fn digest(bits: &[u64]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(&bits.iter().flat_map(|bits| bits.to_le_bytes()).collect::<Vec<u8>>())
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow")]
+fn the_bits_are_those_of_every_other_machine() {
+    // Pinned on x86-64. A run that is resumed on another processor goes on with the same bits.
+    let expected = 10_007_590_741_834_269_852;
+    for path in Path::available() {
+        assert_eq!(digest(&bits_after(3, ROWS, path, 1, CodesAs::Lists)), expected, "{path}");
+    }
+    // What depends on the step's number alone, up to where it is constant.
+    let rates: Vec<u64> = (1..40_000).flat_map(|t| adam::Adam::new(t, 3e-3).bits()).collect();
+    assert_eq!(digest(&rates), 10_549_623_200_537_954_821);
 }
 
 #[test]
