@@ -44,11 +44,12 @@ sanitize: ## Run the Rust tests under the address sanitizer (with a nightly tool
 	ASAN_OPTIONS=allocator_may_return_null=1 RUSTFLAGS=-Zsanitizer=address cargo +nightly test --quiet --lib --target-dir target/sanitize \
 		--target $$(rustc -vV | sed -n 's/host: //p')
 
+# The test that is skipped starts its own program, which only the emulator could.
 .PHONY: test-arm
 test-arm: ## Run the Rust tests on emulated 64-bit Arm (rustup target aarch64-unknown-linux-gnu, gcc-aarch64-linux-gnu, qemu-user)
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu' \
-		cargo test --quiet --lib --release --target aarch64-unknown-linux-gnu -- --skip after_a_crash  # starts itself, not the emulator
+		cargo test --quiet --lib --release --target aarch64-unknown-linux-gnu -- --skip after_a_crash
 
 .PHONY: soak
 soak: install ## Try every promise of the store at full size and rewrite the table in docs/reliability.md

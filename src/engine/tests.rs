@@ -127,6 +127,26 @@ fn same_but_for_nan(a: &[u64], b: &[u64]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || nan(*a) && nan(*b))
 }
 
+/// Sums of a dictionary by itself, without a pre-bias: encoder, biases and decoder.
+fn run_alone(engine: &mut Engine, tensors: &mut [Tensor; 3], x: &[f32], rows: usize, mode: Mode) -> Totals {
+    let [encoder, bias, decoder] = tensors;
+    let n = bias.0[0].len();
+    let mut sweep = Sweep {
+        d: x.len() / rows,
+        sizes: &[n],
+        l1: &[0.01],
+        lr: &[1e-3],
+        loss: Loss { mean: true, per_size: false, project: true },
+        encoder: Some(encoder.trained()),
+        bias: bias.trained(),
+        decoder: decoder.trained(),
+        pre_bias: None,
+        fired: &mut vec![0; n],
+        idle: None,
+    };
+    engine.run(&mut sweep, Batch { x, rows }, mode).unwrap()
+}
+
 /// A digest of 64 bits of numbers.
 fn digest(bits: &[u64]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&bits.iter().flat_map(|bits| bits.to_le_bytes()).collect::<Vec<u8>>())
@@ -159,22 +179,7 @@ fn candidates_that_are_no_codes_make_no_matrices() {
         let mut tensors = [encoder.clone(), bias.clone(), numbers(n * D, 3)].map(Tensor::new);
         let mut engine = Engine::new(Path::named(path).unwrap(), 1);
         for t in 1..=3 {
-            let [encoder, bias, decoder] = &mut tensors;
-            let mut sweep = Sweep {
-                d: D,
-                sizes: &[n],
-                l1: &[0.01],
-                lr: &[1e-3],
-                loss: Loss { mean: true, per_size: false, project: true },
-                encoder: Some(encoder.trained()),
-                bias: bias.trained(),
-                decoder: decoder.trained(),
-                pre_bias: None,
-                fired: &mut vec![0; n],
-                idle: None,
-            };
-            let batch = Batch { x: &x, rows: ROWS };
-            let totals = engine.run(&mut sweep, batch, Mode::Step { t, lr_scale: 1.0 }).unwrap();
+            let totals = run_alone(&mut engine, &mut tensors, &x, ROWS, Mode::Step { t, lr_scale: 1.0 });
             assert_eq!(totals.l0, [0.0]);
             // The first step has matrices, since nothing is known before it; they know no candidates.
             if t > 1 {
@@ -192,22 +197,8 @@ fn sums_of_integers_do_not_overflow_in_wide_rows() {
     let x = vec![1.0; D];
     for path in Path::available() {
         let mut tensors = [vec![0.5; D], vec![-1.0], vec![(D as f32).sqrt().recip(); D]].map(Tensor::new);
-        let [encoder, bias, decoder] = &mut tensors;
-        let mut sweep = Sweep {
-            d: D,
-            sizes: &[1],
-            l1: &[0.01],
-            lr: &[1e-3],
-            loss: Loss { mean: true, per_size: false, project: true },
-            encoder: Some(encoder.trained()),
-            bias: bias.trained(),
-            decoder: decoder.trained(),
-            pre_bias: None,
-            fired: &mut [0; 1],
-            idle: None,
-        };
         let mut engine = Engine::new(Path::named(path).unwrap(), 1).with_codes(CodesAs::Lists);
-        let totals = engine.run(&mut sweep, Batch { x: &x, rows: 1 }, Mode::Evaluate).unwrap();
+        let totals = run_alone(&mut engine, &mut tensors, &x, 1, Mode::Evaluate);
         assert_eq!(totals.l0, [1.0], "{path}");
     }
 }
@@ -225,22 +216,8 @@ fn few_candidates_are_multiplied_each_with_its_own_feature() {
         for path in Path::available() {
             for codes in [CodesAs::Lists, CodesAs::Dense] {
                 let mut tensors = [encoder.clone(), bias.clone(), encoder.clone()].map(Tensor::new);
-                let [encoder, bias, decoder] = &mut tensors;
-                let mut sweep = Sweep {
-                    d: 2,
-                    sizes: &[n],
-                    l1: &[0.01],
-                    lr: &[1e-3],
-                    loss: Loss { mean: true, per_size: false, project: true },
-                    encoder: Some(encoder.trained()),
-                    bias: bias.trained(),
-                    decoder: decoder.trained(),
-                    pre_bias: None,
-                    fired: &mut vec![0; n],
-                    idle: None,
-                };
                 let mut engine = Engine::new(Path::named(path).unwrap(), 1).with_codes(codes);
-                let totals = engine.run(&mut sweep, Batch { x: &x, rows }, Mode::Evaluate).unwrap();
+                let totals = run_alone(&mut engine, &mut tensors, &x, rows, Mode::Evaluate);
                 assert_eq!(totals.l1, [expected], "{path} {codes:?} {n} {rows}");
             }
         }
