@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -104,19 +105,61 @@ def test_values_that_json_cannot_name_are_none() -> None:
 
 def test_schedule_warms_up_stays_and_falls_to_zero() -> None:
     schedule = Schedule(warmup=4, decay_fraction=0.25, total=16)
-    scales = [schedule.scale(step) for step in range(17)]
+    scales = [schedule.lr_scale(step) for step in range(17)]
     assert scales[:4] == [0.25, 0.5, 0.75, 1.0]
     assert scales[4:13] == [1.0] * 9
     assert scales[13:] == [0.75, 0.5, 0.25, 0.0]
-    assert [Schedule(0, 0.0, 5).scale(step) for step in range(5)] == [1.0] * 5
+    assert [Schedule(0, 0.0, total=5).lr_scale(step) for step in range(5)] == [1.0] * 5
 
 
-@given(warmup=st.integers(0, 50), decay=st.floats(0, 1), more=st.integers(1, 200), planned=st.integers(0, 200))
-def test_steps_before_the_plan_do_not_depend_on_the_total(warmup: int, decay: float, more: int, planned: int) -> None:
-    before = Schedule(warmup, decay)
-    after = Schedule(warmup, decay, planned + more, planned)
-    assert [before.scale(step) for step in range(planned)] == [after.scale(step) for step in range(planned)]
-    assert all(0 < after.scale(step) <= 1 for step in range(planned + more))
+def test_l1_rises_over_its_share_and_stays() -> None:
+    schedule = Schedule(0, 0.0, l1_warmup=0.25, total=16)
+    assert [schedule.l1_factor(step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert schedule.factors(1) == (1.0, 0.5)
+    assert [Schedule(0, 0.0, total=5).l1_factor(step) for step in range(5)] == [1.0] * 5
+    unknown = Schedule(0, 0.0, l1_warmup=0.25)
+    assert ([unknown.l1_factor(step) for step in range(99)], unknown.l1_steps) == ([0.0] * 99, 0)
+
+
+def test_l1_rises_by_a_guess_and_is_full_when_the_plan_says_so() -> None:
+    guessed = Schedule(0, 0.0, l1_warmup=0.5, l1_from=10, l1_until=30)
+    assert [guessed.l1_factor(step) for step in (9, 10, 19, 29, 99)] == [0.0, 0.05, 0.5, 1.0, 1.0]
+    # Steps became ten times as slow: half of the steps that there will be is at 20.
+    slow = replace(guessed, total=40, planned_at=15)
+    assert [slow.l1_factor(step) for step in (14, 15, 19)] == [0.25, 0.6, 1.0]
+    assert (slow.l1_steps, replace(guessed, total=20, planned_at=18).l1_factor(18)) == (20, 1.0)
+    # Steps became faster: L1 is full where it was guessed.
+    assert replace(guessed, total=400, planned_at=15).l1_factor(29) == 1.0
+
+
+@given(
+    warmup=st.integers(0, 50),
+    decay=st.floats(0, 1),
+    l1_warmup=st.floats(0, 1),
+    more=st.integers(1, 200),
+    planned=st.integers(0, 200),
+    guess=st.integers(1, 400),
+)
+def test_steps_before_the_plan_do_not_depend_on_the_total(
+    warmup: int, decay: float, l1_warmup: float, more: int, planned: int, guess: int
+) -> None:
+    start = planned // 3
+    before = Schedule(warmup, decay, l1_warmup, l1_from=start, l1_until=max(start, round(l1_warmup * guess)))
+    after = replace(before, total=planned + more, planned_at=planned)
+    assert [before.factors(step) for step in range(planned)] == [after.factors(step) for step in range(planned)]
+    assert all(0 < after.lr_scale(step) <= 1 for step in range(planned + more))
+    factors = [after.l1_factor(step) for step in range(planned + more)]
+    assert factors == sorted(factors)
+    assert 0 <= factors[0] <= factors[-1] <= 1
+    assert factors[-1] == 1 or l1_warmup > 0.99 or planned + more < 100
+
+
+def test_a_guess_of_the_steps_comes_early_and_keeps_the_limit() -> None:
+    budget = Budget(100.0, most=300)
+    assert [budget.guess(step, seconds) for step, seconds in ((0, 5.0), (3, 1.9), (3, 2.0), (6, 2.0))] == [
+        None, None, 150, 300,
+    ]  # fmt: skip
+    assert Budget(1.0).guess(1, 5.0) == 2
 
 
 @pytest.mark.parametrize("slow", [0, 50, 1000])

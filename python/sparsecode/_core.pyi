@@ -99,13 +99,20 @@ class CpuEngine:
     def paths() -> list[str]:
         """Names of the paths of instructions that this machine can run, fastest first."""
 
-    def step(self, sweep: SweepView, x: _Array, t: int, lr_scale: float) -> _Sums:
-        """Updates everything; `t` is Adam's step number, from 1."""
+    def step(self, sweep: SweepView, x: _Array, t: int, lr_scale: float, l1_factor: float) -> _Sums:
+        """Updates everything; `t` is Adam's step number, from 1, the factors are those of the schedule."""
 
     def train(
-        self, sweep: SweepView, stream: Stream, t: int, lr_scales: list[float], sums: _Sums | None = None
+        self,
+        sweep: SweepView,
+        stream: Stream,
+        t: int,
+        schedule: list[tuple[float, float]],
+        sums: _Sums | None = None,
     ) -> tuple[int, _Sums, BaseException | None]:
-        """A step on each of the stream's next batches: steps done, `sums` and theirs, and what stopped them early."""
+        """A step on each of the stream's next batches, with (lr_scale, l1_factor) each: steps done, `sums` and theirs,
+        and what stopped them early.
+        """
 
     def evaluate(self, sweep: SweepView, x: _Array) -> _Sums:
         """Adds to the fired counts and changes nothing else."""
@@ -120,6 +127,15 @@ class CpuEngine:
         b_dec: _Array | None,
     ) -> _Sums:
         """Writes the gradients, before projection, and changes nothing else."""
+
+def kth_largest(x: _Array, W_enc: _Array, k: int, *, out: _Array, path: str = "auto", threads: int = 1) -> None:
+    """Writes to `out` [F] the k-th largest (from 1) of the products of each row of `W_enc` [F,D] with all of `x` [R,D].
+
+    Contiguous float32. The bits are those of the engine's own products, on every path and for any number of threads.
+
+    Raises:
+        InvalidArgument: shapes that do not fit, or no k-th row.
+    """
 
 @final
 class FileLock:

@@ -216,8 +216,16 @@ class TrainDictsConfig(StageConfig):
     lr: float = setting(3e-3, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
     warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
     decay_fraction: float = setting(0.2, "Share of the steps, at the end, over which the rate falls to zero.")
-    normalize: str = setting("rms", "rms: divide by the root mean square; center: also subtract the mean; none.",
-                             choices=("rms", "center", "none"))  # fmt: skip
+    start: str = setting("calibrated", "calibrated: a short encoder, biases with which every feature fires; atoms: "
+                         "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
+                         choices=("calibrated", "atoms", "linear"))  # fmt: skip
+    encoder_norm: str = setting(
+        "auto", "Calibrated: norm of the encoder's rows; auto: the width by the size, at most 1."
+    )
+    initial_density: str = setting("auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
+    l1_warmup: float = setting(0.3, "Share of the steps, at the start, over which L1 rises from zero.")
+    normalize: str = setting("center", "center: subtract the mean, divide by the standard deviation; rms: divide by "
+                             "the root mean square; none.", choices=("rms", "center", "none"))  # fmt: skip
     mse: str = setting("mean", "Squared error averaged over dimensions (the seed) or summed (SAELens).",
                        choices=("mean", "sum"))  # fmt: skip
     l1_scale: str = setting("plain", "per-size divides L1 by the dictionary size: the artefact the seed explains.",
@@ -241,6 +249,8 @@ class CompareConfig(StageConfig):
     """How dictionaries are compared."""
 
     threshold: float = setting(0.9, "Cosine above which a feature counts as found again.")
+    duplicate_threshold: float = setting(0.8, "Cosine with another atom of its own dictionary above which a feature "
+                                         "counts as a near-duplicate.")  # fmt: skip
     bins: int = setting(50, "Bins of the histograms of MCS, over 0 to 1.")
     absolute: bool = setting(False, "Ignore the sign of cosines.")
 
@@ -306,6 +316,14 @@ class ToyConfig(StageConfig):
     lr: float = setting(1e-2, "Peak learning rate of Adam (the seed's 1e-3 needs ten times the steps).")
     warmup_steps: int = setting(50, "Steps of linear warm-up.")
     decay_fraction: float = setting(0.3, "Share of the steps, at the end, over which the rate falls to zero.")
+    start: str = setting("calibrated", "calibrated: a short encoder, biases with which every feature fires; atoms: "
+                         "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
+                         choices=("calibrated", "atoms", "linear"))  # fmt: skip
+    encoder_norm: str = setting(
+        "auto", "Calibrated: norm of the encoder's rows; auto: the width by the size, at most 1."
+    )
+    initial_density: str = setting("auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
+    l1_warmup: float = setting(0.3, "Share of the steps, at the start, over which L1 rises from zero.")
     l1_scale: str = setting("plain", "per-size divides L1 by the dictionary size, as the seed's toy script does.",
                             choices=("plain", "per-size"))  # fmt: skip
     project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")

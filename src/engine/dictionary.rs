@@ -37,7 +37,7 @@ pub(super) fn cut<'a>(sweep: &'a mut Sweep<'_>, mode: &'a mut Mode<'_>, rows: us
     let mut encoder = sweep.encoder.as_mut().map(Trained::reborrow);
     let (mut bias, mut decoder) = (sweep.bias.reborrow(), sweep.decoder.reborrow());
     let mut pre_bias = sweep.pre_bias.as_mut().map(Trained::reborrow);
-    let step = if let Mode::Step { t, lr_scale } = mode { Some((*t, *lr_scale)) } else { None };
+    let step = if let Mode::Step { t, factors } = mode { Some((*t, *factors)) } else { None };
     let mut gradients = if let Mode::Gradients(out) = mode { Some(out.reborrow()) } else { None };
     let mut fired = &mut *sweep.fired;
     let (mut lag, rates) = match &mut sweep.idle {
@@ -46,6 +46,7 @@ pub(super) fn cut<'a>(sweep: &'a mut Sweep<'_>, mode: &'a mut Mode<'_>, rows: us
     };
     let cut_one = |(k, &n): (usize, &usize)| {
         let penalty = if loss.per_size { l1[k] / n as f64 } else { l1[k] };
+        let penalty = penalty * step.map_or(1.0, |(_, factors)| factors.l1);
         let rate = rates.get(k).copied().unwrap_or(0.0);
         let counted = fired.split_off_mut(..n).unwrap_or_default();
         Dictionary {
@@ -57,8 +58,8 @@ pub(super) fn cut<'a>(sweep: &'a mut Sweep<'_>, mode: &'a mut Mode<'_>, rows: us
             lag: lag.as_mut().and_then(|lag| lag.split_off_mut(..n)),
             gradients: gradients.as_mut().map(|out| out.split_off(n, d)),
             scales: Scales { error: (2.0 / divisor) as f32, l1: (penalty / rows as f64) as f32 },
-            update: step.map(|(t, lr_scale)| Update {
-                adam: Adam::new(t, lr[k] * lr_scale),
+            update: step.map(|(t, factors)| Update {
+                adam: Adam::new(t, lr[k] * factors.lr),
                 project: loss.project,
                 look: (rate > 0.0).then(|| Look::new(t, rate)),
             }),

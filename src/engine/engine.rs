@@ -152,8 +152,8 @@ impl Engine {
         if !with_pre_bias {
             self.read_batch(batch, d, None);
         }
-        if let Mode::Step { t, lr_scale } = mode {
-            wake_if_faster(self.path(), sweep, t, lr_scale);
+        if let Mode::Step { t, factors } = mode {
+            wake_if_faster(self.path(), sweep, t, factors.lr);
         }
         self.density.resize(sizes.len(), f64::INFINITY);
         if self.costs.len() != sizes.len() {

@@ -4,7 +4,8 @@
 //! threads that work on it: over rows (`rows`: screen, encode, decode, residual) and over features (`features`:
 //! gradients, projection, Adam, renormalisation; `idle` leaves out those at rest). Between them lie only the codes that
 //! are active, feature by feature. `screen` finds candidates with cheap products and a rigorous bound, `path` chooses
-//! the instructions, `simd` holds them, `team` the threads. `docs/engine.md` explains all with figures.
+//! the instructions, `simd` holds them, `team` the threads. `calibrate` is for the start, before the first step.
+//! `docs/engine.md` explains all with figures.
 //!
 //! Every sum has one order, so that the result has the same bits on every path, for any number of threads, and for a
 //! dictionary alone or in a sweep. Shape letters: B rows of a batch, D width, n features of one dictionary, N of all.
@@ -13,6 +14,7 @@
 mod adam;
 pub(crate) mod aligned;
 mod batch;
+mod calibrate;
 mod codes;
 mod dense;
 mod dense_features;
@@ -37,12 +39,13 @@ mod team;
 mod train;
 mod worker;
 
+pub use calibrate::kth_largest;
 pub use codes::Spent;
 pub use engine::{CodesAs, Engine, Profile};
 pub use features::Trained;
 pub use idle::{Idle, wake};
 pub use path::{NAMES, Path};
-pub use sweep::{Batch, GradientsOut, Loss, Mode, Sweep, Totals};
+pub use sweep::{Batch, Factors, GradientsOut, Loss, Mode, Sweep, Totals};
 pub use train::Trained as TrainedSteps;
 
 #[cfg(test)]

@@ -51,15 +51,24 @@ pub struct Batch<'a> {
     pub rows: usize,
 }
 
+/// What a schedule multiplies in one step.
+#[derive(Debug, Clone, Copy)]
+pub struct Factors {
+    /// The learning rates.
+    pub lr: f64,
+    /// The L1 coefficients. No feature wakes up for it: where there is no code, L1 has no gradient either.
+    pub l1: f64,
+}
+
 /// What to do with a batch.
 #[derive(Debug)]
 pub enum Mode<'a> {
-    /// Update everything: step number `t` from 1, the learning rates times `lr_scale`.
+    /// Update everything: step number `t` from 1, at a point of the schedule.
     Step {
         /// Adam's t.
         t: u64,
-        /// The schedule's factor.
-        lr_scale: f64,
+        /// The schedule's factors.
+        factors: Factors,
     },
     /// Gradients only, before projection; nothing else changes.
     Gradients(GradientsOut<'a>),

@@ -64,7 +64,8 @@ fn bits_from(mut tensors: [Tensor; 4], x: &[f32], steps: u64, path: &str, thread
             fired: &mut fired,
             idle: None,
         };
-        let totals = engine.run(&mut sweep, Batch { x, rows }, Mode::Step { t, lr_scale: 1.0 }).unwrap();
+        let totals =
+            engine.run(&mut sweep, Batch { x, rows }, Mode::Step { t, factors: Factors { lr: 1.0, l1: 1.0 } }).unwrap();
         found.extend(totals.sse.iter().chain(&totals.l1).map(|sum| sum.to_bits()));
     }
     assert!(fired.iter().any(|count| *count > 0));
@@ -179,7 +180,8 @@ fn candidates_that_are_no_codes_make_no_matrices() {
         let mut tensors = [encoder.clone(), bias.clone(), numbers(n * D, 3)].map(Tensor::new);
         let mut engine = Engine::new(Path::named(path).unwrap(), 1);
         for t in 1..=3 {
-            let totals = run_alone(&mut engine, &mut tensors, &x, ROWS, Mode::Step { t, lr_scale: 1.0 });
+            let totals =
+                run_alone(&mut engine, &mut tensors, &x, ROWS, Mode::Step { t, factors: Factors { lr: 1.0, l1: 1.0 } });
             assert_eq!(totals.l0, [0.0]);
             // The first step has matrices, since nothing is known before it; they know no candidates.
             if t > 1 {
@@ -259,4 +261,32 @@ fn every_path_lists_set_bits_and_keeps_lanes() {
     for path in Path::available() {
         Path::named(path).unwrap().run(Lists(bits.clone()));
     }
+}
+
+#[test]
+fn the_kth_largest_product_is_that_of_a_sort() {
+    let value = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5;
+    for (rows, n, d) in [(1, 1, 1), (9, 3, 5), (40, 37, 16), (133, 65, 33)] {
+        let x: Vec<f32> = (0..rows * d).map(value).collect();
+        let weights: Vec<f32> = (0..n * d).map(|i| value(i + 31)).collect();
+        for k in [1, rows.div_ceil(3), rows] {
+            let found = kth_largest(Path::named("scalar").unwrap(), 1, &x, &weights, d, k).unwrap();
+            for (w, found) in weights.chunks_exact(d).zip(&found) {
+                let mut products: Vec<f64> = x
+                    .chunks_exact(d)
+                    .map(|x| x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum())
+                    .collect();
+                products.sort_by(|a, b| b.total_cmp(a));
+                assert!((f64::from(*found) - products[k - 1]).abs() < 1e-5, "{rows} {n} {d} {k}");
+            }
+            for path in Path::available() {
+                let path = Path::named(path).unwrap();
+                assert_eq!(kth_largest(path, 3, &x, &weights, d, k).unwrap(), found);
+            }
+        }
+    }
+    let path = Path::named("auto").unwrap();
+    assert!(kth_largest(path, 1, &[0.0; 6], &[0.0; 6], 3, 3).is_err());
+    assert!(kth_largest(path, 1, &[0.0; 6], &[0.0; 6], 3, 0).is_err());
+    assert!(kth_largest(path, 1, &[0.0; 5], &[0.0; 6], 3, 1).is_err());
 }

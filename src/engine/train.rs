@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
-use super::sweep::{Batch, Mode, Sweep, Totals};
+use super::sweep::{Batch, Factors, Mode, Sweep, Totals};
 use crate::error::{Error, Result};
 use crate::stream::Stream;
 
@@ -22,7 +22,7 @@ pub struct Trained {
 }
 
 impl Engine {
-    /// One step per learning rate factor in `lr_scales`, on the stream's next batches; `t` is Adam's number of the first.
+    /// One step for each of `schedule`, on the stream's next batches; `t` is Adam's number of the first.
     /// Fewer once `interrupted` says so. Sums are added to `totals` step after step, so that they do not depend on how a
     /// training is cut into runs.
     pub fn train(
@@ -30,20 +30,20 @@ impl Engine {
         sweep: &mut Sweep<'_>,
         stream: &mut Stream,
         t: u64,
-        lr_scales: &[f64],
+        schedule: &[Factors],
         totals: Totals,
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Trained {
         let mut trained = Trained { steps: 0, totals, failure: None };
         let mut asked = Instant::now();
-        for lr_scale in lr_scales {
+        for factors in schedule {
             if asked.elapsed() > PATIENCE {
                 if interrupted() {
                     break;
                 }
                 asked = Instant::now();
             }
-            let mode = Mode::Step { t: t + trained.steps as u64, lr_scale: *lr_scale };
+            let mode = Mode::Step { t: t + trained.steps as u64, factors: *factors };
             match self.step_on_next(sweep, stream, mode, interrupted) {
                 Ok(None) => break,
                 Ok(Some(totals)) => trained.totals.add(&totals),

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::engine::{self, Batch, CodesAs, GradientsOut, Idle, Loss, Mode, Path, Sweep, Totals, Trained};
+use crate::engine::{self, Batch, CodesAs, Factors, GradientsOut, Idle, Loss, Mode, Path, Sweep, Totals, Trained};
 use crate::error::{Error, Result};
 use crate::python::stream::Stream;
 
@@ -239,7 +239,7 @@ impl CpuEngine {
         self.engine.bytes()
     }
 
-    #[pyo3(signature = (sweep, x, t, lr_scale))]
+    #[pyo3(signature = (sweep, x, t, lr_scale, l1_factor))]
     fn step(
         &mut self,
         py: Python<'_>,
@@ -247,20 +247,21 @@ impl CpuEngine {
         x: &Bound<'_, PyAny>,
         t: u64,
         lr_scale: f64,
+        l1_factor: f64,
     ) -> Result<Sums> {
-        self.run(py, sweep, x, Mode::Step { t, lr_scale }, &[])
+        self.run(py, sweep, x, Mode::Step { t, factors: Factors { lr: lr_scale, l1: l1_factor } }, &[])
     }
 
     /// Steps on the next batches of a stream; gives how many were done, `sums` with theirs added, and what stopped them
     /// early: the caller takes note of the steps, then raises it.
-    #[pyo3(signature = (sweep, stream, t, lr_scales, sums = None))]
+    #[pyo3(signature = (sweep, stream, t, schedule, sums = None))]
     fn train(
         &mut self,
         py: Python<'_>,
         sweep: &mut SweepView,
         stream: &mut Stream,
         t: u64,
-        lr_scales: Vec<f64>,
+        schedule: Vec<(f64, f64)>,
         sums: Option<Sums>,
     ) -> Result<(usize, Sums, Option<Py<PyBaseException>>)> {
         sweep.ranges_apart(&[])?;
@@ -272,9 +273,10 @@ impl CpuEngine {
         // the GIL is released breaks the documented contract of the class.
         let mut view = unsafe { sweep.sweep() };
         let (engine, stream) = (&mut self.engine, &mut stream.inner);
+        let schedule: Vec<_> = schedule.into_iter().map(|(lr, l1)| Factors { lr, l1 }).collect();
         let mut stopped = None;
         let found = py.detach(|| {
-            engine.train(&mut view, stream, t, &lr_scales, totals, &mut || {
+            engine.train(&mut view, stream, t, &schedule, totals, &mut || {
                 stopped = Python::attach(|py| py.check_signals().err());
                 stopped.is_some()
             })
@@ -342,4 +344,30 @@ impl CpuEngine {
         let Totals { sse, l1, l0, candidates } = py.detach(|| engine.run(&mut view, batch, mode))?;
         Ok((sse, l1, l0, candidates))
     }
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, W_enc, k, *, out, path = "auto", threads = 1))]
+#[allow(non_snake_case)]
+pub fn kth_largest(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    W_enc: &Bound<'_, PyAny>,
+    k: usize,
+    out: &Bound<'_, PyAny>,
+    path: &str,
+    threads: usize,
+) -> Result<()> {
+    let (rows, encoder) = (Tensor::<f32>::open("x", x, false)?, Tensor::<f32>::open("W_enc", W_enc, false)?);
+    let out = Tensor::<f32>::open("out", out, true)?;
+    if out.len() == 0 || encoder.len() % out.len() != 0 {
+        return Err(Error::InvalidArgument(format!("engine: {} values are not {} rows", encoder.len(), out.len())));
+    }
+    let path = Path::named(path)?;
+    // SAFETY: Python code that would write to one of them while the GIL is released breaks the function's contract.
+    let (x, weights) = unsafe { (rows.read(), encoder.read()) };
+    let found = py.detach(|| engine::kth_largest(path, threads, x, weights, weights.len() / out.len(), k))?;
+    // SAFETY: the GIL is held, and the slices above are not read any more.
+    unsafe { out.write() }.copy_from_slice(&found);
+    Ok(())
 }

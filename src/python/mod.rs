@@ -53,7 +53,7 @@ mod _core {
     #[pymodule_export]
     use super::crossentropy::cross_entropy;
     #[pymodule_export]
-    use super::engine::{CpuEngine, SweepView};
+    use super::engine::{CpuEngine, SweepView, kth_largest};
     #[pymodule_export]
     use super::lock::FileLock;
     #[pymodule_export]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.compare.consistency import consistency, encoder_cosines
+from sparsecode.compare.duplicates import mutual, nearest_own
 from sparsecode.compare.loading import fingerprint
 from sparsecode.compare.matching import matched_mcs, turned
 from sparsecode.compare.mcs import BestMatches
@@ -59,6 +60,7 @@ def compare_members(
         pairs = all_pairs(
             [member.atoms for member in members], live, absolute=config.absolute, advance=progress.advance
         )
+    own = [nearest_own(member.atoms, absolute=config.absolute) for member in members]
     relatives = [place(members, k) for k in range(len(members))]
     wanted = _pairs_to_match(members, relatives, match_all and len(members) <= MATCH_ALL)
     pairings: dict[tuple[int, int], Pairing] = {}
@@ -74,7 +76,9 @@ def compare_members(
             {"name": member.name, "path": str(path), "fingerprint": fingerprint(path)}
             for member, path in zip(members, paths, strict=True)
         ],
-        "dictionaries": [_entry(members, k, relatives[k], pairs, pairings, config) for k in range(len(members))],
+        "dictionaries": [
+            _entry(members, k, relatives[k], pairs, own[k], pairings, config) for k in range(len(members))
+        ],
         "mmcs": {"all": mmcs_matrix(pairs), "live": live_mmcs_matrix(pairs, live)},
         "matched": {
             f"{members[i].name} -> {members[j].name}": _one_to_one(members[i], pairings[i, j], i, config)
@@ -82,7 +86,9 @@ def compare_members(
         },
         "steadiest": steadiest(members, relatives, pairs.cosine, config.threshold),
     }
-    return Comparison(record, _tensors(members, pairs, {pair: pairings[pair] for pair in wanted}, config.threshold))
+    return Comparison(
+        record, _tensors(members, pairs, own, {pair: pairings[pair] for pair in wanted}, config.threshold)
+    )
 
 
 def _pairs_to_match(members: Sequence[Member], relatives: Sequence[Place], every: bool) -> list[tuple[int, int]]:
@@ -106,6 +112,7 @@ def _entry(
     k: int,
     found: Place,
     pairs: AllPairs,
+    nearest_own: Tensor,
     pairings: Mapping[tuple[int, int], Pairing],
     config: CompareConfig,
 ) -> dict[str, Any]:
@@ -119,6 +126,9 @@ def _entry(
             "dictionary": members[j].name,
             "chance_mmcs": chance_mmcs(own.size, members[j].atoms),
             "mcs": summary(cosine[:, j], own.live, config.threshold, config.bins),
+            "mutual": int(
+                (mutual(pairs.index[k][:, j], pairs.index[j][:, k]) & (cosine[:, j] > config.threshold)).sum()
+            ),
             "matched": pairing and _one_to_one(own, pairing, k, config),
         }
 
@@ -129,6 +139,10 @@ def _entry(
         "activation_dim": own.atoms.shape[1],
         **own.about,
         "live": None if own.live is None else int(own.live.sum()),
+        "near_duplicates": {
+            "threshold": config.duplicate_threshold,
+            "features": int(((nearest_own > config.duplicate_threshold) & own.live_or_all).sum()),
+        },
         "next": against(found.next),
         "other_seed": against(found.other_seed),
         "next_other_seed": against(found.next_other_seed),
@@ -144,12 +158,17 @@ def _entry(
 
 
 def _tensors(
-    members: Sequence[Member], pairs: AllPairs, pairings: Mapping[tuple[int, int], Pairing], threshold: float
+    members: Sequence[Member],
+    pairs: AllPairs,
+    nearest_own: Sequence[Tensor],
+    pairings: Mapping[tuple[int, int], Pairing],
+    threshold: float,
 ) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for k, member in enumerate(members):
         tensors[f"{member.name}.cosine"] = pairs.cosine[k]
         tensors[f"{member.name}.index"] = pairs.index[k].int()
+        tensors[f"{member.name}.own_cosine"] = nearest_own[k]
         tensors[f"{member.name}.stability"] = stability(pairs.cosine[k], k, threshold)
         if member.live is not None:
             tensors[f"{member.name}.live"] = member.live.to(torch.uint8)

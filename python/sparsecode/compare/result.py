@@ -5,6 +5,7 @@ comparison.json          format, settings, inputs (name, path, fingerprint of ea
 comparison.safetensors   per dictionary NAME (n features) and over the K dictionaries in the JSON's order:
     NAME.cosine [n, K] float32    MCS with each dictionary; 1 with itself
     NAME.index [n, K] int32       the atom that it is
+    NAME.own_cosine [n] float32   largest cosine with another atom of the same dictionary; NaN where it has no other
     NAME.stability [n] float32    share of the other dictionaries in which the feature is found again
     NAME.matched.OTHER.cosine [n] float32, NAME.matched.OTHER.index [n] int32    the one-to-one matching; NaN, -1
                                   for features without a partner
@@ -21,11 +22,12 @@ from typing import Any
 from torch import Tensor
 
 from sparsecode.checkpoint import load_tensors, save_tensors, write_json
+from sparsecode.compare.duplicates import mutual
 from sparsecode.compare.matching import turned
 from sparsecode.compare.mcs import BestMatches
 from sparsecode.errors import CheckpointCorrupt, RunInvalid
 
-FORMAT = 1
+FORMAT = 2
 _WIDEST = 100_000  # characters of a line of a table; a name has a few hundred
 
 
@@ -52,6 +54,10 @@ class Comparison:
     def index(self, a: str, b: str) -> Tensor:
         """For every feature of a the index of that atom of b, [n]."""
         return self.tensors[f"{a}.index"][:, self.names.index(b)]
+
+    def mutual(self, a: str, b: str) -> Tensor:
+        """Which features of a and their nearest atoms of b are each other's nearest, [n]; at any cosine."""
+        return mutual(self.index(a, b), self.index(b, a))
 
     def matched(self, a: str, b: str) -> BestMatches | None:
         """The one-to-one matching seen from a: cosines [n] and indices [n], NaN and -1 without a partner.
@@ -86,6 +92,10 @@ class Comparison:
             raise RunInvalid(f"{path}: not a comparison of format {FORMAT}; run: sparsecode compare --force")
         return cls(record, tensors)
 
+    @property
+    def _duplicate(self) -> float:
+        return float(self.record["settings"]["duplicate_threshold"])
+
     def table(self) -> str:
         """The result as text: a row per dictionary of a sweep; of up to three, or unrelated ones, a row per pair."""
         count = len(self.names)
@@ -94,8 +104,9 @@ class Comparison:
 
     def _sweep_table(self) -> str:
         threshold = self.record["settings"]["threshold"]
-        columns = ["dictionary", "live", "MMCS next", "chance", f">{threshold:g}", "of live", "matched", "other seed",
-                   "PW-MCC", "absolute", "shared", "both", "every larger"]  # fmt: skip
+        columns = ["dictionary", "live", "near-dup.", "MMCS next", "chance", f">{threshold:g}", "of live", "mutual",
+                   "matched", "other seed", "mutual", "PW-MCC", "absolute", "shared", "both",
+                   "every larger"]  # fmt: skip
         rows = []
         for entry in self.record["dictionaries"]:
             nearest, seed, both = entry["next"], entry["other_seed"], entry["next_other_seed"]
@@ -106,12 +117,15 @@ class Comparison:
                 [
                     entry["name"],
                     "?" if entry["live"] is None else f"{entry['live']}/{entry['dict_size']}",
+                    str(entry["near_duplicates"]["features"]),
                     _number(nearest and nearest["mcs"]["all"]["mean"]),
                     _number(nearest and nearest["chance_mmcs"]),
                     _count(nearest, "all"),
                     _count(nearest, "live"),
+                    "" if nearest is None else str(nearest["mutual"]),
                     _number(nearest and nearest["matched"] and nearest["matched"]["all"]["mean"]),
                     _count(seed, "all"),
+                    "" if seed is None else str(seed["mutual"]),
                     _number(found.get("pw_mcc")),
                     _number(found.get("pw_mcc_absolute")),
                     _shared(found),
@@ -120,17 +134,19 @@ class Comparison:
                 ]
             )
         note = (
-            "Columns: MMCS with the next larger dictionary (same L1 and seed) and by chance; features above "
-            f"{threshold:g} in it, of all and of live ones; mean of the one-to-one matching; features above it in the "
-            "same size from another seed; mean cosine of the one-to-one matching with it (without another seed: with "
-            "the next larger size), signed and absolute, and matched pairs above 0.7 in encoder and decoder; features "
+            f"Columns: live features with another own atom above {self._duplicate:g}; MMCS with the next larger "
+            f"dictionary (same L1 and seed) and by chance; features above {threshold:g} in it, of all, of live ones, "
+            "and of pairs that are each other's nearest; mean of the one-to-one matching; features above it in the "
+            "same size from another seed, and of pairs that are each other's nearest; mean cosine of the "
+            "one-to-one matching with it (without another seed: with the next larger size), signed and absolute, and "
+            "matched pairs above 0.7 in encoder and decoder; features "
             f"above {threshold:g} in the next size from another seed, and in every larger dictionary."
         )
         return _render(columns, rows) + "\n" + note
 
     def _pair_table(self) -> str:
         threshold = self.record["settings"]["threshold"]
-        columns = ["from", "to", "MMCS", f">{threshold:g}", "of", "PW-MCC", "absolute", "shared"]
+        columns = ["from", "to", "MMCS", f">{threshold:g}", "mutual", "of", "near-dup.", "PW-MCC", "absolute", "shared"]
         rows = []
         for i, a in enumerate(self.names):
             for j, b in enumerate(self.names):
@@ -146,14 +162,18 @@ class Comparison:
                         b,
                         _number(self.record["mmcs"]["all"][i][j]),
                         str(above),
+                        str(int((self.mutual(a, b) & (values > threshold)).sum())),
                         str(len(values)),
+                        str(self.record["dictionaries"][i]["near_duplicates"]["features"]),
                         _number(found.get("pw_mcc")),
                         _number(found.get("pw_mcc_absolute")),
                         _shared(found),
                     ]
                 )
         note = (
-            f"Columns: MMCS; features whose nearest atom is above {threshold:g}, of all; mean cosine of the one-to-one "
+            f"Columns: MMCS; features whose nearest atom is above {threshold:g}, and of these the pairs that are each "
+            "other's nearest, of all; features with another atom of their own dictionary above "
+            f"{self._duplicate:g}; mean cosine of the one-to-one "
             "matching, signed and absolute; matched pairs above 0.7 in encoder and decoder."
         )
         return _render(columns, rows) + "\n" + note

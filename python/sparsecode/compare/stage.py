@@ -82,8 +82,10 @@ def compare_files(
 
 
 def _checked(config: CompareConfig) -> CompareConfig:
-    if not -1 <= config.threshold < 1:
-        raise InvalidSetting(f"compare: --threshold is {config.threshold:g}, not from 0 to below 1")
+    for name in ("threshold", "duplicate_threshold"):
+        value = getattr(config, name)
+        if not -1 <= value < 1:
+            raise InvalidSetting(f"compare: --{name.replace('_', '-')} is {value:g}, not from 0 to below 1")
     if not 1 <= config.bins <= 10_000:
         raise InvalidSetting(f"compare: --bins is {config.bins}, not from 1 to 10000")
     return config
@@ -109,6 +111,10 @@ def _headline(comparison: Comparison) -> dict[str, Any]:
         "mmcs_next": {
             e["name"]: e["next"]["mcs"]["all"]["mean"] for e in comparison.record["dictionaries"] if e["next"]
         },
+        "mutual_other_seed": {
+            e["name"]: e["other_seed"]["mutual"] for e in comparison.record["dictionaries"] if e["other_seed"]
+        },
+        "near_duplicates": {e["name"]: e["near_duplicates"]["features"] for e in comparison.record["dictionaries"]},
         "every_larger": {
             e["name"]: e["every_larger"]["features"] for e in comparison.record["dictionaries"] if e["every_larger"]
         },

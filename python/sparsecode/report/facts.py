@@ -61,7 +61,7 @@ class Facts:
         for relation in ("next_other_seed", "next", "other_seed"):
             fits = [entry for entry in self.dictionaries if entry[relation]]
             if fits:
-                return max(fits, key=lambda entry: entry[relation]["mcs"]["all"]["above"]), relation
+                return max(fits, key=lambda entry: entry[relation]["mutual"]), relation
         return None
 
     def families(self) -> list[list[dict[str, Any]]]:

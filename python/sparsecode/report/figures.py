@@ -138,7 +138,10 @@ def found_again(facts: Facts) -> Figure | None:
                     "hovertemplate": f"%{{y}} of %{{x}} features: {words}<extra></extra>",
                 }
             )
-    rows = [[entry["name"], *(_count(entry, relation) for relation in RELATIONS)] for entry in shown]
+    rows = [
+        [entry["name"], *(_count(entry, relation) for relation in RELATIONS), entry["near_duplicates"]["features"]]
+        for entry in shown
+    ]
     layout = palette.layout(
         xaxis=palette.axis("features in the dictionary", type="log", tickvals=[e["dict_size"] for e in family],
                            ticktext=[str(e["dict_size"]) for e in family]),
@@ -148,14 +151,19 @@ def found_again(facts: Facts) -> Figure | None:
     which = facts.label(family[0], size=False)
     return Figure(
         "found-again",
-        f"Features with cosine above {facts.threshold:g} to an atom of another dictionary"
+        f"Features with cosine above {facts.threshold:g} to an atom of another dictionary, each the other's nearest"
         f"{f' ({which})' if which else ''}, by what the other is. The dashed line is the width of the space: "
         "above it, more directions are found again than the space has dimensions. Whiskers: 95 % intervals of counts.",
         "Curves of the number of features found again over dictionary size, with a line at the number of dimensions.",
         Table(
             "found-again-numbers",
-            f"Features above {facts.threshold:g}, by where they are found again.",
-            [Column("dictionary"), *(Column(words, ",d") for words in RELATIONS.values())],
+            f"Features above {facts.threshold:g}, each the other's nearest, by where they are found again; in every "
+            "larger dictionary: above it in all. Near-duplicates: live features near another of their own dictionary.",
+            [
+                Column("dictionary"),
+                *(Column(words, ",d") for words in RELATIONS.values()),
+                Column("near-duplicates", ",d"),
+            ],
             rows,
         ),
         data,
@@ -297,7 +305,7 @@ def _count(entry: dict[str, Any], relation: str) -> int | None:
     found = entry[relation]
     if not found:
         return None
-    return int(found["features"] if relation == "every_larger" else found["mcs"]["all"]["above"])
+    return int(found["features"] if relation == "every_larger" else found["mutual"])
 
 
 def _style(facts: Facts, entry: dict[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,8 @@ def counts_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
                 "mode": "lines+markers",
                 "name": f"L1 {l1:.3g}",
                 "x": [row["size"] for row in own],
-                "y": [row["distinct"] for row in own],
-                "error_y": _whiskers([(row["distinct"], row["low"], row["high"]) for row in own], number),
+                "y": [row["mutual"] for row in own],
+                "error_y": _whiskers([(row["mutual"], row["low"], row["high"]) for row in own], number),
                 "line": {"color": palette.series(number), "width": 2},
                 "marker": {"size": 8, "symbol": palette.symbol(number)},
                 "hovertemplate": f"L1 {l1:.3g}: %{{y}} of %{{x}} features<extra></extra>",
@@ -38,20 +38,20 @@ def counts_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
     sizes = sorted({row["size"] for row in beside})
     layout = palette.layout(
         xaxis=palette.size_axis(sizes),
-        yaxis=palette.axis("distinct features found again", rangemode="tozero"),
+        yaxis=palette.axis("features found again, mutual nearest", rangemode="tozero"),
         **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
     )
     table = Table(
         "counts-by-l1-numbers",
-        "Distinct atoms of the next larger dictionary that features come back as.",
+        "Features that are each other's nearest with an atom of the next larger dictionary, above the threshold.",
         [
             Column("L1", ".3g"),
             Column("size", ",d"),
-            Column("distinct", ",d"),
+            Column("mutual", ",d"),
             Column("from", ",.0f"),
             Column("to", ",.0f"),
         ],
-        [[row["l1"], row["size"], row["distinct"], row["low"], row["high"]] for row in beside],
+        [[row["l1"], row["size"], row["mutual"], row["low"], row["high"]] for row in beside],
     )
     return Figure(
         "counts-by-l1",

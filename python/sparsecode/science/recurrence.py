@@ -1,4 +1,8 @@
-"""Claim 1: more features than dimensions come back in other, larger dictionaries."""
+"""Claim 1: more features than dimensions come back in other, larger dictionaries.
+
+A feature comes back where it and an atom of the other dictionary are each other's nearest: two copies of one feature
+count once. How many near-duplicates the dictionary has itself stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ def judge(evidence: Evidence) -> Finding:
         size = chosen["dict_size"]
         own = [row for row in rows if row["dictionary"] == chosen["name"] and row["relation"] in _LARGER]
         own = [row for row in own if row["sweep"] == evidence.main.label]
-        counts = {RELATIONS[row["relation"]]: Interval(row["distinct"], row["low"], row["high"]) for row in own}
+        counts = {RELATIONS[row["relation"]]: Interval(row["mutual"], row["low"], row["high"]) for row in own}
         by_chance = max(row["above_by_chance"] for row in own)
     verdict = more_features_than_dimensions(counts, by_chance, size, evidence.main.dimensions)
     numbers = {
@@ -49,7 +53,7 @@ def best_dictionary(family: Family) -> dict[str, Any] | None:
     fits = [entry for entry in family.entries if entry["next"] and entry["dict_size"] > family.dimensions]
 
     def least(entry: dict[str, Any]) -> int:
-        return min(_distinct(family, entry, relation) for relation in _LARGER if entry[relation])
+        return min(int(entry[relation]["mutual"]) for relation in _LARGER if entry[relation])
 
     return max(fits, key=least, default=None)
 
@@ -63,8 +67,8 @@ def _rows(family: Family) -> list[dict[str, Any]]:
             other = entry[relation]["dictionary"]
             values = family.comparison.cosine(entry["name"], other)
             others = len(family.comparison.tensors[f"{other}.cosine"])
-            distinct = _distinct(family, entry, relation)
-            interval = bootstrap.count(distinct, len(values))
+            found = int(entry[relation]["mutual"])
+            interval = bootstrap.count(found, len(values))
             rows.append(
                 {
                     "sweep": family.label,
@@ -75,7 +79,9 @@ def _rows(family: Family) -> list[dict[str, Any]]:
                     "relation": relation,
                     "other": other,
                     "above": int((values > family.threshold).sum()),
-                    "distinct": distinct,
+                    "distinct": _distinct(family, entry, relation),
+                    "mutual": found,
+                    "near_duplicates": entry["near_duplicates"]["features"],
                     "low": interval.low,
                     "high": interval.high,
                     "mmcs": float(values.double().mean()),
@@ -87,7 +93,7 @@ def _rows(family: Family) -> list[dict[str, Any]]:
 
 
 def _distinct(family: Family, entry: dict[str, Any], relation: str) -> int:
-    """Atoms of the other dictionary that features above the threshold point at: two copies of one count once."""
+    """Atoms of the other dictionary that features above the threshold point at."""
     other = entry[relation]["dictionary"]
     above = family.comparison.cosine(entry["name"], other) > family.threshold
     return len(set(family.comparison.index(entry["name"], other)[above].tolist()))

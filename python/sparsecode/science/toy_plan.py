@@ -9,7 +9,7 @@ import torch
 from sparsecode.config import ToyConfig
 from sparsecode.errors import InvalidSetting
 from sparsecode.science.toy import ToySettings
-from sparsecode.sweep import LossSettings, Sweep, grid, parse_l1, parse_sizes
+from sparsecode.sweep import LossSettings, Start, Sweep, grid, parse_l1, parse_sizes
 
 _LEAST = {"dim": 2, "true_features": 2, "draw_rows": 1, "seeds": 1, "steps": 1, "batch_size": 1, "eval_rows": 2,
           "log_every": 1, "save_every": 1, "threads": 1}  # fmt: skip
@@ -29,8 +29,11 @@ def check(config: ToyConfig) -> None:
         raise InvalidSetting(
             f"toy: --active must be above 0 and below --true-features, {config.true_features}, not {config.active}"
         )
-    if not 0 <= config.decay_fraction <= 1:
-        raise InvalidSetting(f"toy: --decay-fraction must be from 0 to 1, not {config.decay_fraction}")
+    for name in ("decay_fraction", "l1_warmup"):
+        if not 0 <= getattr(config, name) <= 1:
+            flag = name.replace("_", "-")
+            raise InvalidSetting(f"toy: --{flag} must be from 0 to 1, not {getattr(config, name)}")
+    start(config)
     if not 0 < config.threshold < 1:
         raise InvalidSetting(f"toy: --threshold must be between 0 and 1, not {config.threshold}")
     if config.batch_size % config.draw_rows:
@@ -52,7 +55,17 @@ def data_settings(config: ToyConfig) -> ToySettings:
 
 
 def build_sweep(config: ToyConfig, device: torch.device) -> Sweep:
-    """The sweep at its start, with the seed's loss."""
+    """The sweep before `start` has set encoders and biases, with the seed's loss."""
     sizes, l1, seeds = zip(*entries(config), strict=True)
     loss = LossSettings(l1_scale=config.l1_scale, project_gradient=config.project_gradient)
-    return Sweep(config.dim, sizes, l1, seeds, config.lr, loss, device=device)
+    orthogonal = start(config).orthogonal
+    return Sweep(config.dim, sizes, l1, seeds, config.lr, loss, device=device, orthogonal=orthogonal)
+
+
+def start(config: ToyConfig) -> Start:
+    """How the dictionaries begin.
+
+    Raises:
+        InvalidSetting: settings of the start that cannot be used.
+    """
+    return Start.parse(config.start, config.encoder_norm, config.initial_density)

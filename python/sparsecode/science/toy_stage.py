@@ -25,7 +25,7 @@ from sparsecode.science import toy_measures, toy_plan
 from sparsecode.science.records import csv_of, load_record
 from sparsecode.science.toy_training import KEY, ToyTraining
 from sparsecode.science.toy_verdict import verdict
-from sparsecode.sweep import Dictionary, choose_engine, initial_atoms, metrics
+from sparsecode.sweep import Dictionary, choose_engine, metrics
 
 FORMAT = 1
 
@@ -110,7 +110,7 @@ def _measure(training: ToyTraining, *, quiet: bool) -> tuple[dict[str, Any], dic
             values = {"code_l1" if name == "l1" else name: value for name, value in found[names[k]].items()}
             row: dict[str, Any] = {"name": names[k], "dict_size": size, "l1": l1, "seed": seed} | values
             if key in alive:
-                start = initial_atoms(size, l1, seed, config.dim)
+                start = sweep.initial_atoms(alive[key])
                 own, cosines = toy_measures.against_truth(truth, atoms[key], start, config.threshold)
                 recovery[names[k]] = cosines
                 row |= own

@@ -18,10 +18,11 @@ from sparsecode.progress import Progress
 from sparsecode.run import Run, Stage
 from sparsecode.science import toy_plan
 from sparsecode.science.toy import ToyData
-from sparsecode.sweep import Engine, StepStats, choose_engine, metrics
+from sparsecode.sweep import Engine, StepStats, begin, choose_engine, metrics
 from sparsecode.sweep.engines import on_device
 from sparsecode.sweep.interrupt import Interruptible
 from sparsecode.sweep.schedule import Budget, Schedule
+from sparsecode.sweep.start import SAMPLE_ROWS
 from sparsecode.sweep.state import load_state, save_state
 
 KEY = "toy"
@@ -52,8 +53,10 @@ class ToyTraining:
         self.spread = metrics.Deviations.of(self.eval_x).total
         known = config.steps if config.minutes is None else None
         warmup = config.warmup_steps if known is None else min(config.warmup_steps, known // 2)
-        self.schedule = Schedule(warmup, config.decay_fraction, known)
+        self.schedule = Schedule(warmup, config.decay_fraction, config.l1_warmup, known)
         self.budget = None if config.minutes is None else Budget(config.minutes * 60, config.steps)
+        if "l1_until" in stage.planned:
+            self._fix_l1(stage.planned["l1_from"], stage.planned["l1_until"])
         if "steps" in stage.planned:
             self._fix_total(stage.planned["steps"], stage.planned["planned_at"])
         self.interval = StepStats.zeros(len(self.sweep), self.engine.device)
@@ -61,9 +64,12 @@ class ToyTraining:
         self.state_path = run.path / KEY / "state.safetensors"
 
     def restore(self) -> None:
-        """Takes up the saved state, if there is one; metrics lines after it are dropped."""
+        """Takes up the saved state, or begins where there is none; metrics lines after it are dropped."""
         if self.stage.resuming and self.state_path.exists():
             self.interval, self.elapsed = load_state(self.state_path, self.sweep, self.interval)
+        else:
+            start = toy_plan.start(self.config)
+            begin(self.sweep, start, self._start_rows() if start.needs_rows else None, self.config.threads)
         if self.stage.resuming:
             self.run.rewind_metrics(KEY, self.sweep.step)
 
@@ -81,7 +87,7 @@ class ToyTraining:
         with Interruptible() as interrupt, progress:
             batches = on_device(self.engine, self._batches())
             while not self._at_end:
-                self.interval += self.engine.step(self.sweep, next(batches), self.schedule.scale(self.sweep.step))
+                self.interval += self.engine.step(self.sweep, next(batches), *self.schedule.factors(self.sweep.step))
                 self.elapsed = time.monotonic() - began
                 self._plan(progress)
                 step = self.sweep.step
@@ -92,6 +98,11 @@ class ToyTraining:
                     self.save()
                     raise KeyboardInterrupt
                 progress.advance(B, **shown)
+
+    def _start_rows(self) -> Tensor:
+        """The rows [R, D] that a start looks at: the first ones that training sees."""
+        draws = range(-(-SAMPLE_ROWS // self.config.draw_rows))
+        return torch.cat([self.data.batch(draw) for draw in draws])[:SAMPLE_ROWS]
 
     def evaluate(self) -> tuple[StepStats, list[Tensor]]:
         """Sums over the fresh rows, and per dictionary the rows on which each feature fired."""
@@ -125,12 +136,20 @@ class ToyTraining:
         if self.budget is None or self.schedule.total is not None:
             return
         step = self.sweep.step
+        if self.schedule.l1_warmup and self.schedule.l1_until is None:
+            guessed = self.budget.guess(step, self.elapsed)
+            if guessed is not None:
+                self._fix_l1(step, max(step, round(self.schedule.l1_warmup * guessed)))
+                self.stage.plan(l1_from=self.schedule.l1_from, l1_until=self.schedule.l1_until)
         total = self.budget.total(step, self.elapsed)
         if total is not None:
             self._fix_total(total, step)
             self.stage.plan(steps=total, planned_at=step)
         guess = total or max(step, round(step * self.budget.seconds / max(self.elapsed, 1e-9)))
         progress.total = guess * self.config.batch_size
+
+    def _fix_l1(self, start: int, until: int) -> None:
+        self.schedule = replace(self.schedule, l1_from=start, l1_until=until)
 
     def _fix_total(self, total: int, planned_at: int) -> None:
         self.schedule = replace(self.schedule, total=total, planned_at=planned_at)
@@ -142,7 +161,8 @@ class ToyTraining:
         step = self.sweep.step
         for name, values in found.items():
             self.run.log(KEY, step, dictionary=name, samples=step * self.config.batch_size,
-                         lr_scale=self.schedule.scale(step - 1), **values)  # fmt: skip
+                         lr_scale=self.schedule.lr_scale(step - 1), l1_factor=self.schedule.l1_factor(step - 1),
+                         **values)  # fmt: skip
         self.interval = StepStats.zeros(len(self.sweep), self.engine.device)
         self.sweep.fired.zero_()
         best = min((row["fvu"] for row in found.values() if row["fvu"] is not None), default=float("nan"))

@@ -101,7 +101,7 @@ def more_features_than_dimensions(
     """Claim 1, of one dictionary.
 
     Reproduced where in every kind of larger dictionary it was compared with (same seed, another seed), the number of
-    distinct atoms of the other that its features come back as is above the dimensions of the space, and above ten
+    its features that come back, as pairs that are each other's nearest, is above the dimensions of the space, and ten
     times what random directions reach.
 
     Args:

@@ -2,16 +2,20 @@
 
 from sparsecode.sweep.dictionary import Dictionary
 from sparsecode.sweep.engines import Engine, StepStats, choose_engine
+from sparsecode.sweep.initial import initial_atoms
 from sparsecode.sweep.settings import LossSettings, dictionary_name, grid, parse_l1, parse_sizes
-from sparsecode.sweep.sweep import Sweep, initial_atoms
+from sparsecode.sweep.start import Start, begin
+from sparsecode.sweep.sweep import Sweep
 from sparsecode.sweep.train import train_dicts
 
 __all__ = [
     "Dictionary",
     "Engine",
     "LossSettings",
+    "Start",
     "StepStats",
     "Sweep",
+    "begin",
     "choose_engine",
     "dictionary_name",
     "grid",

@@ -15,6 +15,7 @@ from sparsecode.errors import DatasetUnfit, InvalidSetting, StageMissing
 from sparsecode.machine import memory
 from sparsecode.run import Run
 from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
+from sparsecode.sweep.start import SAMPLE_ROWS, Start
 from sparsecode.sweep.sweep import Sweep
 
 _DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harvest
@@ -64,8 +65,11 @@ def _check_numbers(config: TrainDictsConfig) -> None:
         value = getattr(config, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InvalidSetting(f"train-dicts: --{name} must be a number above 0, not {value}")
-    if not 0 <= config.decay_fraction <= 1:
-        raise InvalidSetting(f"train-dicts: --decay-fraction must be from 0 to 1, not {config.decay_fraction}")
+    for name in ("decay_fraction", "l1_warmup"):
+        if not 0 <= getattr(config, name) <= 1:
+            flag = name.replace("_", "-")
+            raise InvalidSetting(f"train-dicts: --{flag} must be from 0 to 1, not {getattr(config, name)}")
+    start(config)
 
 
 def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
@@ -97,10 +101,35 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
 
 
 def build_sweep(config: TrainDictsConfig, activation_dim: int, device: torch.device) -> Sweep:
-    """The sweep at its start."""
+    """The sweep before `start` has set encoders and biases."""
     sizes, l1, initialisations = zip(*_entries(config, activation_dim), strict=True)
     loss = LossSettings(config.mse, config.l1_scale, config.tied, config.pre_bias, config.project_gradient)
-    return Sweep(activation_dim, sizes, l1, initialisations, config.lr, loss, device=device)
+    orthogonal = start(config).orthogonal
+    return Sweep(activation_dim, sizes, l1, initialisations, config.lr, loss, device=device, orthogonal=orthogonal)
+
+
+def start(config: TrainDictsConfig) -> Start:
+    """How the dictionaries begin.
+
+    Raises:
+        InvalidSetting: settings of the start that cannot be used.
+    """
+    return Start.parse(config.start, config.encoder_norm, config.initial_density)
+
+
+def start_rows(config: TrainDictsConfig, dataset: store.Dataset, normalization: Normalization) -> Tensor:
+    """The rows [R, D] that a start looks at: the first ones of the training's order, whatever the size of a batch."""
+    train_rows = dataset.rows - held_out(config, dataset)
+    with store.ActivationStream(
+        dataset,
+        batch_size=min(SAMPLE_ROWS, train_rows),
+        seed=config.seed,
+        stop_row=train_rows,
+        mean=normalization.mean,
+        scale=normalization.scale,
+        threads=1,
+    ) as stream:
+        return next(stream).clone()
 
 
 def _entries(config: TrainDictsConfig, activation_dim: int) -> list[tuple[int, float, int]]:

@@ -1,4 +1,4 @@
-"""The learning rate's schedule, and how many steps fit into a budget of minutes. Pure functions of numbers."""
+"""The schedules of learning rate and L1, and how many steps fit into a budget of minutes. Pure functions of numbers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,32 @@ from dataclasses import dataclass
 # right within a few per cent, early enough to leave the decay untouched.
 MARK_AT, PLAN_AT = 0.2, 0.4
 
+# L1's warm-up is a share of a number of steps that is not known yet: it is fixed from a guess, when this share of the
+# budget is used. Until then there is no L1 at all, as there is next to none at the start of a warm-up.
+GUESS_AT = 0.02
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, constant, linear decay to zero at the end.
+    """Learning rate: linear warm-up, constant, linear decay to zero at the end. L1: linear warm-up, constant.
 
     Attributes:
-        warmup: steps of warm-up.
+        warmup: steps of the rate's warm-up.
         decay_fraction: share of all steps, at the end, over which the rate falls.
+        l1_warmup: share of all steps, at the start, over which L1 rises from zero.
         total: steps in all; None while it is not known, which no step before the decay depends on.
         planned_at: the step at which `total` was fixed; the decay never reaches before it.
+        l1_from: the step at which L1 begins to rise.
+        l1_until: the step from which it has its full strength; None while neither that nor `total` is known.
     """
 
     warmup: int
     decay_fraction: float
+    l1_warmup: float = 0.0
     total: int | None = None
     planned_at: int = 0
+    l1_from: int = 0
+    l1_until: int | None = None
 
     @property
     def decay_steps(self) -> int:
@@ -33,17 +43,50 @@ class Schedule:
             return 0
         return max(0, min(round(self.decay_fraction * self.total), self.total - self.planned_at))
 
-    def scale(self, step: int) -> float:
+    @property
+    def l1_steps(self) -> int:
+        """Steps until L1 has its full strength; 0 while that is not known."""
+        return self._l1_end(self.planned_at) or 0
+
+    def factors(self, step: int) -> tuple[float, float]:
+        """(lr_scale, l1_factor) at a step, as engines take them."""
+        return self.lr_scale(step), self.l1_factor(step)
+
+    def lr_scale(self, step: int) -> float:
         """Factor of the peak rate at a step, counted from 0.
 
         >>> schedule = Schedule(warmup=2, decay_fraction=0.5, total=8)
-        >>> [schedule.scale(step) for step in range(8)]
+        >>> [schedule.lr_scale(step) for step in range(8)]
         [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
         """
         scale = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.total is not None and step >= self.total - self.decay_steps:
             scale = min(scale, (self.total - step) / self.decay_steps)
         return scale
+
+    def l1_factor(self, step: int) -> float:
+        """Factor of the L1 coefficients at a step, counted from 0.
+
+        >>> schedule = Schedule(warmup=0, decay_fraction=0.0, l1_warmup=0.5, total=8)
+        >>> [schedule.l1_factor(step) for step in range(8)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+        """
+        if self.l1_warmup == 0:
+            return 1.0
+        until = self._l1_end(step)
+        if until is None or step < self.l1_from:
+            return 0.0
+        return min(1.0, (step + 1 - self.l1_from) / max(1, until - self.l1_from))
+
+    def _l1_end(self, step: int) -> int | None:
+        """Where L1's warm-up ends, as far as step `step` knows."""
+        if self.l1_warmup == 0:
+            return 0
+        if self.total is None or step < self.planned_at:
+            return self.l1_until
+        # No later than the plan has it: steps may have become slower since the guess.
+        planned = round(self.l1_warmup * self.total)
+        return planned if self.l1_until is None else min(self.l1_until, max(planned, self.planned_at))
 
 
 class Budget:
@@ -59,6 +102,12 @@ class Budget:
         self.most = most
         self._mark: tuple[int, float] | None = None
 
+    def guess(self, step: int, elapsed: float) -> int | None:
+        """About how many steps it will be, from `GUESS_AT` of the budget on; None before."""
+        if elapsed < GUESS_AT * self.seconds or step < 1:
+            return None
+        return self._at_most(max(step + 1, round(step * self.seconds / elapsed)))
+
     def total(self, step: int, elapsed: float) -> int | None:
         """Called after every step with the seconds used so far: the total once it can be fixed, else None."""
         if self.most is not None and step >= self.most:
@@ -70,4 +119,7 @@ class Budget:
         from_step, from_time = self._mark or (0, 0.0)
         per_step = (elapsed - from_time) / max(1, step - from_step)
         planned = step + max(1, int((self.seconds - elapsed) / max(per_step, 1e-9)))
-        return planned if self.most is None else min(planned, self.most)
+        return self._at_most(planned)
+
+    def _at_most(self, steps: int) -> int:
+        return steps if self.most is None else min(steps, self.most)

@@ -6,7 +6,6 @@ dictionaries. Nothing is padded: dictionary k owns rows offsets[k] to offsets[k+
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.errors import CheckpointCorrupt, InvalidArgument
+from sparsecode.sweep.initial import initial_atoms
 from sparsecode.sweep.settings import LossSettings, dictionary_name
 
 if TYPE_CHECKING:
@@ -22,27 +22,17 @@ if TYPE_CHECKING:
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults, for every engine
 
 
-def initial_atoms(size: int, l1: float, seed: int, activation_dim: int) -> Tensor:
-    """Random unit rows [F, D], float32 on the CPU: a pure function of the dictionary's own settings.
-
-    Size and coefficient are part of the key: dictionaries that started from the same rows would agree on every atom
-    that hardly moved, and be taken for features that were found again.
-    """
-    key = f"atoms/{size}/{l1!r}/{seed}"
-    digest = hashlib.sha256(key.encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    rows = torch.randn(size, activation_dim, generator=generator)
-    return torch.nn.functional.normalize(rows)
-
-
 class Sweep:
     """Parameters, Adam moments and counters of K dictionaries. Engines change them in place.
+
+    Encoders begin as copies of the atoms, biases at zero; `start.begin` sets them as a recipe has it.
 
     Args:
         activation_dim: D.
         sizes, l1, seeds: one value per dictionary (K).
         lr: Adam's peak learning rate, one for all or one per dictionary.
         loss: conventions shared by all.
+        orthogonal: the atoms are those of an orthogonal matrix instead of independent ones.
         device, dtype: of the parameters; engines other than the reference need contiguous float32.
 
     Attributes:
@@ -70,6 +60,7 @@ class Sweep:
         lr: float | Sequence[float] = 1e-3,
         loss: LossSettings | None = None,
         *,
+        orthogonal: bool = False,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -85,12 +76,12 @@ class Sweep:
         self.lr = rates
         self.seeds = [int(seed) for seed in seeds]
         self.loss = loss or LossSettings()
+        self.orthogonal = orthogonal
         self.offsets = [0]
         for size in self.sizes:
             self.offsets.append(self.offsets[-1] + size)
 
-        keys = zip(self.sizes, self.l1, self.seeds, strict=True)
-        atoms = torch.cat([initial_atoms(*key, activation_dim) for key in keys])
+        atoms = torch.cat([self.initial_atoms(k) for k in range(K)])
         self.W_dec = atoms.to(device=device, dtype=dtype).contiguous()
         self.W_enc = self.W_dec if self.loss.tied else self.W_dec.clone()
         self.b_enc = torch.zeros(self.total, device=device, dtype=dtype)
@@ -119,7 +110,16 @@ class Sweep:
     @property
     def names(self) -> list[str]:
         """The file name of each dictionary."""
-        return [dictionary_name(*key) for key in zip(self.sizes, self.l1, self.seeds, strict=True)]
+        return [dictionary_name(*key) for key in self.keys]
+
+    @property
+    def keys(self) -> list[tuple[int, float, int]]:
+        """(size, l1, seed) of each dictionary."""
+        return list(zip(self.sizes, self.l1, self.seeds, strict=True))
+
+    def initial_atoms(self, k: int) -> Tensor:
+        """The atoms [F, D] that dictionary k started from, float32 on the CPU."""
+        return initial_atoms(*self.keys[k], self.activation_dim, orthogonal=self.orthogonal)
 
     def rows(self, k: int) -> slice:
         """Rows of dictionary k in the packed tensors."""
@@ -231,6 +231,6 @@ class Sweep:
 
     def initial_cosine(self, k: int) -> Tensor:
         """Cosine [F] of each atom of dictionary k with the atom it started from: 1 means that it did not move."""
-        start = initial_atoms(self.sizes[k], self.l1[k], self.seeds[k], self.activation_dim).double()
+        start = self.initial_atoms(k).double()
         atoms = self.W_dec[self.rows(k)].detach().to("cpu", torch.float64)
         return torch.nn.functional.cosine_similarity(atoms, start, dim=1).float()

@@ -24,6 +24,7 @@ from sparsecode.sweep.engines import Engine, StepStats, choose_engine, on_device
 from sparsecode.sweep.engines.cpu import CpuEngine
 from sparsecode.sweep.interrupt import Interruptible
 from sparsecode.sweep.schedule import Budget, Schedule
+from sparsecode.sweep.start import begin
 from sparsecode.sweep.state import load_state, save_state
 from sparsecode.sweep.sweep import Sweep
 
@@ -106,11 +107,14 @@ class _Training:
         self.train_rows = dataset.rows - self.eval_rows
         known = plan.known_steps(config, self.train_rows)
         warmup = config.warmup_steps if known is None else min(config.warmup_steps, known // 2)
-        self.schedule = Schedule(warmup, config.decay_fraction, known)
+        self.start = plan.start(config)
+        self.schedule = Schedule(warmup, config.decay_fraction, config.l1_warmup, known)
         self.budget: Budget | None = None
         if config.minutes is not None:
             self.budget = Budget(config.minutes * 60, known)
             self.schedule = replace(self.schedule, total=None)
+        if "l1_until" in stage.planned:
+            self._fix_l1(stage.planned["l1_from"], stage.planned["l1_until"])
         if "steps" in stage.planned:
             self._fix_total(stage.planned["steps"], stage.planned["planned_at"])
         self.interval = StepStats.zeros(len(self.sweep), self.engine.device)
@@ -122,9 +126,12 @@ class _Training:
         return self.sweep.step
 
     def restore(self) -> None:
-        """Takes up the saved state, if there is one; metrics lines after it are dropped."""
+        """Takes up the saved state, or begins where there is none; metrics lines after it are dropped."""
         if self.stage.resuming and self.state_path.exists():
             self.interval, self.elapsed = load_state(self.state_path, self.sweep, self.interval)
+        else:
+            rows = plan.start_rows(self.config, self.dataset, self.normalization) if self.start.needs_rows else None
+            begin(self.sweep, self.start, rows, self.config.threads)
         if self.stage.resuming:
             self.run.rewind_metrics(KEY, self.step)
 
@@ -174,7 +181,7 @@ class _Training:
         else. How many they are changes no bit of the result.
         """
         if not isinstance(self.engine, CpuEngine):
-            self.interval += self.engine.step(self.sweep, next(batches), self.schedule.scale(self.step))
+            self.interval += self.engine.step(self.sweep, next(batches), *self.schedule.factors(self.step))
             return
         rate = self.step / max(self.elapsed, 1e-9)
         patience = _PATIENCE if self.budget is None else min(_PATIENCE, self.budget.seconds / 200)
@@ -183,8 +190,8 @@ class _Training:
             last = min(last, (self.step // every + 1) * every)
         if self.schedule.total is not None:
             last = min(last, self.schedule.total)
-        scales = [self.schedule.scale(step) for step in range(self.step, last)]
-        self.interval = self.engine.train(self.sweep, stream, scales, self.interval)
+        schedule = [self.schedule.factors(step) for step in range(self.step, last)]
+        self.interval = self.engine.train(self.sweep, stream, schedule, self.interval)
 
     @property
     def _at_end(self) -> bool:
@@ -194,12 +201,20 @@ class _Training:
         """With --minutes: fixes the number of steps once the rate is known; until then progress shows a guess."""
         if self.budget is None or self.schedule.total is not None:
             return
+        if self.schedule.l1_warmup and self.schedule.l1_until is None:
+            guessed = self.budget.guess(self.step, self.elapsed)
+            if guessed is not None:
+                self._fix_l1(self.step, max(self.step, round(self.schedule.l1_warmup * guessed)))
+                self.stage.plan(l1_from=self.schedule.l1_from, l1_until=self.schedule.l1_until)
         total = self.budget.total(self.step, self.elapsed)
         if total is not None:
             self._fix_total(total, self.step)
             self.stage.plan(steps=total, planned_at=self.step)
         guess = total or max(self.step, round(self.step * self.budget.seconds / max(self.elapsed, 1e-9)))
         progress.total = guess * self.config.batch_size
+
+    def _fix_l1(self, start: int, until: int) -> None:
+        self.schedule = replace(self.schedule, l1_from=start, l1_until=until)
 
     def _fix_total(self, total: int, planned_at: int) -> None:
         self.schedule = replace(self.schedule, total=total, planned_at=planned_at)
@@ -209,9 +224,10 @@ class _Training:
         # Deviations of the batches are those of the dataset in expectation, and cost nothing.
         per_row = self.dataset.statistics["variance"] * self.sweep.activation_dim / self.normalization.scale**2
         found = metrics.summaries(self.sweep, self.interval, per_row * self.interval.rows)
+        lr_scale, l1_factor = self.schedule.factors(self.step - 1)
         for name, values in found.items():
             samples = self.step * self.config.batch_size
-            self.run.log(KEY, self.step, dictionary=name, samples=samples, lr_scale=self.schedule.scale(self.step - 1),
+            self.run.log(KEY, self.step, dictionary=name, samples=samples, lr_scale=lr_scale, l1_factor=l1_factor,
                          **values)  # fmt: skip
         self.interval = StepStats.zeros(len(self.sweep), self.engine.device)
         self.sweep.fired.zero_()
@@ -245,7 +261,8 @@ class _Training:
                     "initial_cosine": {"mean": float(moved.mean()), "above_0.9": float((moved > 0.9).float().mean())},
                     "training": {"engine": self.engine.name, "steps": self.step, "batch_size": self.config.batch_size,
                                  "lr": self.sweep.lr[k], "warmup_steps": self.schedule.warmup,
-                                 "decay_steps": self.schedule.decay_steps},
+                                 "decay_steps": self.schedule.decay_steps, "l1_steps": self.schedule.l1_steps,
+                                 "start": self.start.record(self.sweep.sizes[k], self.sweep.activation_dim)},
                 },
             )  # fmt: skip
             dictionary.features = {"density": metrics.density(fired[k], self.eval_rows), "initial_cosine": moved}

@@ -44,11 +44,13 @@ def _table(facts: Facts) -> Table:
         Column("FVU", ".3f", "share of variance not explained"),
         Column("L0", ".2f", "active features per token"),
         Column("dead", ",d", "features that never fired on the held-out rows"),
+        Column("near-dup.", ",d", "live features with another atom of their own dictionary near them"),
         Column("MMCS next", ".3f", "mean max cosine similarity with the next larger dictionary"),
         Column("by chance", ".3f", "the same for random directions"),
         Column("matched", ".3f", "mean cosine of the one-to-one matching with the next larger dictionary"),
         Column(f"above {facts.threshold:g}", ".1%", "share of features above the threshold in the next larger one"),
         Column("of live", ".1%", "share of live features"),
+        Column("other seed", ",d", "features above it in the same size from another seed, each the other's nearest"),
     ]
     return Table("sweep", "All dictionaries of the sweep.", columns, [_row(entry) for entry in facts.dictionaries])
 
@@ -65,9 +67,11 @@ def _row(entry: dict[str, Any]) -> list[Any]:
         metrics.get("fvu"),
         metrics.get("l0"),
         dead,
+        entry["near_duplicates"]["features"],
         found.get("all", {}).get("mean"),
         nearest["chance_mmcs"] if nearest else None,
         matched["all"]["mean"] if matched else None,
         found.get("all", {}).get("share_above"),
         found.get("live", {}).get("share_above"),
+        entry["other_seed"]["mutual"] if entry["other_seed"] else None,
     ]

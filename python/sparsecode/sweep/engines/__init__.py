@@ -59,7 +59,7 @@ class Engine(Protocol):
     name: str
     device: torch.device
 
-    def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """One optimiser step of every dictionary on a batch; the stats are those before the step.
 
         Order: gradients at the current parameters; with `project_gradient` the part along each atom removed; Adam
@@ -68,7 +68,8 @@ class Engine(Protocol):
         Args:
             sweep: changed in place.
             x: [B, D], contiguous, normalised, of the parameters' type and device.
-            lr_scale: the schedule's factor.
+            lr_scale: the schedule's factor of the learning rates.
+            l1_factor: that of the L1 coefficients.
 
         Raises:
             InvalidArgument: `x` does not fit the sweep.

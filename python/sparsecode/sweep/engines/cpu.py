@@ -84,10 +84,10 @@ class CpuEngine:
         return self._core.profile
 
     @torch.no_grad()
-    def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """See `Engine.step`."""
         view = self._prepare(sweep, x)
-        sums = self._core.step(view, _array(x), sweep.step + 1, lr_scale)
+        sums = self._core.step(view, _array(x), sweep.step + 1, lr_scale, l1_factor)
         sweep.step += 1
         return self._stats(x.shape[0], sums)
 
@@ -106,16 +106,20 @@ class CpuEngine:
         return self._stats(x.shape[0], self._core.evaluate(self._prepare(sweep, x), _array(x)))
 
     def train(
-        self, sweep: Sweep, stream: ActivationStream, lr_scales: Sequence[float], sums: StepStats | None = None
+        self,
+        sweep: Sweep,
+        stream: ActivationStream,
+        schedule: Sequence[tuple[float, float]],
+        sums: StepStats | None = None,
     ) -> StepStats:
-        """One `step` per factor in `lr_scales` on the stream's next batches, without Python in between.
+        """One `step` for each of `schedule` on the stream's next batches, without Python in between.
 
         Ctrl-C ends it after the step that has begun.
 
         Args:
             sweep: changed in place.
             stream: float32 batches of the sweep's width; its position moves with the steps.
-            lr_scales: the schedule's factors.
+            schedule: (lr_scale, l1_factor) of each step.
             sums: stats of steps before, which those of each step are added to: however a training is cut into calls,
                 the result has the same bits.
 
@@ -125,9 +129,10 @@ class CpuEngine:
         """
         view = self._prepare(sweep)
         before = sums or StepStats.zeros(len(sweep))
+        factors = [(float(lr_scale), float(l1_factor)) for lr_scale, l1_factor in schedule]
         start = [part.tolist() for part in (before.sse, before.l1, before.l0)]
         steps, found, stopped = self._core.train(
-            view, stream._core, sweep.step + 1, [float(scale) for scale in lr_scales],
+            view, stream._core, sweep.step + 1, factors,
             (start[0], start[1], start[2], [0.0] * len(sweep)),
         )  # fmt: skip
         sweep.step += steps

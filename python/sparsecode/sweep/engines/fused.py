@@ -54,8 +54,14 @@ class GpuStep(ABC):
         if sweep.b_dec is not None:
             self.d_pre = share.d_pre if share else self._new(len(sweep), D)
         self._tiles = self.segments.feature_tiles(adam_tile(D))
+        self.l1_factor = 1.0
+        self._scales: tuple[object, Tensor] = (None, self._new(0))
         self._rates = self._new(len(sweep))
         self._lr: tuple[list[float], Tensor] = ([], self._rates)
+
+    def scale_l1(self, factor: float) -> None:
+        """Gradients to come are those of the sweep's L1 coefficients times `factor`."""
+        self.l1_factor = factor
 
     @abstractmethod
     def gradients(self, x: Tensor, only: tuple[int, ...] | None = None) -> StepStats:
@@ -126,7 +132,14 @@ class GpuStep(ABC):
     def _scale_values(self, rows: int) -> list[tuple[float, float]]:
         """Per dictionary: scale of the gradients, and what it leaves of the L1 term (see kernels/backward.py)."""
         scale = 2 / self.sweep.error_divisor(rows)
-        return [(scale, self.sweep.penalty(k) / (rows * scale)) for k in range(len(self.sweep))]
+        return [(scale, self.sweep.penalty(k) * self.l1_factor / (rows * scale)) for k in range(len(self.sweep))]
+
+    def _scales_for(self, rows: int) -> Tensor:
+        """The same [K, 2] on the device."""
+        key = (rows, self.l1_factor, *self.sweep.l1)
+        if self._scales[0] != key:
+            self._scales = (key, torch.tensor(self._scale_values(rows), dtype=torch.float32, device=self.device))
+        return self._scales[1]
 
 
 class Operands:
@@ -184,7 +197,7 @@ class FusedStep(GpuStep):
         """See `GpuStep.gradients`."""
         bias = self._prepare(x)
         target, x = x, x.to(self.operand_dtype)
-        sweep, scales = self.sweep, self.scales
+        sweep, scales = self.sweep, self._scales_for(x.shape[0])
         segments, feature_tiles = (self.segments, self.feature_tiles) if only is None else self._chosen(only)
         self._run_forward(x, target, bias, self.residual, segments)
         out = self.partial if self.splits > 1 else self.flat.view(1, -1)
@@ -279,7 +292,6 @@ class FusedStep(GpuStep):
             self.partial = self._new(self.splits, self.flat.numel())
         if self.sweep.b_dec is not None:
             self.columns, self.column_sums = self._new(T, K, D), self._new(K, D)
-        self.scales = torch.tensor(self._scale_values(rows), dtype=torch.float32, device=self.device)
         self._rows = rows
 
     def _run_forward(

@@ -107,10 +107,11 @@ class GpuEngine:
         self._last: GpuStep | None = None  # of one sweep at a time: its buffers are worth gigabytes
 
     @torch.no_grad()
-    def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """See `Engine.step`."""
         with self._here():
             own, x = self._step_of(sweep, x), x.contiguous()
+            own.scale_l1(l1_factor)
             stats = own.gradients(x)
             own.count_fired()
             sweep.step += 1
@@ -122,6 +123,7 @@ class GpuEngine:
         """See `Engine.gradients`."""
         with self._here():
             own = self._step_of(sweep, x)
+            own.scale_l1(1.0)
             return own.gradients(x.contiguous()), own.named_gradients()
 
     @torch.no_grad()

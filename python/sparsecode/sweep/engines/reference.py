@@ -39,14 +39,14 @@ class ReferenceEngine:
             torch.set_num_threads(threads)
 
     @torch.no_grad()
-    def step(self, sweep: Sweep, x: Tensor, lr_scale: float) -> StepStats:
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """See `Engine.step`."""
         sweep.check_batch(x)
         sweep.step += 1
         stats = []
         for k in range(len(sweep)):
             forward = _forward(sweep, k, x)
-            gradients = _backward(sweep, k, forward)
+            gradients = _backward(sweep, k, forward, l1_factor)
             stats.append(_count(sweep, k, forward))
             _update(sweep, k, gradients, lr_scale)
         return _stack(x.shape[0], stats)
@@ -110,10 +110,10 @@ def _stats(forward: _Forward, fired: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _sum(forward.r.square()), _sum(forward.z), _sum(fired)
 
 
-def _backward(sweep: Sweep, k: int, forward: _Forward) -> dict[str, Tensor]:
+def _backward(sweep: Sweep, k: int, forward: _Forward, l1_factor: float = 1.0) -> dict[str, Tensor]:
     B = forward.x.shape[0]
     dr = forward.r * (2 / sweep.error_divisor(B))
-    dz = (dr @ forward.W_dec.T).add_(sweep.penalty(k) / B)
+    dz = (dr @ forward.W_dec.T).add_(sweep.penalty(k) * l1_factor / B)
     dz = torch.ops.aten.threshold_backward(dz, forward.y, 0)  # ten times as fast as masked_fill_ on a CPU
     dW_enc, db_enc, dW_dec = dz.T @ forward.x, dz.sum(0), forward.z.T @ dr
     if sweep.loss.tied:

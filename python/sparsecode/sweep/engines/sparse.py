@@ -50,6 +50,11 @@ class SparseStep(GpuStep):
         self._blocks = self.segments.feature_tiles(WORD)
         self._subset = (self.segments.chosen, self.segments, self._blocks, self.segments.feature_tiles(1))
 
+    def scale_l1(self, factor: float) -> None:
+        """See `GpuStep.scale_l1`."""
+        super().scale_l1(factor)
+        self.dense.scale_l1(factor)
+
     def gradients(self, x: Tensor, only: tuple[int, ...] | None = None) -> StepStats:
         """See `GpuStep.gradients`."""
         wanted = tuple(range(len(self.sweep))) if only is None else only
@@ -118,7 +123,6 @@ class SparseStep(GpuStep):
         self.sums = self._new(T, 2, K)
         if self.sweep.b_dec is not None:
             self.columns, self.column_sums = self._new(T, K, D), self._new(K, D)
-        self.scales = torch.tensor(self._scale_values(rows), dtype=torch.float32, device=self.device)
         self._rows = rows
 
     def _sparse_enough(self, x: Tensor, bias: Tensor) -> tuple[int, ...]:
@@ -138,7 +142,7 @@ class SparseStep(GpuStep):
 
     def _from_lists(self, x: Tensor, target: Tensor, bias: Tensor) -> Tensor:
         """Gradients and firings of the dictionaries that are taken; returns sse, l1, l0 [3, K] float64."""
-        sweep, rows = self.sweep, x.shape[0]
+        sweep, rows, scales = self.sweep, x.shape[0], self._scales_for(x.shape[0])
         segments, blocks, features = self._chosen(self.taken)
         by_row = (self.row_counts, self.row_ends, self.base)
         by_feature = (self.feature_counts, self.feature_ends, self.base)
@@ -162,7 +166,7 @@ class SparseStep(GpuStep):
             self.residual,
             *weights,
             features,
-            self.scales,
+            scales,
             self.base,
             self.feature_counts,
             self.feature_ends,
@@ -174,9 +178,7 @@ class SparseStep(GpuStep):
         )
         if sweep.b_dec is not None:
             reduce.reduce_parts(self.columns, self.column_sums)
-            prebias.prebias_gradient(
-                self.column_sums, self.d_bias, sweep.W_enc, self.scales, segments, d_pre=self.d_pre
-            )
+            prebias.prebias_gradient(self.column_sums, self.d_bias, sweep.W_enc, scales, segments, d_pre=self.d_pre)
         totals = torch.empty(3, len(sweep), dtype=torch.float64, device=self.device)
         reduce.reduce_parts(self.sums, totals[:2])
         reduce.reduce_segments(self.fired.view(1, -1), totals[2], self.segments)

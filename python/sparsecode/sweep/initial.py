@@ -1,0 +1,50 @@
+"""Random numbers that dictionaries begin with: pure functions of a dictionary's own settings.
+
+Size and coefficient are part of every key: dictionaries that started from the same rows would agree on every atom that
+hardly moved, and be taken for features that were found again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def initial_atoms(size: int, l1: float, seed: int, activation_dim: int, *, orthogonal: bool = False) -> Tensor:
+    """Random unit rows [F, D], float32 on the CPU.
+
+    Args:
+        size, l1, seed: of the dictionary.
+        activation_dim: D.
+        orthogonal: rows of an orthogonal matrix up to F = D; beyond, those of a matrix with orthogonal columns, scaled
+            to norm 1: `torch.nn.init.orthogonal_` on a decoder, as the seed experiment has it.
+    """
+    rows = torch.randn(size, activation_dim, generator=_generator("atoms", size, l1, seed))
+    return torch.nn.functional.normalize(_orthogonal(rows) if orthogonal else rows)
+
+
+def uniform(size: int, l1: float, seed: int, columns: int) -> Tensor:
+    """Numbers [F, columns] between -1 and 1, float32 on the CPU."""
+    return 2 * torch.rand(size, columns, generator=_generator("uniform", size, l1, seed)) - 1
+
+
+def _generator(what: str, size: int, l1: float, seed: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{what}/{size}/{l1!r}/{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _orthogonal(rows: Tensor) -> Tensor:
+    """The orthogonal factor of rows [F, D], by the modified Gram-Schmidt process on whichever of the two is shorter.
+
+    By numpy's own sums in float64, not by LAPACK, whose bits depend on the number of threads.
+    """
+    wide = rows.shape[0] <= rows.shape[1]
+    vectors = np.ascontiguousarray((rows if wide else rows.T).numpy(), dtype=np.float64)
+    for i, vector in enumerate(vectors):
+        vector /= np.sqrt(np.square(vector).sum())
+        later = vectors[i + 1 :]
+        later -= (later * vector).sum(axis=1, keepdims=True) * vector
+    return torch.from_numpy(np.ascontiguousarray(vectors if wide else vectors.T, dtype=np.float32))

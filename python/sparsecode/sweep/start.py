@@ -1,0 +1,151 @@
+"""How dictionaries begin: their encoders and biases before the first step. `docs/recipe.md` compares the starts.
+
+Shape letters: R rows of a sample, D activation dimension, F features of one dictionary.
+
+A start is a pure function of a dictionary's own settings and of the sample of rows: the same for a dictionary alone or
+in a sweep, for every engine and any number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparsecode import _core
+from sparsecode.errors import InvalidArgument, InvalidSetting
+from sparsecode.machine import cores
+from sparsecode.sweep.initial import uniform
+
+if TYPE_CHECKING:
+    from sparsecode.sweep.sweep import Sweep
+
+STARTS = ("calibrated", "atoms", "linear")
+# Rows that biases are calibrated on: at a density of 2 % a feature's own share is then right within a tenth.
+SAMPLE_ROWS = 8192
+AUTO = "auto"
+# Measured: see docs/recipe.md.
+AUTO_DENSITY = 0.05
+
+
+@dataclass(frozen=True)
+class Start:
+    """A way to begin.
+
+    Attributes:
+        kind: "calibrated": the encoder is a shorter copy of the atoms, and biases let every feature fire on the same
+            share of rows. "atoms": the encoder is a copy of the atoms, biases are zero. "linear": the seed's,
+            orthogonal atoms, encoder and bias as torch.nn.Linear draws them.
+        encoder_norm: of "calibrated", the norm of the encoder's rows; None: min(1, D/F), with which the codes of all
+            features together are about as long as the data, whatever their number (Anthropic, "Update on how we train
+            SAEs", January 2025). Tied weights have norm 1.
+        density: of "calibrated", the share of rows on which each feature fires first; None: 5 %.
+    """
+
+    kind: str = "calibrated"
+    encoder_norm: float | None = None
+    density: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in STARTS:
+            raise InvalidSetting(f"start must be one of {', '.join(STARTS)}, not '{self.kind}'")
+        if self.encoder_norm is not None and not (math.isfinite(self.encoder_norm) and self.encoder_norm > 0):
+            raise InvalidSetting(f"encoder-norm must be above 0, or auto, not {self.encoder_norm}")
+        if self.density is not None and not 0 < self.density < 1:
+            raise InvalidSetting(f"initial-density must be between 0 and 1, or auto, not {self.density}")
+
+    @classmethod
+    def parse(cls, kind: str, encoder_norm: str, density: str) -> Start:
+        """From the texts that people type: a number, or `auto`.
+
+        Raises:
+            InvalidSetting: a value that cannot be used.
+        """
+        return cls(kind, _number("encoder-norm", encoder_norm), _number("initial-density", density))
+
+    @property
+    def orthogonal(self) -> bool:
+        """Whether atoms are to be orthogonal rather than independent."""
+        return self.kind == "linear"
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether `begin` looks at a sample of rows."""
+        return self.kind == "calibrated"
+
+    def norm_of(self, size: int, activation_dim: int) -> float:
+        """Norm of the encoder's rows of a dictionary of `size` features."""
+        return min(1.0, activation_dim / size) if self.encoder_norm is None else self.encoder_norm
+
+    def rank_in(self, rows: int) -> int:
+        """On how many of `rows` rows each feature fires first."""
+        density = AUTO_DENSITY if self.density is None else self.density
+        return min(max(1, round(density * rows)), rows - 1)
+
+    def record(self, size: int, activation_dim: int) -> dict[str, Any]:
+        """As JSON values, for the file of a dictionary of `size` features."""
+        if self.kind != "calibrated":
+            return {"kind": self.kind}
+        density = AUTO_DENSITY if self.density is None else self.density
+        return {"kind": self.kind, "encoder_norm": self.norm_of(size, activation_dim), "density": density}
+
+
+def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int | None = None) -> None:
+    """Sets encoders and biases of a sweep that has not been trained.
+
+    Args:
+        sweep: changed in place; made with `orthogonal=start.orthogonal`.
+        start: how.
+        sample: [R, D] normalised rows that "calibrated" looks at, R >= 2; others do without.
+        threads: of the work; None: all cores.
+
+    Raises:
+        InvalidArgument: the sweep was trained already or has other atoms; no sample, or one that does not fit.
+    """
+    if sweep.step or sweep.orthogonal != start.orthogonal:
+        raise InvalidArgument(f"start '{start.kind}' needs a sweep before its first step that was made for it")
+    if start.kind == "linear":
+        _as_linear(sweep)
+    elif start.kind == "calibrated":
+        _calibrate(sweep, start, sample, threads or cores())
+
+
+@torch.no_grad()
+def _as_linear(sweep: Sweep) -> None:
+    """Encoder and bias uniform within 1/sqrt(D), the default of torch.nn.Linear."""
+    bound = 1 / math.sqrt(sweep.activation_dim)
+    for k, key in enumerate(sweep.keys):
+        own = sweep.rows(k)
+        values = bound * uniform(*key, sweep.activation_dim + 1)
+        if not sweep.loss.tied:
+            sweep.W_enc[own] = values[:, :-1].to(sweep.W_enc)
+        sweep.b_enc[own] = values[:, -1].to(sweep.b_enc)
+
+
+@torch.no_grad()
+def _calibrate(sweep: Sweep, start: Start, sample: Tensor | None, threads: int) -> None:
+    if sample is None or sample.ndim != 2 or sample.shape[0] < 2 or sample.shape[1] != sweep.activation_dim:
+        found = "none" if sample is None else f"one of shape {list(sample.shape)}"
+        raise InvalidArgument(f"a calibrated start needs a sample [2 or more, {sweep.activation_dim}], not {found}")
+    rows = sample.to("cpu", torch.float32).contiguous().numpy()
+    k_th = start.rank_in(len(rows)) + 1
+    for k, size in enumerate(sweep.sizes):
+        own = sweep.rows(k)
+        if not sweep.loss.tied:
+            sweep.W_enc[own] *= start.norm_of(size, sweep.activation_dim)
+        encoder = sweep.W_enc[own].to("cpu", torch.float32).contiguous().numpy()
+        highest = torch.empty(size)
+        _core.kth_largest(rows, encoder, k_th, out=highest.numpy(), threads=threads)
+        sweep.b_enc[own] = -highest.to(sweep.b_enc)
+
+
+def _number(name: str, text: str) -> float | None:
+    if text == AUTO:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidSetting(f"{name} must be a number or auto, not '{text}'") from None

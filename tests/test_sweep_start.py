@@ -1,0 +1,148 @@
+"""Starts: exact quantiles, one dictionary alone or in a sweep, the seed's own draws, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sparsecode import _core
+from sparsecode.errors import InvalidArgument, InvalidSetting
+from sparsecode.sweep import LossSettings, Start, Sweep, begin, initial_atoms
+from sparsecode.sweep.engines.cpu import CpuEngine
+from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.start import AUTO_DENSITY, STARTS
+
+D, ROWS = 24, 600
+SIZES, L1, SEEDS = [40, 7, 100], [0.01, 0.01, 0.02], [0, 0, 3]
+
+
+def sample(rows: int = ROWS, width: int = D) -> torch.Tensor:
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(5)) + 0.3
+
+
+def begun(start: Start, loss: LossSettings | None = None, threads: int = 1) -> Sweep:
+    sweep = Sweep(D, SIZES, L1, SEEDS, loss=loss, orthogonal=start.orthogonal)
+    begin(sweep, start, sample(), threads)
+    return sweep
+
+
+def kth(x: torch.Tensor, encoder: torch.Tensor, k: int, path: str = "auto", threads: int = 1) -> torch.Tensor:
+    out = torch.empty(len(encoder))
+    _core.kth_largest(x.numpy(), encoder.numpy(), k, out=out.numpy(), path=path, threads=threads)
+    return out
+
+
+@pytest.mark.parametrize(("rows", "width", "features"), [(1, 1, 1), (5, 3, 2), (130, 20, 33), (67, 128, 65)])
+def test_the_kth_largest_product_is_that_of_a_sort(rows: int, width: int, features: int) -> None:
+    x, encoder = sample(rows, width), initial_atoms(features, 0.1, 0, width)
+    expected = (x.double() @ encoder.double().T).sort(dim=0, descending=True).values
+    for k in {1, (rows + 1) // 2, rows}:
+        torch.testing.assert_close(kth(x, encoder, k).double(), expected[k - 1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_kth_largest_has_the_same_bits_on_every_path_for_any_threads_and_alone() -> None:
+    x, encoder = sample(300, 50), initial_atoms(70, 0.1, 0, 50)
+    expected = kth(x, encoder, 20)
+    for path in _core.CpuEngine.paths():
+        for threads in (1, 3):
+            assert torch.equal(kth(x, encoder, 20, path, threads), expected), path
+    for j in (0, 33, 69):
+        assert torch.equal(kth(x, encoder[j : j + 1].clone(), 20), expected[j : j + 1])
+
+
+def test_exactly_the_larger_products_fire() -> None:
+    """The products are those of the engine, bit for bit: a bias of the k-th lets k - 1 rows through, not one more."""
+    x, sweep = sample(), Sweep(D, [50], [0.01], [0])
+    sweep.b_enc[:] = -kth(x, sweep.W_enc, 31)
+    CpuEngine(threads=1).evaluate(sweep, x)
+    assert sweep.fired.tolist() == [30] * 50
+
+
+def test_infinities_and_nan_do_not_crash() -> None:
+    x, encoder = sample(20, 4), initial_atoms(3, 0.1, 0, 4)
+    x[3], x[7] = math.inf, math.nan
+    assert kth(x, encoder, 10).shape == (3,)
+
+
+@pytest.mark.parametrize("density", [None, 0.02, 0.5])
+def test_every_feature_fires_on_the_same_share_of_rows(density: float | None) -> None:
+    sweep = begun(Start(density=density))
+    CpuEngine(threads=1).evaluate(sweep, sample())
+    assert set(sweep.fired.tolist()) == {round((density or AUTO_DENSITY) * ROWS)}
+    norms = [float(own.norm(dim=1).mean()) for own in sweep.per_dictionary(sweep.W_enc)]
+    assert norms == pytest.approx([min(1, D / size) for size in SIZES])
+    fixed = begun(Start(encoder_norm=0.25))
+    torch.testing.assert_close(fixed.W_enc, 0.25 * fixed.W_dec)
+
+
+@pytest.mark.parametrize("kind", STARTS)
+@pytest.mark.parametrize("loss", [LossSettings(), LossSettings(tied=True), LossSettings(pre_bias=True)], ids=str)
+def test_a_dictionary_begins_alone_as_it_does_in_a_sweep(kind: str, loss: LossSettings) -> None:
+    start = Start(kind)
+    whole, threaded = begun(start, loss), begun(start, loss, threads=3)
+    for name, values in whole.parameters().items():
+        assert torch.equal(values, threaded.parameters()[name])
+    for k in range(3):
+        alone = Sweep(D, SIZES[k : k + 1], L1[k : k + 1], SEEDS[k : k + 1], loss=loss, orthogonal=start.orthogonal)
+        begin(alone, start, sample(), 1)
+        for name, values in alone.parameters().items():
+            assert torch.equal(values, whole.parameters()[name][k : k + 1] if name == "b_dec" else
+                               whole.parameters()[name][whole.rows(k)])  # fmt: skip
+        torch.testing.assert_close(whole.initial_cosine(k), torch.ones(SIZES[k]))
+    assert (whole.W_enc is whole.W_dec) == loss.tied
+
+
+def test_the_linear_start_is_that_of_torch_linear_and_an_orthogonal_decoder() -> None:
+    sweep = begun(Start("linear"))
+    bound = 1 / math.sqrt(D)
+    for values in (sweep.W_enc, sweep.b_enc):
+        assert values.abs().max() <= bound
+        assert values.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    few, many = (sweep.W_dec[sweep.rows(k)].double() for k in (1, 2))
+    torch.testing.assert_close(few @ few.T, torch.eye(7).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(many.norm(dim=1), torch.ones(100).double(), atol=1e-6, rtol=0)
+    # What torch.nn.init.orthogonal_ makes of a decoder [D, F], with columns of norm 1: nearly a tight frame.
+    generator = torch.Generator().manual_seed(0)
+    theirs = torch.nn.init.orthogonal_(torch.empty(D, 100), generator=generator).T
+    independent = torch.randn(100, D, generator=generator)
+    spreads = [
+        torch.linalg.svdvals(torch.nn.functional.normalize(rows.double())) for rows in (many, theirs, independent)
+    ]
+    evenness = [float(spread.min() / spread.max()) for spread in spreads]
+    assert evenness[0] == pytest.approx(evenness[1], abs=0.1)
+    assert evenness[2] < 0.7 * min(evenness[:2])
+
+
+def test_no_two_dictionaries_share_orthogonal_atoms_or_draws() -> None:
+    keys = [(size, l1, seed) for size in (D, 48) for l1 in (1e-3, 2e-3) for seed in (0, 1)]
+    atoms = [initial_atoms(*key, D, orthogonal=True) for key in keys]
+    for i, ours in enumerate(atoms):
+        for theirs in atoms[:i]:
+            assert (ours @ theirs.T).abs().max() < 0.95
+    sweep = Sweep(D, *zip(*keys, strict=True), orthogonal=True)  # type: ignore[arg-type]
+    begin(sweep, Start("linear"))
+    assert len({own[0, 0].item() for own in sweep.per_dictionary(sweep.W_enc)}) == len(keys)
+
+
+def test_what_cannot_be_used_is_named() -> None:
+    for wrong in ({"kind": "warm"}, {"encoder_norm": 0.0}, {"density": 1.0}, {"density": math.nan}):
+        with pytest.raises(InvalidSetting, match="must be"):
+            Start(**wrong)
+    with pytest.raises(InvalidSetting, match="initial-density must be a number or auto, not 'low'"):
+        Start.parse("calibrated", "auto", "low")
+    assert Start.parse("calibrated", "0.5", "auto") == Start(encoder_norm=0.5)
+    sweep = Sweep(D, SIZES, L1, SEEDS)
+    for rows, message in ((None, "not none"), (sample(1), "2 or more"), (sample(width=D + 1), "2 or more, 24")):
+        with pytest.raises(InvalidArgument, match=message):
+            begin(sweep, Start(), rows)
+    with pytest.raises(InvalidArgument, match="before its first step"):
+        begin(sweep, Start("linear"))
+    ReferenceEngine().step(sweep, sample(), 1.0)
+    with pytest.raises(InvalidArgument, match="before its first step"):
+        begin(sweep, Start(), sample())
+    for k, x in ((0, np.ones((2, 3), np.float32)), (3, np.ones((2, 3), np.float32)), (1, np.ones(4, np.float32))):
+        with pytest.raises(InvalidArgument, match="are not rows of 3"):
+            _core.kth_largest(x, np.ones((2, 3), np.float32), k, out=np.zeros(2, np.float32))
