@@ -33,6 +33,8 @@ _REPLACES = {
     "samples": ("epochs", "minutes"),
     "epochs": ("samples", "minutes"),
     "minutes": ("steps", "samples", "epochs"),
+    "start_samples": ("start_minutes",),
+    "start_minutes": ("start_samples",),
     "layer": ("hook", "module"),
     "site": ("hook", "module"),
     "module": ("hook",),

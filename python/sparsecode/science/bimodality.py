@@ -12,7 +12,7 @@ from sparsecode.compare.statistics import histogram
 from sparsecode.science.dip import p_value
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.modes import two_modes as fit_two_modes
-from sparsecode.science.verdicts import LEAST_FEATURES, bimodal, two_modes
+from sparsecode.science.verdicts import LEAST_FEATURES, Verdict, bimodal, two_modes
 
 CLAIM = (
     "The distribution of MCS between dictionaries of different sizes is highly bimodal: one set of features is found "
@@ -24,18 +24,24 @@ Array = npt.NDArray[np.float64]
 
 def judge(evidence: Evidence) -> Finding:
     """Dip test and a fit of two normals for every dictionary with a larger relative: of live features, and of all."""
-    rows = [row for family in evidence.families for row in _rows(family)]
-    judged = [row for row in rows if row["sweep"] == evidence.main.label and row["overcomplete"]]
+    rows = [row for family in evidence.families for row in rows_of(family)]
+    verdict = judge_rows([row for row in rows if row["sweep"] == evidence.main.label])
+    return Finding(CLAIM, verdict, {"bins": BINS, "dictionaries": rows})
+
+
+def judge_rows(rows: list[dict[str, Any]]) -> Verdict:
+    """The verdict on one sweep, from what `rows_of` says of it."""
+    judged = [row for row in rows if row["overcomplete"]]
     starts = [row["modes"].get("initial_cosine") for row in judged if row["bimodal"]]
-    verdict = two_modes(
+    return two_modes(
         [row["bimodal"] for row in judged],
         [row["everything"]["bimodal"] for row in judged],
         [start[0] for start in starts if start is not None],
     )
-    return Finding(CLAIM, verdict, {"bins": BINS, "dictionaries": rows})
 
 
-def _rows(family: Family) -> list[dict[str, Any]]:
+def rows_of(family: Family) -> list[dict[str, Any]]:
+    """Every dictionary with a larger relative: its histograms, the dip test and the fit of two modes."""
     rows: list[dict[str, Any]] = []
     for entry in family.entries:
         if not entry["next"]:

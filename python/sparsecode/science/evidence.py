@@ -94,6 +94,8 @@ class Evidence:
     divided: Family | None = None
     dataset: Rows | None = None
     decode: Callable[[int], str] | None = None
+    starts: dict[str, Family] = field(default_factory=dict)  # the run's sweep anew from each start, on fewer rows
+    start_samples: int = 0
     missing: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -11,7 +11,7 @@ import torch
 from sparsecode.science import bootstrap
 from sparsecode.science.changepoint import BendIntervals, bend_of_means
 from sparsecode.science.evidence import Evidence, Family, Finding
-from sparsecode.science.verdicts import LEAST_SIZES, Interval, rises_then_plateaus
+from sparsecode.science.verdicts import LEAST_SIZES, Interval, Verdict, rises_then_plateaus
 
 CLAIM = "As the dictionary grows, MMCS first rises rapidly, then plateaus."
 
@@ -19,22 +19,35 @@ CLAIM = "As the dictionary grows, MMCS first rises rapidly, then plateaus."
 def judge(evidence: Evidence) -> Finding:
     """The curve of live features' MMCS with the next larger dictionary at the middle L1, bent once; others beside."""
     curves = [curve for family in evidence.families for curve in _curves(family, evidence.config.draws)]
-    own = [curve for curve in curves if curve["sweep"] == evidence.main.label]
-    judged = own[len(own) // 2] if own else None
-    found = judged["bend_of_live"] if judged else None
-    living = [point["live"]["value"] for point in judged["points"] if point["live"]] if judged else []
-    verdict = rises_then_plateaus(
-        found and Interval(**found["before"]),
-        found and Interval(**found["after"]),
-        len(living),
-        living[0] if living else 0.0,
-    )
+    judged = _middle([curve for curve in curves if curve["sweep"] == evidence.main.label])
+    verdict = judge_curve(judged)
     numbers = {
         "judged_l1": judged["l1"] if judged else None,
         "curves": curves,
         "known_features": known_features(evidence.main, evidence.config.draws),
     }
     return Finding(CLAIM, verdict, numbers)
+
+
+def judged_curve(family: Family, draws: int) -> dict[str, Any] | None:
+    """The curve of one sweep at its middle L1; None without one."""
+    return _middle(_curves(family, draws))
+
+
+def judge_curve(judged: dict[str, Any] | None) -> Verdict:
+    """The verdict on one curve."""
+    found = judged["bend_of_live"] if judged else None
+    living = [point["live"]["value"] for point in judged["points"] if point["live"]] if judged else []
+    return rises_then_plateaus(
+        found and Interval(**found["before"]),
+        found and Interval(**found["after"]),
+        len(living),
+        living[0] if living else 0.0,
+    )
+
+
+def _middle(curves: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return curves[len(curves) // 2] if curves else None
 
 
 def _curves(family: Family, draws: int) -> list[dict[str, Any]]:

@@ -16,12 +16,12 @@ from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.machine import versions
 from sparsecode.progress import say
 from sparsecode.run import DEFAULT_RUN, Run
-from sparsecode.science import basis, bimodality, growth, interpretability, normalisation, recurrence, sweeps
+from sparsecode.science import basis, bimodality, growth, interpretability, normalisation, recurrence, starts, sweeps
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.records import load_record
 from sparsecode.sweep import Dictionary
 
-FORMAT = 2
+FORMAT = 3
 KEY = "claims"
 
 # By number. The other claims of the seed (toy models, baselines) have commands of their own.
@@ -77,7 +77,7 @@ def check_claims(
             number: interpretability.judge(evidence, quiet=quiet) if number == "3" else judge(evidence)
             for number, judge in CLAIMS.items()
         }
-        write_json(run.claims_path, as_json(found, config))
+        write_json(run.claims_path, as_json(found, config) | {"starts": starts_of(evidence)})
         result = {"verdicts": {number: finding.verdict.verdict for number, finding in found.items()}}
         stage.finish(result)
         return result
@@ -102,11 +102,20 @@ def as_json(found: dict[str, Finding], config: ClaimsConfig) -> dict[str, Any]:
     }
 
 
+def starts_of(evidence: Evidence) -> dict[str, Any] | None:
+    """What claims.json says of the starts; None where they were not compared."""
+    if not evidence.starts:
+        return None
+    return starts.summary(evidence.starts, evidence.start_samples, evidence.config.draws)
+
+
 def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: bool) -> Evidence:
     """Everything the claims may use; what cannot be had is left out and named in `missing`."""
     main = family("run", run, comparison)
     missing: dict[str, str] = {}
     dataset = decode = plain = divided = None
+    begun: dict[str, Family] = {}
+    samples = 0
     try:
         folder = _dataset_path(run, config)
         dataset = store.Dataset(folder)
@@ -116,6 +125,10 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
             plain, divided = family("plain", *one), family("per-size", *other)
         else:
             missing["sweeps"] = "The sweep under both normalisations was not asked for (--sweep)."
+        settings = run.config()["stages"]["train-dicts"]["settings"]
+        for kind, (beside, found) in starts.train_starts(run, config, str(folder), settings, quiet=quiet).items():
+            begun[kind] = family(kind, beside, found)
+            samples = int(next(iter(begun[kind].dictionaries.values())).meta["samples_seen"])
         tokens = load_tokens(run)
         if dataset.provenance.get("tokens_fingerprint") != tokens.fingerprint:
             raise StageMissing("The activations were not harvested from this run's text.")
@@ -125,7 +138,7 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
         missing["text"] = str(error)
         if not quiet:
             say(f"{KEY}: not everything can be tested ({error})")
-    return Evidence(config, main, plain, divided, dataset, decode, missing)
+    return Evidence(config, main, plain, divided, dataset, decode, begun, samples, missing)
 
 
 def family(label: str, run: Run, comparison: Comparison) -> Family:

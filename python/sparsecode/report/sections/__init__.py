@@ -22,6 +22,7 @@ from sparsecode.report.sections import (
     provenance,
     recurrence,
     stability,
+    starts,
     toy,
 )
 
@@ -32,6 +33,7 @@ ORDER: tuple[Callable[[Facts], Section | None], ...] = (
     claim4.section,
     claim5.section,
     claim6.section,
+    starts.section,
     toy.section,
     baselines.section,
     recurrence.section,
