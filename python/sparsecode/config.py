@@ -206,7 +206,7 @@ class TrainDictsConfig(StageConfig):
     dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
     sizes: str = setting("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
-    l1: str = setting("2.3e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
+    l1: str = setting("1.5e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     seeds: int = setting(1, "Dictionaries per size and L1, each from its own initialisation.")
     seed: int = setting(0, "First seed; also that of the order of rows.")
     samples: int | None = setting(None, "Rows to train on, over several epochs if need be; 8 million unless --minutes.")
@@ -220,7 +220,7 @@ class TrainDictsConfig(StageConfig):
                          "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
                          choices=("calibrated", "atoms", "linear"))  # fmt: skip
     encoder_norm: str = setting(
-        "auto", "Calibrated: norm of the encoder's rows; auto: the width by the size, at most 1."
+        "auto", "Calibrated: norm of the encoder's rows; auto: cube root of the width by the size, at most 1."
     )
     initial_density: str = setting("auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
     l1_warmup: float = setting(0.3, "Share of the steps, at the start, over which L1 rises from zero.")
@@ -323,7 +323,7 @@ class ToyConfig(StageConfig):
                          "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
                          choices=("calibrated", "atoms", "linear"))  # fmt: skip
     encoder_norm: str = setting(
-        "auto", "Calibrated: norm of the encoder's rows; auto: the width by the size, at most 1."
+        "auto", "Calibrated: norm of the encoder's rows; auto: cube root of the width by the size, at most 1."
     )
     initial_density: str = setting("auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
     l1_warmup: float = setting(0.3, "Share of the steps, at the start, over which L1 rises from zero.")

@@ -39,9 +39,10 @@ class Start:
         kind: "calibrated": the encoder is a shorter copy of the atoms, and biases let every feature fire on the same
             share of rows. "atoms": the encoder is a copy of the atoms, biases are zero. "linear": the seed's,
             orthogonal atoms, encoder and bias as torch.nn.Linear draws them.
-        encoder_norm: of "calibrated", the norm of the encoder's rows; None: min(1, D/F), with which the codes of all
-            features together are about as long as the data, whatever their number (Anthropic, "Update on how we train
-            SAEs", January 2025). Tied weights have norm 1.
+        encoder_norm: of "calibrated", the norm of the encoder's rows; None: the cube root of D/F, at most 1. At norm 1
+            many features of large dictionaries die; at D/F (Anthropic, "Update on how we train SAEs", January 2025)
+            hardly any does, but more of them come in near-duplicates, and FVU at equal L0 is higher: docs/recipe.md.
+            Tied weights have norm 1.
         density: of "calibrated", the share of rows on which each feature fires first; None: 5 %.
     """
 
@@ -78,7 +79,9 @@ class Start:
 
     def norm_of(self, size: int, activation_dim: int) -> float:
         """Norm of the encoder's rows of a dictionary of `size` features."""
-        return min(1.0, activation_dim / size) if self.encoder_norm is None else self.encoder_norm
+        if self.encoder_norm is not None:
+            return self.encoder_norm
+        return min(1.0, float((activation_dim / size) ** (1 / 3)))
 
     def rank_in(self, rows: int) -> int:
         """On how many of `rows` rows each feature fires first."""
