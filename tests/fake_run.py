@@ -20,6 +20,7 @@ from sparsecode.compare import Comparison, compare_dicts
 from sparsecode.config import HarvestConfig, TrainDictsConfig, TrainGptConfig
 from sparsecode.corpus import Tokens, prepare_tokens
 from sparsecode.run import Run
+from sparsecode.science.starts import STARTS
 from sparsecode.sweep import Dictionary, dictionary_name
 
 D, TRUE, CONTEXT, L1 = 32, 48, 32, 0.02
@@ -153,6 +154,22 @@ def fake_sweeps(run: Run, *, tilt: float = 0.1) -> tuple[tuple[Run, Comparison],
             stage.finish({"dictionaries": names, "hook_point": HOOK})
         found.append((own, compare_dicts(own, quiet=True)))
     return found[0], found[1]
+
+
+def fake_starts(run: Run) -> dict[str, tuple[Run, Comparison]]:
+    """What `starts.train_starts` gives: the fake dictionaries of two seeds under every start's name."""
+    found = {}
+    for kind in STARTS:
+        own = Run(run.path / "science" / f"start-{kind}")
+        names = []
+        with own.stage("train-dicts", TrainDictsConfig()) as stage:
+            for size in SIZES:
+                for seed in (0, 1):
+                    names.append(dictionary_name(size, L1, seed))
+                    dictionary(size, seed)[0].save(own.dictionaries_path / names[-1])
+            stage.finish({"dictionaries": names, "hook_point": HOOK})
+        found[kind] = (own, compare_dicts(own, quiet=True))
+    return found
 
 
 def _harvested(run: Run, tokens: Tokens) -> FakeDataset:

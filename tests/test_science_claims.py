@@ -16,11 +16,11 @@ from sparsecode import store
 from sparsecode.config import ClaimsConfig
 from sparsecode.errors import InvalidSetting, RunInvalid, SettingsDiffer, StageMissing
 from sparsecode.run import Run
-from sparsecode.science import CLAIMS, load_claims, sweeps
+from sparsecode.science import CLAIMS, load_claims, starts, sweeps
 from sparsecode.science.stage import family
 from sparsecode.sweep import Dictionary
 
-SMALL: dict[str, Any] = {"directions": 8, "contexts": 6, "features": 4, "shown": 3, "draws": 100}
+SMALL: dict[str, Any] = {"starts": False, "directions": 8, "contexts": 6, "features": 4, "shown": 3, "draws": 100}
 
 
 def claims_of(run: Run, dataset: FakeDataset, tilt: float = 0.1, **settings: Any) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def test_bad_settings_and_missing_stages(tmp_path: Path) -> None:
     assert load_claims(run) is None
     with run.stage("claims", ClaimsConfig()) as stage:
         stage.finish({})
-    for text in ("{", "[]", '{"format": 2, "claims": []}', '{"format": 1, "claims": {}}'):
+    for text in ("{", "[]", '{"format": 3, "claims": []}', '{"format": 2, "claims": {}}'):
         run.claims_path.write_text(text)
         with pytest.raises(RunInvalid, match="sparsecode claims --force"):
             load_claims(run)
@@ -271,3 +271,34 @@ def test_the_sweeps_are_runs_that_see_the_same_rows(tmp_path: Path) -> None:
     assert [entry["loss"]["l1_scale"] for entry in found[1][1].record["dictionaries"]] == ["per-size"] * 4
     weights = [family("x", *one) for one in found]
     assert weights[0].dimensions == 8 and len(weights[1].dictionaries) == 4
+
+
+def test_every_start_is_a_run_on_the_same_rows_and_is_judged(tmp_path: Path) -> None:
+    activations = tmp_path / "activations"
+    with store.DatasetWriter(activations, activation_dim=8, dtype="float32", provenance={"hook_point": "h"}) as writer:
+        rows = torch.relu(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)) + 0.5)
+        writer.append(rows, np.zeros(2000, dtype=np.int32))
+        writer.finish()
+    settings = sparsecode.config.TrainDictsConfig(sizes="8,16", seeds=2, l1="0.1", eval_rows=200, engine="reference")
+    config = ClaimsConfig(start_samples=600, batch_size=100, warmup_steps=2, draws=100)
+    found = starts.train_starts(Run(tmp_path / "run"), config, str(activations), settings.record(), quiet=True)
+    assert list(found) == list(starts.STARTS) == ["calibrated", "atoms", "linear"]
+    families = {kind: family(kind, *one) for kind, one in found.items()}
+    for kind, (beside, _) in found.items():
+        recorded = beside.config()["stages"]["train-dicts"]
+        assert recorded["result"]["samples"] == 600
+        assert recorded["settings"] | starts.STARTS[kind].settings == recorded["settings"]
+        assert {d.meta["training"]["start"]["kind"] for d in families[kind].dictionaries.values()} == {kind}
+    said = starts.summary(families, 600, 100)
+    json.dumps(said, allow_nan=False)
+    for kind, start in said["starts"].items():
+        assert start["modes"]["verdict"] == start["growth"]["verdict"] == "not tested"
+        assert [(row["size"], row["seed"]) for row in start["dictionaries"]] == [(8, 0), (16, 0), (8, 1), (16, 1)]
+        for row in start["dictionaries"]:
+            own = families[kind].dictionaries[row["dictionary"]]
+            live = own.features["density"] > 0
+            assert row["dead"] == int((~live).sum())
+            share = float((own.features["initial_cosine"][live] < 0.5**0.5).double().mean())
+            assert row["moved"] == pytest.approx(share)
+            assert row["fvu"] == own.meta["metrics"]["fvu"]
+    assert starts.train_starts(Run(tmp_path / "x"), ClaimsConfig(starts=False), "", {}, quiet=True) == {}

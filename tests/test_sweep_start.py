@@ -69,11 +69,13 @@ def test_infinities_and_nan_do_not_crash() -> None:
 
 @pytest.mark.parametrize("density", [None, 0.02, 0.5])
 def test_every_feature_fires_on_the_same_share_of_rows(density: float | None) -> None:
-    sweep = begun(Start(density=density))
+    start = Start(density=density)
+    sweep = begun(start)
     CpuEngine(threads=1).evaluate(sweep, sample())
     assert set(sweep.fired.tolist()) == {round((density or AUTO_DENSITY) * ROWS)}
     norms = [float(own.norm(dim=1).mean()) for own in sweep.per_dictionary(sweep.W_enc)]
-    assert norms == pytest.approx([min(1, D / size) for size in SIZES])
+    assert norms == pytest.approx([min(1, (D / size) ** (1 / 3)) for size in SIZES])
+    assert [start.record(40, D, tied=tied)["encoder_norm"] for tied in (False, True)] == [pytest.approx(norms[0]), 1]
     fixed = begun(Start(encoder_norm=0.25))
     torch.testing.assert_close(fixed.W_enc, 0.25 * fixed.W_dec)
 

@@ -65,7 +65,7 @@ def command(
     \b
     Examples:
       sparsecode eval
-      sparsecode eval my-run/dictionaries/n512_l1-0.023_s0 --rows 64k --json
+      sparsecode eval my-run/dictionaries/n512_l1-0.015_s0 --rows 64k --json
       sparsecode eval --run minilm --model minilm-folder
     """
     from sparsecode.cli.output import columns, print_json

@@ -128,7 +128,7 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
         settings = run.config()["stages"]["train-dicts"]["settings"]
         for kind, (beside, found) in starts.train_starts(run, config, str(folder), settings, quiet=quiet).items():
             begun[kind] = family(kind, beside, found)
-            samples = int(next(iter(begun[kind].dictionaries.values())).meta["samples_seen"])
+            samples = int(next(iter(begun[kind].dictionaries.values())).meta.get("samples_seen", 0))
         tokens = load_tokens(run)
         if dataset.provenance.get("tokens_fingerprint") != tokens.fingerprint:
             raise StageMissing("The activations were not harvested from this run's text.")

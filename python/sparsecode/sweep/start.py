@@ -77,8 +77,10 @@ class Start:
         """Whether `begin` looks at a sample of rows."""
         return self.kind == "calibrated"
 
-    def norm_of(self, size: int, activation_dim: int) -> float:
+    def norm_of(self, size: int, activation_dim: int, *, tied: bool = False) -> float:
         """Norm of the encoder's rows of a dictionary of `size` features."""
+        if tied:
+            return 1.0
         if self.encoder_norm is not None:
             return self.encoder_norm
         return min(1.0, float((activation_dim / size) ** (1 / 3)))
@@ -88,12 +90,12 @@ class Start:
         density = AUTO_DENSITY if self.density is None else self.density
         return min(max(1, round(density * rows)), rows - 1)
 
-    def record(self, size: int, activation_dim: int) -> dict[str, Any]:
+    def record(self, size: int, activation_dim: int, *, tied: bool = False) -> dict[str, Any]:
         """As JSON values, for the file of a dictionary of `size` features."""
         if self.kind != "calibrated":
             return {"kind": self.kind}
         density = AUTO_DENSITY if self.density is None else self.density
-        return {"kind": self.kind, "encoder_norm": self.norm_of(size, activation_dim), "density": density}
+        return {"kind": self.kind, "encoder_norm": self.norm_of(size, activation_dim, tied=tied), "density": density}
 
 
 def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int | None = None) -> None:

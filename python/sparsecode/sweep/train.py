@@ -249,6 +249,7 @@ class _Training:
         kept = [k for k in range(len(names)) if k not in diverged]
         for k in kept:
             moved = self.sweep.initial_cosine(k)
+            start = self.start.record(self.sweep.sizes[k], self.sweep.activation_dim, tied=self.sweep.loss.tied)
             dictionary = self.sweep.dictionary(
                 k,
                 mean=self.normalization.mean,
@@ -262,7 +263,7 @@ class _Training:
                     "training": {"engine": self.engine.name, "steps": self.step, "batch_size": self.config.batch_size,
                                  "lr": self.sweep.lr[k], "warmup_steps": self.schedule.warmup,
                                  "decay_steps": self.schedule.decay_steps, "l1_steps": self.schedule.l1_steps,
-                                 "start": self.start.record(self.sweep.sizes[k], self.sweep.activation_dim)},
+                                 "start": start},
                 },
             )  # fmt: skip
             dictionary.features = {"density": metrics.density(fired[k], self.eval_rows), "initial_cosine": moved}
