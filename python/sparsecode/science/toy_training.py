@@ -53,7 +53,7 @@ class ToyTraining:
         known = config.steps if config.minutes is None else None
         warmup = config.warmup_steps if known is None else min(config.warmup_steps, known // 2)
         self.schedule = Schedule(warmup, config.decay_fraction, known)
-        self.budget = None if config.minutes is None else Budget(config.minutes * 60, config.steps)
+        self.budget = None if config.minutes is None else Budget(config.minutes * 60, config.steps, config.min_steps)
         if "steps" in stage.planned:
             self._fix_total(stage.planned["steps"], stage.planned["planned_at"])
         self.interval = StepStats.zeros(len(self.sweep), self.engine.device)
@@ -129,7 +129,8 @@ class ToyTraining:
         if total is not None:
             self._fix_total(total, step)
             self.stage.plan(steps=total, planned_at=step)
-        guess = total or max(step, round(step * self.budget.seconds / max(self.elapsed, 1e-9)))
+            progress.note(self.budget.extension(total, self.config.batch_size, "--min-steps"))
+        guess = total or self.budget.guess(step, self.elapsed)
         progress.total = guess * self.config.batch_size
 
     def _fix_total(self, total: int, planned_at: int) -> None:

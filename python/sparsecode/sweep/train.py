@@ -109,7 +109,7 @@ class _Training:
         self.schedule = Schedule(warmup, config.decay_fraction, known)
         self.budget: Budget | None = None
         if config.minutes is not None:
-            self.budget = Budget(config.minutes * 60, known)
+            self.budget = Budget(config.minutes * 60, known, least=-(-config.min_samples // config.batch_size))
             self.schedule = replace(self.schedule, total=None)
         if "steps" in stage.planned:
             self._fix_total(stage.planned["steps"], stage.planned["planned_at"])
@@ -198,7 +198,8 @@ class _Training:
         if total is not None:
             self._fix_total(total, self.step)
             self.stage.plan(steps=total, planned_at=self.step)
-        guess = total or max(self.step, round(self.step * self.budget.seconds / max(self.elapsed, 1e-9)))
+            progress.note(self.budget.extension(total, self.config.batch_size, "--min-samples"))
+        guess = total or self.budget.guess(self.step, self.elapsed)
         progress.total = guess * self.config.batch_size
 
     def _fix_total(self, total: int, planned_at: int) -> None:
