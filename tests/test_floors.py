@@ -105,7 +105,9 @@ def test_a_gpt_trains_on_its_tokens_however_short_its_minutes(
 def activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("floors") / "activations"
     with store.DatasetWriter(folder, activation_dim=8, dtype="float32", provenance={"hook_point": "h"}) as writer:
-        writer.append(torch.relu(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))), np.zeros(2000, dtype=np.int32))
+        writer.append(
+            torch.relu(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))), np.zeros(2000, dtype=np.int32)
+        )
         writer.finish()
     return folder
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sparsecode.compare.statistics import histogram
+from sparsecode.science import trained
 from sparsecode.science.dip import p_value
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.modes import two_modes as fit_two_modes
@@ -25,13 +26,16 @@ Array = npt.NDArray[np.float64]
 def judge(evidence: Evidence) -> Finding:
     """Dip test and a fit of two normals for every dictionary with a larger relative: of live features, and of all."""
     rows = [row for family in evidence.families for row in _rows(family)]
-    judged = [row for row in rows if row["sweep"] == evidence.main.label and row["overcomplete"]]
+    fits = [row for row in rows if row["sweep"] == evidence.main.label and row["overcomplete"]]
+    judged = [row for row in fits if not row["untrained"]]
     starts = [row["modes"].get("initial_cosine") for row in judged if row["bimodal"]]
     verdict = two_modes(
         [row["bimodal"] for row in judged],
         [row["everything"]["bimodal"] for row in judged],
         [start[0] for start in starts if start is not None],
     )
+    if fits and not judged:
+        verdict = trained.too_thin(trained.listed(fits[0]["untrained"]))
     return Finding(CLAIM, verdict, {"bins": BINS, "dictionaries": rows})
 
 
@@ -49,6 +53,7 @@ def _rows(family: Family) -> list[dict[str, Any]]:
             "l1": entry.get("l1"),
             "seed": entry.get("seed"),
             "overcomplete": entry["dict_size"] > family.dimensions,
+            "untrained": family.below(entry, "next"),
             "features": int(live.sum()),
             "dead": int((~live).sum()),
             "live_histogram": histogram(values[live], BINS),

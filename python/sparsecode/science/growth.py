@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsecode.science import bootstrap
+from sparsecode.science import bootstrap, trained
 from sparsecode.science.changepoint import BendIntervals, bend_of_means
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.verdicts import LEAST_SIZES, Interval, rises_then_plateaus
@@ -29,6 +29,8 @@ def judge(evidence: Evidence) -> Finding:
         len(living),
         living[0] if living else 0.0,
     )
+    if len(living) < LEAST_SIZES and evidence.main.untrained:
+        verdict = trained.too_thin(trained.listed(evidence.main.untrained))
     numbers = {
         "judged_l1": judged["l1"] if judged else None,
         "curves": curves,
@@ -49,7 +51,8 @@ def _curves(family: Family, draws: int) -> list[dict[str, Any]]:
                 continue
             size, own = entry["dict_size"], family.comparison.cosine(entry["name"], entry["next"]["dictionary"])
             values.setdefault(size, []).append(own)
-            alive.setdefault(size, []).append(own[family.live(entry["name"])])
+            kept = own[:0] if family.below(entry, "next") else own[family.live(entry["name"])]
+            alive.setdefault(size, []).append(kept)
             if entry["next"].get("matched"):
                 matched.setdefault(size, []).append(entry["next"]["matched"]["all"]["mean"])
         everything = {size: torch.cat(parts).double().numpy() for size, parts in values.items()}

@@ -51,7 +51,7 @@ def train_dicts(
     Returns:
         {"dictionaries": names, "diverged": names of those that ran into NaN and were not saved, "hook_point",
         "dataset_fingerprint", "activation_dim", "samples", "steps", "engine", "eval_rows",
-        "metrics": name -> {mse, l1, l0, fvu, dead, rows}}.
+        "metrics": name -> {mse, l1, l0, fvu, dead, rows, live, start_cosine}}.
 
     Raises:
         StageMissing: nothing was harvested.
@@ -234,6 +234,7 @@ class _Training:
         kept = [k for k in range(len(names)) if k not in diverged]
         for k in kept:
             moved = self.sweep.initial_cosine(k)
+            found[names[k]] |= metrics.motion(moved, fired[k])
             dictionary = self.sweep.dictionary(
                 k,
                 mean=self.normalization.mean,
