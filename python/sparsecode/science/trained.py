@@ -28,8 +28,9 @@ from sparsecode.science.verdicts import HARDLY_MOVED, LEAST_DIRECTIONS, MOST, Ve
 MOST_FVU = 1.0
 # Fewer features cannot be compared with those of another dictionary: as few as no claim takes directions of.
 LEAST_LIVE = LEAST_DIRECTIONS
-# Toy models. Steps at the full rate: half as many as warm up say more of the schedule than of the data.
-LEAST_TOY_STEPS = 100
+# Toy models. After 500 of 1,000 steps, dictionaries that ended with 428 of 512 true features were at an FVU of 0.19 to
+# 0.26 and used 16 to 23 features a row where the truth uses 5: nothing had settled.
+LEAST_TOY_STEPS = 500
 
 
 def gpt(result: Mapping[str, Any]) -> str:
