@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sparsecode.gpt import train_gpt
 from sparsecode.gpt.batches import validation_starts
 from sparsecode.gpt.evaluate import unigram_loss
 from sparsecode.gpt.pretrain import fitted_steps
+from sparsecode.pipeline import replicate
 from sparsecode.run import Run
 from sparsecode.science import sweeps, toy_models
 from sparsecode.sweep import train, train_dicts
@@ -171,3 +173,30 @@ def test_the_default_preset_has_floors_that_its_minutes_reach_and_the_others_pla
         for preset in ("smoke", "paper"):
             config = load_preset(preset).stage(stage)
             assert getattr(config, name) == 0 and getattr(config, "minutes", None) is None
+
+
+@pytest.mark.slow
+def test_a_replication_of_moments_goes_on_until_its_floors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (resources.files("sparsecode") / "presets" / "smoke.toml").read_text()
+    for counted, floor in (
+        ("steps = 40\n", "min_tokens = 40_960"),
+        ("samples = 60_000\n", "min_samples = 60_000"),
+        ("samples = 20_000\n", "min_samples = 20_000"),
+        ("steps = 300\n", "min_steps = 60"),
+    ):
+        assert counted in text
+        text = text.replace(counted, f"minutes = 0.001\n{floor}\n")
+    preset = tmp_path / "moments.toml"
+    preset.write_text(text)
+    run = Run(tmp_path / "run")
+    found = replicate(run, str(preset))
+    stages, told = found["stages"], capsys.readouterr().err
+    assert (stages["train-gpt"]["steps"], stages["toy"]["steps"]) == (40, 60)
+    assert 60_000 <= stages["train-dicts"]["samples"] < 60_512
+    for scale in ("plain", "per-size"):
+        assert 20_000 <= Run(run.path / "science" / scale).finished("train-dicts", "")["samples"] < 20_512
+    assert told.startswith("replicate: about ") and "left at the rate seen here" in told
+    for flag in ("--min-tokens", "--min-samples", "--min-steps"):
+        assert f"({flag}" in told
+    assert "60 steps are fewer than 500" in found["not_tested"]["7"] and found["thin"]["toy"]
+    assert "not tested: claim" in told and 'id="thin"' in run.report_path.read_text()

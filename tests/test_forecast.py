@@ -25,9 +25,8 @@ def test_a_slow_machine_takes_its_budgets_until_its_floors_take_longer() -> None
     own = configs()
     for stage in ("train-gpt", "train-dicts", "claims", "toy"):
         minutes = 60 * getattr(own[stage], "minutes", 0.0)
-        text = seconds(stage, own, 0.5) - minutes
-        assert 0 < text < 60, "as planned at half the speed"
-        assert seconds(stage, own, 0.005) > minutes + 200 * text / 100 or seconds(stage, own, 0.005) > 2 * minutes
+        assert minutes < seconds(stage, own, 0.5) < minutes + 60, "as planned at half the speed"
+        assert seconds(stage, own, 0.005) > 2 * minutes
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ _GPT = 180 / (15.9e6 * (12 * 6 * 32**2 + 4096 * 32))
 _HARVEST = 1e-6  # 16 million rows in 16 s
 # 26.7 million rows in 2 minutes, 8,064 features of 128 dimensions in all.
 _SWEEP = 120 / (26.7e6 * 8064 * 128)
-# What is left of 7:09: comparing, reading the strongest contexts of 6 million rows, fits on 65,536, and drawing pictures.
+# What is left of 7:09: comparing, reading contexts of 6 million rows, fits on 65,536, drawing pictures.
 _COMPARE, _READ, _FIT, _PAGE, _PICTURES = 1.0, 1e-6, 1.2e-4, 1.0, 6.0
 _START = 1.0  # of any stage: modules, files, locks
 # What the stages do where nothing is said: rows of train-dicts, rows of each sweep of claims, and its L1 coefficients.
