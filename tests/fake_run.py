@@ -23,7 +23,7 @@ from sparsecode.run import Run
 from sparsecode.science.starts import STARTS
 from sparsecode.sweep import Dictionary, dictionary_name
 
-D, TRUE, CONTEXT, L1 = 32, 48, 32, 0.02
+D, TRUE, CONTEXT, L1 = 32, 64, 32, 0.02
 SIZES, SEEDS = (16, 32, 64, 128), (0, 1)
 HOOK = "blocks.2.mlp.hook_post"
 WORDS = (
@@ -119,8 +119,8 @@ def make_fake_run(
             if step % 100 == 0:
                 run.log("train-gpt", step, val_loss=5.8 * step**-0.08, bits_per_byte=2.0, sample="")
         stage.finish(
-            {"fingerprint": "g", "tokens_fingerprint": tokens.fingerprint, "val_loss": 3.591, "bits_per_byte": 2.012,
-             "steps": 400, "tokens_seen": 3_276_800}
+            {"fingerprint": "g", "tokens_fingerprint": tokens.fingerprint, "val_loss": 3.591, "unigram_loss": 5.2,
+             "bits_per_byte": 2.012, "steps": 400, "tokens_seen": 3_276_800}
         )  # fmt: skip
     dataset = _harvested(run, tokens)
     (run.activations_path / HOOK).mkdir(parents=True)
@@ -177,7 +177,9 @@ def _harvested(run: Run, tokens: Tokens) -> FakeDataset:
     ids = np.array(tokens.train[:count], dtype=np.int32)
     strength = torch.rand(count, 1, generator=torch.Generator().manual_seed(3)) + 0.5
     activations = true_features()[torch.from_numpy(ids.astype(np.int64)) % TRUE] * strength
-    with run.stage(f"harvest/{HOOK}", HarvestConfig()) as stage:
+    with run.stage(f"harvest/{HOOK}", HarvestConfig(), inputs={"gpt": "g"}) as stage:
         stage.finish({"hook_point": HOOK, "rows": count, "activation_dim": D, "fingerprint": "d"})
-    provenance = {"context": CONTEXT, "tokens_fingerprint": tokens.fingerprint, "hook_point": HOOK}
+    provenance = {
+        "context": CONTEXT, "tokens_fingerprint": tokens.fingerprint, "hook_point": HOOK, "model_fingerprint": "g",
+    }  # fmt: skip
     return FakeDataset(activations, ids, provenance)

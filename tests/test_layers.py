@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python/sparsecode"
 STAGES = ["corpus", "gpt", "harvest", "sweep", "compare", "science", "report"]
 LEAVES = {"config", "errors", "run", "checkpoint", "progress", "machine", "_core"}
-TOPS = {"cli", "pipeline", "__main__"}
+TOPS = {"cli", "pipeline", "forecast", "__main__"}
 
 ALLOWED: dict[str, set[str]] = dict.fromkeys(LEAVES, LEAVES)
 ALLOWED["store"] = LEAVES

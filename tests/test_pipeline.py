@@ -107,7 +107,12 @@ def test_it_says_a_headline_per_stage_and_the_result(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replicate(tmp_path, "smoke")
-    told = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
+    forecasts = [line for line in lines if line.startswith("replicate: about 0:")]
+    assert lines[0] == forecasts[0] and "said again when its rate is known" in lines[0]
+    assert len(forecasts) == 2 and lines[lines.index(forecasts[1]) - 1].startswith("train-dicts:"), "it tells samples"
+    assert forecasts[1].endswith("left at the rate seen here")
+    told = [line for line in lines if line not in forecasts]
     assert told[0].startswith("train-gpt: 60 steps, validation loss 4.671, 1.250 bits per byte, in 0:0")
     headlines, rest = told[: len(STAGES)], told[len(STAGES) :]
     assert [line.partition(":")[0] for line in headlines] == list(STAGES)

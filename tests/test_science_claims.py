@@ -155,6 +155,7 @@ def test_claim_5_takes_the_curve_of_features_that_live(
         random = torch.randn(size, D, generator=generator)
         own.W_dec = torch.nn.functional.normalize(torch.where(alive[:, None], true[:size] + spread * random, random))
         own.features["density"] = torch.where(alive, 0.02, 0.0)
+        own.features["initial_cosine"] = torch.full((size,), 0.1)
         own.save(path)
     claim = claims_of(run, dataset, sweep=False)["5"]
     assert claim["verdict"] == verdict

@@ -156,10 +156,11 @@ def test_steps_before_the_plan_do_not_depend_on_the_total(
 
 def test_a_guess_of_the_steps_comes_early_and_keeps_the_limit() -> None:
     budget = Budget(100.0, most=300)
-    assert [budget.guess(step, seconds) for step, seconds in ((0, 5.0), (3, 1.9), (3, 2.0), (6, 2.0))] == [
+    assert [budget.early(step, seconds) for step, seconds in ((0, 5.0), (3, 1.9), (3, 2.0), (6, 2.0))] == [
         None, None, 150, 300,
     ]  # fmt: skip
-    assert Budget(1.0).guess(1, 5.0) == 2
+    assert Budget(1.0).early(1, 5.0) == 2
+    assert Budget(1.0, least=9).early(1, 5.0) == 9
 
 
 @pytest.mark.parametrize("slow", [0, 50, 1000])

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsecode.config import BaselinesConfig, TrainDictsConfig, load_preset
+from sparsecode import forecast
+from sparsecode.config import BaselinesConfig, StageConfig, TrainDictsConfig, load_preset
 from sparsecode.progress import clock, human, say
 from sparsecode.run import DEFAULT_RUN, Run
+from sparsecode.science import trained
 
 # Stage, and the package and function that do it, in order.
 STAGE_FUNCTIONS = {
@@ -37,8 +39,8 @@ def replicate(
         quiet: print nothing.
 
     Returns:
-        {"run", "preset", "report": path of the page, "stages": {stage: its result}, "seconds": {stage: wall time}},
-        JSON values all.
+        {"run", "preset", "report": path of the page, "stages": {stage: its result}, "seconds": {stage: wall time},
+        "thin": {stage: what of it was trained too little}, "not_tested": {number of a claim: why}}, JSON values all.
 
     Raises:
         SparsecodeError: whatever a stage raises; what was done before stays, and the same call resumes.
@@ -47,10 +49,16 @@ def replicate(
     folder = run if isinstance(run, Run) else Run(run)
     stages: dict[str, Any] = {}
     seconds: dict[str, float] = {}
+    configs = {stage: chosen.stage(stage) for stage in STAGE_FUNCTIONS}
+    if not quiet and (left := _left(folder, force, configs)):
+        say(
+            f"replicate: about {clock(left)} if nothing else runs here and this machine is as fast as the one of the "
+            "measurements, two cores with AMX; said again when its rate is known"
+        )
     for stage in STAGE_FUNCTIONS:
         before = _finish_times(folder)
         started = time.monotonic()
-        config = chosen.stage(stage)
+        config = configs[stage]
         if isinstance(config, TrainDictsConfig | BaselinesConfig) and config.hook is None:
             config = config.changed(hook=stages["harvest"].get("hook_point"))  # the run may hold others as well
         found = stage_function(stage)(folder, config, force=force, quiet=quiet)
@@ -58,8 +66,11 @@ def replicate(
         seconds[stage] = round(time.monotonic() - started, 3)
         if _finish_times(folder) != before:  # a stage that was done has told so itself
             tell(stage, stages[stage], seconds[stage], quiet=quiet)
+            speed = forecast.measured_speed(stage, configs, stages[stage], seconds[stage])
+            if speed is not None and not quiet:
+                say(f"replicate: about {clock(_left(folder, force, configs, stage, speed))} left at the rate seen here")
     if not quiet:
-        for line in summary(folder, stages["report"], sum(seconds.values())):
+        for line in summary(folder, stages, sum(seconds.values())):
             say(line)
     return {
         "run": str(folder.path),
@@ -67,7 +78,19 @@ def replicate(
         "report": str(folder.report_path),
         "stages": stages,
         "seconds": seconds,
+        "thin": thin_stages(stages),
+        "not_tested": not_tested(stages),
     }
+
+
+def _left(
+    run: Run, force: bool, configs: Mapping[str, StageConfig], after: str | None = None, speed: float = 1.0
+) -> float:
+    """About how many seconds the stages after `after` (none: all) will take; those that are done take none."""
+    names = list(STAGE_FUNCTIONS)
+    ahead = names if after is None else names[names.index(after) + 1 :]
+    done = {key.partition("/")[0] for key, record in run.config()["stages"].items() if record["status"] == "done"}
+    return sum(forecast.seconds(stage, configs, speed) for stage in ahead if force or stage not in done)
 
 
 def stage_function(stage: str) -> Callable[..., Any]:
@@ -78,9 +101,19 @@ def stage_function(stage: str) -> Callable[..., Any]:
 
 
 def tell(stage: str, result: Any, seconds: float | None = None, *, quiet: bool = False) -> None:
-    """Prints the headline of a finished stage."""
+    """Prints the headline of a finished stage, and what of it is thin or was not tested."""
     if not quiet:
         say(headline(stage, result) + (f", in {clock(seconds)}" if seconds is not None else ""))
+        for line in warnings(stage, result):
+            say(line)
+
+
+def warnings(stage: str, result: Any) -> list[str]:
+    """A line for everything of a finished stage that was trained too little, and for every claim it did not test."""
+    held = result if isinstance(result, Mapping) else {}
+    thin = [f"{stage}: thin: {line}" for line in trained.thin(stage, held)]
+    untested = (held.get("not_tested") or {}).items()
+    return thin + [f"{stage}: claim {number} not tested: {reason}" for number, reason in untested]
 
 
 def headline(stage: str, result: Any) -> str:
@@ -146,9 +179,26 @@ def figures_of(found: Any, run: Run, stage: str) -> dict[str, Any]:
     return dict(run.config()["stages"].get(stage, {}).get("result") or {})
 
 
-def summary(run: Run, report: Mapping[str, Any], seconds: float) -> list[str]:
-    """The last lines of `replicate`: the report's own sentences, how long it all took, and where the page is."""
-    return [*report.get("summary", []), f"all stages done in {clock(seconds)}", f"report: {run.report_path}"]
+def summary(run: Run, stages: Mapping[str, Mapping[str, Any]], seconds: float) -> list[str]:
+    """The last lines of `replicate`: the report's own sentences, what to hold against them, how long it all took, and
+    where the page is.
+    """
+    lines = list(stages["report"].get("summary", []))
+    lines += [f"thin: {stage}: {line}" for stage, found in thin_stages(stages).items() for line in found]
+    if untested := not_tested(stages):
+        lines.append(f"not tested: claim{'s' if len(untested) > 1 else ''} {', '.join(untested)}")
+    return [*lines, f"all stages done in {clock(seconds)}", f"report: {run.report_path}"]
+
+
+def thin_stages(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By stage: what of it was trained too little, see `science.trained`."""
+    found = {stage: trained.thin(stage, result) for stage, result in stages.items()}
+    return {stage: lines for stage, lines in found.items() if lines}
+
+
+def not_tested(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Claims that were not tested, by number, and why."""
+    return {number: why for result in stages.values() for number, why in (result.get("not_tested") or {}).items()}
 
 
 def _finish_times(run: Run) -> dict[str, Any]:

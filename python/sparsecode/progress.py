@@ -60,6 +60,14 @@ class Progress:
             self._last = now
             self._show(final=False)
 
+    def note(self, message: str | None) -> None:
+        """A line of its own above the progress, named like it; nothing where it is None or `quiet`."""
+        if message is None or self._quiet:
+            return
+        if self._live:
+            sys.stderr.write("\r\x1b[2K")
+        say(f"{self.label}: {message}")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -27,7 +27,7 @@ def command(config: ClaimsConfig, run: Path, force: bool, quiet: bool, as_json: 
     from sparsecode.run import Run
     from sparsecode.science import check_claims
 
-    check_claims(run, config, force=force, quiet=quiet)
+    result = check_claims(run, config, force=force, quiet=quiet)
     if quiet and not as_json:
         return
     found = json.loads(Run(run).claims_path.read_text())
@@ -36,3 +36,5 @@ def command(config: ClaimsConfig, run: Path, force: bool, quiet: bool, as_json: 
         return
     for number, claim in found["claims"].items():
         click.echo(f"{number}  {claim['verdict']:<14}  {claim['claim']}\n   {claim['number']}. {claim['reason']}")
+    for line in result.get("thin", []):
+        click.echo(f"thin: {line}")

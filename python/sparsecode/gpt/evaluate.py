@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparsecode.gpt.batches import Ids, contexts, validation_starts
 from sparsecode.gpt.model import GPT
+
+_COUNTED = 1 << 24  # tokens at a time: bincount makes a copy of 8 bytes each
 
 
 def validation_tokens(n_tokens: int, context: int, wanted: int) -> int:
@@ -29,6 +32,19 @@ def validation_loss(model: GPT, tokens: Ids, wanted: int, batch: int) -> float:
         idx, targets = contexts(tokens, chosen, context)
         total += model(idx.to(device), targets.to(device)).item() * len(chosen)
     return total / len(starts)
+
+
+def unigram_loss(train: Ids, val: Ids, vocab_size: int, context: int, wanted: int) -> float:
+    """Loss in nats per token of the frequencies of the `train` tokens, on the targets that `validation_loss` reads.
+
+    One is added to every count: a token that `train` does not have is rare, not impossible.
+    """
+    counts = np.ones(vocab_size)
+    for first in range(0, len(train), _COUNTED):
+        counts += np.bincount(train[first : first + _COUNTED], minlength=vocab_size)
+    context = min(context, len(val) - 1)
+    targets = validation_starts(len(val), context, wanted)[:, None] + np.arange(1, context + 1)
+    return float(math.log(counts.sum()) - np.log(counts)[val[targets]].mean())
 
 
 def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:

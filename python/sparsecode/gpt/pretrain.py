@@ -10,7 +10,7 @@ from typing import Any
 from sparsecode import corpus
 from sparsecode.config import TrainGptConfig
 from sparsecode.errors import CorpusEmpty, InvalidSetting, SettingsDiffer
-from sparsecode.gpt.evaluate import bits_per_byte, sample, validation_loss, validation_tokens
+from sparsecode.gpt.evaluate import bits_per_byte, sample, unigram_loss, validation_loss, validation_tokens
 from sparsecode.gpt.files import gpt_fingerprint, save_gpt
 from sparsecode.gpt.model import GPT, GPTConfig
 from sparsecode.gpt.trainer import Trainer, diverged
@@ -44,7 +44,8 @@ def train_gpt(
         quiet: no progress.
 
     Returns:
-        {"fingerprint", "tokens_fingerprint", "val_loss", "bits_per_byte", "train_loss", "steps", "tokens_seen",
+        {"fingerprint", "tokens_fingerprint", "val_loss", "unigram_loss" (on the same tokens, of the training tokens'
+        frequencies: a model above it has learned no context), "bits_per_byte", "train_loss", "steps", "tokens_seen",
         "parameters", "val_tokens" (read for val_loss), "sample"}; losses are in nats per token, `train_loss` is the
         mean over the last two logged intervals.
 
@@ -92,6 +93,13 @@ def _sizes(config: TrainGptConfig, vocab_size: int) -> GPTConfig:
         d_mlp=config.d_mlp if config.d_mlp is not None else 4 * config.d_model,
         context=config.context,
     )
+
+
+def fitted_steps(seconds: float, per_step: float, most: int, least: int = 0) -> int:
+    """How many steps of `per_step` seconds to do: as many as fit, at least `least` however long that takes, at most
+    `most` whatever fits, and one in any case.
+    """
+    return max(1, min(most, max(least, int(seconds / per_step))))
 
 
 class _Pretraining:
@@ -150,15 +158,18 @@ class _Pretraining:
         evaluation = time.perf_counter() - evaluating
         left = budget - (time.perf_counter() - start)
         per_step += evaluation / self.config.val_every
-        steps = max(1, min(self.config.steps, int((left - evaluation) / per_step)))
+        least = -(-self.config.min_tokens // self._tokens_per_step)
+        fits = fitted_steps(left - evaluation, per_step, self.config.steps)
+        steps = fitted_steps(left - evaluation, per_step, self.config.steps, least)
         if not self.quiet:
             whole = clock(steps * per_step)
-            say(f"train-gpt: {1000 * per_step:.0f} ms a step here; planned {steps} steps, about {whole}")
+            why = f" (--min-tokens; --minutes {self.config.minutes:.3g} would end after {fits})" if steps > fits else ""
+            say(f"train-gpt: {1000 * per_step:.0f} ms a step here; planned {steps} steps, about {whole}{why}")
         return steps
 
     def _train(self, steps: int) -> None:
         config, trainer = self.config, self.trainer
-        per_step = config.batch_size * config.context
+        per_step = self._tokens_per_step
         done = trainer.step * per_step
         with Progress(_STAGE, steps * per_step, "tokens", done=done, quiet=self.quiet) as progress:
             while trainer.step < steps:
@@ -197,6 +208,10 @@ class _Pretraining:
         loss = validation_loss(self.trainer.model, tokens.val, config.val_tokens, config.batch_size)
         return loss, bits_per_byte(loss, len(tokens.val), tokens.val_bytes)
 
+    def _unigram(self) -> float:
+        tokens, config = self.tokens, self.config
+        return unigram_loss(tokens.train, tokens.val, tokens.vocab_size, config.context, config.val_tokens)
+
     def _sample(self) -> str:
         ids = sample(self.trainer.model, self.tokens.eot, _SAMPLE_TOKENS, seed=self.config.seed)
         text: str = self.tokens.decode(ids)
@@ -210,8 +225,12 @@ class _Pretraining:
         }
         self.trainer.save(self.state_path, metadata)
 
+    @property
+    def _tokens_per_step(self) -> int:
+        return self.config.batch_size * self.config.context
+
     def _tokens_seen(self) -> int:
-        return self.trainer.step * self.config.batch_size * self.config.context
+        return self.trainer.step * self._tokens_per_step
 
     def _result(self, steps: int) -> dict[str, Any]:
         lines = self.run.metrics(_STAGE)
@@ -221,6 +240,7 @@ class _Pretraining:
             "fingerprint": gpt_fingerprint(self.trainer.model),
             "tokens_fingerprint": self.tokens.fingerprint,
             "val_loss": final["val_loss"],
+            "unigram_loss": self._unigram(),
             "bits_per_byte": final["bits_per_byte"],
             "train_loss": sum(line["loss"] * line["of"] for line in recent) / sum(line["of"] for line in recent),
             "steps": steps,

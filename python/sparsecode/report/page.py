@@ -10,11 +10,12 @@ from importlib import resources
 from typing import Any
 
 from sparsecode.report.blocks import Examples, Figure, Section, Table
+from sparsecode.report.thinness import Banner
 
 _INVISIBLE = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
-def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+def render(title: str, subtitle: str, sections: Sequence[Section], banner: Banner | None = None) -> str:
     """The page. Figures are drawn in the browser by plotly, which it carries compressed (2 MB instead of 5)."""
     import jinja2
 
@@ -34,6 +35,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         title=title,
         subtitle=subtitle,
         sections=sections,
+        banner=banner,
         claims=[(section, section.claim) for section in sections if section.claim],
         specs={figure.id: {"data": figure.data, "layout": figure.layout} for figure in drawn},
         plotly=_plotly() if drawn else "",

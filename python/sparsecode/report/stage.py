@@ -18,6 +18,7 @@ from sparsecode.report.blocks import Figure, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.page import render
 from sparsecode.report.sections import ORDER
+from sparsecode.report.thinness import Banner, banner_of, thin_stages
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import load_claims
 
@@ -64,9 +65,11 @@ def write_report(
             return stage.result
         facts = gather(run, config, comparison)
         sections = [section for make in ORDER if (section := make(facts)) is not None]
-        page = render("Features that come back", _subtitle(facts), sections)
+        judged = sections if facts.claims is not None else [one for one in sections if one.id == "toy"]
+        banner = banner_of(thin_stages(facts), judged)
+        page = render("Features that come back", _subtitle(facts), sections, banner)
         write_text(run.report_path, page)
-        write_json(run.report_path.with_suffix(".json"), as_json(sections))
+        write_json(run.report_path.with_suffix(".json"), as_json(sections, banner))
         figures = export.figures_of(sections)
         files = export.write_csv(figures, run.figures_path)
         pictures, why = _pictures(run, config, page, figures)
@@ -102,11 +105,12 @@ def gather(run: Run, config: ReportConfig, comparison: Comparison) -> Facts:
     return Facts(run, config, stages, run.metrics("train-gpt"), comparison, load_claims(run))
 
 
-def as_json(sections: Sequence[Section]) -> dict[str, Any]:
+def as_json(sections: Sequence[Section], banner: Banner) -> dict[str, Any]:
     """What report.json holds."""
     return {
         "format": FORMAT,
         "sparsecode_version": versions().get("sparsecode"),
+        **banner.as_json(),
         "summary": {section.id: section.summary for section in sections if section.summary},
         "sections": {section.id: section.as_json() for section in sections},
     }

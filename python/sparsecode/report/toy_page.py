@@ -9,6 +9,7 @@ from sparsecode.checkpoint import write_text
 from sparsecode.config import ToyConfig
 from sparsecode.report.page import render
 from sparsecode.report.sections.toy import toy_section
+from sparsecode.report.thinness import banner_of
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import load_toy, toy_models
 
@@ -41,5 +42,6 @@ def toy(
         f"{data['true_features']} known features."
     )
     page = run.path / "toy" / "report.html"
-    write_text(page, render(_TITLE, subtitle, [toy_section(record)]))
+    sections = [toy_section(record)]
+    write_text(page, render(_TITLE, subtitle, sections, banner_of({"toy": record.get("thin", [])}, sections)))
     return result | {"page": str(page)}

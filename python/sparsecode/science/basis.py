@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsecode.science import bootstrap
+from sparsecode.science import bootstrap, trained
 from sparsecode.science.evidence import Evidence, Finding
 from sparsecode.science.examples import Rows
 from sparsecode.science.recurrence import best_dictionary
@@ -25,7 +25,10 @@ def judge(evidence: Evidence) -> Finding:
     Random directions are uniform ones, and weighted ones: each component times its neuron's standard deviation.
     """
     family = evidence.main
-    entry = best_dictionary(family) or max(family.entries, key=lambda one: int(family.found_again(one).sum()))
+    fits = [one for one in family.entries if one["name"] not in family.untrained] or family.entries
+    entry = best_dictionary(family)
+    if entry is None or entry["name"] in family.untrained:
+        entry = max(fits, key=lambda one: int(family.found_again(one).sum()))
     atoms = family.dictionaries[entry["name"]].W_dec.double().numpy()
     again, live = family.found_again(entry).numpy(), family.live(entry["name"]).numpy()
     random = np.random.default_rng(evidence.config.seed).standard_normal((RANDOM, family.dimensions))
@@ -73,6 +76,8 @@ def judge(evidence: Evidence) -> Finding:
         },
     }
     verdict = not_sparse_in_neurons(shares.get("random directions"), shares.get("random, weighted"), ratios)
+    if entry["name"] in family.untrained:
+        verdict = trained.too_thin(trained.listed(family.below(entry)))
     return Finding(CLAIM, verdict, numbers)
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sparsecode.compare.statistics import histogram
+from sparsecode.science import trained
 from sparsecode.science.dip import p_value
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.modes import two_modes as fit_two_modes
@@ -31,7 +32,10 @@ def judge(evidence: Evidence) -> Finding:
 
 def judge_rows(rows: list[dict[str, Any]]) -> Verdict:
     """The verdict on one sweep, from what `rows_of` says of it."""
-    judged = [row for row in rows if row["overcomplete"]]
+    fits = [row for row in rows if row["overcomplete"]]
+    judged = [row for row in fits if not row["untrained"]]
+    if fits and not judged:
+        return trained.too_thin(trained.listed(fits[0]["untrained"]))
     starts = [row["modes"].get("initial_cosine") for row in judged if row["bimodal"]]
     return two_modes(
         [row["bimodal"] for row in judged],
@@ -55,6 +59,7 @@ def rows_of(family: Family) -> list[dict[str, Any]]:
             "l1": entry.get("l1"),
             "seed": entry.get("seed"),
             "overcomplete": entry["dict_size"] > family.dimensions,
+            "untrained": family.below(entry, "next"),
             "features": int(live.sum()),
             "dead": int((~live).sum()),
             "live_histogram": histogram(values[live], BINS),

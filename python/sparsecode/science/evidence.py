@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from sparsecode.compare import Comparison
 from sparsecode.config import ClaimsConfig
+from sparsecode.science import trained
 from sparsecode.science.examples import Rows
 from sparsecode.science.verdicts import Verdict
-from sparsecode.sweep import Dictionary
+from sparsecode.sweep import Dictionary, metrics
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,23 @@ class Family:
         """Cosine above which a feature counts as found again."""
         return float(self.comparison.record["settings"]["threshold"])
 
+    @cached_property
+    def untrained(self) -> dict[str, str]:
+        """Dictionaries below the bounds of `trained`, by name, and why."""
+        rows: dict[str, dict[str, Any]] = {}
+        for entry in self.entries:
+            start = self.dictionaries[entry["name"]].features.get("initial_cosine")
+            row = {"fvu": (entry.get("metrics") or {}).get("fvu"), "live": entry.get("live")}
+            if start is not None:
+                row |= metrics.motion(start, self.live(entry["name"]))
+            rows[entry["name"]] = row
+        return trained.dictionaries(rows)
+
+    def below(self, entry: dict[str, Any], *relations: str) -> dict[str, str]:
+        """Of a dictionary and those that it is compared with, where there are any: the untrained ones, and why."""
+        names = [entry["name"], *(entry[relation]["dictionary"] for relation in relations if entry[relation])]
+        return {name: self.untrained[name] for name in names if name in self.untrained}
+
     def live(self, name: str) -> Tensor:
         """[n] which features fired on the held-out rows; all where nobody counted."""
         density = self.density(name)
@@ -73,12 +92,16 @@ class Family:
         return live & (self.comparison.cosine(entry["name"], entry[relation]["dictionary"]) > self.threshold)
 
     def in_every_size(self, name: str) -> Tensor:
-        """[n] features found again in at least one dictionary of every other size; none where there is one size."""
+        """[n] features found again in at least one dictionary of every other size; none where there is one size.
+
+        Untrained dictionaries are not asked.
+        """
         own = next(entry["dict_size"] for entry in self.entries if entry["name"] == name)
         found = torch.ones(own, dtype=torch.bool)
-        others = {entry["dict_size"] for entry in self.entries} - {own}
+        asked = [entry for entry in self.entries if entry["name"] not in self.untrained]
+        others = {entry["dict_size"] for entry in asked} - {own}
         for size in others:
-            same = [entry["name"] for entry in self.entries if entry["dict_size"] == size]
+            same = [entry["name"] for entry in asked if entry["dict_size"] == size]
             best = torch.stack([self.comparison.cosine(name, other) for other in same]).amax(0)
             found &= best > self.threshold
         return found if others else torch.zeros_like(found)
@@ -86,7 +109,10 @@ class Family:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything that the claims may use. What is None was lost or never made; `missing` says why."""
+    """Everything that the claims may use. What is None was lost or never made; `missing` says why.
+
+    `untrained_model` says why the model's activations say nothing of a trained one; empty where nothing is known.
+    """
 
     config: ClaimsConfig
     main: Family
@@ -97,6 +123,7 @@ class Evidence:
     starts: dict[str, Family] = field(default_factory=dict)  # the run's sweep anew from each start, on fewer rows
     start_samples: int = 0
     missing: dict[str, str] = field(default_factory=dict)
+    untrained_model: str = ""
 
     @property
     def families(self) -> list[Family]:

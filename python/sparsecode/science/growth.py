@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsecode.science import bootstrap
+from sparsecode.science import bootstrap, trained
 from sparsecode.science.changepoint import BendIntervals, bend_of_means
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.verdicts import LEAST_SIZES, Interval, Verdict, rises_then_plateaus
@@ -20,7 +20,7 @@ def judge(evidence: Evidence) -> Finding:
     """The curve of live features' MMCS with the next larger dictionary at the middle L1, bent once; others beside."""
     curves = [curve for family in evidence.families for curve in _curves(family, evidence.config.draws)]
     judged = _middle([curve for curve in curves if curve["sweep"] == evidence.main.label])
-    verdict = judge_curve(judged)
+    verdict = judge_curve(evidence.main, judged)
     numbers = {
         "judged_l1": judged["l1"] if judged else None,
         "curves": curves,
@@ -34,10 +34,12 @@ def judged_curve(family: Family, draws: int) -> dict[str, Any] | None:
     return _middle(_curves(family, draws))
 
 
-def judge_curve(judged: dict[str, Any] | None) -> Verdict:
-    """The verdict on one curve."""
+def judge_curve(family: Family, judged: dict[str, Any] | None) -> Verdict:
+    """The verdict on a curve of one sweep."""
     found = judged["bend_of_live"] if judged else None
     living = [point["live"]["value"] for point in judged["points"] if point["live"]] if judged else []
+    if len(living) < LEAST_SIZES and family.untrained:
+        return trained.too_thin(trained.listed(family.untrained))
     return rises_then_plateaus(
         found and Interval(**found["before"]),
         found and Interval(**found["after"]),
@@ -62,7 +64,8 @@ def _curves(family: Family, draws: int) -> list[dict[str, Any]]:
                 continue
             size, own = entry["dict_size"], family.comparison.cosine(entry["name"], entry["next"]["dictionary"])
             values.setdefault(size, []).append(own)
-            alive.setdefault(size, []).append(own[family.live(entry["name"])])
+            kept = own[:0] if family.below(entry, "next") else own[family.live(entry["name"])]
+            alive.setdefault(size, []).append(kept)
             if entry["next"].get("matched"):
                 matched.setdefault(size, []).append(entry["next"]["matched"]["all"]["mean"])
         everything = {size: torch.cat(parts).double().numpy() for size, parts in values.items()}

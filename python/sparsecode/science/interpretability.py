@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from sparsecode.progress import Progress
-from sparsecode.science import bootstrap
+from sparsecode.science import bootstrap, trained
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.examples import SPARE, Probes, contexts, directions, features, neurons, top_rows
-from sparsecode.science.verdicts import interpretable, not_tested
+from sparsecode.science.verdicts import LEAST_DIRECTIONS, interpretable, not_tested
 
 CLAIM = "Maximum-activating examples of the features found across sizes usually look interpretable."
 BESIDE = 3  # one neuron and one random direction are shown for this many features
@@ -21,7 +21,7 @@ def judge(evidence: Evidence, *, quiet: bool = True) -> Finding:
     config, dataset, family = evidence.config, evidence.dataset, evidence.main
     if dataset is None or evidence.decode is None:
         return Finding(CLAIM, not_tested(evidence.missing.get("text", "The activations are not there.")))
-    chosen = steadiest(family, config.directions)
+    chosen, left_out = steadiest(family, config.directions)
     width = family.dimensions
     generator = torch.Generator().manual_seed(config.seed)
     count = min(config.directions, width)
@@ -46,10 +46,12 @@ def judge(evidence: Evidence, *, quiet: bool = True) -> Finding:
         shown = config.shown if len(found[kind]) < some else 0
         read = contexts(dataset, evidence.decode, probes, top, f, count=config.contexts, shown=shown)
         found[kind].append(words | read.as_json())
-    return _finding(evidence, found, top.searched)
+    return _finding(evidence, found, top.searched, left_out)
 
 
-def _finding(evidence: Evidence, found: dict[str, list[dict[str, Any]]], searched: int) -> Finding:
+def _finding(
+    evidence: Evidence, found: dict[str, list[dict[str, Any]]], searched: int, left_out: dict[str, str]
+) -> Finding:
     values = {
         kind: [one["consistency"] for one in group if one["consistency"] is not None] for kind, group in found.items()
     }
@@ -69,17 +71,24 @@ def _finding(evidence: Evidence, found: dict[str, list[dict[str, Any]]], searche
         "over": {kind: interval.as_json() for kind, interval in over.items()},
         "examples": {kind: [one for one in group if one["examples"]] for kind, group in found.items()},
     }
-    return Finding(CLAIM, interpretable(values["feature"], over.get("random")), numbers)
+    verdict = interpretable(values["feature"], over.get("random"))
+    if left_out and len(values["feature"]) < LEAST_DIRECTIONS:
+        verdict = trained.too_thin(trained.listed(left_out))
+    return Finding(CLAIM, verdict, numbers)
 
 
-def steadiest(family: Family, count: int) -> list[dict[str, Any]]:
-    """Up to `count` distinct live features found in every size, steadiest first."""
+def steadiest(family: Family, count: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Up to `count` distinct live features of trained dictionaries found in every size of these, steadiest first; and
+    the untrained dictionaries, which were left out.
+    """
     masks: dict[str, torch.Tensor] = {}
     kept = []
     for entry in family.comparison.record["steadiest"]:
         name = entry["dictionary"]
+        if name in family.untrained:
+            continue
         if name not in masks:
             masks[name] = family.in_every_size(name)
         if bool(masks[name][entry["feature"]]):
             kept.append(entry)
-    return kept[:count]
+    return kept[:count], family.untrained

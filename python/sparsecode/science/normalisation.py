@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparsecode.science import trained
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.levels import local_slopes, slope
 from sparsecode.science.verdicts import diagonal_is_an_artefact, not_tested
@@ -21,11 +22,13 @@ def judge(evidence: Evidence) -> Finding:
         return Finding(CLAIM, not_tested(why))
     numbers: dict[str, Any] = {}
     slopes = {}
+    thin = ""
     for name, family in (("plain", evidence.plain), ("divided", evidence.divided)):
-        rows = [_row(entry) for entry in family.entries]
+        rows = [_row(entry) | {"untrained": family.untrained.get(entry["name"])} for entry in family.entries]
+        thin = thin or trained.share(family.untrained, len(rows))
         grid: dict[int, list[tuple[float, float]]] = {}
         for row in rows:
-            if row["l0"] is not None:
+            if row["l0"] is not None and not row["untrained"]:
                 grid.setdefault(row["size"], []).append((row["l1"], row["l0"]))
         found = local_slopes(grid)
         slopes[name] = slope(found, draws=evidence.config.draws)
@@ -35,7 +38,8 @@ def judge(evidence: Evidence) -> Finding:
             "local_slopes": [vars(one) for one in found],
             "one_l1": _one_l1(family),
         }
-    return Finding(CLAIM, diagonal_is_an_artefact(slopes["plain"], slopes["divided"]), numbers)
+    verdict = diagonal_is_an_artefact(slopes["plain"], slopes["divided"])
+    return Finding(CLAIM, trained.too_thin(thin) if thin else verdict, numbers)
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecode.science import bootstrap, chance
+from sparsecode.science import bootstrap, chance, trained
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.verdicts import Interval, more_features_than_dimensions
 
@@ -31,14 +31,20 @@ def judge(evidence: Evidence) -> Finding:
     counts: dict[str, Interval] = {}
     by_chance, size = 0.0, 0
     candidates = [entry for entry in evidence.main.entries if entry["next"]]
-    if candidates:
-        chosen = best or max(candidates, key=lambda entry: entry["dict_size"])
+    chosen = best or max(candidates, key=lambda entry: entry["dict_size"], default=None)
+    if chosen is not None:
         size = chosen["dict_size"]
         own = [row for row in rows if row["dictionary"] == chosen["name"] and row["relation"] in _LARGER]
         own = [row for row in own if row["sweep"] == evidence.main.label]
         counts = {RELATIONS[row["relation"]]: Interval(row["mutual"], row["low"], row["high"]) for row in own}
         by_chance = max(row["above_by_chance"] for row in own)
     verdict = more_features_than_dimensions(counts, by_chance, size, evidence.main.dimensions)
+    if chosen is not None and size > evidence.main.dimensions:
+        if below := evidence.main.below(chosen, *_LARGER):
+            verdict = trained.too_thin(trained.listed(below))
+        elif few := trained.live_above(chosen["name"], int(evidence.main.live(chosen["name"]).sum()),
+                                       evidence.main.dimensions):  # fmt: skip
+            verdict = trained.too_thin(few)
     numbers = {
         "dimensions": evidence.main.dimensions,
         "threshold": evidence.main.threshold,
@@ -49,8 +55,11 @@ def judge(evidence: Evidence) -> Finding:
 
 
 def best_dictionary(family: Family) -> dict[str, Any] | None:
-    """Of those with more features than dimensions, the one with most features found again in every larger relative."""
+    """Of those with more features than dimensions, the one with most features found again in every larger relative;
+    untrained ones, and those with untrained relatives, only where there are no others.
+    """
     fits = [entry for entry in family.entries if entry["next"] and entry["dict_size"] > family.dimensions]
+    fits = [entry for entry in fits if not family.below(entry, *_LARGER)] or fits
 
     def least(entry: dict[str, Any]) -> int:
         return min(int(entry[relation]["mutual"]) for relation in _LARGER if entry[relation])

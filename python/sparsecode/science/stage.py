@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,21 @@ from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.machine import versions
 from sparsecode.progress import say
 from sparsecode.run import DEFAULT_RUN, Run
-from sparsecode.science import basis, bimodality, growth, interpretability, normalisation, recurrence, starts, sweeps
+from sparsecode.science import (
+    basis,
+    bimodality,
+    growth,
+    interpretability,
+    normalisation,
+    recurrence,
+    starts,
+    sweeps,
+    trained,
+)
 from sparsecode.science.evidence import Evidence, Family, Finding
+from sparsecode.science.examples import Rows
 from sparsecode.science.records import load_record
+from sparsecode.science.verdicts import NOT_TESTED
 from sparsecode.sweep import Dictionary
 
 FORMAT = 3
@@ -54,7 +67,8 @@ def check_claims(
         quiet: no progress.
 
     Returns:
-        {"verdicts": number of the claim -> verdict}.
+        {"verdicts": number of the claim -> verdict, "not_tested": number -> why, "thin": what of the sweeps beside the
+        run's own is below the bounds of `trained`}.
 
     Raises:
         StageMissing: the run's dictionaries were not compared.
@@ -77,8 +91,20 @@ def check_claims(
             number: interpretability.judge(evidence, quiet=quiet) if number == "3" else judge(evidence)
             for number, judge in CLAIMS.items()
         }
-        write_json(run.claims_path, as_json(found, config) | {"starts": starts_of(evidence)})
-        result = {"verdicts": {number: finding.verdict.verdict for number, finding in found.items()}}
+        if evidence.untrained_model:
+            verdict = trained.too_thin(evidence.untrained_model)
+            found = {number: replace(finding, verdict=verdict) for number, finding in found.items()}
+        thin = thin_of(evidence)
+        write_json(run.claims_path, as_json(found, config, thin) | {"starts": starts_of(evidence)})
+        result = {
+            "verdicts": {number: finding.verdict.verdict for number, finding in found.items()},
+            "not_tested": {
+                number: finding.verdict.reason
+                for number, finding in found.items()
+                if finding.verdict.verdict == NOT_TESTED
+            },
+            "thin": thin.get(KEY, []),
+        }
         stage.finish(result)
         return result
 
@@ -92,12 +118,13 @@ def load_claims(run: Run) -> dict[str, Any] | None:
     return load_record(run, KEY, run.claims_path, FORMAT, "claims", dict)
 
 
-def as_json(found: dict[str, Finding], config: ClaimsConfig) -> dict[str, Any]:
+def as_json(found: dict[str, Finding], config: ClaimsConfig, thin: dict[str, list[str]]) -> dict[str, Any]:
     """What claims.json holds."""
     return {
         "format": FORMAT,
         "sparsecode_version": versions().get("sparsecode"),
         "settings": config.record(),
+        "thin": thin,
         "claims": {number: finding.as_json() for number, finding in found.items()},
     }
 
@@ -138,7 +165,42 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
         missing["text"] = str(error)
         if not quiet:
             say(f"{KEY}: not everything can be tested ({error})")
-    return Evidence(config, main, plain, divided, dataset, decode, begun, samples, missing)
+    return Evidence(
+        config, main, plain, divided, dataset, decode, begun, samples, missing, untrained_model(run, dataset)
+    )
+
+
+def thin_of(evidence: Evidence) -> dict[str, list[str]]:
+    """By the stage that made it: what is below the bounds of `trained`; stages without anything are left out."""
+    found = {
+        "train-gpt": [evidence.untrained_model] if evidence.untrained_model else [],
+        "train-dicts": _thin_family(evidence.main),
+        KEY: [
+            f"{one.label} sweep: {line}"
+            for one in (evidence.plain, evidence.divided)
+            if one is not None
+            for line in _thin_family(one)
+        ],
+    }
+    return {stage: lines for stage, lines in found.items() if lines}
+
+
+def _thin_family(one: Family) -> list[str]:
+    if not one.untrained:
+        return []
+    return [f"{len(one.untrained)} of {len(one.entries)} dictionaries: {trained.listed(one.untrained)}"]
+
+
+def untrained_model(run: Run, dataset: Rows | None) -> str:
+    """Why the model whose activations these are says nothing of a trained one; empty where it is not the run's own."""
+    stages = run.config()["stages"]
+    result = stages.get("train-gpt", {}).get("result") or {}
+    if dataset is not None:
+        read = dataset.provenance.get("model_fingerprint")
+    else:
+        hook = (stages.get("train-dicts", {}).get("result") or {}).get("hook_point")
+        read = stages.get(f"harvest/{hook}", {}).get("inputs", {}).get("gpt")
+    return trained.gpt(result) if read is not None and read == result.get("fingerprint") else ""
 
 
 def family(label: str, run: Run, comparison: Comparison) -> Family:

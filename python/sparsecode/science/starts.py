@@ -91,7 +91,7 @@ def _judged(kind: str, family: Family, draws: int) -> dict[str, Any]:
         "settings": STARTS[kind].settings,
         "dictionaries": [_row(family, entry) for entry in family.entries],
         "modes": bimodality.judge_rows(bimodality.rows_of(family)).as_json(),
-        "growth": growth.judge_curve(curve).as_json(),
+        "growth": growth.judge_curve(family, curve).as_json(),
         "curve": curve,
     }
 

@@ -36,7 +36,7 @@ def train_both(
     """
     base = TrainDictsConfig.from_mapping(settings, "train-dicts").changed(
         dataset=dataset, hook=None, sizes=config.sizes, seeds=1, seed=config.seed, epochs=None, minutes=None,
-        batch_size=config.batch_size, warmup_steps=config.warmup_steps,
+        min_samples=config.min_samples, batch_size=config.batch_size, warmup_steps=config.warmup_steps,
     )  # fmt: skip
     own = coefficients(config, settings, dimensions)
     # Coefficients are spelled out in full, so that both sweeps hold exactly corresponding ones.

@@ -24,7 +24,8 @@ from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import toy_measures, toy_plan
 from sparsecode.science.records import csv_of, load_record
 from sparsecode.science.toy_training import KEY, ToyTraining
-from sparsecode.science.toy_verdict import verdict
+from sparsecode.science.toy_verdict import thin, verdict
+from sparsecode.science.verdicts import NOT_TESTED
 from sparsecode.sweep import Dictionary, choose_engine, metrics
 
 FORMAT = 1
@@ -48,7 +49,8 @@ def toy_models(
 
     Returns:
         {"dictionaries": names, "diverged", "steps", "samples", "engine", "verdict", "mmcs_truth": name -> value,
-        "best": name of the dictionary that holds most of the truth}.
+        "best": name of the dictionary that holds most of the truth, "not_tested": {"7": why} or {}, "thin": what is
+        below the bounds of `trained`}.
 
     Raises:
         InvalidSetting: a setting that cannot be used.
@@ -113,7 +115,7 @@ def _measure(training: ToyTraining, *, quiet: bool) -> tuple[dict[str, Any], dic
                 start = sweep.initial_atoms(alive[key])
                 own, cosines = toy_measures.against_truth(truth, atoms[key], start, config.threshold)
                 recovery[names[k]] = cosines
-                row |= own
+                row |= own | metrics.motion(sweep.initial_cosine(k), fired[k])
                 if key in larger:
                     row |= {"larger": names[alive[larger[key]]]}
                     row |= toy_measures.against_larger(atoms[key], atoms[larger[key]])
@@ -133,7 +135,8 @@ def _measure(training: ToyTraining, *, quiet: bool) -> tuple[dict[str, Any], dic
         "diverged": [names[k] for k in sorted(diverged)],
         "dictionaries": rows,
     }
-    return record | {"verdict": verdict(record)}, recovery
+    why = thin(record)
+    return record | {"thin": [f"{why}; give it more --minutes"] if why else [], "verdict": verdict(record)}, recovery
 
 
 def _truth(training: ToyTraining) -> Dictionary:
@@ -182,4 +185,6 @@ def _headline(record: dict[str, Any]) -> dict[str, Any]:
         "mmcs_truth": measured,
         "best": max(measured, key=lambda name: measured[name]),
         "verdict": record["verdict"]["verdict"],
+        "not_tested": {"7": record["verdict"]["reason"]} if record["verdict"]["verdict"] == NOT_TESTED else {},
+        "thin": record["thin"],
     }

@@ -54,7 +54,7 @@ class ToyTraining:
         known = config.steps if config.minutes is None else None
         warmup = config.warmup_steps if known is None else min(config.warmup_steps, known // 2)
         self.schedule = Schedule(warmup, config.decay_fraction, config.l1_warmup, known)
-        self.budget = None if config.minutes is None else Budget(config.minutes * 60, config.steps)
+        self.budget = None if config.minutes is None else Budget(config.minutes * 60, config.steps, config.min_steps)
         if "l1_until" in stage.planned:
             self._fix_l1(stage.planned["l1_from"], stage.planned["l1_until"])
         if "steps" in stage.planned:
@@ -137,7 +137,7 @@ class ToyTraining:
             return
         step = self.sweep.step
         if self.schedule.l1_warmup and self.schedule.l1_until is None:
-            guessed = self.budget.guess(step, self.elapsed)
+            guessed = self.budget.early(step, self.elapsed)
             if guessed is not None:
                 self._fix_l1(step, max(step, round(self.schedule.l1_warmup * guessed)))
                 self.stage.plan(l1_from=self.schedule.l1_from, l1_until=self.schedule.l1_until)
@@ -145,7 +145,8 @@ class ToyTraining:
         if total is not None:
             self._fix_total(total, step)
             self.stage.plan(steps=total, planned_at=step)
-        guess = total or max(step, round(step * self.budget.seconds / max(self.elapsed, 1e-9)))
+            progress.note(self.budget.extension(total, self.config.batch_size, "--min-steps"))
+        guess = total or self.budget.guess(step, self.elapsed)
         progress.total = guess * self.config.batch_size
 
     def _fix_l1(self, start: int, until: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sparsecode.science import trained
 from sparsecode.science.verdicts import CONTRAST, RECOVERED, REGRET, Interval, truth_and_its_sign
 
 CLAIM = (
@@ -19,7 +20,7 @@ def verdict(record: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict on a toy sweep.
 
     Args:
-        record: what toy.json holds: "settings" and "dictionaries".
+        record: what toy.json holds: "settings", "steps" and "dictionaries".
 
     Returns:
         {"claim", "verdict": reproduced | partly | not reproduced | not tested, "reason", "number": in words,
@@ -36,6 +37,9 @@ def verdict(record: Mapping[str, Any]) -> dict[str, Any]:
     sizes = _choices(measured, true_features)
     regrets = [size["regret"] for size in sizes]
     found = truth_and_its_sign(interval, regrets).as_json()
+    if why := thin(record):
+        judged = trained.too_thin(why)
+        found |= {"verdict": judged.verdict, "reason": judged.reason}
     found["number"] = f"{best['recovered']} of {true_features} true features; {found['number']}"
     return (
         {"claim": CLAIM}
@@ -51,6 +55,13 @@ def verdict(record: Mapping[str, Any]) -> dict[str, Any]:
             "thresholds": thresholds,
         }
     )
+
+
+def thin(record: Mapping[str, Any]) -> str:
+    """Why the toy models say nothing of the claim; empty where they do."""
+    steps = record.get("steps")
+    rows = [row for row in record["dictionaries"] if row.get("mmcs_truth") is not None]
+    return "" if steps is None else trained.toy(int(steps), rows, int(record["settings"]["true_features"]))
 
 
 def _choices(measured: list[dict[str, Any]], true_features: int) -> list[dict[str, Any]]:

@@ -77,6 +77,18 @@ def dead(fired_rows: Tensor) -> int:
     return int((fired_rows == 0).sum())
 
 
+def motion(start_cosine: Tensor, fired_rows: Tensor) -> dict[str, Any]:
+    """How many features are alive, and how far most of them came: {live, start_cosine: the median of live ones, or
+    None where there are none}.
+
+    Args:
+        start_cosine: [F] cosine of each atom with the one it started from.
+        fired_rows: [F] rows on which each feature fired.
+    """
+    own = start_cosine[fired_rows > 0]
+    return {"live": len(own), "start_cosine": float(own.median()) if len(own) else None}
+
+
 def summaries(sweep: Sweep, sums: StepStats, squared_deviations: float) -> dict[str, dict[str, Any]]:
     """Metrics of every dictionary by name over the rows of `sums`, with `sweep.fired` counted over the same rows.
 

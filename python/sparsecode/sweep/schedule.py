@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsecode.progress import clock, human
+
 # With a budget, the total is fixed when this share of it is used. The start is slower than the rest (codes are dense
 # until L1 has done its work), so the rate is measured from the mark on: after the warm-up, and late enough to be
 # right within a few per cent, early enough to leave the decay untouched.
@@ -95,18 +97,20 @@ class Budget:
     Args:
         seconds: the budget.
         most: most steps, whatever the time allows; None for no limit.
+        least: fewest steps, whatever the time allows; `most` beats it.
+
+    Attributes:
+        fits: the steps that the seconds alone would have allowed; None while that is not known.
+        per_step: seconds of one, as measured; None before.
     """
 
-    def __init__(self, seconds: float, most: int | None = None) -> None:
+    def __init__(self, seconds: float, most: int | None = None, least: int = 0) -> None:
         self.seconds = seconds
         self.most = most
+        self.least = least if most is None else min(least, most)
+        self.fits: int | None = None
+        self.per_step: float | None = None
         self._mark: tuple[int, float] | None = None
-
-    def guess(self, step: int, elapsed: float) -> int | None:
-        """About how many steps it will be, from `GUESS_AT` of the budget on; None before."""
-        if elapsed < GUESS_AT * self.seconds or step < 1:
-            return None
-        return self._at_most(max(step + 1, round(step * self.seconds / elapsed)))
 
     def total(self, step: int, elapsed: float) -> int | None:
         """Called after every step with the seconds used so far: the total once it can be fixed, else None."""
@@ -117,9 +121,31 @@ class Budget:
         if elapsed < PLAN_AT * self.seconds:
             return None
         from_step, from_time = self._mark or (0, 0.0)
-        per_step = (elapsed - from_time) / max(1, step - from_step)
-        planned = step + max(1, int((self.seconds - elapsed) / max(per_step, 1e-9)))
-        return self._at_most(planned)
+        self.per_step = max((elapsed - from_time) / max(1, step - from_step), 1e-9)
+        self.fits = step + max(1, int((self.seconds - elapsed) / self.per_step))
+        planned = max(self.fits, self.least)
+        return planned if self.most is None else min(planned, self.most)
 
-    def _at_most(self, steps: int) -> int:
-        return steps if self.most is None else min(steps, self.most)
+    def extension(self, total: int, per_step: int, setting: str) -> str | None:
+        """In words, that the floor decided and how long that takes; None where the time did.
+
+        Args:
+            total: what `total` gave.
+            per_step: rows of a step.
+            setting: the name of the floor's flag.
+        """
+        if self.fits is None or self.per_step is None or total <= self.fits:
+            return None
+        return (
+            f"--minutes {self.seconds / 60:.3g} would end after {human(self.fits * per_step)} rows here; going on to "
+            f"{human(total * per_step)} ({setting}), about {clock((total - self.fits) * self.per_step)} more"
+        )
+
+    def guess(self, step: int, elapsed: float) -> int:
+        """About how many steps it will be, while the total is not known."""
+        guessed = max(step + 1, round(step * self.seconds / max(elapsed, 1e-9)), self.least)
+        return guessed if self.most is None else min(guessed, self.most)
+
+    def early(self, step: int, elapsed: float) -> int | None:
+        """The guess from `GUESS_AT` of the budget on, None before: to plan by what comes before the total is known."""
+        return self.guess(step, elapsed) if step and elapsed >= GUESS_AT * self.seconds else None

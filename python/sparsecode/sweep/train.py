@@ -52,7 +52,7 @@ def train_dicts(
     Returns:
         {"dictionaries": names, "diverged": names of those that ran into NaN and were not saved, "hook_point",
         "dataset_fingerprint", "activation_dim", "samples", "steps", "engine", "eval_rows",
-        "metrics": name -> {mse, l1, l0, fvu, dead, rows}}.
+        "metrics": name -> {mse, l1, l0, fvu, dead, rows, live, start_cosine}}.
 
     Raises:
         StageMissing: nothing was harvested.
@@ -111,7 +111,7 @@ class _Training:
         self.schedule = Schedule(warmup, config.decay_fraction, config.l1_warmup, known)
         self.budget: Budget | None = None
         if config.minutes is not None:
-            self.budget = Budget(config.minutes * 60, known)
+            self.budget = Budget(config.minutes * 60, known, least=-(-config.min_samples // config.batch_size))
             self.schedule = replace(self.schedule, total=None)
         if "l1_until" in stage.planned:
             self._fix_l1(stage.planned["l1_from"], stage.planned["l1_until"])
@@ -202,7 +202,7 @@ class _Training:
         if self.budget is None or self.schedule.total is not None:
             return
         if self.schedule.l1_warmup and self.schedule.l1_until is None:
-            guessed = self.budget.guess(self.step, self.elapsed)
+            guessed = self.budget.early(self.step, self.elapsed)
             if guessed is not None:
                 self._fix_l1(self.step, max(self.step, round(self.schedule.l1_warmup * guessed)))
                 self.stage.plan(l1_from=self.schedule.l1_from, l1_until=self.schedule.l1_until)
@@ -210,7 +210,8 @@ class _Training:
         if total is not None:
             self._fix_total(total, self.step)
             self.stage.plan(steps=total, planned_at=self.step)
-        guess = total or max(self.step, round(self.step * self.budget.seconds / max(self.elapsed, 1e-9)))
+            progress.note(self.budget.extension(total, self.config.batch_size, "--min-samples"))
+        guess = total or self.budget.guess(self.step, self.elapsed)
         progress.total = guess * self.config.batch_size
 
     def _fix_l1(self, start: int, until: int) -> None:
@@ -250,6 +251,7 @@ class _Training:
         for k in kept:
             moved = self.sweep.initial_cosine(k)
             start = self.start.record(self.sweep.sizes[k], self.sweep.activation_dim, tied=self.sweep.loss.tied)
+            found[names[k]] |= metrics.motion(moved, fired[k])
             dictionary = self.sweep.dictionary(
                 k,
                 mean=self.normalization.mean,

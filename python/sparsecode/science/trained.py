@@ -1,0 +1,138 @@
+"""What must have been trained before a claim can be judged: every bound, why it stands where it does, and the rules.
+
+A run on a busy machine may end with a model that knows nothing, dictionaries that reconstruct worse than a constant, or
+atoms that lie where they began. A verdict on these says nothing of the claim: it is "not tested", and the run is thin.
+
+Rules are pure functions that give a reason in words, empty where nothing is wrong. What is not known (None: a public
+dictionary, a model of other makers, a run of an older version) is not held against anybody.
+
+| claim | needs |
+|---|---|
+| 1 more features than dimensions | the model; a dictionary and its larger relatives; more alive than dimensions |
+| 2 two modes | the model; dictionaries and their larger relatives (others do not count); `LEAST_FEATURES` alive |
+| 3 contexts | the model; the dictionaries whose features are read |
+| 4 diagonals | the model; most dictionaries of both sweeps (others are left out of the lines) |
+| 5 growth | the model; dictionaries and their larger relatives (other sizes are left out of the curve) |
+| 6 basis of neurons | the model; the dictionary whose features are looked at |
+| 7 toy models | steps; most dictionaries that can hold the truth |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparsecode.science.verdicts import HARDLY_MOVED, LEAST_DIRECTIONS, MOST, Verdict, not_tested
+
+# The mean of the data, which needs no feature at all, has an FVU of 1.
+MOST_FVU = 1.0
+# Fewer features cannot be compared with those of another dictionary: as few as no claim takes directions of.
+LEAST_LIVE = LEAST_DIRECTIONS
+# Toy models. After 500 of 1,000 steps, dictionaries that ended with 428 of 512 true features were at an FVU of 0.19 to
+# 0.26 and used 16 to 23 features a row where the truth uses 5: nothing had settled.
+LEAST_TOY_STEPS = 500
+
+
+def gpt(result: Mapping[str, Any]) -> str:
+    """Why a model says nothing of what transformers learn: it predicts no better than the frequencies of tokens do,
+    which know no context.
+
+    Args:
+        result: what train-gpt recorded: val_loss and unigram_loss, on the same tokens.
+    """
+    loss, unigram = result.get("val_loss"), result.get("unigram_loss")
+    if loss is None or unigram is None or loss < unigram:
+        return ""
+    return f"validation loss {loss:.2f} is not below the unigram's {unigram:.2f}"
+
+
+def dictionary(fvu: float | None, start_cosine: float | None, live: int | None) -> str:
+    """Why a dictionary says nothing of the data.
+
+    Args:
+        fvu: on held-out rows.
+        start_cosine: median cosine of its live atoms with those they started from.
+        live: how many features fire on held-out rows.
+    """
+    if live is not None and live < LEAST_LIVE:
+        return f"only {live} live features"
+    if fvu is not None and fvu > MOST_FVU:
+        return f"FVU {fvu:.3g} is above {MOST_FVU:g}, that of the mean"
+    if start_cosine is not None and start_cosine > HARDLY_MOVED:
+        return f"most live features hardly moved (median cosine with their start {start_cosine:.2f})"
+    return ""
+
+
+def dictionaries(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Those that are untrained, by name, and why.
+
+    Args:
+        rows: by name what was measured: fvu, start_cosine, dead and dict_size (or live), as far as known.
+    """
+    found = {name: dictionary(row.get("fvu"), row.get("start_cosine"), _live(row)) for name, row in rows.items()}
+    return {name: why for name, why in found.items() if why}
+
+
+def live_above(name: str, live: int, dimensions: int) -> str:
+    """Why a dictionary cannot show that there are more features than dimensions; empty where it can."""
+    return "" if live > dimensions else f"{name} has {live} live features, not more than the {dimensions} dimensions"
+
+
+def toy(steps: int, rows: Sequence[Mapping[str, Any]], true_features: int) -> str:
+    """Why toy models say nothing: too few steps, or most dictionaries that could hold the truth are untrained.
+
+    Args:
+        steps: of training.
+        rows: toy.json's dictionaries.
+        true_features: smaller dictionaries cannot hold them.
+    """
+    if steps < LEAST_TOY_STEPS:
+        return f"{steps} steps are fewer than {LEAST_TOY_STEPS}"
+    fits = {str(row["name"]): row for row in rows if row["dict_size"] >= true_features and row.get("fvu") is not None}
+    return share(dictionaries(fits), len(fits))
+
+
+def share(untrained: Mapping[str, str], of: int) -> str:
+    """In words, where more than `verdicts.MOST` of some dictionaries are untrained; else empty."""
+    if len(untrained) <= MOST * of:
+        return ""
+    return f"{len(untrained)} of {of} dictionaries are untrained: {listed(untrained)}"
+
+
+def listed(untrained: Mapping[str, str]) -> str:
+    """The first of them with its reason, and how many more."""
+    if not untrained:
+        return ""
+    name, why = next(iter(untrained.items()))
+    more = f", and {len(untrained) - 1} more" if len(untrained) > 1 else ""
+    return f"{name} ({why}){more}"
+
+
+def too_thin(why: str) -> Verdict:
+    """The verdict on a claim whose model or dictionaries are below the bounds."""
+    return not_tested(f"Too little training for a verdict: {why}.")
+
+
+def thin(stage: str, result: Mapping[str, Any]) -> list[str]:
+    """What of a finished stage is below the bounds, and what to do, one line each.
+
+    Args:
+        stage: its name.
+        result: what it recorded.
+    """
+    if stage == "train-gpt":
+        why = gpt(result)
+        return [f"{why}; give it more --minutes, or more text"] if why else []
+    if stage == "train-dicts":
+        rows = result.get("metrics") or {}
+        untrained = dictionaries(rows)
+        if not untrained:
+            return []
+        return [f"{len(untrained)} of {len(rows)} dictionaries: {listed(untrained)}; give them more --minutes"]
+    return [str(line) for line in result.get("thin") or []]
+
+
+def _live(row: Mapping[str, Any]) -> int | None:
+    if row.get("live") is not None or row.get("dead") is None or row.get("dict_size") is None:
+        return row.get("live")
+    return int(row["dict_size"]) - int(row["dead"])

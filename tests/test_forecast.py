@@ -1,0 +1,71 @@
+"""How long a replication takes: budgets as they stand, the rest by rate; floors where a machine is slow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparsecode.config import STAGES, StageConfig, load_preset
+from sparsecode.forecast import measured_speed, seconds
+
+
+def configs(preset: str = "default", **changes: dict[str, Any]) -> dict[str, StageConfig]:
+    chosen = load_preset(preset)
+    return {stage: chosen.stage(stage).changed(**changes.get(stage.replace("-", "_"), {})) for stage in STAGES}
+
+
+def test_a_default_run_is_its_budgets_and_half_a_minute() -> None:
+    own = configs()
+    budgets = 60 * sum(getattr(config, "minutes", None) or 0.0 for config in own.values())
+    assert budgets + 20 < sum(seconds(stage, own) for stage in own) < budgets + 90
+
+
+def test_a_slow_machine_takes_its_budgets_until_its_floors_take_longer() -> None:
+    own = configs()
+    for stage in ("train-gpt", "train-dicts", "claims", "toy"):
+        minutes = 60 * getattr(own[stage], "minutes", 0.0)
+        assert minutes < seconds(stage, own, 0.5) < minutes + 60, "as planned at half the speed"
+        assert seconds(stage, own, 0.005) > 2 * minutes
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("train-gpt", {"minutes": None, "steps": 100}),
+        ("train-gpt", {"minutes": 3.0, "steps": 100}),
+        ("harvest", {"rows": 10_000_000}),
+        ("train-dicts", {"minutes": None, "samples": 1_000_000}),
+        ("train-dicts", {"minutes": 2.0, "samples": 1_000_000}),
+        ("train-dicts", {"minutes": None, "epochs": 2.0}),
+        ("claims", {"minutes": None, "samples": 100_000}),
+        ("claims", {"sweep": False}),
+        ("toy", {"minutes": None, "steps": 100}),
+        ("baselines", {}),
+        ("report", {}),
+        ("compare", {}),
+    ],
+)
+def test_work_that_is_counted_takes_twice_as_long_at_half_the_speed(stage: str, changes: dict[str, Any]) -> None:
+    own = configs(**{stage.replace("-", "_"): changes})
+    assert seconds(stage, own, 0.5) == pytest.approx(2 * seconds(stage, own))
+    assert seconds(stage, own) < 100
+
+
+def test_the_rate_seen_is_that_of_the_work_done() -> None:
+    own = configs()
+    result = {"tokens_seen": 15_900_000}
+    assert measured_speed("train-gpt", own, result, 200.0) == pytest.approx(1.0, rel=0.05)
+    assert measured_speed("train-gpt", own, result, 2000.0) == pytest.approx(0.1, rel=0.05)
+    sweep = {"samples": 26_700_000, "activation_dim": 128}
+    assert measured_speed("train-dicts", own, sweep, 120.0) == pytest.approx(1.0, rel=0.01)
+    assert measured_speed("compare", own, {}, 1.0) is None
+    assert measured_speed("train-gpt", own, {}, 1.0) is None
+
+
+def test_larger_models_and_sweeps_take_longer() -> None:
+    small = configs(train_gpt={"minutes": None}, train_dicts={"minutes": None})
+    large = configs(train_gpt={"minutes": None, "n_layer": 12, "d_model": 64}, train_dicts={"minutes": None})
+    assert seconds("train-gpt", large) > 2 * seconds("train-gpt", small)
+    assert seconds("train-dicts", large) == pytest.approx(2 * seconds("train-dicts", small), rel=0.05), "256 wide"
+    assert seconds("train-gpt", configs("paper")) > 86_400
