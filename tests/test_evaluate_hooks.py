@@ -90,7 +90,9 @@ def test_a_model_without_its_head_is_named_by_longer_names_too() -> None:
     )  # fmt: skip
     bare = hf_model(transformers.LlamaModel(config), None, "bare", "none")
     assert find_hook(bare, "model.layers.1.mlp") == "layers.1.mlp"
-    own = own_model(GPT(GPTConfig(vocab_size=V, n_layer=2, n_head=2, d_model=D, d_mlp=16, context=8), seed=0), device="cpu")
+    own = own_model(
+        GPT(GPTConfig(vocab_size=V, n_layer=2, n_head=2, d_model=D, d_mlp=16, context=8), seed=0), device="cpu"
+    )
     assert find_hook(own, "resid_post_layer_1") == "blocks.1.hook_resid_post"
 
 
@@ -109,17 +111,24 @@ class Towers(nn.Module):
     ("names", "found"),
     [(("vision_tower", "language_model"), "language_model.layers.1"), (("encoder", "decoder"), None)],
 )
-def test_of_several_parts_the_one_that_reads_text_is_meant_or_it_is_asked(names: tuple[str, ...], found: str | None) -> None:
+def test_of_several_parts_the_one_that_reads_text_is_meant_or_it_is_asked(
+    names: tuple[str, ...], found: str | None
+) -> None:
     model = LanguageModel(Towers(*names), "towers", "none", {}, "towers", "", 8, V)
     if found is not None:
         assert find_hook(model, "layers.1") == found
         return
-    with pytest.raises(HookUnknown, match=r"'layers\.1' may be any of encoder\.layers\.1, decoder\.layers\.1; say which"):
+    with pytest.raises(
+        HookUnknown, match=r"'layers\.1' may be any of encoder\.layers\.1, decoder\.layers\.1; say which"
+    ):
         find_hook(model, "layers.1")
 
 
-@pytest.mark.parametrize("name", ["layers.7.mlp", "blocks.9.hook_resid_post", "blocks.1.ln3.hook_x", "my favourite place",
-                                  "resid_post_layer_9", "", ".", "@input", "layers"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["layers.7.mlp", "blocks.9.hook_resid_post", "blocks.1.ln3.hook_x", "my favourite place", "resid_post_layer_9", "",
+     ".", "@input", "layers"],
+)  # fmt: skip
 def test_what_is_not_there_is_said_with_the_option_that_helps(llama: LanguageModel, name: str) -> None:
     try:
         found = find_hook(llama, name)

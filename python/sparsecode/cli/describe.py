@@ -275,13 +275,19 @@ def _datasets_lines(found: dict[str, Any]) -> list[str]:
 def _dictionaries_lines(found: dict[str, Any]) -> list[str]:
     """A row for each; `info` of one of them tells everything."""
     rows = [
-        [one["path"].removeprefix(found["path"]).lstrip("/"), one.get("library", "sparsecode"),
+        [_below(one, found["path"]), one.get("library", "sparsecode"),
          one["activation"] or "relu", one["dict_size"], one["activation_dim"], one["hook_point"] or "-",
          size(one["bytes"])]
         for one in found["dictionaries"]
     ]  # fmt: skip
     header = ["dictionary", "library", "activation", "features", "dimensions", "hook point", "size"]
     return [f"{len(rows)} dictionaries in {found['path']}", *("  " + line for line in columns(rows, header))]
+
+
+def _below(one: dict[str, Any], folder: str) -> str:
+    """What to call a dictionary beside others of its folder: this project's without the ending of its two files."""
+    path: str = one["path"] if "library" in one else one["path"].removesuffix(".safetensors")
+    return path.removeprefix(folder).lstrip("/")
 
 
 def _metrics_table(dictionaries: list[dict[str, Any]]) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -25,6 +26,9 @@ _PIPE_CLOSED = 141  # ... and SIGPIPE
 @contextmanager
 def told_in_one_line(ctx: click.Context) -> Iterator[None]:
     """Ends the command with the failure's exit code and one line; what was not foreseen keeps its traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A name that is not UTF-8, or a terminal that is not: told as well as it can be, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
         sys.stdout.flush()  # a reader that left is noticed here, not while the interpreter shuts down

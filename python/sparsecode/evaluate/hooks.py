@@ -40,9 +40,9 @@ def find_hook(model: LanguageModel, name: str) -> str:
         return name
     except HookUnknown as error:
         unknown = error
-    for other in _other_names(name):
-        if other in model.places:
-            return other
+    block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+    if block and (known := f"blocks.{block[1]}.{_ALIASES.get(block[2], '')}") in model.places:
+        return known
     path, mark, side = name.partition("@")
     if not mark and path.rpartition(".")[2] in ("input", "output"):
         path, _, side = path.rpartition(".")
@@ -53,15 +53,15 @@ def find_hook(model: LanguageModel, name: str) -> str:
     if found:
         listed = ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
         raise HookUnknown(f"{model.name}: '{name}' may be any of {listed}; say which with --hook")
+    for other in _spoken(name):
+        if other in model.places:
+            return other
     told = str(unknown).replace("with --module", "with --hook")
     raise HookUnknown(told if "--hook" in told else f"{told}; name the place with --hook") from unknown
 
 
-def _other_names(name: str) -> Iterator[str]:
-    """Hook points that a name may mean."""
-    block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-    if block and block[2] in _ALIASES:
-        yield f"blocks.{block[1]}.{_ALIASES[block[2]]}"
+def _spoken(name: str) -> Iterator[str]:
+    """Hook points that a name may mean in which people say a layer and a place in it."""
     site = re.fullmatch(r"([a-z_]+?)_?(?:layer|l)?[_.]?(\d+)", name) or re.fullmatch(r"([a-z_]+)\.(\d+)", name)
     if site and site[1] in _SITES:
         yield f"blocks.{int(site[2])}.{_SITES[site[1]]}"

@@ -113,7 +113,13 @@ def find_format(path: str | Path) -> Found | None:
 
 
 def find_dictionaries(path: str | Path) -> list[Found]:
-    """Every dictionary at a path: the one that it names, or all in a folder and the folders in it, by name."""
+    """Every dictionary at a path: the one that it names, or all in a folder and the folders in it, by name.
+
+    Folders that may not be looked into are passed by.
+
+    Raises:
+        OSError: there is nothing but such folders.
+    """
     path = Path(path)
     if path.name == SET_CONFIG and path.is_file():
         path = path.parent  # names the set
@@ -121,7 +127,10 @@ def find_dictionaries(path: str | Path) -> list[Found]:
     if single is not None or not path.is_dir():
         return [single] if single is not None else []
     found: list[Found] = []
-    _collect(path, _DEPTH, found, [_FOLDERS])
+    closed: list[OSError] = []
+    _collect(path, _DEPTH, found, [_FOLDERS], closed)
+    if closed and not found:
+        raise closed[0]
     return found
 
 
@@ -234,13 +243,22 @@ def _kind_of_pt(path: Path) -> str:
     return "openai" if mentions(path, MARKS) else "dictionary_learning"
 
 
-def _collect(folder: Path, depth: int, found: list[Found], budget: list[int]) -> None:
-    """Adds what is in `folder` and the folders in it; `budget` is how many folders may still be looked into."""
+def _collect(folder: Path, depth: int, found: list[Found], budget: list[int], closed: list[OSError]) -> None:
+    """Adds what is in `folder` and the folders in it.
+
+    Args:
+        folder: where to look.
+        depth: how many folders down.
+        found: what is added to.
+        budget: one number: how many folders may still be looked into.
+        closed: what the system said of folders that may not be looked into.
+    """
     budget[0] -= 1
     try:
         entries = sorted(folder.iterdir(), key=natural) if budget[0] >= 0 else []
-    except OSError:
-        return  # may not be looked into, or went away: whatever is there was not asked for by name
+    except OSError as error:
+        closed.append(error)
+        return
     for entry in entries:
         if entry.is_dir():
             if entry.name.startswith("."):
@@ -249,7 +267,7 @@ def _collect(folder: Path, depth: int, found: list[Found], budget: list[int]) ->
             if inside is not None:
                 found.append(inside)
             elif depth > 1:
-                _collect(entry, depth - 1, found, budget)
+                _collect(entry, depth - 1, found, budget, closed)
         elif entry.suffix == ".json" and "dict_size" in keys(entry) and (pair := find_format(entry)) is not None:
             found.append(pair)
         elif is_layer(entry):

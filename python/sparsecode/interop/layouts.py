@@ -48,7 +48,7 @@ def natural(path: Path) -> list[tuple[int, int | str]]:
 def keys(path: Path) -> set[str]:
     """Names in a JSON object; none where it cannot be read."""
     try:
-        value = json.loads(path.read_text()) if path.stat().st_size < 1 << 20 else None
+        value = json.loads(path.read_text(encoding="utf-8-sig")) if path.stat().st_size < _SMALL else None
     except (OSError, ValueError, RecursionError):
         return set()
     return set(value) if isinstance(value, dict) else set()
