@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -122,7 +120,7 @@ def place(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def command_of(name: str) -> click.Command:
-    found = main.get_command(click.Context(main), name)  # type: ignore[attr-defined]
+    found = main.get_command(click.Context(main), name)
     assert isinstance(found, click.Command)
     return found
 
@@ -242,14 +240,7 @@ def test_a_stage_that_is_interrupted_says_that_it_resumes(name: str, place: Path
     assert shown["kind"] == "run", "what was there stays readable"
 
 
-def iter_options() -> Iterator[tuple[str, Any]]:
-    for name in COMMANDS:
-        for param in command_of(name).params:
-            if isinstance(param, click.Option):
-                yield name, param
-
-
-def test_every_option_with_a_value_is_tried_with_every_kind_of_value() -> None:
-    kinds = {(name, option.name) for name, option in iter_options() if not option.is_flag}
-    assert len(kinds) > 100
-    assert all(values_for(option).example is not None for _, option in iter_options() if not option.is_flag)
+def test_every_option_is_tried() -> None:
+    options = [param for name in COMMANDS for param in command_of(name).params if isinstance(param, click.Option)]
+    assert sum(not option.is_flag for option in options) > 100
+    assert all(isinstance(values_for(option), st.SearchStrategy) for option in options if not option.is_flag)

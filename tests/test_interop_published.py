@@ -249,7 +249,7 @@ def write_llama(folder: Path, **changes: Any) -> Path:
 def llama_scope(config: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]:
     """Codes and output as lm-saes computed them when Llama Scope was released: its weights changed, then used."""
     w = parts()
-    encoder, b_enc, decoder, b_dec = w["W_enc"].T.clone(), w["b_enc"], w["W_dec"].clone(), w["b_dec"]
+    encoder, b_enc, decoder, b_dec = w["W_enc"].T.clone(), w["b_enc"].clone(), w["W_dec"].clone(), w["b_dec"]
     if config["norm_activation"] == "dataset-wise":
         f_in, f_out = (math.sqrt(D) / config["dataset_average_activation_norm"][side] for side in ("in", "out"))
         b_enc, b_dec, decoder = b_enc / f_in, b_dec / f_out, decoder * f_in / f_out
@@ -258,10 +258,7 @@ def llama_scope(config: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]:
             norm = float(decoder[feature].square().sum()) ** 0.5
             decoder[feature] /= norm
             encoder[feature] *= norm
-        b_enc = b_enc * (
-            decoder_norms := w["W_dec"].norm(dim=1) * (f_in / f_out if "dataset" in config["norm_activation"] else 1)
-        )
-        assert len(decoder_norms) == N
+            b_enc[feature] *= norm
     given, size = x, torch.ones(len(x), 1)
     if config["norm_activation"] == "token-wise":
         size = x.norm(dim=1, keepdim=True) / math.sqrt(D)

@@ -136,12 +136,20 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
         ZeroAtom: all are.
     """
     about = {key: dictionary.meta[key] for key in _ABOUT if key in dictionary.meta}
-    facts = [dictionary.features.get("density"), dictionary.features.get("initial_cosine"), dictionary.W_enc]
+    density, started = (dictionary.features.get(name) for name in ("density", "initial_cosine"))
     kept = torch.nonzero(dictionary.W_dec.abs().amax(1) > 0).flatten()
     if len(kept) in (0, dictionary.dict_size):
-        return Member(name, unit_rows(dictionary.W_dec, name), about, *facts)
-    facts = [None if fact is None else fact[kept] for fact in facts]
-    return Member(name, unit_rows(dictionary.W_dec[kept], name), about, *facts, kept=kept, total=dictionary.dict_size)
+        return Member(name, unit_rows(dictionary.W_dec, name), about, density, started, dictionary.W_enc)
+    return Member(
+        name,
+        unit_rows(dictionary.W_dec[kept], name),
+        about,
+        None if density is None else density[kept],
+        None if started is None else started[kept],
+        dictionary.W_enc[kept],
+        kept,
+        dictionary.dict_size,
+    )
 
 
 @dataclass(frozen=True)
