@@ -70,7 +70,9 @@ def test_a_folder_of_several_keeps_their_names_and_what_cannot_be_said_is_refuse
     shown = json.loads(result.stdout)
     assert len(shown["converted"]) == 30
     assert len(shown["refused"]) == 16
-    assert "(16 of 46 dictionaries, the first named here)" in result.stderr
+    assert "16 of 46 dictionaries left out for the reasons above; the others are done" in result.stderr
+    assert result.stderr.count("left out: ") == 16
+    assert "dictionary_learning has no transcoders" in result.stderr
     assert (tmp_path / "all/saelens-topk/ae.pt").is_file()
     assert not (tmp_path / "all/sparsify-transcoder").exists()
 
@@ -156,7 +158,9 @@ def test_a_copy_in_another_format_has_the_same_atoms(own: Path, tmp_path: Path) 
     shown = json.loads(call("compare", own, tmp_path / "sae/cfg.json", "--json", "--quiet").stdout)
     mmcs = torch.tensor(shown["mmcs"]["all"])
     assert mmcs.min() > 1 - 1e-6
-    assert "holds 2 dictionaries; name one of them" in call("compare", own, tmp_path).stderr
+    assert "a dictionary was given twice" in call("compare", own, tmp_path).stderr
+    whole = call("compare", tmp_path, "--json", "--quiet")
+    assert [entry["name"] for entry in json.loads(whole.stdout)["dictionaries"]] == ["own", "sae"]
 
 
 def test_a_dictionary_of_another_library_is_called_after_its_folder(tmp_path: Path) -> None:

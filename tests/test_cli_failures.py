@@ -125,6 +125,31 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: 
         assert result.stderr == f"sparsecode: {locked}: Permission denied; ask its owner, or name another place\n"
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "file/below", "loop"])
+def test_what_the_system_says_of_a_path_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for command in ("info", "verify", "convert"):
+        more = ["--to", "saelens", str(tmp_path / "out")] if command == "convert" else []
+        result = call(command, str(tmp_path / name), *more)
+        assert result.exit_code == 3
+        assert result.stderr.startswith("sparsecode: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_name_that_cannot_be_printed_is_told_as_well_as_it_can_be(tmp_path: Path) -> None:
+    script = "import sys; from sparsecode.cli import main; main(['info', sys.argv[1]], prog_name='sparsecode')"
+    folder = os.fsencode(tmp_path) + b"/\xff\xc3\xa9"
+    Path(os.fsdecode(folder)).mkdir()
+    Path(os.fsdecode(folder), "config.json").write_text('{"format": 1, "stages": {}}')
+    for encoding in ("utf-8", "ascii"):
+        told = subprocess.run(
+            [sys.executable, "-c", script, folder], capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}
+        )
+        assert (told.returncode, told.stderr) == (0, b"")
+        assert told.stdout.startswith(b"run " + os.fsencode(tmp_path) + b"/\\udcff")
+
+
 def test_a_run_of_an_unknown_format(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"format": 99, "stages": {}}')
     result = call("info", str(tmp_path))

@@ -159,9 +159,10 @@ def test_info_of_a_file_is_that_of_its_folder(run: Run, tmp_path: Path) -> None:
     for name in ("manifest.json", "shard-00000.safetensors"):
         assert called_json("info", folder / name) == called_json("info", folder)
     assert called_json("info", run.config_path)["kind"] == "run"
-    told = call("info", run.activations_path)
-    assert told.exit_code == 3
-    assert f"a folder of datasets; name one of them: {folder}" in told.stderr
+    several = called_json("info", run.activations_path)
+    assert (several["kind"], several["left_out"]) == ("datasets", [])
+    assert several["datasets"] == [called_json("info", folder)]
+    assert "1000 rows of 16 float16" in call("info", run.activations_path).stdout
 
 
 def test_info_of_nothing(tmp_path: Path) -> None:
@@ -224,10 +225,14 @@ def test_info_of_a_truncated_dictionary(tmp_path: Path) -> None:
     assert f"{NAME}.safetensors: cannot be read" in result.stderr
 
 
-def test_info_of_a_folder_of_dictionaries_names_them(run: Run, tmp_path: Path) -> None:
+def test_info_of_a_folder_of_dictionaries_shows_them(run: Run, tmp_path: Path) -> None:
     result = call("info", run.dictionaries_path)
-    assert result.exit_code == 3
-    assert "holds 2 dictionaries; name one of them: " in result.stderr
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"2 dictionaries in {run.dictionaries_path}\n")
+    assert [line.split()[:5] for line in result.stdout.splitlines()[2:]] == [
+        [NAME, "sparsecode", "relu", "64", "16"],
+        ["n128_l1-0.023_s0", "sparsecode", "relu", "128", "16"],
+    ]
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/autoencoder.pt").touch()
     assert "name a .pt file in it: autoencoder.pt" in call("info", tmp_path / "weights").stderr

@@ -52,6 +52,10 @@ class NotRecognised(SparsecodeError):
     """A path holds nothing that sparsecode wrote or can read."""
 
 
+class SomeLeftOut(SparsecodeError):
+    """Of several dictionaries or datasets some cannot be used: they were listed with reasons, the rest was done."""
+
+
 class RunInvalid(SparsecodeError):
     """A run folder's files are not what they should be."""
 

@@ -37,8 +37,8 @@ def command(
 
     Compares every dictionary of the run with every other, writes comparison.json and comparison.safetensors there, and
     adds to each dictionary's files in how many of the others each feature is found again. With PATHs it compares these,
-    prints the result and writes nothing but --out: runs for all of theirs, and dictionaries, also of SAELens,
-    dictionary_learning, sparsify, openai/sparse_autoencoder and Llamascopium, as they lie on disk.
+    prints the result and writes nothing but --out: runs and folders for all of theirs, and dictionaries of any library
+    that convert knows, as they lie on disk. What cannot be used is left out and listed, and the exit code is 3.
 
     \b
     Examples:
@@ -47,14 +47,15 @@ def command(
       sparsecode compare run-a run-b --out matches.csv
       sparsecode compare a/dictionaries/n512_l1-0.015_s0 their-saelens-folder their-run/trainer_0
     """
-    from sparsecode.cli.output import print_json
+    from sparsecode.cli.output import print_json, tell_left_out
+    from sparsecode.interop import find_dictionaries
 
     if out is not None and out.suffix not in (".csv", ".safetensors"):
         raise click.BadParameter(f"'{out}' ends neither in .csv nor in .safetensors", param_hint="--out")
     if out is not None and not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
         raise click.BadParameter(f"'{out.parent}' is not a folder that can be written to", param_hint="--out")
-    if len(files) == 1 and not (files[0] / "config.json").is_file():
-        if not files[0].exists() and not files[0].with_name(f"{files[0].name}.json").exists():
+    if len(files) == 1 and not (files[0] / "config.json").is_file() and len(find_dictionaries(files[0])) < 2:
+        if not files[0].exists() and not files[0].absolute().with_name(f"{files[0].name}.json").exists():
             raise click.UsageError(f"there is no {files[0]}")
         raise click.UsageError(f"{files[0]} alone has nothing to be compared with; name two dictionaries or more")
     if out is not None:
@@ -77,3 +78,5 @@ def command(
         print_json(found.as_json())
     elif not quiet:
         click.echo(found.table())
+    left_out = found.as_json().get("left_out", [])
+    tell_left_out([(one["path"], one["reason"]) for one in left_out], len(left_out) + len(found.names))

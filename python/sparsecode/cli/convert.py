@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 def command(source: Path, destination: Path, to: str, force: bool, as_json: bool, quiet: bool) -> None:
     """Turn one library's files into those of another.
 
-    SRC is a dictionary of sparsecode, SAELens, dictionary_learning, sparsify, openai/sparse_autoencoder or Llamascopium
-    (which, is found by looking), or a folder of several: then DST has as many, under the same names. Each copy is read
-    back and compared with its original on random activations. What a format cannot say is refused.
+    SRC is a dictionary of sparsecode, SAELens, dictionary_learning, sparsify, openai/sparse_autoencoder, Llamascopium,
+    Gemma Scope, Llama Scope or circuit-tracer (which, is found by looking), or a folder of several: then DST has as
+    many, under the same names. Each copy is read back and compared with its original on random activations. What is
+    broken, or cannot be said in the format, is left out and listed, and the exit code is 3.
 
     With --to hf, SRC is a GPT of this project (its folder, or its run) or of nanoGPT; with --to sparsecode it may also
     be a Hugging Face GPT-2 folder or nanoGPT's safetensors file.
@@ -40,7 +41,7 @@ def command(source: Path, destination: Path, to: str, force: bool, as_json: bool
       sparsecode convert their-sae my-dictionary --to sparsecode
       sparsecode convert sparsecode-run my-gpt2 --to hf
     """
-    from sparsecode.cli.output import print_json
+    from sparsecode.cli.output import print_json, tell_left_out
     from sparsecode.interop import convert_model, find_dictionaries, find_model, not_recognised
 
     # A run has a model and dictionaries: which is meant, the target says.
@@ -60,28 +61,26 @@ def command(source: Path, destination: Path, to: str, force: bool, as_json: bool
         print_json({"converted": [one.as_json() for one in converted], "refused": refused})
     elif not quiet:
         click.echo("\n".join(line for one in converted for line in _lines(one)), nl=bool(converted))
-    if refused:
-        from sparsecode.errors import NotExpressible
-
-        others = f" ({len(refused)} of {len(found)} dictionaries, the first named here)" if len(found) > 1 else ""
-        raise NotExpressible(f"{refused[0]['reason']}{others}")
+    tell_left_out([(one["source"], one["reason"]) for one in refused], len(found))
 
 
 def _convert_all(
     source: Path, found: list[Found], destination: Path, to: str, force: bool
 ) -> tuple[list[Converted], list[dict[str, Any]]]:
-    """Converts what can be said in the target, and says of the rest why not."""
-    from sparsecode.errors import NotExpressible
+    """Converts what can be read and said in the target, and says of the rest why not; of a lone one, raises it."""
+    from sparsecode.errors import DictionaryInvalid, InvalidSetting, NotExpressible
     from sparsecode.interop.convert import convert
 
     converted, refused = [], []
     for one in found:
-        home = one.path.parent if one.path.name == "ae.pt" else one.path
+        home = one.home
         inside = home.resolve() != source.resolve() and source.is_dir() and home.is_relative_to(source)
         place = destination / home.relative_to(source) if inside else destination
         try:
             converted.append(convert(one, place, to, force=force))
-        except NotExpressible as error:
+        except (DictionaryInvalid, InvalidSetting, NotExpressible) as error:
+            if len(found) == 1:
+                raise
             refused.append({"source": str(one.path), "reason": str(error)})
     return converted, refused
 

@@ -1,20 +1,23 @@
 """What a path holds, found by looking at it: as a JSON value, and as lines for people.
 
-`describe` returns {"kind": "run" | "dataset" | "dictionary" | "model", "path", ...}.
+`describe` returns {"kind": "run" | "dataset" | "dictionary" | "model", "path", ...}, or of a folder of several
+{"kind": "datasets" | "dictionaries", "path", the several under that name, "left_out": what is broken among them}.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparsecode.cli.output import columns, size
-from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised
-from sparsecode.interop import Found, find_dictionaries, find_format, load_found, not_recognised
+from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError
+from sparsecode.interop import Found, find_dictionaries, find_format, load_found, looks_like, not_recognised
 from sparsecode.pipeline import headline
 from sparsecode.run import Run
 
+T = TypeVar("T")
 SHOWN = 10  # steadiest features of a run: the comparison's record has more
 
 
@@ -32,12 +35,15 @@ def describe(path: Path) -> dict[str, Any]:
             return _model(path)
         if (foreign := find_format(path)) is not None:
             return _foreign(foreign)
-        if (path / "config.json").is_file():
+        if (path / "config.json").is_file() and looks_like(path) is None:
             return _run(path)
-        inside = sorted(str(manifest.parent) for manifest in path.glob("*/manifest.json"))
-        if inside:
-            raise NotRecognised(f"{path}: a folder of datasets; name one of them: {', '.join(inside)}")
-        if find_dictionaries(path) or any(path.glob("*.pt")):
+        if inside := sorted(manifest.parent for manifest in path.glob("*/manifest.json")):
+            held, left_out = _several(inside, _dataset)
+            return {"kind": "datasets", "path": str(path), "datasets": held, "left_out": left_out}
+        if several := find_dictionaries(path):
+            held, left_out = _several(several, _found)
+            return {"kind": "dictionaries", "path": str(path), "dictionaries": held, "left_out": left_out}
+        if any(path.glob("*.pt")) or looks_like(path) is not None:
             raise not_recognised(path)
         raise NotRecognised(
             f"{path}: no run, dataset, model or dictionary is in this folder; 'sparsecode replicate' makes a run"
@@ -46,8 +52,10 @@ def describe(path: Path) -> dict[str, Any]:
     if tensors is None:
         if (foreign := find_format(path)) is not None:
             return _foreign(foreign)
-        if path.is_file() and _is_part(path):
+        if path.is_file() and (_is_part(path) or (path.name == "config.yaml" and find_dictionaries(path))):
             return describe(path.parent)
+        if looks_like(path) is not None:
+            raise not_recognised(path)
         state = "not something that sparsecode wrote" if path.exists() else "no such file or folder"
         raise NotRecognised(f"{path}: {state}; name a run, a dataset or a dictionary")
     return _dictionary(tensors)
@@ -55,15 +63,45 @@ def describe(path: Path) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """What `describe` found, for people."""
-    return {"run": _run_lines, "dataset": _dataset_lines, "dictionary": _dictionary_lines, "model": _model_lines}[
-        found["kind"]
-    ](found)
+    kinds: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+        "run": _run_lines, "dataset": _dataset_lines, "dictionary": _dictionary_lines, "model": _model_lines,
+        "datasets": _datasets_lines, "dictionaries": _dictionaries_lines,
+    }  # fmt: skip
+    return kinds[found["kind"]](found)
+
+
+def left_out_of(found: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
+    """Of what `describe` found: the broken ones with their reasons, and how many there were in all."""
+    left_out = [(one["path"], one["reason"]) for one in found.get("left_out", [])]
+    return left_out, len(left_out) + sum(len(found.get(name, [])) for name in ("datasets", "dictionaries"))
+
+
+def _several(places: Iterable[T], look: Callable[[T], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:
+    """What is at each of several places; those that are broken apart, with the reason."""
+    held: list[dict[str, Any]] = []
+    left_out: list[dict[str, str]] = []
+    for place in places:
+        try:
+            held.append(look(place))
+        except SparsecodeError as error:
+            left_out.append({"path": str(getattr(place, "path", place)), "reason": str(error)})
+    return held, left_out
+
+
+def _found(one: Found) -> dict[str, Any]:
+    own = _dictionary_file(one.path) if one.format == "sparsecode" else None
+    return _foreign(one) if own is None else _dictionary(own)
 
 
 def _run(path: Path) -> dict[str, Any]:
     run = Run(path)
     stages = run.config()["stages"]
-    dictionaries = sorted(run.dictionaries_path.glob("*.safetensors"))
+    pairs = [
+        file for file in sorted(run.dictionaries_path.glob("*.safetensors")) if file.with_suffix(".json").is_file()
+    ]
+    dictionaries, broken = _several(pairs, _dictionary)
+    manifests = sorted(run.activations_path.glob("*/manifest.json"))
+    datasets, broken_sets = _several([manifest.parent for manifest in manifests], _dataset)
     return {
         "kind": "run",
         "path": str(path),
@@ -71,8 +109,9 @@ def _run(path: Path) -> dict[str, Any]:
             key: {name: record.get(name) for name in ("status", "started", "finished", "settings", "result")}
             for key, record in stages.items()
         },
-        "datasets": [_dataset(manifest.parent) for manifest in sorted(run.activations_path.glob("*/manifest.json"))],
-        "dictionaries": [_dictionary(file) for file in dictionaries if file.with_suffix(".json").is_file()],
+        "datasets": datasets,
+        "dictionaries": dictionaries,
+        "left_out": broken_sets + broken,
         "steadiest": _steadiest(run),
         "report": str(run.report_path) if run.report_path.is_file() else None,
         "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
@@ -119,6 +158,8 @@ def _is_part(path: Path) -> bool:
 def _dictionary_file(path: Path) -> Path | None:
     """The tensors' file of the dictionary that `path` names: either of its two files, or their common name."""
     base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    if not base.name:
+        return None
     tensors, facts = (base.with_name(base.name + ending) for ending in (".safetensors", ".json"))
     return tensors if tensors.is_file() and facts.is_file() else None
 
@@ -155,7 +196,7 @@ def _foreign(found: Found) -> dict[str, Any]:
     shown = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "r_mag", "b_mag", "W_skip")
     held = {name: getattr(dictionary, name) for name in shown}
     tensors = {name: list(value.shape) for name, value in held.items() if value is not None}
-    files = [found.path] if found.path.is_file() else [file for file in found.path.iterdir() if file.is_file()]
+    files = found.files
     return {"kind": "dictionary", "path": str(found.path), "name": found.name, "library": found.format} | {
         name: getattr(dictionary, name, about.get(name)) for name in _FACTS
     } | {
@@ -222,6 +263,31 @@ def _run_lines(found: dict[str, Any]) -> list[str]:
     if found["report"]:
         shown += ["", f"report {found['report']}"]
     return shown
+
+
+def _datasets_lines(found: dict[str, Any]) -> list[str]:
+    shown = [f"{len(found['datasets'])} datasets in {found['path']}"]
+    for dataset in found["datasets"]:
+        shown += ["", *_dataset_lines(dataset)]
+    return shown
+
+
+def _dictionaries_lines(found: dict[str, Any]) -> list[str]:
+    """A row for each; `info` of one of them tells everything."""
+    rows = [
+        [_below(one, found["path"]), one.get("library", "sparsecode"),
+         one["activation"] or "relu", one["dict_size"], one["activation_dim"], one["hook_point"] or "-",
+         size(one["bytes"])]
+        for one in found["dictionaries"]
+    ]  # fmt: skip
+    header = ["dictionary", "library", "activation", "features", "dimensions", "hook point", "size"]
+    return [f"{len(rows)} dictionaries in {found['path']}", *("  " + line for line in columns(rows, header))]
+
+
+def _below(one: dict[str, Any], folder: str) -> str:
+    """What to call a dictionary beside others of its folder: this project's without the ending of its two files."""
+    path: str = one["path"] if "library" in one else one["path"].removesuffix(".safetensors")
+    return path.removeprefix(folder).lstrip("/")
 
 
 def _metrics_table(dictionaries: list[dict[str, Any]]) -> list[str]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sparsecode.cli.options import Command, debug_option, json_option, number, quiet_option, run_option
+
+if TYPE_CHECKING:
+    from sparsecode.errors import SparsecodeError
+    from sparsecode.evaluate.result import Evaluation
+    from sparsecode.sweep import Dictionary
 
 
 def _whole(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -59,7 +66,7 @@ def command(
 
     Evaluates the dictionaries of the run, or FILEs of any library that convert knows, over held-out text: what they
     reconstruct, and how the model predicts with reconstructions, with zeros and with the mean in the stead of its own
-    values at their hook point.
+    values at their hook point. What cannot be evaluated is left out and listed, and the exit code is 3.
     --json gives every figure, also under the names of SAELens, SAEBench, dictionary_learning and sparsify.
 
     \b
@@ -68,15 +75,11 @@ def command(
       sparsecode eval my-run/dictionaries/n512_l1-0.015_s0 --rows 64k --json
       sparsecode eval --run minilm --model minilm-folder
     """
-    from sparsecode.cli.output import columns, print_json
-    from sparsecode.evaluate import evaluate_run, table
-    from sparsecode.interop import find_dictionaries, load_found, not_recognised
+    from sparsecode.cli.output import print_json, tell_left_out
+    from sparsecode.evaluate import evaluate_run
 
-    found_there = {file: find_dictionaries(file) for file in files}
-    for file, dictionaries in found_there.items():
-        if not dictionaries:
-            raise not_recognised(file)
-    given = {str(one.path): load_found(one) for dictionaries in found_there.values() for one in dictionaries}
+    left_out: list[tuple[str, SparsecodeError]] = []
+    given = _load(files, left_out)
     found = evaluate_run(
         run,
         given or None,
@@ -92,10 +95,46 @@ def command(
         seed=seed,
         device=device,
         quiet=quiet,
+        leave_out=lambda name, error: left_out.append((name, error)),
     )
+    told = [(name, str(error)) for name, error in left_out]
     if as_json:
-        print_json({"dictionaries": [one.as_json() for one in found]})
-        return
+        listed = [{"name": name, "reason": reason} for name, reason in told]
+        print_json({"dictionaries": [one.as_json() for one in found], "left_out": listed})
+    else:
+        _show(found)
+    tell_left_out(told, len(found) + len(told))
+
+
+def _load(files: tuple[Path, ...], left_out: list[tuple[str, SparsecodeError]]) -> dict[str, Dictionary]:
+    """Dictionaries by path; what cannot be used is added to `left_out`, and the first of it raised where all is."""
+    from sparsecode.errors import DictionaryInvalid, NotExpressible, NotRecognised
+    from sparsecode.interop import find_dictionaries, load_found, not_recognised
+
+    given: dict[str, Dictionary] = {}
+    for file in files:
+        name = str(file)
+        try:
+            there = find_dictionaries(file)
+            if not there:
+                raise not_recognised(file)
+        except (DictionaryInvalid, NotRecognised) as error:
+            left_out.append((name, error))
+            continue
+        for one in there:
+            try:
+                given[str(one.path)] = load_found(one)
+            except (DictionaryInvalid, NotExpressible) as error:
+                left_out.append((str(one.path), error))
+    if left_out and not given:
+        raise left_out[0][1]
+    return given
+
+
+def _show(found: Sequence[Evaluation]) -> None:
+    from sparsecode.cli.output import columns
+    from sparsecode.evaluate import table
+
     header, lines = table(found)
     first = found[0]
     click.echo("\n".join(columns(lines, header)))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -25,6 +26,9 @@ _PIPE_CLOSED = 141  # ... and SIGPIPE
 @contextmanager
 def told_in_one_line(ctx: click.Context) -> Iterator[None]:
     """Ends the command with the failure's exit code and one line; what was not foreseen keeps its traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A name that is not UTF-8, or a terminal that is not: told as well as it can be, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
         sys.stdout.flush()  # a reader that left is noticed here, not while the interpreter shuts down
@@ -33,12 +37,18 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
             traceback.print_exc()
         click.echo(f"sparsecode: {' '.join(str(error).split())}", err=True)
         ctx.exit(error.exit_code)
-    except PermissionError as error:  # of the machine, not of this program, wherever a path is looked at
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; without this the interpreter complains while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ctx.exit(_PIPE_CLOSED)
+    except OSError as error:  # of the machine, not of this program, wherever a path is looked at
         if error.filename is None:
             raise
         if ctx.meta.get(DEBUG):
             traceback.print_exc()
-        click.echo(f"sparsecode: {error.filename}: {error.strerror}; ask its owner, or name another place", err=True)
+        owner = "ask its owner, or " if isinstance(error, PermissionError) else ""
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+        click.echo(f"sparsecode: {place}: {error.strerror}; {owner}name another place", err=True)
         ctx.exit(IoFailed.exit_code)
     except KeyboardInterrupt:
         if ctx.meta.get(DEBUG):
@@ -47,7 +57,3 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
         # A progress line may be standing on the terminal: start on a new one.
         click.echo(("\n" if sys.stderr.isatty() else "") + f"sparsecode: interrupted; {again}, it resumes", err=True)
         ctx.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        # What is still buffered has nowhere to go; without this the interpreter complains while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        ctx.exit(_PIPE_CLOSED)

@@ -18,14 +18,15 @@ def command(path: Path | None, run: Path, as_json: bool) -> None:
     """Show what a run, dataset or dictionary holds.
 
     PATH is a run folder, a dataset folder, a model folder, or one of a dictionary's two files (their endings may be
-    left out), or a dictionary of SAELens, dictionary_learning, sparsify, openai/sparse_autoencoder or Llamascopium;
-    without it, the folder that --run names.
+    left out), or a dictionary of any library that convert knows, or a folder of several datasets or dictionaries;
+    without it, the folder that --run names. What is broken among several is listed, and the exit code is 3.
     """
-    from sparsecode.cli.describe import describe, lines
-    from sparsecode.cli.output import print_json
+    from sparsecode.cli.describe import describe, left_out_of, lines
+    from sparsecode.cli.output import print_json, tell_left_out
 
     found = describe(path or run)
     if as_json:
         print_json(found)
     else:
         click.echo("\n".join(lines(found)))
+    tell_left_out(*left_out_of(found), what="parts")

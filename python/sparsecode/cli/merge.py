@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sparsecode.cli.options import debug_option, quiet_option
+from sparsecode.errors import SparsecodeError
 
 
 @click.command("merge")
@@ -17,14 +18,32 @@ from sparsecode.cli.options import debug_option, quiet_option
 def command(sources: tuple[Path, ...], into: Path, quiet: bool) -> None:
     """Join datasets of the same provenance into one.
 
-    The rows of each DATASET follow those of the one before it. What they were harvested from (model, text, hook
-    point) must agree.
+    The rows of each DATASET follow those of the one before it; a folder of datasets stands for all of them, by name.
+    What they were harvested from (model, text, hook point) must agree. Where one cannot be read, all such are listed
+    and nothing is written: a dataset without their rows would not say what it lacks.
     """
+    sources = tuple(folder for source in sources for folder in _datasets(source))
     if len(sources) < 2:
         raise click.UsageError("name two or more datasets")
     from sparsecode.progress import say
-    from sparsecode.store import merge_datasets
+    from sparsecode.store import Dataset, merge_datasets
 
+    broken: list[SparsecodeError] = []
+    for source in sources:
+        try:
+            Dataset(source)
+        except SparsecodeError as error:
+            broken.append(error)
+    if len(broken) > 1:
+        for error in broken:
+            click.echo(f"cannot be read: {' '.join(str(error).split())}", err=True)
+        raise type(broken[0])(f"{len(broken)} of {len(sources)} datasets cannot be read (above); nothing was written")
     merged = merge_datasets(into, sources)
     if not quiet:
         say(f"{into}: {merged.rows} rows from {len(sources)} datasets")
+
+
+def _datasets(path: Path) -> list[Path]:
+    """The dataset at a path, or all in a folder; what is neither is named by whoever opens it."""
+    inside = sorted(manifest.parent for manifest in path.glob("*/manifest.json"))
+    return inside if inside and not (path / "manifest.json").is_file() else [path]

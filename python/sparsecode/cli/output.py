@@ -8,11 +8,30 @@ from typing import Any
 import click
 
 from sparsecode.checkpoint import json_text
+from sparsecode.errors import SomeLeftOut
 
 
 def print_json(value: Any) -> None:
     """Indented JSON on stdout; NaN and infinities become null."""
     click.echo(json_text(value), nl=False)
+
+
+def tell_left_out(left_out: Sequence[tuple[str, str]], total: int, what: str = "dictionaries") -> None:
+    """Lists on stderr what could not be used, each with its reason, and ends with its exit code; or does nothing.
+
+    Args:
+        left_out: place and reason of each.
+        total: how many there were, those that were done included.
+        what: what they are.
+
+    Raises:
+        SomeLeftOut: something was left out.
+    """
+    for place, reason in left_out:
+        text = " ".join((reason if place in reason else f"{place}: {reason}").split())
+        click.echo(f"left out: {text}", err=True)
+    if left_out:
+        raise SomeLeftOut(f"{len(left_out)} of {total} {what} left out for the reasons above; the others are done")
 
 
 def columns(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) -> list[str]:

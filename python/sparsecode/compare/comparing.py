@@ -135,7 +135,8 @@ def _entry(
     everywhere = found_in_all(cosine, found.larger, config.threshold)
     return {
         "name": own.name,
-        "dict_size": own.size,
+        "dict_size": own.dict_size,
+        **({} if own.kept is None else {"without_direction": own.dict_size - own.size}),
         "activation_dim": own.atoms.shape[1],
         **own.about,
         "live": None if own.live is None else int(own.live.sum()),
@@ -166,16 +167,18 @@ def _tensors(
 ) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for k, member in enumerate(members):
-        tensors[f"{member.name}.cosine"] = pairs.cosine[k]
-        tensors[f"{member.name}.index"] = pairs.index[k].int()
-        tensors[f"{member.name}.own_cosine"] = nearest_own[k]
-        tensors[f"{member.name}.stability"] = stability(pairs.cosine[k], k, threshold)
+        own = pairs.index[k].int()
+        numbers = torch.stack([other.numbers(own[:, j]) for j, other in enumerate(members)], dim=1)
+        tensors[f"{member.name}.cosine"] = member.spread(pairs.cosine[k], torch.nan)
+        tensors[f"{member.name}.index"] = member.spread(numbers, -1)
+        tensors[f"{member.name}.own_cosine"] = member.spread(nearest_own[k], torch.nan)
+        tensors[f"{member.name}.stability"] = member.spread(stability(pairs.cosine[k], k, threshold), 0)
         if member.live is not None:
-            tensors[f"{member.name}.live"] = member.live.to(torch.uint8)
+            tensors[f"{member.name}.live"] = member.spread(member.live.to(torch.uint8), 0)
         if member.initial_cosine is not None:
-            tensors[f"{member.name}.initial_cosine"] = member.initial_cosine
+            tensors[f"{member.name}.initial_cosine"] = member.spread(member.initial_cosine, torch.nan)
     for (i, j), pairing in pairings.items():
         prefix = f"{members[i].name}.matched.{members[j].name}"
-        tensors[f"{prefix}.cosine"] = pairing.matched.values
-        tensors[f"{prefix}.index"] = pairing.matched.indices.int()
+        tensors[f"{prefix}.cosine"] = members[i].spread(pairing.matched.values, torch.nan)
+        tensors[f"{prefix}.index"] = members[i].spread(members[j].numbers(pairing.matched.indices.int()), -1)
     return tensors

@@ -31,7 +31,10 @@ def nearest_own(atoms: Tensor, *, absolute: bool = False) -> Tensor:
 def mutual(there: Tensor, back: Tensor) -> Tensor:
     """[n] whether a feature's nearest atom `there` [n] has that very feature as its own nearest: `back` [m].
 
+    An index of -1, of an atom without a direction, is nobody's.
+
     >>> mutual(torch.tensor([0, 0, 1]), torch.tensor([1, 2]))
     tensor([False,  True,  True])
     """
-    return back[there.long()].long() == torch.arange(len(there))
+    known = there >= 0
+    return known & (back[there.long().clamp(min=0)].long() == torch.arange(len(there)))

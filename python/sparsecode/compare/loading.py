@@ -5,44 +5,58 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sparsecode.checkpoint import load_tensors
-from sparsecode.errors import CheckpointCorrupt, RunInvalid
-from sparsecode.interop import Found, find_format, not_recognised
+from sparsecode.errors import CheckpointCorrupt, DictionaryInvalid, NotRecognised, RunInvalid, SparsecodeError
+from sparsecode.interop import Found, find_dictionaries, looks_like, not_recognised
 from sparsecode.run import Run
 
 STABILITY = "stability"  # what `compare` adds to a dictionary's files: no part of what it is
 _SUFFIXES = (".safetensors", ".json")
 
 
-def places(paths: Iterable[str | Path]) -> list[Found]:
-    """What is at each path: a run folder stands for all of its sweep.
+@dataclass(frozen=True)
+class LeftOut:
+    """What could not be used, and why."""
+
+    path: Path
+    error: SparsecodeError
+
+
+def places(paths: Iterable[str | Path], left_out: list[LeftOut] | None = None) -> list[Found]:
+    """What is at each path: a run folder stands for all of its sweep, another folder for all that is in it.
 
     Raises:
         StageMissing: a run without trained dictionaries.
-        NotRecognised: a folder that holds no dictionary, or several.
+        NotRecognised, PickleRefused: there is no dictionary; added to `left_out` instead where that is given.
     """
     found: list[Found] = []
     for path in map(Path, paths):
         run = _run(path)
         if run is None:
-            found.append(_dictionary(path))
+            try:
+                found += _dictionaries(path)
+            except (NotRecognised, DictionaryInvalid) as error:
+                if left_out is None:
+                    raise
+                left_out.append(LeftOut(path, error))
             continue
         trained = run.finished("train-dicts", "sparsecode train-dicts")
         found += [Found("sparsecode", run.dictionaries_path / name) for name in trained["dictionaries"]]
     return found
 
 
-def _dictionary(path: Path) -> Found:
-    found = find_format(path)
-    if found is None and path.is_dir():
+def _dictionaries(path: Path) -> list[Found]:
+    found = find_dictionaries(path)
+    if not found and (path.is_dir() or looks_like(path) is not None):
         raise not_recognised(path)
     stem = path.with_suffix("") if path.suffix in _SUFFIXES else path
-    return found or Found("sparsecode", stem)  # whose reader names the file that is missing
+    return found or [Found("sparsecode", stem)]  # whose reader names the file that is missing
 
 
 def _pair(stem: Path) -> tuple[Path, Path]:
@@ -69,9 +83,9 @@ def fingerprint(path: Path) -> str:
     digest = hashlib.sha256(path.name.encode())
     weights, description = _pair(path)
     if not weights.is_file():
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            if file.is_file():
-                digest.update(json.dumps([file.name, hashlib.sha256(file.read_bytes()).hexdigest()]).encode())
+        for file in _files(path):
+            with file.open("rb") as opened:
+                digest.update(json.dumps([file.name, hashlib.file_digest(opened, "sha256").hexdigest()]).encode())
         return digest.hexdigest()[:16]
     try:
         tensors, _ = load_tensors(weights)
@@ -84,6 +98,12 @@ def fingerprint(path: Path) -> str:
             digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(json.dumps(_description(description), sort_keys=True).encode())
     return digest.hexdigest()[:16]
+
+
+def _files(path: Path) -> list[Path]:
+    """What a dictionary that is no pair of this project's is: a file, or those of its folder."""
+    found = Found("", path).files
+    return [file for file in found if file.is_file()]
 
 
 def _description(path: Path) -> Any:

@@ -19,7 +19,8 @@ def write_matches(comparison: Comparison, path: Path) -> list[Path]:
     """Writes the matches to `path`, CSV or safetensors by its suffix, and the record with provenance to a .json beside.
 
     CSV has a row per ordered pair of dictionaries and feature: the index and cosine of the nearest atom, and of the
-    partner in the one-to-one matching (empty without a partner, or where the pair was not matched).
+    partner in the one-to-one matching (empty without a partner, or where the pair was not matched). An atom of norm
+    zero has neither.
     safetensors has the tensors that `comparison.safetensors` of a run has.
 
     Returns:
@@ -74,7 +75,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
                 if one_to_one is not None and int(one_to_one.indices[feature]) >= 0:
                     partner = str(int(one_to_one.indices[feature]))
                     matched = f"{float(one_to_one.values[feature]):.8g}"
-                yield _line((a, b, str(feature), str(index), f"{cosine:.8g}", partner, matched))
+                near = (str(index), f"{cosine:.8g}") if index >= 0 else ("", "")  # an atom of norm zero has none
+                yield _line((a, b, str(feature), *near, partner, matched))
 
 
 def _line(cells: tuple[str, ...]) -> str:

@@ -66,7 +66,7 @@ def steadiest(
         kept.append(
             {
                 "dictionary": members[k].name,
-                "feature": i,
+                "feature": members[k].feature(i),
                 "stability": share_i,
                 "mean_cosine": mean_i,
                 "lowest_cosine": lowest,

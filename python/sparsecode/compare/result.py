@@ -9,6 +9,7 @@ comparison.safetensors   per dictionary NAME (n features) and over the K diction
     NAME.stability [n] float32    share of the other dictionaries in which the feature is found again
     NAME.matched.OTHER.cosine [n] float32, NAME.matched.OTHER.index [n] int32    the one-to-one matching; NaN, -1
                                   for features without a partner
+                                  (atoms of norm zero have no direction: NaN and -1 everywhere, stability 0)
     NAME.live [n] uint8, NAME.initial_cosine [n]    where the dictionary's file says
 """
 
@@ -100,7 +101,17 @@ class Comparison:
         """The result as text: a row per dictionary of a sweep; of up to three, or unrelated ones, a row per pair."""
         count = len(self.names)
         related = any(entry["next"] or entry["other_seed"] for entry in self.record["dictionaries"])
-        return self._sweep_table() if count == 1 or (related and count > 3) else self._pair_table()
+        table = self._sweep_table() if count == 1 or (related and count > 3) else self._pair_table()
+        return "\n".join([table, *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        """What was left out: atoms without a direction."""
+        return [
+            f"{entry['name']}: {entry['without_direction']} of {entry['dict_size']} atoms are zero and have no "
+            "direction; they count as found nowhere, and in no mean"
+            for entry in self.record["dictionaries"]
+            if entry.get("without_direction")
+        ]
 
     def _sweep_table(self) -> str:
         threshold = self.record["settings"]["threshold"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sparsecode.compare.comparing import compare_members
-from sparsecode.compare.loading import fingerprint, places
-from sparsecode.compare.members import load_members
+from sparsecode.compare.loading import LeftOut, fingerprint, places
+from sparsecode.compare.members import load_found_members, load_members
 from sparsecode.compare.result import Comparison
 from sparsecode.compare.scores import stability_summary, store_stability
 from sparsecode.config import CompareConfig
@@ -66,7 +66,9 @@ def compare_dicts(
 def compare_files(
     paths: Iterable[str | Path], config: CompareConfig | None = None, *, quiet: bool = False, **settings: Any
 ) -> Comparison:
-    """Compares any two or more dictionaries, all pairs; a run folder stands for all dictionaries of its sweep.
+    """Compares any two or more dictionaries, all pairs; a folder stands for all that are in it, a run for its sweep.
+
+    What cannot be used is left out where two are left, and listed in the record: `left_out`, with path and reason.
 
     Up to 16 dictionaries every pair is matched one-to-one as well; beyond, each with the next larger one and with the
     same from another seed. Writes nothing; see `Comparison.save` and `write_matches`.
@@ -74,11 +76,16 @@ def compare_files(
     Raises:
         InvalidSetting: fewer than two dictionaries, or one given twice.
         StageMissing: a run without trained dictionaries.
-        DictionaryInvalid, ZeroAtom: a file cannot be used, or dimensions differ.
+        DictionaryInvalid, ZeroAtom, NotExpressible: a file cannot be used and fewer than two are left, or dimensions
+            differ.
     """
     config = _checked((config or CompareConfig()).changed(**settings))
-    found = [one.path for one in places(paths)]
-    return compare_members(load_members(found), found, config, match_all=True, quiet=quiet)
+    left_out: list[LeftOut] = []
+    loaded = load_found_members(places(paths, left_out), left_out=left_out)
+    members, where = [member for _, member in loaded], [one.path for one, _ in loaded]
+    comparison = compare_members(members, where, config, match_all=True, quiet=quiet)
+    comparison.record["left_out"] = [{"path": str(one.path), "reason": str(one.error)} for one in left_out]
+    return comparison
 
 
 def _checked(config: CompareConfig) -> CompareConfig:

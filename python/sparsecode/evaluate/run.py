@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sparsecode.config import HarvestConfig, TrainGptConfig
 from sparsecode.corpus import Tokens, load_tokens, prepare_tokens
-from sparsecode.errors import CorpusEmpty, DictionaryInvalid, InvalidSetting, StageMissing
+from sparsecode.errors import CorpusEmpty, DictionaryInvalid, HookUnknown, InvalidSetting, SparsecodeError, StageMissing
+from sparsecode.evaluate.hooks import find_hook
 from sparsecode.evaluate.result import Evaluation
-from sparsecode.evaluate.splice import evaluate_dictionaries, spread
+from sparsecode.evaluate.splice import check_fits, evaluate_dictionaries, spread
 from sparsecode.gpt import load_gpt
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.harvest.sequences import Contexts
@@ -26,6 +27,8 @@ from sparsecode.sweep import Dictionary
 DEFAULT_ROWS = 16_384
 _LOGITS = 1 << 26  # of one forward pass: 256 MB in float32
 _MOST_TOKENS = 4096
+
+LeaveOut = Callable[[str, SparsecodeError], None]  # told a dictionary's name and what is wrong with it
 
 
 def evaluate_run(
@@ -44,6 +47,7 @@ def evaluate_run(
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
+    leave_out: LeaveOut | None = None,
 ) -> list[Evaluation]:
     """Metrics of dictionaries, each at its hook point, over the same evenly spread contexts of held-out text.
 
@@ -52,7 +56,8 @@ def evaluate_run(
         dictionaries: by name; all those of the run if None.
         model: folder or name of the model, or one that is loaded; the run's own GPT if None.
         model_dtype: the type it computes in, where it is loaded here.
-        hook: hook point, where a dictionary does not say it itself, or another than it says.
+        hook: hook point, where a dictionary does not say it itself, or another than it says; names of other libraries
+            are looked for in the model (see `hooks`).
         rows: about how many positions.
         context, documents, special_tokens: as in a harvest; where None, as the run's harvest of the hook point had it.
         batch_tokens: tokens in a forward pass; default: what gives 256 MB of logits, at most 4096.
@@ -60,6 +65,8 @@ def evaluate_run(
         seed: of the tokens that a masked model is asked for.
         device: cpu, cuda, mps or auto.
         quiet: no progress.
+        leave_out: called for each dictionary that cannot be evaluated, so that the others can be; without it, or where
+            none is left, the first such failure is raised.
 
     Raises:
         StageMissing, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see
@@ -68,9 +75,11 @@ def evaluate_run(
     run = run if isinstance(run, Run) else Run(run)
     if rows < 1 or (batch_tokens is not None and batch_tokens < 1):
         raise InvalidSetting("eval: --rows and --batch-tokens must be at least 1")
-    chosen = load_dictionaries(run) if dictionaries is None else dict(dictionaries)
-    by_hook = group_by_hook(chosen, hook)
+    apart = _Apart(leave_out)
+    chosen = load_dictionaries(run, apart) if dictionaries is None else dict(dictionaries)
+    said = group_by_hook(chosen, hook, apart)
     loaded, own = _model(run, model, model_dtype, device)
+    by_hook = _found_in(loaded, said, apart)
     given = {"context": context, "documents": documents, "special_tokens": special_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     if own and given:
@@ -80,16 +89,40 @@ def evaluate_run(
         )
     found: dict[str, Evaluation] = {}
     with _tokens(run, loaded, text) as (tokens, side):
-        for point, group in by_hook.items():
-            settings = _as_harvested(run, point, own) | given
+        for (point, name), group in by_hook.items():
+            settings = _as_harvested(run, name, own) | given
             config = HarvestConfig(model=None if own else loaded.name, **settings)
             contexts = cut(tokens, config, loaded, side=side)
             most = batch_tokens or min(_MOST_TOKENS, max(1, _LOGITS // loaded.vocab_size))
             found |= _evaluate(loaded, group, point, contexts, rows, most, seed, quiet=quiet)
-    return [found[name] for name in chosen]
+    return [found[name] for name in chosen if name in found]
 
 
-def load_dictionaries(run: Run) -> dict[str, Dictionary]:
+class _Apart:
+    """Dictionaries that cannot be evaluated, told to whoever wants to know of them; else the first ends everything."""
+
+    def __init__(self, leave_out: LeaveOut | None = None) -> None:
+        self._leave_out = leave_out
+        self.first: SparsecodeError | None = None
+
+    def put(self, name: str, error: SparsecodeError) -> None:
+        """Leaves out a dictionary.
+
+        Raises:
+            SparsecodeError: `error` itself, where nobody wants to know.
+        """
+        if self._leave_out is None:
+            raise error
+        self.first = self.first or error
+        self._leave_out(name, error)
+
+    def check(self, left: Mapping[Any, Any]) -> None:
+        """Raises the first failure where no dictionary is left."""
+        if not left and self.first is not None:
+            raise self.first
+
+
+def load_dictionaries(run: Run, apart: _Apart | None = None) -> dict[str, Dictionary]:
     """All dictionaries of a run by name.
 
     Raises:
@@ -98,23 +131,61 @@ def load_dictionaries(run: Run) -> dict[str, Dictionary]:
     paths = sorted(path for path in run.dictionaries_path.glob("*.json") if path.with_suffix(".safetensors").is_file())
     if not paths:
         raise StageMissing(f"{run.path}: no dictionaries; run: sparsecode train-dicts{run.flag}")
-    found = {path.stem: Dictionary.load(path) for path in paths}
+    apart = apart or _Apart()
+    found: dict[str, Dictionary] = {}
+    for path in paths:
+        try:
+            found[path.stem] = Dictionary.load(path)
+        except DictionaryInvalid as error:
+            apart.put(path.stem, error)
+    apart.check(found)
     keys = {name: (one.meta.get("l1") or 0, one.dict_size, one.meta.get("seed") or 0) for name, one in found.items()}
     return dict(sorted(found.items(), key=lambda item: keys[item[0]]))
 
 
-def group_by_hook(dictionaries: Mapping[str, Dictionary], hook: str | None) -> dict[str, dict[str, Dictionary]]:
+def group_by_hook(
+    dictionaries: Mapping[str, Dictionary], hook: str | None, apart: _Apart | None = None
+) -> dict[str, dict[str, Dictionary]]:
     """Dictionaries by the hook point they were trained on, or all by `hook`.
 
     Raises:
         DictionaryInvalid: one does not say where it was trained, and `hook` is None.
     """
+    apart = apart or _Apart()
     found: dict[str, dict[str, Dictionary]] = {}
     for name, dictionary in dictionaries.items():
         point = hook or dictionary.meta.get("hook_point")
-        if not point:
-            raise DictionaryInvalid(f"{name}: does not say which hook point it was trained on; add --hook")
-        found.setdefault(str(point), {})[name] = dictionary
+        if point:
+            found.setdefault(str(point), {})[name] = dictionary
+            continue
+        layer = dictionary.meta.get("layer")
+        such = f" (such as blocks.{layer}.hook_resid_post: it says layer {layer})" if isinstance(layer, int) else ""
+        apart.put(name, DictionaryInvalid(f"{name}: does not say which hook point it was trained on; add --hook{such}"))
+    apart.check(found)
+    return found
+
+
+def _found_in(
+    model: LanguageModel, said: Mapping[str, Mapping[str, Dictionary]], apart: _Apart
+) -> dict[tuple[str, str], dict[str, Dictionary]]:
+    """The dictionaries that fit, by the hook point as the model has it and as they name it."""
+    found: dict[tuple[str, str], dict[str, Dictionary]] = {}
+    for hook, group in said.items():
+        try:
+            point = find_hook(model, hook)
+            width = model.width(point)
+        except HookUnknown as error:
+            for name in group:
+                apart.put(name, error)
+            continue
+        for name, dictionary in group.items():
+            try:
+                check_fits(model, name, dictionary, point, width)
+            except DictionaryInvalid as error:
+                apart.put(name, error)
+            else:
+                found.setdefault((point, hook), {})[name] = dictionary
+    apart.check(found)
     return found
 
 

@@ -71,12 +71,7 @@ def evaluate_dictionaries(
     """
     width = model.width(hook)
     for name, dictionary in dictionaries.items():
-        if dictionary.transcoder:
-            raise DictionaryInvalid(f"{name}: is a transcoder; what it writes belongs elsewhere than what it reads")
-        if dictionary.activation_dim != width:
-            raise DictionaryInvalid(
-                f"{name}: made for {dictionary.activation_dim} dimensions, but {hook} of {model.name} has {width}"
-            )
+        check_fits(model, name, dictionary, hook, width)
     mean = _mean(model, hook, batches())
     moved = {name: dictionary.to(model.device) for name, dictionary in dictionaries.items()}
     sums = {name: Sums() for name in moved}
@@ -99,6 +94,21 @@ def evaluate_dictionaries(
         advance(len(rows))
     shared = Shared(model.name, model.kind, hook, clean, zero, averaged)
     return {name: Evaluation.of(name, dictionaries[name], shared, sums[name]) for name in dictionaries}
+
+
+def check_fits(model: LanguageModel, name: str, dictionary: Dictionary, hook: str, width: int) -> None:
+    """Sees to it that a dictionary can stand in for the values at a hook point.
+
+    Raises:
+        DictionaryInvalid: it is a transcoder, or of another width.
+    """
+    if dictionary.transcoder:
+        raise DictionaryInvalid(f"{name}: is a transcoder; what it writes belongs elsewhere than what it reads")
+    if dictionary.activation_dim != width:
+        raise DictionaryInvalid(
+            f"{name}: made for {dictionary.activation_dim} dimensions, but {hook} of {model.name} has {width}; name "
+            "another place with --hook"
+        )
 
 
 def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:

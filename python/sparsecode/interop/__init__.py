@@ -11,6 +11,7 @@ from sparsecode.interop.formats import (
     save_dictionary,
 )
 from sparsecode.interop.models import MODEL_TARGETS, convert_model, find_model
+from sparsecode.interop.unread import looks_like
 
 __all__ = [
     "MODEL_TARGETS",
@@ -22,6 +23,7 @@ __all__ = [
     "find_model",
     "load_dictionary",
     "load_found",
+    "looks_like",
     "not_recognised",
     "save_dictionary",
 ]

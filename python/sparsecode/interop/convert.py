@@ -88,11 +88,12 @@ def _notes(original: Dictionary, copy: Dictionary, to: str) -> tuple[str, ...]:
 
 
 def _check_place(source: Found, path: Path, to: str, force: bool) -> None:
+    if not path.name:
+        raise InvalidSetting(f"{path}: has no name to write under; name a file or folder in it")
     places = (
         [path.with_name(path.name + ending) for ending in (".safetensors", ".json")] if to == "sparsecode" else [path]
     )
-    home = source.path.parent if source.path.name == "ae.pt" else source.path
-    if path.resolve() == home.resolve():
+    if path.resolve() == source.home.resolve() or source.path.resolve() in [place.resolve() for place in places]:
         raise InvalidSetting(f"{path}: source and destination are the same place")
     taken = [place for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))]
     if taken and not force:

@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _JSON_BYTES:
             raise DictionaryInvalid(f"{path}: larger than any configuration ({path.stat().st_size} bytes); not read")
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise DictionaryInvalid(f"{path}: no such file; copy the whole folder") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -69,6 +69,11 @@ class Weights:
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
+
+    def dimensions(self, name: str) -> int | None:
+        """How many dimensions a tensor has; None where there is none of that name."""
+        value = self._tensors.get(name)
+        return value.ndim if isinstance(value, Tensor) else None
 
     def take(self, name: str, ndim: int) -> Tensor:
         """A tensor of `ndim` dimensions, float32.

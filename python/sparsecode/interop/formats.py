@@ -6,25 +6,45 @@ sparsify              folder of cfg.json + sae.safetensors
 dictionary_learning   folder of config.json + ae.pt, or a .pt file of its class's tensors
 openai                a .pt file with pre_bias and latent_bias
 llamascopium          folder of config.json (with sae_type) + sae_weights.safetensors
+gemma_scope           folder of params.npz, or of params.safetensors (+ config.json), or a .npz file of such arrays
+llama_scope           folder of hyperparams.json + checkpoints/final.safetensors
+circuit_tracer        a file layer_L.safetensors with config.yaml beside it
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsecode.errors import InvalidSetting, NotRecognised
+from sparsecode.interop.layouts import (
+    GEMMA_ARRAYS,
+    LLAMA_WEIGHTS,
+    SET_CONFIG,
+    array_names,
+    is_gemma_scope_2,
+    is_layer,
+    is_llama_scope,
+    keys,
+    natural,
+)
+from sparsecode.interop.unread import looks_like
 
 if TYPE_CHECKING:
     from sparsecode.sweep.dictionary import Dictionary
 
 TARGETS = ("sparsecode", "saelens", "dictionary_learning", "sparsify")  # formats that can be written
 _ENDINGS = (".safetensors", ".json")
-_PARTS = {"cfg.json", "config.json", "sae_weights.safetensors", "sae.safetensors", "sparsity.safetensors", "ae.pt"}
-_DEPTH = 3  # folders below one that is searched for dictionaries: RUN/trainer_i, RUN/checkpoints/STEP/HOOKPOINT
+_PARTS = {
+    "cfg.json", "config.json", "hyperparams.json", "sae_weights.safetensors", "sae.safetensors", "sparsity.safetensors",
+    "ae.pt", "params.npz", "params.safetensors",
+}  # fmt: skip
+# Below a folder: RUN/trainer_i, RUN/checkpoints/STEP/HOOKPOINT, REPOSITORY/layer_L/width_W/average_l0_K; and the
+# repositories in a folder of the hub's cache: models--X/snapshots/REVISION/...
+_DEPTH = 6
+_FOLDERS = 20_000  # looked into before giving up: more than any collection has, and less than a disk
 
 
 @dataclass(frozen=True)
@@ -35,9 +55,25 @@ class Found:
     path: Path
 
     @property
+    def home(self) -> Path:
+        """The folder that is it, or the file without its ending: where its copy goes below another folder."""
+        if self.path.name == "ae.pt":
+            return self.path.parent
+        single = self.format in ("circuit_tracer", "gemma_scope") and self.path.suffix in (".safetensors", ".npz")
+        return self.path.with_suffix("") if single and self.path.is_file() else self.path
+
+    @property
+    def files(self) -> list[Path]:
+        """The file that it is, or those of its folder."""
+        if not self.path.is_dir():
+            return [self.path]
+        below = [self.path / name for name in LLAMA_WEIGHTS if "/" in name] if is_llama_scope(self.path) else []
+        return [file for file in (*sorted(self.path.iterdir()), *below) if file.is_file()]
+
+    @property
     def name(self) -> str:
         """What to call it beside others: the name of its file or folder."""
-        return self.path.parent.name if self.path.name == "ae.pt" else self.path.name.removesuffix(".pt")
+        return self.home.name.removesuffix(".pt")
 
 
 def find_format(path: str | Path) -> Found | None:
@@ -45,13 +81,20 @@ def find_format(path: str | Path) -> Found | None:
 
     A path is a folder, one of the files in it, or (for this project's pairs) the common name of two files.
     """
-    path = Path(path)
+    path = _with_a_name(Path(path))
     own = path.with_name(path.name.removesuffix(path.suffix)) if path.suffix in _ENDINGS else path
     if path.name not in _PARTS and _is_pair(own):
         return Found("sparsecode", own)
     if path.suffix == ".pt" and path.name != "ae.pt":
         return Found(_kind_of_pt(path), path) if path.is_file() else None
+    if is_layer(path):
+        return Found("circuit_tracer", path)
+    if path.suffix == ".npz" and path.name not in _PARTS:
+        return Found("gemma_scope", path) if set(array_names(path)) >= GEMMA_ARRAYS else None
     folder = path.parent if path.name in _PARTS and path.is_file() else path
+    # Llama Scope's weights lie one folder further down than its configuration.
+    if f"{path.parent.name}/{path.name}" in LLAMA_WEIGHTS and is_llama_scope(path.parent.parent):
+        folder = path.parent.parent
     if (folder / "cfg.json").is_file():
         if (folder / "sae_weights.safetensors").is_file():
             return Found("saelens", folder)
@@ -59,19 +102,35 @@ def find_format(path: str | Path) -> Found | None:
             return Found("sparsify", folder)
     if (folder / "ae.pt").is_file():
         return Found("dictionary_learning", folder / "ae.pt")
-    if (folder / "sae_weights.safetensors").is_file() and "sae_type" in _keys(folder / "config.json"):
-        return Found("llamascopium", folder)
+    if is_llama_scope(folder):
+        return Found("llama_scope", folder)
+    if (folder / "sae_weights.safetensors").is_file():
+        said = keys(folder / "config.json")
+        return Found("llamascopium", folder) if "sae_type" in said or {"hook_point_in", "act_fn"} <= said else None
+    if (folder / "params.npz").is_file() or is_gemma_scope_2(folder):
+        return Found("gemma_scope", folder)
     return None
 
 
 def find_dictionaries(path: str | Path) -> list[Found]:
-    """Every dictionary at a path: the one that it names, or all in a folder and the folders in it, by name."""
+    """Every dictionary at a path: the one that it names, or all in a folder and the folders in it, by name.
+
+    Folders that may not be looked into are passed by.
+
+    Raises:
+        OSError: there is nothing but such folders.
+    """
     path = Path(path)
+    if path.name == SET_CONFIG and path.is_file():
+        path = path.parent  # names the set
     single = find_format(path)
     if single is not None or not path.is_dir():
         return [single] if single is not None else []
     found: list[Found] = []
-    _collect(path, _DEPTH, found)
+    closed: list[OSError] = []
+    _collect(path, _DEPTH, found, [_FOLDERS], closed)
+    if closed and not found:
+        raise closed[0]
     return found
 
 
@@ -85,16 +144,26 @@ def load_dictionary(path: str | Path) -> Dictionary:
     """
     found = find_format(path)
     if found is None:
-        if Path(path).suffix in _ENDINGS and Path(path).is_file() and Path(path).name not in _PARTS:
-            found = Found("sparsecode", Path(path))  # its other half is missing: its reader says so
+        path = Path(path)
+        if path.suffix in _ENDINGS and path.is_file() and path.name not in _PARTS and looks_like(path) is None:
+            found = Found("sparsecode", path)  # its other half is missing: its reader says so
         else:
-            raise not_recognised(Path(path))
+            raise not_recognised(path)
     return load_found(found)
 
 
 def load_found(found: Found) -> Dictionary:
     """The dictionary that `find_format` found; see `load_dictionary`."""
-    from sparsecode.interop import dictionary_learning, llamascopium, openai, saelens, sparsify
+    from sparsecode.interop import (
+        circuit_tracer,
+        dictionary_learning,
+        gemma_scope,
+        llama_scope,
+        llamascopium,
+        openai,
+        saelens,
+        sparsify,
+    )
     from sparsecode.sweep.dictionary import Dictionary
 
     readers: dict[str, Callable[[Path], Dictionary]] = {
@@ -104,6 +173,9 @@ def load_found(found: Found) -> Dictionary:
         "dictionary_learning": dictionary_learning.read,
         "openai": openai.read,
         "llamascopium": llamascopium.read,
+        "gemma_scope": gemma_scope.read,
+        "llama_scope": llama_scope.read,
+        "circuit_tracer": circuit_tracer.read,
     }
     return readers[found.format](found.path)
 
@@ -130,7 +202,7 @@ def save_dictionary(found: Dictionary, path: str | Path, to: str) -> None:
 
 
 def not_recognised(path: Path) -> NotRecognised:
-    """The failure to find a dictionary, with what to do next."""
+    """The failure to find a dictionary, with what it looks like and what to do next."""
     if not path.exists():
         return NotRecognised(f"{path}: no such file or folder; name a dictionary of any of these: {', '.join(_KNOWN)}")
     inside = find_dictionaries(path)
@@ -140,24 +212,28 @@ def not_recognised(path: Path) -> NotRecognised:
     files = sorted(file.name for file in path.glob("*.pt")) if path.is_dir() else []
     if files:  # any program writes .pt files: none is opened unasked
         return NotRecognised(f"{path}: no dictionary is a folder like this; name a .pt file in it: {', '.join(files)}")
+    seen = looks_like(path)
+    if seen is not None:
+        return NotRecognised(f"{path}: {seen}")
     return NotRecognised(f"{path}: no dictionary of any of these: {', '.join(_KNOWN)}")
 
 
-_KNOWN = ("sparsecode", "SAELens", "sparsify", "dictionary_learning", "openai/sparse_autoencoder", "Llamascopium")
+_KNOWN = (
+    "sparsecode", "SAELens", "sparsify", "dictionary_learning", "openai/sparse_autoencoder", "Llamascopium",
+    "Gemma Scope", "Llama Scope", "circuit-tracer",
+)  # fmt: skip
+
+
+def _with_a_name(path: Path) -> Path:
+    """The same place by a path that ends in a name: `.` and `..` do not."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def _is_pair(own: Path) -> bool:
+    if not own.name:  # the root of all folders
+        return False
     weights, about = (own.with_name(own.name + ending) for ending in _ENDINGS)
     return weights.is_file() and about.is_file() and weights.name not in _PARTS
-
-
-def _keys(path: Path) -> set[str]:
-    """Names in a JSON object; none where it cannot be read."""
-    try:
-        value = json.loads(path.read_text()) if path.stat().st_size < 1 << 20 else None
-    except (OSError, ValueError, RecursionError):
-        return set()
-    return set(value) if isinstance(value, dict) else set()
 
 
 def _kind_of_pt(path: Path) -> str:
@@ -167,13 +243,34 @@ def _kind_of_pt(path: Path) -> str:
     return "openai" if mentions(path, MARKS) else "dictionary_learning"
 
 
-def _collect(folder: Path, depth: int, found: list[Found]) -> None:
-    for entry in sorted(folder.iterdir()):
+def _collect(folder: Path, depth: int, found: list[Found], budget: list[int], closed: list[OSError]) -> None:
+    """Adds what is in `folder` and the folders in it.
+
+    Args:
+        folder: where to look.
+        depth: how many folders down.
+        found: what is added to.
+        budget: one number: how many folders may still be looked into.
+        closed: what the system said of folders that may not be looked into.
+    """
+    budget[0] -= 1
+    try:
+        entries = sorted(folder.iterdir(), key=natural) if budget[0] >= 0 else []
+    except OSError as error:
+        closed.append(error)
+        return
+    for entry in entries:
         if entry.is_dir():
+            if entry.name.startswith("."):
+                continue
             inside = find_format(entry)
             if inside is not None:
                 found.append(inside)
             elif depth > 1:
-                _collect(entry, depth - 1, found)
-        elif entry.suffix == ".json" and "dict_size" in _keys(entry) and (pair := find_format(entry)) is not None:
+                _collect(entry, depth - 1, found, budget, closed)
+        elif entry.suffix == ".json" and "dict_size" in keys(entry) and (pair := find_format(entry)) is not None:
             found.append(pair)
+        elif is_layer(entry):
+            found.append(Found("circuit_tracer", entry))
+        elif entry.suffix == ".npz" and (arrays := find_format(entry)) is not None:
+            found.append(arrays)

@@ -2,7 +2,8 @@
 
 The formulas are those of its models/sae.py: nothing is subtracted from the input, and with
 `sparsity_include_decoder_norm` an activation decides on codes times their atoms' norms. It asks its callers to
-normalise activations by the data set's average norm; here `scale` does that.
+normalise activations by the data set's average norm; here `scale` does that. As lm-saes, it had tensors of
+torch.nn.Linear (encoder.weight [n,d], ...) and could subtract the decoder's bias: Llama Scope R1 is of that kind.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from sparsecode.interop.files import Weights, about, read_json, read_tensors, sa
 from sparsecode.sweep.dictionary import Dictionary
 
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
-_NORM, _THRESHOLD = "dataset_average_activation_norm.", "activation_function.log_jumprelu_threshold"
+_NORM = "dataset_average_activation_norm."
+_THRESHOLD, _OLD_THRESHOLD = "activation_function.log_jumprelu_threshold", "log_jumprelu_threshold"
 
 
 def read(folder: Path) -> Dictionary:
@@ -28,7 +30,7 @@ def read(folder: Path) -> Dictionary:
     """
     path = folder / CONFIG
     config = read_json(path)
-    kind, act = setting(config, "sae_type", str, path), setting(config, "act_fn", str, path, "relu").lower()
+    kind, act = setting(config, "sae_type", str, path, "sae"), setting(config, "act_fn", str, path, "relu").lower()
     if kind != "sae" or config.get("use_glu_encoder"):
         raise NotExpressible(f"{path}: a {'gated linear' if kind == 'sae' else kind} encoder is no plain SAE")
     if act not in ("relu", "jumprelu", "topk"):
@@ -36,17 +38,23 @@ def read(folder: Path) -> Dictionary:
     hooks = [setting(config, name, str, path) for name in ("hook_point_in", "hook_point_out")]
     transcoder = hooks[0] != hooks[1]
     weights = Weights(folder / WEIGHTS, read_tensors(folder / WEIGHTS))
+    old = "encoder.weight" in weights
+    bias = setting(config, "use_decoder_bias", bool, path, True)
     parts: dict[str, Any] = {
-        "W_enc": weights.take("W_E", 2).T.contiguous(),
-        "b_enc": weights.take("b_E", 1),
-        "W_dec": weights.take("W_D", 2),
-        "b_dec": weights.take("b_D", 1) if setting(config, "use_decoder_bias", bool, path, True) else None,
+        "W_enc": weights.take("encoder.weight", 2) if old else weights.take("W_E", 2).T.contiguous(),
+        "b_enc": weights.take("encoder.bias" if old else "b_E", 1),
+        "W_dec": weights.take("decoder.weight", 2).T.contiguous() if old else weights.take("W_D", 2),
+        "b_dec": weights.take("decoder.bias" if old else "b_D", 1) if bias else None,
     }
+    subtract = bias and setting(config, "apply_decoder_bias_to_pre_encoder", bool, path, False)
+    if subtract and transcoder:
+        raise NotExpressible(f"{path}: a transcoder that subtracts its decoder's bias from another place's activations")
     norms = parts["W_dec"].norm(dim=1)
     by_norm = setting(config, "sparsity_include_decoder_norm", bool, path, True)
     if act == "jumprelu":
-        threshold = weights.take(_THRESHOLD, 1).exp()
-        same_length(folder / WEIGHTS, W_D=parts["W_dec"], **{_THRESHOLD: threshold})
+        name = _OLD_THRESHOLD if _OLD_THRESHOLD in weights else _THRESHOLD
+        threshold = weights.take(name, 1).exp()
+        same_length(folder / WEIGHTS, W_D=parts["W_dec"], **{name: threshold})
         parts["threshold"] = threshold / norms.clamp(min=1e-30) if by_norm else threshold
     elif act == "topk":
         parts |= {"k": setting(config, "top_k", int, path, 50), "selection_scale": norms if by_norm else None}
@@ -64,7 +72,7 @@ def read(folder: Path) -> Dictionary:
             **parts,
             meta=meta | {"source": {"format": "llamascopium", "config": config}},
             activation=act,
-            apply_b_dec_to_input=False,
+            apply_b_dec_to_input=subtract,
             transcoder=transcoder,
         )
     except DictionaryInvalid as error:

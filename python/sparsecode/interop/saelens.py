@@ -40,6 +40,10 @@ _NAMES = {
     "hook_name_out": "hook_point_out",
 }  # fmt: skip
 
+_RENAMED = {
+    "hook_point": "hook_name", "hook_point_layer": "hook_layer", "activation_fn_str": "activation_fn",
+}  # fmt: skip
+
 
 def read(folder: Path) -> Dictionary:
     """The SAE or transcoder in a folder.
@@ -163,7 +167,7 @@ def _modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
     metadata = config.get("metadata")
     if isinstance(metadata, dict) and "architecture" in config:
         return config
-    flat = {{"hook_point": "hook_name", "activation_fn_str": "activation_fn"}.get(k, k): v for k, v in config.items()}
+    flat = {_RENAMED.get(k, k): v for k, v in config.items()}
     flat.setdefault("architecture", "standard")
     arguments = flat.get("activation_fn_kwargs") or {}
     function = flat.get("activation_fn", "relu")
@@ -174,7 +178,7 @@ def _modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
     norm = flat.get("normalize_activations")
     if norm is None or isinstance(norm, bool):
         flat["normalize_activations"] = "expected_average_only_in" if norm else "none"
-    return flat | {"metadata": {name: flat[name] for name in _NAMES if name in flat}}
+    return flat | {"metadata": {name: flat[name] for name in (*_NAMES, "hook_layer") if name in flat}}
 
 
 def _check_scaling_factor(weights: Weights) -> None:
@@ -198,6 +202,9 @@ def _meta(config: dict[str, Any]) -> dict[str, Any]:
     metadata = dict(metadata) if isinstance(metadata, dict) else {}
     if isinstance(own := metadata.get("sparsecode"), dict):
         return dict(own)
+    hook, layer = metadata.get("hook_name"), metadata.get("hook_layer")
+    if isinstance(hook, str) and "{layer}" in hook and isinstance(layer, int):
+        metadata["hook_name"] = hook.replace("{layer}", str(layer))
     return about(metadata, _NAMES) | {"source": {"format": "saelens", "config": config}}
 
 

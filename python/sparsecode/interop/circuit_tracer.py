@@ -1,0 +1,85 @@
+"""Transcoder sets of circuit-tracer: folders of config.yaml, layer_0.safetensors, layer_1.safetensors, ...; read only.
+
+W_enc [n,d], W_dec [n,o], b_enc [n], b_dec [o], optional W_skip [o,d] and activation_function.threshold [n]. In the
+first sets W_dec lies the other way round. Which nonlinearity they have, config.yaml says (relu, or topk, which keeps
+the k largest as they are), or the threshold does (JumpReLU).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparsecode.errors import DictionaryInvalid, NotExpressible
+from sparsecode.interop.files import Weights, read_tensors
+from sparsecode.interop.layouts import SET_CONFIG, SET_LAYER, read_yaml
+from sparsecode.sweep.dictionary import Dictionary
+
+_THRESHOLDS = ("activation_function.threshold", "threshold")
+
+
+def read(file: Path) -> Dictionary:
+    """The transcoder of one layer.
+
+    Raises:
+        DictionaryInvalid: a file is missing or broken, or does not fit its configuration.
+        NotExpressible: its features write into several layers, or its threshold lets negative codes through.
+    """
+    path = file.parent / SET_CONFIG
+    config = read_yaml(path)
+    kind = config.get("model_kind", "transcoder_set")
+    if kind != "transcoder_set":
+        raise NotExpressible(f"{path}: a {kind} is no set of transcoders of one layer each")
+    weights = Weights(file, read_tensors(file))
+    W_enc, b_enc = weights.take("W_enc", 2), weights.take("b_enc", 1)
+    W_dec = weights.take("W_dec", 2)
+    if W_dec.shape[0] != len(b_enc) and W_dec.shape[1] == len(b_enc):
+        W_dec = W_dec.T.contiguous()
+    parts: dict[str, Any] = {
+        "W_enc": W_enc,
+        "b_enc": b_enc,
+        "W_dec": W_dec,
+        "b_dec": weights.take("b_dec", 1),
+        "W_skip": weights.take_if("W_skip", 2),
+    }
+    parts |= _activation(weights, config, path)
+    weights.done()
+    try:
+        return Dictionary(**parts, meta=_meta(config, file), apply_b_dec_to_input=False, transcoder=True)
+    except DictionaryInvalid as error:
+        raise DictionaryInvalid(f"{file}: {error}") from error
+
+
+def _activation(weights: Weights, config: dict[str, str | list[str]], path: Path) -> dict[str, Any]:
+    said = config.get("activation")
+    threshold = next((weights.take(name, 1) for name in _THRESHOLDS if name in weights), None)
+    if said == "topk" or (said is None and "k" in weights):
+        k = str(config.get("k", int(weights.number("k")) if "k" in weights else ""))
+        weights.drop(["k"])
+        if not k.isdecimal():
+            raise DictionaryInvalid(f"{path}: activation topk needs k, a number of features, not {k!r}")
+        return {"activation": "topk_linear", "k": int(k)}
+    if said == "relu" or (said is None and threshold is None):
+        weights.drop(["k"])
+        return {"activation": "relu"}
+    if threshold is None:
+        raise NotExpressible(f"{path}: activation {said!r} is none of relu, topk and jump_relu with its threshold")
+    if bool((threshold < 0).any()):
+        raise NotExpressible(f"{weights.path}: a threshold below 0 lets negative codes through, which none here does")
+    return {"activation": "jumprelu", "threshold": threshold}
+
+
+def _meta(config: dict[str, str | list[str]], file: Path) -> dict[str, Any]:
+    """Where it reads and writes: `blocks.L.` and the hook that the configuration names."""
+    number = SET_LAYER.fullmatch(file.name)
+    assert number is not None
+    layer = int(number[1])
+    meta: dict[str, Any] = {"layer": layer}
+    for ours, theirs in (("hook_point", "feature_input_hook"), ("hook_point_out", "feature_output_hook")):
+        hook = config.get(theirs)
+        if isinstance(hook, str) and hook:
+            hook = hook.replace("{layer}", str(layer))
+            meta[ours] = hook if hook.startswith("blocks.") else f"blocks.{layer}.{hook}"
+    if isinstance(config.get("model_name"), str):
+        meta["model"] = config["model_name"]
+    return meta | {"source": {"format": "circuit_tracer", "config": config}}

@@ -1,0 +1,118 @@
+"""Llama Scope (OpenMOSS), as published: a folder of hyperparams.json and checkpoints/final.safetensors; read only.
+
+The formulas are those of lm-saes as of its release (October 2024), which loads such a folder in three steps:
+
+1. With data-set-wise normalisation, by f = sqrt(d) / (average norm of the activations) for input and output, the
+   factors go into the weights, so that raw activations are encoded: b_enc / f_in, W_dec f_in / f_out, b_dec / f_out.
+2. With `sparsity_include_decoder_norm`, each atom is scaled to norm 1, and its encoder row and bias by what it had.
+3. The one threshold is then applied: it is of raw activations. A `topk` that has a threshold becomes JumpReLU.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsecode.errors import DictionaryInvalid, NotExpressible
+from sparsecode.interop.files import Weights, about, read_json, read_tensors, same_length, setting
+from sparsecode.interop.layouts import LLAMA_CONFIG, LLAMA_WEIGHTS
+from sparsecode.sweep.dictionary import Dictionary
+
+
+def read(folder: Path) -> Dictionary:
+    """The SAE or transcoder in a folder.
+
+    Raises:
+        DictionaryInvalid: a file is missing or broken, or does not fit its configuration.
+        NotExpressible: what it does to a row depends on the rest of the batch, or its encoder is a gated linear one.
+    """
+    path = folder / LLAMA_CONFIG
+    config = read_json(path)
+    file = folder / next((name for name in LLAMA_WEIGHTS if (folder / name).is_file()), LLAMA_WEIGHTS[-1])
+    if config.get("use_glu_encoder"):
+        raise NotExpressible(f"{path}: a gated linear encoder is no plain SAE")
+    weights = Weights(file, read_tensors(file))
+    parts: dict[str, Any] = {
+        "W_enc": weights.take("encoder.weight", 2),
+        "b_enc": weights.take("encoder.bias", 1),
+        "W_dec": weights.take("decoder.weight", 2).T.contiguous(),
+        "b_dec": weights.take("decoder.bias", 1) if setting(config, "use_decoder_bias", bool, path, True) else None,
+    }
+    weights.done()
+    same_length(file, **{name: parts[name] for name in ("W_enc", "b_enc", "W_dec")})
+    hooks = [setting(config, "hook_point_in", str, path)]
+    hooks.append(setting(config, "hook_point_out", str, path, hooks[0]))
+    transcoder = hooks[0] != hooks[1]
+    norm = _fold_norm(parts, config, path)
+    if norm != "none" and transcoder:
+        raise NotExpressible(f"{path}: norm_activation token-wise needs more of a transcoder than the row it reads")
+    if setting(config, "sparsity_include_decoder_norm", bool, path, True):
+        _to_unit_atoms(parts)
+    parts |= _activation(config, path, len(parts["W_dec"]))
+    subtract = parts["b_dec"] is not None and setting(config, "apply_decoder_bias_to_pre_encoder", bool, path, True)
+    if subtract and transcoder:  # what belongs to the output is subtracted from the input: only the encoder can say it
+        if parts["W_enc"].shape[1] != len(parts["b_dec"]):
+            raise DictionaryInvalid(f"{path}: b_dec of {len(parts['b_dec'])} cannot be subtracted from the input")
+        parts["b_enc"] = parts["b_enc"] - parts["W_enc"] @ parts["b_dec"]
+    meta = about(config, {"hook_point_in": "hook_point"}) | ({"hook_point_out": hooks[1]} if transcoder else {})
+    try:
+        return Dictionary(
+            **parts,
+            meta=meta | {"source": {"format": "llama_scope", "config": config}},
+            apply_b_dec_to_input=subtract and not transcoder,
+            input_norm=norm,
+            transcoder=transcoder,
+        )
+    except DictionaryInvalid as error:
+        raise DictionaryInvalid(f"{folder}: {error}") from error
+
+
+def _fold_norm(parts: dict[str, Any], config: dict[str, Any], path: Path) -> str:
+    """Step 1; returns what is left to be done to each row."""
+    kind = setting(config, "norm_activation", str, path, "token-wise")
+    if kind == "token-wise":
+        return "constant_norm_rescale"
+    if kind == "batch-wise":
+        raise NotExpressible(f"{path}: norm_activation batch-wise needs more than the row that is encoded")
+    if kind != "dataset-wise":
+        return "none"
+    norms = config.get("dataset_average_activation_norm")
+    factors = []
+    for side in ("in", "out"):
+        value = norms.get(side) if isinstance(norms, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+            raise DictionaryInvalid(
+                f"{path}: dataset-wise normalisation by {value!r} ({side}); is its training finished?"
+            )
+        factors.append(math.sqrt(parts["W_enc"].shape[1]) / value)
+    parts["b_enc"] = parts["b_enc"] / factors[0]
+    parts["W_dec"] = parts["W_dec"] * (factors[0] / factors[1])
+    parts["b_dec"] = None if parts["b_dec"] is None else parts["b_dec"] / factors[1]
+    return "none"
+
+
+def _to_unit_atoms(parts: dict[str, Any]) -> None:
+    """Step 2; an atom that is zero stays so."""
+    norms = parts["W_dec"].norm(dim=1)
+    norms = torch.where(norms > 0, norms, 1.0)
+    parts["W_dec"] = parts["W_dec"] / norms[:, None]
+    parts["W_enc"] = parts["W_enc"] * norms[:, None]
+    parts["b_enc"] = parts["b_enc"] * norms
+
+
+def _activation(config: dict[str, Any], path: Path, n: int) -> dict[str, Any]:
+    """Step 3."""
+    name = setting(config, "act_fn", str, path, "relu").lower()
+    threshold: float = setting(config, "jump_relu_threshold", int | float, path, 0.0)  # type: ignore[arg-type]
+    if name == "jumprelu" or (name == "topk" and threshold > 0):
+        if not (math.isfinite(threshold) and threshold >= 0):
+            raise NotExpressible(f"{path}: jump_relu_threshold {threshold} lets negative codes through")
+        return {"activation": "jumprelu", "threshold": torch.full((n,), float(threshold))}
+    if name == "topk":
+        return {"activation": "topk", "k": setting(config, "top_k", int, path, 50)}
+    if name != "relu":
+        raise NotExpressible(f"{path}: act_fn {name} is none of relu, topk and jumprelu")
+    return {"activation": "relu"}
