@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.compare.loading import places
+from sparsecode.compare.loading import check_memory, places
 from sparsecode.compare.mcs import unit_rows
 from sparsecode.errors import DictionaryInvalid, InvalidSetting
 from sparsecode.interop import load_found
@@ -69,6 +69,7 @@ def load_members(paths: Iterable[str | Path], *, least: int = 2) -> list[Member]
         raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(found)}")
     if len({one.path.resolve() for one in found}) < len(found):
         raise InvalidSetting("a dictionary was given twice; name each file once")
+    check_memory("compare", [one.path for one in found])
     short = [one.name for one in found]
     unique = len(set(short)) == len(short)
     members = [member_of(load_found(one), one.name if unique else str(one.path)) for one in found]

@@ -20,6 +20,7 @@ from sparsecode.harvest.several import cut
 from sparsecode.harvest.text import same_tokens, tokenizer_of
 from sparsecode.progress import Progress
 from sparsecode.run import DEFAULT_RUN, Run
+from sparsecode.stale import require
 from sparsecode.store import Dataset
 from sparsecode.sweep import Dictionary
 
@@ -62,7 +63,7 @@ def evaluate_run(
         quiet: no progress.
 
     Raises:
-        StageMissing, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see
+        StageMissing, StageStale, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see
             `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
@@ -71,6 +72,8 @@ def evaluate_run(
     chosen = load_dictionaries(run) if dictionaries is None else dict(dictionaries)
     by_hook = group_by_hook(chosen, hook)
     loaded, own = _model(run, model, model_dtype, device)
+    if own and dictionaries is None:
+        require(run, ["train-dicts"])  # of the activations of another model than the one there now
     given = {"context": context, "documents": documents, "special_tokens": special_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     if own and given:
