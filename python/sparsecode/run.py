@@ -22,7 +22,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class Run:
         Raises:
             RunInvalid: the file is not JSON of a known format, or the path is not that of a folder.
         """
-        self._check_place()
+        self.check_place()
         if not self.config_path.exists():
             return {"format": FORMAT, "stages": {}}
         try:
@@ -134,16 +134,20 @@ class Run:
             raise RunInvalid(f"{self.config_path}: run format {config['format']} is not {FORMAT}; update sparsecode")
         return dict(config)
 
-    def _check_place(self) -> None:
-        """Raises RunInvalid where there is something else than a folder; nothing at all may be there."""
+    def check_place(self) -> None:
+        """Looks whether the path is one that a run can have; nothing at all may be there yet.
+
+        Raises:
+            RunInvalid: it is a file, a link to nothing, or no path that the system takes.
+        """
         try:
             there = self.path.stat()
         except FileNotFoundError:
             if not self.path.is_symlink():
                 return
             why = f"a link to {self.path.readlink()}, which is not there"
-        except OSError as error:
-            why = f"no path that can be used ({error.strerror})"
+        except (OSError, ValueError) as error:  # ValueError: a zero byte
+            why = f"no path that can be used ({getattr(error, 'strerror', None) or error})"
         else:
             if stat.S_ISDIR(there.st_mode):
                 return
@@ -229,7 +233,7 @@ class Run:
 
         written = list(outputs)
         needed = written[:1] if needs is None else list(needs)
-        self._check_place()
+        self.check_place()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -250,7 +254,8 @@ class Run:
                 yield stage
             except SparsecodeError:
                 if not stage.done and not any(_holds(path) for path in written):
-                    self._forget(key)
+                    with suppress(SparsecodeError):  # a full disk is told already
+                        self._forget(key)
                 raise
         finally:
             lock.release()
@@ -276,10 +281,13 @@ class Run:
                 f"{self.path}: {key} was {was} with {'; '.join(differences)}; "
                 "add --force to do it again, or choose another run with --run"
             )
-        raise StageStale(
-            f"{self.path}: what {key} was {was} from has changed since ({', '.join(changed)}); "
-            f"run: {command_of(self, key, self.config()['stages'], force=True)}"
-        )
+        from sparsecode.stale import stale  # which knows runs
+
+        why, commands = f"what it was {was} from has changed since ({', '.join(changed)})", ()
+        if (known := stale(self).get(key)) is not None:
+            why, commands = known.reason, known.commands
+        again = " && ".join(commands or [command_of(self, key, self.config()["stages"], force=True)])
+        raise StageStale(f"{self.path}: {key} is out of date, {why}; run: {again}")
 
     def _open(
         self,
@@ -378,6 +386,8 @@ class Run:
 def _is_record(record: Any) -> bool:
     """Whether a stage's record has what every stage writes: its result, too, once it is done."""
     if not isinstance(record, dict):
+        return False
+    if not all(isinstance(record.get(name, {}), dict) for name in ("inputs", "beside", "plan")):
         return False
     wanted = {"settings"} | ({"result"} if record.get("status") == "done" else set())
     return "status" in record and all(isinstance(record.get(name), dict) for name in wanted)

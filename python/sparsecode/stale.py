@@ -77,16 +77,17 @@ def stale(run: Run) -> dict[str, Stale]:
     found: dict[str, Stale] = {}
     for key in sorted(stages, key=lambda key: _ORDER.index(family(key)) if family(key) in _ORDER else len(_ORDER)):
         inputs = stages[key].get("inputs") or {}
+        reasons, first = [], []
         for name, source in _sources(run, key, stages).items():
-            if not inputs.get(name):
-                if name in inputs and source.now:  # it was not there, and is now
-                    found[key] = Stale(f"{source.stage} was done since", (_again(run, key, stages),))
-                    break
-                continue
-            why, before = _why(source, inputs[name], stages, found, run)
-            if why:
-                found[key] = Stale(why, (*before, _again(run, key, stages)))
-                break
+            if inputs.get(name):
+                why, before = _why(source, inputs[name], stages, found, run)
+                reasons += [why] if why else []
+                first += before
+            elif name in inputs and source.now:
+                reasons.append(f"{source.stage} was done since")
+        if reasons:
+            own = command_of(run, key, stages, force=True)
+            found[key] = Stale(reasons[0], tuple(dict.fromkeys([*first, own])))
     return found
 
 
@@ -112,7 +113,7 @@ def require(run: Run, keys: Iterable[str], *, own: str | None = None) -> None:
         commands = list(dict.fromkeys(command for key in wrong for command in found[key].commands))
         stages = run.config()["stages"]
         if own is not None and own in stages:
-            commands.append(_again(run, own, stages))
+            commands.append(command_of(run, own, stages, force=True))
         raise StageStale(
             f"{run.path}: {wrong[0]} is out of date, {found[wrong[0]].reason}; run: {' && '.join(commands)}"
         )
@@ -130,10 +131,6 @@ def _why(
     if source.now is not None and source.now != was:
         return f"{source.stage} changed since", ()
     return "", ()
-
-
-def _again(run: Run, key: str, stages: Mapping[str, Any]) -> str:
-    return command_of(run, key, stages, force=_done(stages, key))
 
 
 def _sources(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source]:
@@ -174,15 +171,14 @@ def _dataset(run: Run, key: str, stages: Mapping[str, Any]) -> _Source:
     """The dataset that a stage reads: a folder it was told, or one harvested in the run."""
     record = stages[key]
     told = record.get("beside") or {}
-    if told.get("dataset"):
-        return _Source("the dataset", _fingerprint(Path(told["dataset"])))
-    hook = told.get("hook") or _result(stages, key).get("hook_point")
-    if key == "claims":
-        above = (stages.get("train-dicts") or {}).get("beside") or {}
-        hook = _result(stages, "train-dicts").get("hook_point")
-        if above.get("dataset"):
-            return _Source("the dataset", _fingerprint(Path(above["dataset"])))
-    source = f"harvest/{hook}"
+    trained = (stages.get("train-dicts") or {}).get("beside") or {}
+    folder = told.get("dataset") or (trained.get("dataset") if key == "claims" else None)
+    if folder:
+        return _Source("the dataset", _fingerprint(Path(folder)))
+    if key == "claims":  # which does without where there is none any more
+        source = f"harvest/{_result(stages, 'train-dicts').get('hook_point')}"
+        return _Source(source, _fingerprint(run.activations_path / source.partition("/")[2]))
+    source = f"harvest/{told.get('hook') or _result(stages, key).get('hook_point')}"
     return _Source(source, _result(stages, source).get("fingerprint"))
 
 

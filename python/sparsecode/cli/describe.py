@@ -118,7 +118,7 @@ def _run(path: Path) -> dict[str, Any]:
             | {"out_of_date": old[key].reason if key in old else None, "run": commands.get(key)}
             for key, record in stages.items()
         },
-        "preset": (run.config().get("preset") or {}).get("name"),
+        "preset": preset.get("name") if isinstance(preset := run.config().get("preset"), dict) else None,
         "datasets": [_dataset(manifest.parent) for manifest in sorted(run.activations_path.glob("*/manifest.json"))],
         "dictionaries": [_dictionary(file) for file in dictionaries if file.with_suffix(".json").is_file()],
         "steadiest": _steadiest(run),

@@ -178,6 +178,7 @@ def _remember(key: str) -> Callable[[click.Context, click.Parameter, bool], bool
 def _folder(_: click.Context, param: click.Parameter, value: str) -> Path:
     if not value:
         raise click.BadParameter("it is empty; name a folder ('.' is the one you are in)", param=param)
+    Run(value).check_place()
     return Path(value)
 
 

@@ -69,11 +69,11 @@ def evaluate_run(
     run = run if isinstance(run, Run) else Run(run)
     if rows < 1 or (batch_tokens is not None and batch_tokens < 1):
         raise InvalidSetting("eval: --rows and --batch-tokens must be at least 1")
+    if model is None and dictionaries is None:
+        require(run, ["train-dicts"])  # else they may be of the activations of another model than the one there now
     chosen = load_dictionaries(run) if dictionaries is None else dict(dictionaries)
     by_hook = group_by_hook(chosen, hook)
     loaded, own = _model(run, model, model_dtype, device)
-    if own and dictionaries is None:
-        require(run, ["train-dicts"])  # of the activations of another model than the one there now
     given = {"context": context, "documents": documents, "special_tokens": special_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     if own and given:
@@ -98,6 +98,8 @@ def load_dictionaries(run: Run) -> dict[str, Dictionary]:
     Raises:
         StageMissing: it has none.
     """
+    if "train-dicts" in run.config()["stages"]:
+        run.finished("train-dicts", "sparsecode train-dicts")  # what an interrupted training has written is not all
     paths = sorted(path for path in run.dictionaries_path.glob("*.json") if path.with_suffix(".safetensors").is_file())
     if not paths:
         raise StageMissing(f"{run.path}: no dictionaries; run: sparsecode train-dicts{run.flag}")
