@@ -25,7 +25,8 @@ SMALL: dict[str, Any] = {"engine": "reference", "device": "cpu", "quiet": True}
 DO: dict[str, Callable[[Run], Any]] = {
     "train-gpt": lambda run: train_gpt(
         run, text=(str(run.path.parent / "text.txt"),), val_fraction=0.2, vocab_size=280, n_layer=3, n_head=2,
-        d_model=8, context=16, batch_size=4, steps=2, warmup_steps=1, val_tokens=64, device="cpu", quiet=True, force=True,
+        d_model=8, context=16, batch_size=4, steps=2, warmup_steps=1, val_tokens=64, device="cpu", quiet=True,
+        force=True,
     ),
     "harvest": lambda run: harvest_activations(run, rows=1024, device="cpu", quiet=True, force=True),
     "train-dicts": lambda run: train_dicts(

@@ -105,8 +105,6 @@ class _Refusing:
     def __init__(self, path: Path) -> None:
         raise IoFailed(f"{path}: Read-only file system (os error 30)")
 
-    wait = __init__
-
 
 def test_a_run_that_cannot_be_written_to_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path)

@@ -283,11 +283,11 @@ class Run:
             )
         from sparsecode.stale import stale  # which knows runs
 
-        why, commands = f"what it was {was} from has changed since ({', '.join(changed)})", ()
-        if (known := stale(self).get(key)) is not None:
-            why, commands = known.reason, known.commands
-        again = " && ".join(commands or [command_of(self, key, self.config()["stages"], force=True)])
-        raise StageStale(f"{self.path}: {key} is out of date, {why}; run: {again}")
+        why = f"what it was {was} from has changed since ({', '.join(changed)})"
+        commands: tuple[str, ...] = (command_of(self, key, self.config()["stages"], force=True),)
+        if (told := stale(self).get(key)) is not None:
+            why, commands = told.reason, told.commands
+        raise StageStale(f"{self.path}: {key} is out of date, {why}; run: {' && '.join(commands)}")
 
     def _open(
         self,

@@ -77,7 +77,8 @@ def stale(run: Run) -> dict[str, Stale]:
     found: dict[str, Stale] = {}
     for key in sorted(stages, key=lambda key: _ORDER.index(family(key)) if family(key) in _ORDER else len(_ORDER)):
         inputs = stages[key].get("inputs") or {}
-        reasons, first = [], []
+        reasons: list[str] = []
+        first: list[str] = []
         for name, source in _sources(run, key, stages).items():
             if inputs.get(name):
                 why, before = _why(source, inputs[name], stages, found, run)
