@@ -80,6 +80,8 @@ class FakeDataset:
     ids: npt.NDArray[np.int32]
     provenance: dict[str, Any]
 
+    fingerprint = "d"
+
     @property
     def rows(self) -> int:
         return len(self.ids)

@@ -41,8 +41,9 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     monkeypatch.delenv("SPARSECODE_PRESET", raising=False)
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))  # no run lies there whose settings would be taken
     stand_in = Recorder()
     modules = {package: types.ModuleType(f"sparsecode.{package}") for package, _ in STAGE_FUNCTIONS.values()}
     for package, name in (*STAGE_FUNCTIONS.values(), ("report", "toy")):  # `toy` is the stage and its page

@@ -154,10 +154,12 @@ def test_other_settings_are_refused_with_what_differs(whole: Whole) -> None:
     assert "--force" in done.stderr
 
 
-@pytest.mark.parametrize("command", [["info"], ["verify"], ["compare"], ["report"]])
+@pytest.mark.parametrize(
+    "command", [["info"], ["verify"], ["compare"], ["claims"], ["baselines"], ["toy"], ["report"], ["eval"]]
+)
 def test_commands_read_the_run(whole: Whole, command: list[str]) -> None:
     run, _, _ = whole
-    environment = os.environ | {"SPARSECODE_PRESET": "smoke"}
+    environment = {name: value for name, value in os.environ.items() if name != "SPARSECODE_PRESET"}  # the run has it
     done = subprocess.run(
         [sys.executable, "-m", "sparsecode", *command, "--run", str(run.path), "--json"],
         capture_output=True, text=True, check=False, timeout=LIMIT, env=environment,

@@ -23,13 +23,39 @@ def setting(
     choices: tuple[str, ...] | None = None,
     several: bool = False,
     affects_result: bool = True,
+    remembered: bool = True,
 ) -> Any:
     """A field of a stage's settings. `affects_result=False`: two runs that differ in it only are the same.
 
-    `several`: a text may name several of the choices, with commas.
+    `several`: a text may name several of the choices, with commas. `remembered=False`: said anew in every call, such as
+    what fits the machine of that call; a run keeps all others.
     """
-    metadata = {"help": help, "choices": choices, "several": several, "affects_result": affects_result}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "several": several,
+        "affects_result": affects_result,
+        "remembered": remembered,
+    }
     return field(default=default, metadata=metadata)
+
+
+# What says the same thing by another setting: where one is given it goes back to its default, unless given as well.
+_REPLACES = {
+    "text": ("hf_dataset",),
+    "hf_dataset": ("text",),
+    "steps": ("minutes",),
+    "samples": ("epochs", "minutes"),
+    "epochs": ("samples", "minutes"),
+    "minutes": ("steps", "samples", "epochs"),
+    "start_samples": ("start_minutes",),
+    "start_minutes": ("start_samples",),
+    "layer": ("hook", "module"),
+    "site": ("hook", "module"),
+    "module": ("hook",),
+    "hook": ("dataset", "module"),
+    "dataset": ("hook",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +89,52 @@ class StageConfig:
         current = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return type(self).from_mapping(current | values, "setting")
 
+    def asked(self, **values: Any) -> Self:
+        """`changed`, for what a person asks for: a value also beats what says the same thing by another setting.
+
+        None only unsets.
+        """
+        names = {f.name for f in dataclasses.fields(self)}
+        replaced = {other for name, value in values.items() if value is not None for other in _REPLACES.get(name, ())}
+        defaults = {f.name: f.default for f in dataclasses.fields(self) if f.name in replaced & names - values.keys()}
+        return self.changed(**defaults, **values)
+
     def record(self) -> dict[str, Any]:
         """The settings that decide the result, as JSON values."""
-        return {
-            f.name: list(value) if isinstance(value := getattr(self, f.name), tuple) else value
-            for f in dataclasses.fields(self)
-            if f.metadata["affects_result"]
-        }
+        return {name: value for name, value in self._values().items() if self._metadata(name)["affects_result"]}
 
+    def beside(self) -> dict[str, Any]:
+        """The other settings that a run remembers, as JSON values; a folder by its full path."""
+        left = self._values().keys() - self.record().keys()
+        kept = {name: value for name, value in self._values().items() if name in left and self._remembers(name)}
+        for name in _FOLDERS & kept.keys():
+            if isinstance(kept[name], str) and Path(kept[name]).is_dir():
+                kept[name] = str(Path(kept[name]).absolute())
+        return kept
+
+    def _values(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def _metadata(self, name: str) -> Mapping[str, Any]:
+        return type(self).__dataclass_fields__[name].metadata
+
+    def _remembers(self, name: str) -> bool:
+        return bool(self._metadata(name)["remembered"])
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any], where: str) -> Self:
+        """Settings from a stage's record in a run; what an older version did not record has its default.
+
+        Raises:
+            InvalidSetting: a value that this version does not take.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = dict(record.get("beside") or {}) | dict(record["settings"])
+        return cls.from_mapping({name: value for name, value in values.items() if name in known}, where)
+
+
+_FOLDERS = {"dataset", "model"}
 
 _LISTS = ("sizes", "l1")  # texts of one number or several: from Python or a preset, one may be a number
 
@@ -169,7 +233,8 @@ class HarvestConfig(StageConfig):
     batch_size: int = setting(64, "Contexts in a forward pass; its shape decides the last bits of a row.")
     shard_mb: int = setting(256, "Size of a shard file in MB.")
     seed: int = setting(0, "Seed of the order in which contexts are read.")
-    device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.", affects_result=False)
+    device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.", affects_result=False,
+                          remembered=False)  # fmt: skip
     # Which model and which text these are is in their fingerprints, inputs of the stage.
     model: str | None = setting(None, "A model instead of the run's own: a folder or a name of Hugging Face's (needs "
                                 "sparsecode[hf]), or a folder that convert wrote.", affects_result=False)  # fmt: skip
@@ -179,14 +244,17 @@ class HarvestConfig(StageConfig):
     batch_tokens: int = setting(16_384, "With --model: tokens in a forward pass, padding included.")
     documents: bool = setting(False, "With --model: never two documents in a context; short ones are padded.")
     special_tokens: bool = setting(False, "With --model: store the rows of special tokens too.")
+    # The run keeps its text as tokens: without these it is read again from there.
     text: tuple[str, ...] = setting((), "With --model: files, folders or globs of text; none: the Python sources "
-                                    "installed here.", affects_result=False)  # fmt: skip
-    text_key: str = setting("text", "Key of the text in .jsonl and .parquet files.", affects_result=False)
+                                    "installed here.", affects_result=False, remembered=False)  # fmt: skip
+    text_key: str = setting("text", "Key of the text in .jsonl and .parquet files.", affects_result=False,
+                            remembered=False)  # fmt: skip
     hf_dataset: str | None = setting(None, "With --model: a Hugging Face dataset instead of files.",
-                                     affects_result=False)  # fmt: skip
-    skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.", affects_result=False)
+                                     affects_result=False, remembered=False)  # fmt: skip
+    skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.", affects_result=False,
+                             remembered=False)  # fmt: skip
     max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).",
-                                      affects_result=False)  # fmt: skip
+                                      affects_result=False, remembered=False)  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """Without what has no meaning: the one half of the settings with a model, the other without."""
@@ -242,7 +310,7 @@ class TrainDictsConfig(StageConfig):
         "auto",
         "reference, cpu, gpu, one of the CPU engine's paths (amx, vnni, avx512, avxvnni, avx2, neon, scalar), or auto.",
     )
-    threads: int | None = setting(None, "Threads; default: all cores.", affects_result=False)
+    threads: int | None = setting(None, "Threads; default: all cores.", affects_result=False, remembered=False)
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
 
@@ -340,7 +408,7 @@ class ToyConfig(StageConfig):
     log_every: int = setting(500, "Steps between metrics lines.", affects_result=False)
     save_every: int = setting(2000, "Steps between saved states.", affects_result=False)
     engine: str = setting("auto", "The engine that trains, named as in train-dicts.")
-    threads: int | None = setting(None, "Threads; default: all cores.", affects_result=False)
+    threads: int | None = setting(None, "Threads; default: all cores.", affects_result=False, remembered=False)
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
 
@@ -378,6 +446,12 @@ class Preset:
         given = {key: value for key, value in flags.items() if value is not None}
         config = STAGES[name].from_mapping(self.stages.get(name, {}), f"preset {self.name}, [{name}]")
         return config.changed(**given)
+
+    def record(self) -> dict[str, Any]:
+        """What a run remembers of it: its contents too, since a file may change or go."""
+        tables = {stage: {name: list(v) if isinstance(v, tuple) else v for name, v in table.items()}
+                  for stage, table in self.stages.items()}  # fmt: skip
+        return {"name": self.name, "stages": tables}
 
 
 def preset_names() -> list[str]:

@@ -44,6 +44,10 @@ class SettingsDiffer(SparsecodeError):
     """A stage was done, or begun, with other settings or from other inputs."""
 
 
+class StageStale(SettingsDiffer):
+    """What a stage was done from has changed since."""
+
+
 class RunLocked(SparsecodeError):
     """Another process is writing to the same place."""
 

@@ -56,6 +56,41 @@ def memory() -> int | None:
         return None
 
 
+def usable_memory() -> int | None:
+    """Bytes of memory that this process may use: the machine's, or less where a container or `ulimit -v` says so."""
+    limits = [memory(), *_cgroup_limits(), _address_space()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _cgroup_limits() -> list[int]:
+    """Limits of the groups that this process is in: Linux."""
+    folder = Path("/sys/fs/cgroup")
+    files = [folder / "memory.max", folder / "memory/memory.limit_in_bytes"]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            own = folder / line.rpartition(":")[2].lstrip("/")
+            files += [place / "memory.max" for place in (own, *own.parents) if place.is_relative_to(folder)]
+    found = []
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # not there, or `max`
+            found.append(int(file.read_text()))
+    return found
+
+
+def _address_space() -> int | None:
+    """What is left of the limit on the addresses of a process; None where there is none."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return None
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        return max(0, limit - used)
+    except (ImportError, OSError, ValueError):
+        return None
+
+
 def describe() -> dict[str, str | int]:
     """One flat record of the machine, for `config.json` and benchmark rows."""
     return {"system": platform.system(), "machine": platform.machine(), "processor": processor(), "cores": cores()}

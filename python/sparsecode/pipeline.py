@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sparsecode import forecast
-from sparsecode.config import BaselinesConfig, StageConfig, TrainDictsConfig, load_preset
+from sparsecode.config import BaselinesConfig, HarvestConfig, StageConfig, TrainDictsConfig, load_preset
 from sparsecode.progress import clock, human, say
+from sparsecode.recall import as_recorded, settings_for
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import trained
+from sparsecode.stale import stale
+
+DEFAULT_PRESET = "default"
 
 # Stage, and the package and function that do it, in order.
 STAGE_FUNCTIONS = {
@@ -28,28 +32,32 @@ STAGE_FUNCTIONS = {
 
 
 def replicate(
-    run: str | Path | Run = DEFAULT_RUN, preset: str = "default", *, force: bool = False, quiet: bool = False
+    run: str | Path | Run = DEFAULT_RUN, preset: str | None = None, *, force: bool = False, quiet: bool = False
 ) -> dict[str, Any]:
-    """Runs every stage that is not done yet.
+    """Runs every stage that is not done yet, or whose inputs have changed since.
 
     Args:
         run: the run folder.
-        preset: a preset's name, or the path of a TOML file.
+        preset: a preset's name, or the path of a TOML file; None: what the run has (`sparsecode.recall`), and for a new
+            one the preset called default.
         force: do stages again that were done with other settings.
         quiet: print nothing.
 
     Returns:
-        {"run", "preset", "report": path of the page, "stages": {stage: its result}, "seconds": {stage: wall time},
-        "thin": {stage: what of it was trained too little}, "not_tested": {number of a claim: why}}, JSON values all.
+        {"run", "preset": its name, "report": path of the page, "stages": {stage: its result}, "seconds": {stage: wall
+        time}, "thin": {stage: what of it was trained too little}, "not_tested": {number of a claim: why}}, JSON values
+        all.
 
     Raises:
         SparsecodeError: whatever a stage raises; what was done before stays, and the same call resumes.
     """
-    chosen = load_preset(preset)
-    folder = run if isinstance(run, Run) else Run(run)
+    named = None if preset is None else load_preset(preset)
+    folder = Run(run, named)
+    chosen = named or folder.remembered_preset() or load_preset(DEFAULT_PRESET)
+    folder.preset = chosen
     stages: dict[str, Any] = {}
     seconds: dict[str, float] = {}
-    configs = {stage: chosen.stage(stage) for stage in STAGE_FUNCTIONS}
+    configs = {stage: settings_for(folder, stage, {}, preset=named, default=chosen) for stage in STAGE_FUNCTIONS}
     if not quiet and (left := _left(folder, force, configs)):
         say(
             f"replicate: about {clock(left)} if nothing else runs here and this machine is as fast as the one of the "
@@ -58,10 +66,11 @@ def replicate(
     for stage in STAGE_FUNCTIONS:
         before = _finish_times(folder)
         started = time.monotonic()
-        config = configs[stage]
-        if isinstance(config, TrainDictsConfig | BaselinesConfig) and config.hook is None:
+        config = settings_for(folder, stage, {}, preset=named, default=chosen)
+        if isinstance(config, TrainDictsConfig | BaselinesConfig) and config.hook is None and config.dataset is None:
             config = config.changed(hook=stages["harvest"].get("hook_point"))  # the run may hold others as well
-        found = stage_function(stage)(folder, config, force=force, quiet=quiet)
+        again = force or _changed_since(folder, stage, config, quiet=quiet)
+        found = stage_function(stage)(folder, config, force=again, quiet=quiet)
         stages[stage] = figures_of(found, folder, stage)
         seconds[stage] = round(time.monotonic() - started, 3)
         if _finish_times(folder) != before:  # a stage that was done has told so itself
@@ -91,6 +100,27 @@ def _left(
     ahead = names if after is None else names[names.index(after) + 1 :]
     done = {key.partition("/")[0] for key, record in run.config()["stages"].items() if record["status"] == "done"}
     return sum(forecast.seconds(stage, configs, speed) for stage in ahead if force or stage not in done)
+
+
+def _changed_since(run: Run, stage: str, config: StageConfig, *, quiet: bool) -> bool:
+    """Whether a finished stage of these very settings was done from what has changed since, and is to be done again."""
+    stages, old = run.config()["stages"], stale(run)
+    for key, asked in _asked(run, stage, config).items() if old else ():
+        if key in old and run.is_done(key) and stages[key]["settings"] == asked.record():
+            if not quiet:
+                say(f"{key} is out of date, {old[key].reason}; doing it again")
+            return True
+    return False
+
+
+def _asked(run: Run, stage: str, config: StageConfig) -> dict[str, StageConfig]:
+    """The settings by the stages that they are for: those of a harvest by hook point, named as the run names it."""
+    if not isinstance(config, HarvestConfig):
+        return {stage: config}
+    from sparsecode.harvest.hooks import hook_name, single_configs
+
+    singles = {hook_name(single): single for single in single_configs(config)}
+    return {f"harvest/{hook}": as_recorded(run, hook, single) for hook, single in singles.items()}
 
 
 def stage_function(stage: str) -> Callable[..., Any]:

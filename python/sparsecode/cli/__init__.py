@@ -48,7 +48,8 @@ def main() -> None:
 
     Train a small transformer, harvest its activations, train a whole sweep of sparse dictionaries on them, and
     compare every dictionary with every other. Each stage writes into a run folder, ./sparsecode-run unless --run
-    says otherwise, and can be killed at any time: the same command again resumes it.
+    says otherwise, and can be killed at any time: the same command again resumes it. What no flag says is as it was in
+    the run.
 
     \b
     Everything at once:        One by one:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparsecode.cli.output import columns, size
-from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError
+from sparsecode.config import TrainDictsConfig, load_preset
+from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError, StageMissing
 from sparsecode.interop import Found, find_dictionaries, find_format, load_found, looks_like, not_recognised
-from sparsecode.pipeline import headline
-from sparsecode.run import Run
+from sparsecode.pipeline import DEFAULT_PRESET, headline
+from sparsecode.recall import settings_for
+from sparsecode.run import Run, command_of
+from sparsecode.stale import stale
 
 T = TypeVar("T")
 SHOWN = 10  # steadiest features of a run: the comparison's record has more
@@ -61,13 +64,53 @@ def describe(path: Path) -> dict[str, Any]:
     return _dictionary(tensors)
 
 
+def sweep_need(found: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What a sweep of the settings `given` would need, by hook point or on the dataset that was found.
+
+    Raises:
+        StageMissing: what was found holds no dataset.
+        InvalidSetting: a setting that cannot be used.
+    """
+    from sparsecode.sweep.memory import device_memory, need
+
+    datasets = {"dataset": [found], "run": found.get("datasets")}.get(found["kind"]) or []
+    if not datasets:
+        raise StageMissing(f"{found['path']}: no dataset to train on; what a sweep needs depends on its width")
+    default = load_preset(DEFAULT_PRESET)
+    if found["kind"] == "run":
+        config = settings_for(Run(found["path"]), "train-dicts", given, default=default)
+    else:
+        config = default.stage("train-dicts").asked(**given)
+    assert isinstance(config, TrainDictsConfig)
+    needs = {dim: need(config, dim) for dim in sorted({dataset["activation_dim"] for dataset in datasets})}
+    return {str(dim): own.as_json() | {"available_bytes": device_memory(own.device)} for dim, own in needs.items()}
+
+
+def sweep_lines(needs: dict[str, Any]) -> list[str]:
+    """The same for people, a line for every width."""
+    return [
+        f"sweep of {need['dictionaries']:,} dictionaries at width {int(dim):,}: about {size(need['memory_bytes'])} of "
+        f"memory, {size(need['disk_bytes'])} of disk" + _fit(need)
+        for dim, need in needs.items()
+    ]
+
+
+def _fit(need: dict[str, Any]) -> str:
+    there = need["available_bytes"]
+    if there is None:
+        return ""
+    place = "this machine has" if need["device"] == "cpu" else f"{need['device']} has"
+    return f"; {place} {size(there)}" + (", too little" if need["memory_bytes"] > there else "")
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """What `describe` found, for people."""
     kinds: dict[str, Callable[[dict[str, Any]], list[str]]] = {
         "run": _run_lines, "dataset": _dataset_lines, "dictionary": _dictionary_lines, "model": _model_lines,
         "datasets": _datasets_lines, "dictionaries": _dictionaries_lines,
     }  # fmt: skip
-    return kinds[found["kind"]](found)
+    shown = kinds[found["kind"]](found)
+    return shown + (["", *sweep_lines(found["sweep"])] if "sweep" in found else [])
 
 
 def left_out_of(found: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
@@ -96,6 +139,9 @@ def _found(one: Found) -> dict[str, Any]:
 def _run(path: Path) -> dict[str, Any]:
     run = Run(path)
     stages = run.config()["stages"]
+    old = stale(run)
+    commands = {key: list(found.commands) for key, found in old.items()}
+    commands |= {key: [command_of(run, key, stages)] for key in stages if not run.is_done(key)}
     pairs = [
         file for file in sorted(run.dictionaries_path.glob("*.safetensors")) if file.with_suffix(".json").is_file()
     ]
@@ -107,8 +153,10 @@ def _run(path: Path) -> dict[str, Any]:
         "path": str(path),
         "stages": {
             key: {name: record.get(name) for name in ("status", "started", "finished", "settings", "result")}
+            | {"out_of_date": old[key].reason if key in old else None, "run": commands.get(key)}
             for key, record in stages.items()
         },
+        "preset": preset.get("name") if isinstance(preset := run.config().get("preset"), dict) else None,
         "datasets": datasets,
         "dictionaries": dictionaries,
         "left_out": broken_sets + broken,
@@ -249,6 +297,10 @@ def _run_lines(found: dict[str, Any]) -> list[str]:
         figures = headline(family, stage["result"]).partition(": ")[2] if stage["result"] else ""
         state = "done" if stage["status"] == "done" else "begun, not finished"  # at work, or stopped: both are possible
         shown.append(f"  {key}: {state}" + (f", {figures}" if figures and figures != "done" else ""))
+        if stage["out_of_date"]:
+            shown.append(f"    out of date, {stage['out_of_date']}; run: {' && '.join(stage['run'])}")
+    if found["preset"]:
+        shown.insert(1, f"  preset: {found['preset']}")
     if not found["stages"]:
         shown.append("  nothing done yet; 'sparsecode train-gpt' is the first stage")
     for dataset in found["datasets"]:

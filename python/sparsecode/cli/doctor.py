@@ -12,7 +12,8 @@ import click
 
 from sparsecode import machine
 from sparsecode.cli.options import debug_option, json_option, run_option
-from sparsecode.errors import CheckFailed, SparsecodeError
+from sparsecode.errors import CheckFailed, RunInvalid, SparsecodeError
+from sparsecode.run import Run
 
 # What a package that need not be there is for.
 OPTIONAL = {
@@ -22,6 +23,7 @@ OPTIONAL = {
     "datasets": "--hf-dataset",
 }
 _DEFAULT_PRESET_BYTES = 2e9  # the text, the tokens and 6 million rows of 128 float16, rounded up
+_DEFAULT_WIDTH = 128  # of its MLP
 
 
 @click.command("doctor")
@@ -60,12 +62,13 @@ def examine(run: Path) -> dict[str, Any]:
     problems: list[str] = []
     return {
         "versions": machine.versions(),
-        "machine": machine.describe() | {"memory_bytes": machine.memory()},
+        "machine": machine.describe() | {"memory_bytes": machine.usable_memory()},
         "simd": _simd(problems),
         "disk": _disk(run, problems),
         "torch": _torch(problems),
         "triton": _triton(),
         "engine": _engine(),
+        "sweep": _sweep(run, problems),
         "optional": {package: _version(package) for package in OPTIONAL},
         "problems": problems,
     }
@@ -73,6 +76,7 @@ def examine(run: Path) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The facts, for people."""
+    from sparsecode.cli.describe import sweep_lines
     from sparsecode.cli.output import size
 
     about, simd, torch, disk = found["machine"], found["simd"], found["torch"], found["disk"]
@@ -90,6 +94,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("GPU", "; ".join(gpus) or "none"),
         ("Triton", found["triton"] or "none: GPUs will use plain torch"),
         ("engine", _spelled(engine)),
+        ("train-dicts", "; ".join(sweep_lines(found["sweep"])) if found["sweep"] else "unknown"),
     ]
     for package, use in OPTIONAL.items():
         rows.append((package, found["optional"][package] or f"not installed; for {use}"))
@@ -177,6 +182,23 @@ def _engine() -> dict[str, str | None]:
     except (ImportError, SparsecodeError) as error:
         return {"name": f"none ({error})", "path": None, "device": None}
     return {"name": engine.name, "path": getattr(engine, "path", None), "device": str(engine.device)}
+
+
+def _sweep(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    """What `train-dicts` would need, on what the run has harvested or on what the default run harvests."""
+    from sparsecode.cli.describe import sweep_need
+
+    run = Run(path)
+    try:
+        results = [record.get("result") or {} for key, record in run.config()["stages"].items() if "harvest/" in key]
+        widths = [result["activation_dim"] for result in results if "activation_dim" in result] or [_DEFAULT_WIDTH]
+        datasets = [{"activation_dim": dim} for dim in widths]
+        return sweep_need({"kind": "run", "path": str(path), "datasets": datasets}, {})
+    except RunInvalid as error:
+        problems.append(str(error))
+    except (ImportError, SparsecodeError):  # of the machine; its own lines say so
+        pass
+    return None
 
 
 def _spelled(engine: dict[str, str | None]) -> str:

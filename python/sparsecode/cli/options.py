@@ -1,6 +1,6 @@
 """Click options made from the fields of the stages' settings, and the options that commands share.
 
-The default that `--help` shows is what happens without the flag: the value of the preset called default.
+The default that `--help` shows is what happens without the flag in a new run: the value of the preset called default.
 """
 
 from __future__ import annotations
@@ -16,31 +16,14 @@ import click
 from click.core import ParameterSource
 
 from sparsecode.cli.failures import DEBUG, FORCE
-from sparsecode.config import STAGES, StageConfig, load_preset, preset_names
-from sparsecode.run import DEFAULT_RUN
+from sparsecode.config import STAGES, HarvestConfig, StageConfig, load_preset, preset_names
+from sparsecode.recall import settings_for
+from sparsecode.run import DEFAULT_RUN, Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_PRESET = "default"
 
-
-# A flag beats the preset also where the preset says the same thing by another setting: what a flag given here
-# replaces goes back to its default, unless it is given as well.
-_REPLACES = {
-    "text": ("hf_dataset",),
-    "hf_dataset": ("text",),
-    "steps": ("minutes",),
-    "samples": ("epochs", "minutes"),
-    "epochs": ("samples", "minutes"),
-    "minutes": ("steps", "samples", "epochs"),
-    "start_samples": ("start_minutes",),
-    "start_minutes": ("start_samples",),
-    "layer": ("hook", "module"),
-    "site": ("hook", "module"),
-    "module": ("hook",),
-    "hook": ("dataset", "module"),
-    "dataset": ("hook",),
-}
 
 _SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -100,8 +83,9 @@ def _spread(ctx: click.Context, args: list[str], flags: set[str]) -> list[str]:
 def stage_options(stage: str) -> Callable[[F], F]:
     """Adds an option for each setting of `stage`, and --run, --preset, --force, --quiet and --debug.
 
-    The decorated function is called with `config`, `run`, `force`, `quiet` and its own parameters: settings are the
-    defaults, changed by the preset, changed by the flags; `none` unsets what may be unset.
+    The decorated function is called with `config`, `run`, `force`, `quiet` and its own parameters: settings are those
+    of the preset that is named, else those that the run has (`sparsecode.recall`), changed by the flags; `none` unsets
+    what may be unset.
     """
     shown = load_preset(DEFAULT_PRESET).stage(stage)
     fields = dataclasses.fields(STAGES[stage])
@@ -115,13 +99,13 @@ def stage_options(stage: str) -> Callable[[F], F]:
                 value = values.pop(field.name)
                 if ctx.get_parameter_source(field.name) is not ParameterSource.DEFAULT:
                     given[field.name] = value
-            # `none` only unsets: what the preset says by another setting stays.
-            replaced = {
-                other for name, value in given.items() if value is not None for other in _REPLACES.get(name, ())
-            }
-            defaults = {field.name: field.default for field in fields if field.name in replaced - given.keys()}
-            config = load_preset(values.pop("preset")).stage(stage).changed(**defaults, **given)
-            return function(config=config, **values)
+            named = values.pop("preset")
+            preset = None if named is None else load_preset(named)
+            run = Run(values["run"], preset)
+            values["config"] = settings_for(
+                run, stage, given, preset=preset, default=load_preset(DEFAULT_PRESET), hooks=_hooks
+            )
+            return function(**values | {"run": run if preset is not None else values["run"]})
 
         decorated: Any = command
         for decorator in (debug_option, quiet_option, force_option, preset_option, run_option):
@@ -131,6 +115,12 @@ def stage_options(stage: str) -> Callable[[F], F]:
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _hooks(config: HarvestConfig) -> list[str]:
+    from sparsecode.harvest.hooks import hook_names  # needs torch
+
+    return hook_names(config)
 
 
 def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], F]:
@@ -185,21 +175,29 @@ def _remember(key: str) -> Callable[[click.Context, click.Parameter, bool], bool
     return callback
 
 
+def _folder(_: click.Context, param: click.Parameter, value: str) -> Path:
+    if not value:
+        raise click.BadParameter("it is empty; name a folder ('.' is the one you are in)", param=param)
+    Run(value).check_place()
+    return Path(value)
+
+
 run_option = click.option(
     "--run",
     "run",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(DEFAULT_RUN),
+    type=click.Path(file_okay=False),
+    callback=_folder,
+    default=DEFAULT_RUN,
     metavar="DIR",
     help=f"Run folder.  [default: {DEFAULT_RUN}]",
 )
 preset_option = click.option(
     "--preset",
-    default=DEFAULT_PRESET,
+    default=None,
     envvar="SPARSECODE_PRESET",
     metavar="NAME",
     help=f"{', '.join(preset_names())}, or a TOML file; flags beat it.  "
-    f"[default: $SPARSECODE_PRESET, or {DEFAULT_PRESET}]",
+    f"[default: $SPARSECODE_PRESET, or what the run has, or {DEFAULT_PRESET}]",
 )
 force_option = click.option(
     "--force", is_flag=True, callback=_remember(FORCE), help="Do it again although it was done with other settings."

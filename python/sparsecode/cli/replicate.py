@@ -30,10 +30,11 @@ def _costs() -> str:
 @quiet_option
 @json_option
 @debug_option
-def command(run: Path, preset: str, force: bool, quiet: bool, as_json: bool) -> None:
+def command(run: Path, preset: str | None, force: bool, quiet: bool, as_json: bool) -> None:
     """Run every stage, from text to report.
 
-    Stages that are done are skipped. Interrupted or killed, the same command goes on where it stopped.
+    Stages that are done are skipped, but for those whose inputs have changed since. Interrupted or killed, the same
+    command goes on where it stopped. The run remembers its preset.
 
     \b
     Examples:

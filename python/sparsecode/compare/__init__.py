@@ -7,7 +7,7 @@ from sparsecode.compare.matching import Matching, matched_mcs
 from sparsecode.compare.mcs import BestMatches, mcs, mcs_both
 from sparsecode.compare.members import Member, load_members
 from sparsecode.compare.result import Comparison
-from sparsecode.compare.stage import compare_dicts, compare_files
+from sparsecode.compare.stage import compare_dicts, compare_files, fingerprint_of, load_comparison
 from sparsecode.compare.statistics import histogram, mmcs, share_above
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "compare_dicts",
     "compare_files",
     "encoder_cosines",
+    "fingerprint_of",
     "histogram",
+    "load_comparison",
     "load_members",
     "matched_mcs",
     "mcs",

@@ -12,11 +12,20 @@ from typing import Any
 import torch
 
 from sparsecode.checkpoint import load_tensors
-from sparsecode.errors import CheckpointCorrupt, DictionaryInvalid, NotRecognised, RunInvalid, SparsecodeError
+from sparsecode.errors import (
+    CheckpointCorrupt,
+    DictionaryInvalid,
+    InvalidSetting,
+    NotRecognised,
+    RunInvalid,
+    SparsecodeError,
+)
 from sparsecode.interop import Found, find_dictionaries, looks_like, not_recognised
+from sparsecode.machine import usable_memory
 from sparsecode.run import Run
 
 STABILITY = "stability"  # what `compare` adds to a dictionary's files: no part of what it is
+_COPIES = 1.5  # of the weights: as they are read, and the atoms as unit rows
 _SUFFIXES = (".safetensors", ".json")
 
 
@@ -49,6 +58,28 @@ def places(paths: Iterable[str | Path], left_out: list[LeftOut] | None = None) -
         trained = run.finished("train-dicts", "sparsecode train-dicts")
         found += [Found("sparsecode", run.dictionaries_path / name) for name in trained["dictionaries"]]
     return found
+
+
+def bytes_of(path: Path) -> int:
+    """Size of a dictionary's weights on disk: of its file, or of the files of its folder."""
+    weights, _ = _pair(path)
+    files = [weights] if weights.is_file() else list(path.iterdir()) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def check_memory(command: str, found: Iterable[Path], more: int = 0) -> None:
+    """Refuses what cannot fit: atoms and encoders of all dictionaries are in memory at once, and `more` bytes.
+
+    Raises:
+        InvalidSetting: it needs more memory than there is.
+    """
+    paths = list(found)
+    need, there = int(_COPIES * sum(map(bytes_of, paths))) + more, usable_memory()
+    if there is not None and need > there:
+        raise InvalidSetting(
+            f"{command}: {len(paths)} dictionaries need about {need / 1e9:,.1f} GB of memory; this machine has "
+            f"{there / 1e9:,.1f}; take fewer of them at a time"
+        )
 
 
 def _dictionaries(path: Path) -> list[Found]:

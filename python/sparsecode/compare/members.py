@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.compare.loading import LeftOut, places
+from sparsecode.compare.loading import LeftOut, check_memory, places
 from sparsecode.compare.mcs import unit_rows
 from sparsecode.errors import DictionaryInvalid, InvalidSetting, NotExpressible
 from sparsecode.interop import Found, load_found
@@ -107,6 +107,7 @@ def load_found_members(
         raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(found)}")
     if len({one.path.resolve() for one in found}) < len(found):
         raise InvalidSetting("a dictionary was given twice; name each file once")
+    check_memory("compare", [one.path for one in found])
     short = [one.name for one in found]
     unique = len(set(short)) == len(short)
     members: list[tuple[Found, Member]] = []

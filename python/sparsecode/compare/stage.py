@@ -13,9 +13,13 @@ from sparsecode.compare.members import load_found_members, load_members
 from sparsecode.compare.result import Comparison
 from sparsecode.compare.scores import stability_summary, store_stability
 from sparsecode.config import CompareConfig
-from sparsecode.errors import InvalidSetting
+from sparsecode.errors import InvalidSetting, StageStale
 from sparsecode.progress import say
-from sparsecode.run import DEFAULT_RUN, Run
+from sparsecode.recall import recalled
+from sparsecode.run import DEFAULT_RUN, Run, command_of
+from sparsecode.stale import require
+
+KEY = "compare"
 
 
 def compare_dicts(
@@ -34,7 +38,8 @@ def compare_dicts(
 
     Args:
         run: the run folder, after `train_dicts`.
-        config: settings; `settings` change single ones (`threshold=0.8`).
+        config: settings; without it those of the run (`sparsecode.recall`). `settings` change single ones
+            (`threshold=0.8`).
         force: do it again where it was done with other settings.
         quiet: no progress.
 
@@ -44,12 +49,13 @@ def compare_dicts(
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
-    config = _checked((config or CompareConfig()).changed(**settings))
+    config = _checked(recalled(run, CompareConfig, config, settings))
     trained = run.finished("train-dicts", "sparsecode train-dicts")
     paths = [run.dictionaries_path / name for name in trained["dictionaries"]]
     outputs = [run.comparison_path, run.comparison_path.with_suffix(".safetensors")]
-    inputs = {"dictionaries": _inputs(paths)}
-    with run.stage("compare", config, inputs=inputs, outputs=outputs, needs=outputs, force=force) as stage:
+    require(run, ["train-dicts"], own=KEY)
+    inputs = {"dictionaries": fingerprint_of(paths), "sweep": trained.get("fingerprint") or ""}
+    with run.stage(KEY, config, inputs=inputs, outputs=outputs, needs=outputs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"compare: already done in {run.path} with the same settings")
@@ -61,6 +67,27 @@ def compare_dicts(
         _store_scores(comparison, paths, config.threshold)
         stage.finish(_headline(comparison))
         return comparison
+
+
+def load_comparison(run: Run, *, own: str) -> Comparison:
+    """The run's comparison, for stage `own`.
+
+    Raises:
+        StageMissing: its dictionaries were not compared.
+        StageStale: they are not those that were compared, or what they were trained on has changed.
+        RunInvalid: the comparison's files are broken.
+    """
+    run.finished(KEY, f"sparsecode {KEY}")
+    require(run, [KEY], own=own)
+    stages = run.config()["stages"]
+    trained = run.finished("train-dicts", "sparsecode train-dicts")
+    known = (stages[KEY].get("inputs") or {}).get("dictionaries")
+    if known and known != fingerprint_of([run.dictionaries_path / name for name in trained["dictionaries"]]):
+        again = [command_of(run, key, stages, force=True) for key in (KEY, own) if key in stages]
+        raise StageStale(
+            f"{run.path}: {KEY} is out of date, files of the dictionaries changed since; run: {' && '.join(again)}"
+        )
+    return Comparison.load(run.comparison_path)
 
 
 def compare_files(
@@ -98,7 +125,8 @@ def _checked(config: CompareConfig) -> CompareConfig:
     return config
 
 
-def _inputs(paths: Sequence[Path]) -> str:
+def fingerprint_of(paths: Iterable[Path]) -> str:
+    """Of several dictionaries, but for the stability scores that a comparison stores in their files."""
     return hashlib.sha256("".join(map(fingerprint, paths)).encode()).hexdigest()[:16]
 
 

@@ -21,6 +21,7 @@ from sparsecode.harvest.several import cut
 from sparsecode.harvest.text import same_tokens, tokenizer_of
 from sparsecode.progress import Progress
 from sparsecode.run import DEFAULT_RUN, Run
+from sparsecode.stale import require
 from sparsecode.store import Dataset
 from sparsecode.sweep import Dictionary
 
@@ -69,12 +70,14 @@ def evaluate_run(
             none is left, the first such failure is raised.
 
     Raises:
-        StageMissing, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see
+        StageMissing, StageStale, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see
             `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
     if rows < 1 or (batch_tokens is not None and batch_tokens < 1):
         raise InvalidSetting("eval: --rows and --batch-tokens must be at least 1")
+    if model is None and dictionaries is None:
+        require(run, ["train-dicts"])  # else they may be of the activations of another model than the one there now
     apart = _Apart(leave_out)
     chosen = load_dictionaries(run, apart) if dictionaries is None else dict(dictionaries)
     said = group_by_hook(chosen, hook, apart)
@@ -128,6 +131,8 @@ def load_dictionaries(run: Run, apart: _Apart | None = None) -> dict[str, Dictio
     Raises:
         StageMissing: it has none.
     """
+    if "train-dicts" in run.config()["stages"]:
+        run.finished("train-dicts", "sparsecode train-dicts")  # what an interrupted training has written is not all
     paths = sorted(path for path in run.dictionaries_path.glob("*.json") if path.with_suffix(".safetensors").is_file())
     if not paths:
         raise StageMissing(f"{run.path}: no dictionaries; run: sparsecode train-dicts{run.flag}")

@@ -16,6 +16,7 @@ from sparsecode.gpt.model import GPT, GPTConfig
 from sparsecode.gpt.trainer import Trainer, diverged
 from sparsecode.machine import keep_freed_memory, torch_device
 from sparsecode.progress import Progress, clock, say
+from sparsecode.recall import recalled
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 
 _STAGE = "train-gpt"
@@ -39,7 +40,8 @@ def train_gpt(
 
     Args:
         run: the run folder.
-        config: settings; `settings` change single ones (`minutes=3, text=("notes/",)`).
+        config: settings; without it those of the run (`sparsecode.recall`). `settings` change single ones
+            (`minutes=3, text=("notes/",)`).
         force: do it again where it was done with other settings.
         quiet: no progress.
 
@@ -53,7 +55,7 @@ def train_gpt(
         InvalidSetting, SettingsDiffer, RunLocked, CorpusEmpty, TrainingDiverged: see `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
-    config = (config or TrainGptConfig()).changed(**settings)
+    config = recalled(run, TrainGptConfig, config, settings)
     _check(config)
     needs = [run.gpt_path / name for name in ("model.safetensors", "config.json")]
     needs += [run.tokenizer_path, run.tokens_path / "tokens.json"]

@@ -17,11 +17,12 @@ from sparsecode.config import HarvestConfig
 from sparsecode.corpus import load_tokens
 from sparsecode.errors import HookUnknown, InvalidSetting
 from sparsecode.gpt import GPT, load_gpt
-from sparsecode.harvest.hooks import hook_name, single_configs
+from sparsecode.harvest.hooks import hook_name, hook_names, single_configs
 from sparsecode.harvest.several import harvest_several
 from sparsecode.harvest.windows import window_order, windows
 from sparsecode.machine import keep_freed_memory, torch_device
 from sparsecode.progress import Progress, say
+from sparsecode.recall import as_recorded, recalled
 from sparsecode.run import DEFAULT_RUN, Run, Stage
 from sparsecode.store import DatasetWriter
 
@@ -45,7 +46,8 @@ def harvest_activations(
 
     Args:
         run: the run folder, after `train_gpt`.
-        config: settings; `settings` change single ones (`layer="0,2,4", site="mlp,resid", rows=1_000_000`).
+        config: settings; without it those of the run (`sparsecode.recall`). `settings` change single ones
+            (`layer="0,2,4", site="mlp,resid", rows=1_000_000`).
         force: do it again where it was done with other settings.
         quiet: no progress.
 
@@ -59,7 +61,7 @@ def harvest_activations(
         SettingsDiffer, RunLocked, OutOfSpace, NonFiniteActivation: see `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
-    config = (config or HarvestConfig()).changed(**settings)
+    config = recalled(run, HarvestConfig, config, settings, hooks=hook_names)
     if config.rows < 1 or config.batch_size < 1 or config.shard_mb < 1:
         raise InvalidSetting("harvest: --rows, --batch-size and --shard-mb must be at least 1")
     _check_meant(config)
@@ -69,6 +71,7 @@ def harvest_activations(
     config = single_configs(config)[0]
     trained = run.finished("train-gpt", "sparsecode train-gpt")
     hook = hook_name(config)
+    config = as_recorded(run, hook, config)
     folder = run.activations_path / hook
     inputs = {"gpt": trained["fingerprint"], "tokens": trained["tokens_fingerprint"]}
     needs = [folder / "manifest.json"]

@@ -42,6 +42,11 @@ def single_configs(config: HarvestConfig) -> list[HarvestConfig]:
     ]
 
 
+def hook_names(config: HarvestConfig) -> list[str]:
+    """Names of all hook points that settings mean."""
+    return [hook_name(single) for single in single_configs(config)]
+
+
 def parse_layers(layers: int | str) -> list[int]:
     """`2`, `0,2,4`, `0-5` and mixtures: layer numbers in the order given, each once.
 

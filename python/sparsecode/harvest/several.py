@@ -27,6 +27,7 @@ from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.harvest.sequences import Contexts, TokenBatch, by_document, packed
 from sparsecode.harvest.text import model_tokens
 from sparsecode.progress import Progress, say
+from sparsecode.recall import as_recorded
 from sparsecode.run import Run, Stage
 from sparsecode.store import DatasetWriter
 
@@ -47,6 +48,7 @@ class Target:
 def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool) -> dict[str, Any]:
     """What `harvest_activations` does for several hook points, modules by path, and models by name."""
     singles = {hook_name(single): single for single in single_configs(config)}
+    singles = {hook: as_recorded(run, hook, single) for hook, single in singles.items()}
     model = _model(run, config)
     for hook in singles:
         model.place(hook)

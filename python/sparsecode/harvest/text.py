@@ -46,6 +46,8 @@ def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force
     before = stages.get(KEY, {})
     if not asked and before.get("status") == "done" and before["inputs"] == {"tokenizer": digest}:
         return load_tokens(run)
+    if not asked and before.get("status") == "running" and before.get("inputs") == {"tokenizer": digest}:
+        chosen = TextConfig.recorded(before, KEY)  # goes on with the text that it was begun with
     with (
         run.stage(KEY, chosen, inputs={"tokenizer": digest}, force=force) as stage,
         tempfile.TemporaryDirectory() as tmp,

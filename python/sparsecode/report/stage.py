@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsecode.checkpoint import write_json, write_text
-from sparsecode.compare import Comparison
+from sparsecode.compare import Comparison, load_comparison
 from sparsecode.config import ReportConfig
 from sparsecode.errors import InvalidSetting
 from sparsecode.machine import versions
 from sparsecode.progress import say
+from sparsecode.recall import recalled
 from sparsecode.report import export
 from sparsecode.report.blocks import Figure, Section
 from sparsecode.report.facts import Facts
@@ -21,9 +21,9 @@ from sparsecode.report.sections import ORDER
 from sparsecode.report.thinness import Banner, banner_of, thin_stages
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import load_claims
+from sparsecode.stale import OPTIONAL, digest, optional_digests, require
 
 FORMAT = 1
-_OPTIONAL = ("claims", "baselines", "toy")
 
 
 def write_report(
@@ -38,7 +38,8 @@ def write_report(
 
     Args:
         run: the run folder, after `compare_dicts`; after `check_claims` with verdicts.
-        config: settings; `settings` change single ones (`features=6`).
+        config: settings; without it those of the run (`sparsecode.recall`). `settings` change single ones
+            (`features=6`).
         force: do it again where it was done with other settings or from another comparison.
         quiet: no progress.
 
@@ -51,13 +52,13 @@ def write_report(
         SettingsDiffer, RunLocked, RunInvalid, OutOfSpace: see `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
-    config = (config or ReportConfig()).changed(**settings)
+    config = recalled(run, ReportConfig, config, settings)
     if config.features < 0 or config.tokens < 1:
         raise InvalidSetting("report: --tokens must be at least 1, --features at least 0")
-    run.finished("compare", "sparsecode compare")
     outputs = [run.report_path, run.report_path.with_suffix(".json"), run.figures_path]
-    comparison = Comparison.load(run.comparison_path)
-    inputs = {"comparison": hashlib.sha256(run.comparison_path.read_bytes()).hexdigest()[:16]} | _optional_inputs(run)
+    require(run, ["compare", *(key for key in OPTIONAL if run.is_done(key))], own="report")
+    comparison = load_comparison(run, own="report")
+    inputs = {"comparison": digest(run.comparison_path)} | optional_digests(run)
     with run.stage("report", config, inputs=inputs, outputs=outputs, needs=outputs[:2], force=force) as stage:
         if stage.done:
             if not quiet:
@@ -91,12 +92,6 @@ def _pictures(run: Run, config: ReportConfig, page: str, figures: Sequence[Figur
     if not config.images:
         return [], "pictures were not asked for (--images)"
     return export.write_png(page, figures, run.figures_path)
-
-
-def _optional_inputs(run: Run) -> dict[str, str]:
-    """When stages finished that a run may have or not, and that the page shows where it has them."""
-    stages = run.config()["stages"]
-    return {key: stages[key]["finished"] for key in _OPTIONAL if stages.get(key, {}).get("status") == "done"}
 
 
 def gather(run: Run, config: ReportConfig, comparison: Comparison) -> Facts:

@@ -7,7 +7,6 @@ RUN/baselines/measures.csv                a line per baseline
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,19 @@ from torch import Tensor
 
 from sparsecode import store
 from sparsecode.checkpoint import write_json, write_text
-from sparsecode.compare import mcs_both
+from sparsecode.compare import fingerprint_of, mcs_both
+from sparsecode.compare.loading import check_memory
 from sparsecode.compare.statistics import chance_mmcs, mean
 from sparsecode.config import BaselinesConfig, TrainDictsConfig
 from sparsecode.errors import DatasetUnfit, InvalidSetting
 from sparsecode.machine import versions
 from sparsecode.progress import Progress, say
+from sparsecode.recall import recalled
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science.baselines import BASELINES, Fit
 from sparsecode.science.reconstruction import fvu_of_strongest, measure
 from sparsecode.science.records import csv_of, load_record
+from sparsecode.stale import dictionaries_of, require
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.plan import SEEDS, find_dataset
 
@@ -34,6 +36,7 @@ KEY = "baselines"
 FORMAT = 1
 _BATCH = 4096  # rows of a forward pass
 _KEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # codes kept, for the curves
+_FIT_BYTES = 3 * 8  # a value of the rows that are fitted on: float64, centred, and a decomposition's
 _LEAST_ROWS = 2  # per dimension: fewer cannot be told from noise
 
 
@@ -49,7 +52,8 @@ def fit_baselines(
 
     Args:
         run: the run folder, after `harvest_activations`; dictionaries that were trained there are compared with them.
-        config: settings; `settings` change single ones (`kinds="pca,ica"`).
+        config: settings; without it those of the run (`sparsecode.recall`). `settings` change single ones
+            (`kinds="pca,ica"`).
         force: do it again where it was done with other settings, or before the dictionaries were trained.
         quiet: no progress.
 
@@ -64,13 +68,22 @@ def fit_baselines(
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
-    config = (config or BaselinesConfig()).changed(**settings)
+    config = recalled(run, BaselinesConfig, config, settings)
     kinds = _checked(config)
-    where = TrainDictsConfig(hook=config.hook, dataset=config.dataset)
-    dataset = store.Dataset(find_dataset(run, where))
-    trained, fingerprint = _trained(run, dataset)
+    config = _located(run, config)
+    dataset = store.Dataset(find_dataset(run, TrainDictsConfig(hook=config.hook, dataset=config.dataset)))
+    if config.dataset is None:
+        config = config.changed(hook=dataset.path.name)
+    paths = _trained(run, dataset)
+    read = ["train-dicts"] if paths else []
+    require(run, read if config.dataset is not None else [f"harvest/{config.hook}", *read], own=KEY)
+    if force or not run.is_done(KEY):
+        check_memory(KEY, paths.values(), _FIT_BYTES * min(config.rows, dataset.rows) * dataset.activation_dim)
+    trained = {name: Dictionary.load(path) for name, path in paths.items()}
     eval_rows = _eval_rows(run, config, dataset, trained)
-    inputs = {"dataset": dataset.fingerprint, "dictionaries": fingerprint}
+    sweep = dictionaries_of(run.config()["stages"], dataset.fingerprint) or ""
+    fingerprint = fingerprint_of(paths.values()) if paths else ""
+    inputs = {"dataset": dataset.fingerprint, "dictionaries": fingerprint, "sweep": sweep}
     folder = run.path / KEY
     needs = [folder / name for name in ("baselines.json", "measures.csv")]
     needs += [folder / f"{kind}{suffix}" for kind in kinds for suffix in (".safetensors", ".json")]
@@ -139,18 +152,21 @@ def _checked(config: BaselinesConfig) -> list[str]:
     return [kind for kind in BASELINES if kind in asked]
 
 
-def _trained(run: Run, dataset: store.Dataset) -> tuple[dict[str, Dictionary], str]:
-    """The run's dictionaries if they were trained on this dataset, and a fingerprint of their files."""
+def _located(run: Run, config: BaselinesConfig) -> BaselinesConfig:
+    """With the data that the run's dictionaries were trained on, where the settings name none."""
+    told = run.config()["stages"].get("train-dicts", {}).get("beside") or {}
+    if config.hook is not None or config.dataset is not None or not (told.get("hook") or told.get("dataset")):
+        return config
+    return config.changed(dataset=told.get("dataset"), hook=None if told.get("dataset") else told.get("hook"))
+
+
+def _trained(run: Run, dataset: store.Dataset) -> dict[str, Path]:
+    """Where the run's dictionaries are, by name, if they were trained on this dataset."""
     record = run.config()["stages"].get("train-dicts", {})
     result = record.get("result") or {}
     if record.get("status") != "done" or result.get("dataset_fingerprint") != dataset.fingerprint:
-        return {}, ""
-    digest = hashlib.sha256()
-    found = {}
-    for name in result["dictionaries"]:
-        digest.update((run.dictionaries_path / f"{name}.safetensors").read_bytes())
-        found[name] = Dictionary.load(run.dictionaries_path / name)
-    return found, digest.hexdigest()[:16]
+        return {}
+    return {name: run.dictionaries_path / name for name in result["dictionaries"]}
 
 
 def _eval_rows(run: Run, config: BaselinesConfig, dataset: store.Dataset, trained: dict[str, Dictionary]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 
 from sparsecode import store
 from sparsecode.checkpoint import write_json
-from sparsecode.compare import Comparison
+from sparsecode.compare import Comparison, load_comparison
 from sparsecode.config import ClaimsConfig
 from sparsecode.corpus import load_tokens
 from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.machine import versions
 from sparsecode.progress import say
+from sparsecode.recall import recalled
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import (
     basis,
@@ -32,6 +32,7 @@ from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.examples import Rows
 from sparsecode.science.records import load_record
 from sparsecode.science.verdicts import NOT_TESTED
+from sparsecode.stale import digest
 from sparsecode.sweep import Dictionary
 
 FORMAT = 3
@@ -62,7 +63,8 @@ def check_claims(
 
     Args:
         run: the run folder, after `compare_dicts`.
-        config: settings; `settings` change single ones (`sweep=False`).
+        config: settings; without it those of the run (`sparsecode.recall`). `settings` change single ones
+            (`sweep=False`).
         force: do it again where it was done with other settings or from another comparison.
         quiet: no progress.
 
@@ -76,11 +78,13 @@ def check_claims(
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
-    config = _checked((config or ClaimsConfig()).changed(**settings))
-    run.finished("compare", "sparsecode compare")
-    comparison = Comparison.load(run.comparison_path)
-    inputs = {"comparison": hashlib.sha256(run.comparison_path.read_bytes()).hexdigest()[:16]}
+    config = _checked(recalled(run, ClaimsConfig, config, settings))
+    comparison = load_comparison(run, own=KEY)
+    inputs = {"comparison": digest(run.comparison_path), "activations": _fingerprint(run, config)}
     outputs = [run.claims_path, run.path / sweeps.FOLDER]
+    if config.sweep and (force or not run.is_done(KEY)):
+        trained = run.config()["stages"]["train-dicts"]["settings"]
+        sweeps.check_memory(config, trained, int(comparison.record["dictionaries"][0]["activation_dim"]))
     with run.stage(KEY, config, inputs=inputs, outputs=outputs, force=force) as stage:
         if stage.done and run.claims_path.exists():
             if not quiet:
@@ -212,11 +216,22 @@ def _dataset_path(run: Run, config: ClaimsConfig) -> Path:
     if config.dataset is not None:
         return Path(config.dataset)
     record = run.config()["stages"].get("train-dicts", {})
+    if (record.get("beside") or {}).get("dataset"):
+        return Path(record["beside"]["dataset"])
     hook = (record.get("result") or {}).get("hook_point")
     folder = Path(run.activations_path / str(hook))
     if not hook or not folder.exists():
         raise StageMissing(f"{run.path}: its activations are not there; run: sparsecode harvest{run.flag}")
     return folder
+
+
+def _fingerprint(run: Run, config: ClaimsConfig) -> str:
+    """Of the activations; of those that were read where they are gone now: what was found of them stays true."""
+    try:
+        return store.Dataset(_dataset_path(run, config)).fingerprint
+    except SparsecodeError:
+        before = run.config()["stages"].get(KEY, {})
+        return str((before.get("inputs") or {}).get("activations") or "")
 
 
 def _checked(config: ClaimsConfig) -> ClaimsConfig:

@@ -12,6 +12,7 @@ from sparsecode.compare import Comparison, compare_dicts
 from sparsecode.config import ClaimsConfig, CompareConfig, TrainDictsConfig
 from sparsecode.run import Run
 from sparsecode.sweep import train_dicts
+from sparsecode.sweep.memory import need, refuse
 from sparsecode.sweep.settings import parse_l1
 
 FOLDER = "science"
@@ -34,10 +35,7 @@ def train_both(
         dimensions: of the activations: a dictionary of this size gets the same L1 under both.
         quiet: no progress.
     """
-    base = TrainDictsConfig.from_mapping(settings, "train-dicts").changed(
-        dataset=dataset, hook=None, sizes=config.sizes, seeds=1, seed=config.seed, epochs=None, minutes=None,
-        min_samples=config.min_samples, batch_size=config.batch_size, warmup_steps=config.warmup_steps,
-    )  # fmt: skip
+    base = _base(config, settings).changed(dataset=dataset)
     own = coefficients(config, settings, dimensions)
     # Coefficients are spelled out in full, so that both sweeps hold exactly corresponding ones.
     l1 = {"plain": own, "per-size": [value * dimensions for value in own]}
@@ -53,6 +51,19 @@ def train_both(
         samples, minutes = result["samples"], None
         found.append((folder, compare_dicts(folder, CompareConfig(threshold=config.threshold), quiet=True)))
     return found[0], found[1]
+
+
+def _base(config: ClaimsConfig, settings: dict[str, Any]) -> TrainDictsConfig:
+    return TrainDictsConfig.from_mapping(settings, "train-dicts").changed(
+        hook=None, sizes=config.sizes, seeds=1, seed=config.seed, epochs=None, minutes=None,
+        min_samples=config.min_samples, batch_size=config.batch_size, warmup_steps=config.warmup_steps,
+    )  # fmt: skip
+
+
+def check_memory(config: ClaimsConfig, settings: dict[str, Any], dimensions: int) -> None:
+    """Raises InvalidSetting where either sweep needs more memory than there is."""
+    l1 = ",".join(map(repr, coefficients(config, settings, dimensions)))
+    refuse("claims", need(_base(config, settings).changed(l1=l1), dimensions), dimensions)
 
 
 def coefficients(config: ClaimsConfig, settings: dict[str, Any], dimensions: int) -> list[float]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from sparsecode.config import ToyConfig
 from sparsecode.errors import InvalidSetting
+from sparsecode.machine import torch_device
 from sparsecode.science.toy import ToySettings
 from sparsecode.sweep import LossSettings, Start, Sweep, grid, parse_l1, parse_sizes
+from sparsecode.sweep.memory import engine_kind, need_of, refuse
+
+KEY = "toy"
 
 _LEAST = {"dim": 2, "true_features": 2, "draw_rows": 1, "seeds": 1, "steps": 1, "batch_size": 1, "eval_rows": 2,
           "log_every": 1, "save_every": 1, "threads": 1}  # fmt: skip
@@ -47,6 +52,18 @@ def entries(config: ToyConfig) -> list[tuple[int, float, int]]:
     """Every (size, l1, seed) of the sweep, sizes outermost; `2x` is twice the number of true features."""
     seeds = list(range(config.seed, config.seed + config.seeds))
     return grid(parse_sizes(config.sizes, config.true_features), parse_l1(config.l1), seeds)
+
+
+def check_memory(config: ToyConfig) -> None:
+    """Raises InvalidSetting where the sweep and the rows it is measured on need more memory than there is."""
+    device = torch_device(config.device).type
+    sizes = [size for size, _, _ in entries(config)]
+    found = need_of(
+        sizes, config.dim, batch=config.batch_size, engine=engine_kind(config.engine, device), threads=config.threads,
+        device=device,
+    )  # fmt: skip
+    rows = 4 * config.eval_rows * (2 * config.dim + config.true_features)
+    refuse(KEY, replace(found, working=found.working + rows), config.dim)
 
 
 def data_settings(config: ToyConfig) -> ToySettings:

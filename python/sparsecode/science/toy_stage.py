@@ -20,6 +20,7 @@ from sparsecode.config import ToyConfig
 from sparsecode.errors import TrainingDiverged
 from sparsecode.machine import versions
 from sparsecode.progress import Progress, say
+from sparsecode.recall import recalled
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.science import toy_measures, toy_plan
 from sparsecode.science.records import csv_of, load_record
@@ -43,7 +44,8 @@ def toy_models(
 
     Args:
         run: the run folder; it may be empty.
-        config: settings; `settings` change single ones (`minutes=2, l1="1e-4:1e-2:9"`).
+        config: settings; without it those of the run (`sparsecode.recall`). `settings` change single ones
+            (`minutes=2, l1="1e-4:1e-2:9"`).
         force: do it again where it was done with other settings.
         quiet: no progress.
 
@@ -58,8 +60,10 @@ def toy_models(
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
-    config = (config or ToyConfig()).changed(**settings)
+    config = recalled(run, ToyConfig, config, settings)
     toy_plan.check(config)
+    if force or not run.is_done(KEY):
+        toy_plan.check_memory(config)
     if force or KEY not in run.config()["stages"]:
         choose_engine(config.engine, config.device)  # fails here, before the stage is recorded as begun
     folder = run.path / KEY

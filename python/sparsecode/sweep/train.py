@@ -5,6 +5,7 @@ Shape letters: B rows of a batch, D activation dimension, N features of all dict
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,11 +19,14 @@ from sparsecode.config import TrainDictsConfig
 from sparsecode.errors import TrainingDiverged
 from sparsecode.machine import cores
 from sparsecode.progress import Progress, say
+from sparsecode.recall import recalled
 from sparsecode.run import DEFAULT_RUN, Run, Stage
+from sparsecode.stale import require
 from sparsecode.sweep import metrics, plan
 from sparsecode.sweep.engines import Engine, StepStats, choose_engine, on_device
 from sparsecode.sweep.engines.cpu import CpuEngine
 from sparsecode.sweep.interrupt import Interruptible
+from sparsecode.sweep.memory import check_memory
 from sparsecode.sweep.schedule import Budget, Schedule
 from sparsecode.sweep.start import begin
 from sparsecode.sweep.state import load_state, save_state
@@ -45,13 +49,14 @@ def train_dicts(
 
     Args:
         run: the run folder, after `harvest_activations` (or with `dataset=FOLDER`).
-        config: settings; `settings` change single ones (`sizes="64-512", minutes=2`).
+        config: settings; without it those of the run (`sparsecode.recall`). `settings` change single ones
+            (`sizes="64-512", minutes=2`).
         force: do it again where it was done with other settings.
         quiet: no progress.
 
     Returns:
-        {"dictionaries": names, "diverged": names of those that ran into NaN and were not saved, "hook_point",
-        "dataset_fingerprint", "activation_dim", "samples", "steps", "engine", "eval_rows",
+        {"dictionaries": names, "fingerprint": of their files, "diverged": names of those that ran into NaN and were
+        not saved, "hook_point", "dataset_fingerprint", "activation_dim", "samples", "steps", "engine", "eval_rows",
         "metrics": name -> {mse, l1, l0, fvu, dead, rows, live, start_cosine}}.
 
     Raises:
@@ -62,9 +67,15 @@ def train_dicts(
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
     """
     run = run if isinstance(run, Run) else Run(run)
-    config = (config or TrainDictsConfig()).changed(**settings)
-    dataset = store.Dataset(plan.find_dataset(run, config))
+    config = recalled(run, TrainDictsConfig, config, settings)
+    data = plan.find_dataset(run, config)
+    if config.dataset is None:
+        config = config.changed(hook=data.name)  # for the run to remember: others may be harvested
+        require(run, [f"harvest/{data.name}"], own=KEY)
+    dataset = store.Dataset(data)
     plan.check(config, dataset)
+    if force or not run.is_done(KEY):
+        check_memory(config, dataset.activation_dim)
     if force or KEY not in run.config()["stages"]:
         choose_engine(config.engine, config.device)  # fails here, before the stage is recorded as begun
     folder = run.dictionaries_path
@@ -90,6 +101,16 @@ def _written(run: Run) -> list[Path]:
     names = result.get("dictionaries", ())
     files = [run.dictionaries_path / f"{name}{suffix}" for name in names for suffix in (".safetensors", ".json")]
     return files or [run.dictionaries_path]
+
+
+def _fingerprint(paths: list[Path]) -> str:
+    """Of dictionaries as they were written: what is read from them later is compared with it."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for suffix in (".safetensors", ".json"):
+            file = path.with_name(path.name + suffix)
+            digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 class _Training:
@@ -272,6 +293,7 @@ class _Training:
             dictionary.save(self.run.dictionaries_path / names[k])
         result = {
             "dictionaries": [names[k] for k in kept],
+            "fingerprint": _fingerprint([self.run.dictionaries_path / names[k] for k in kept]),
             "diverged": [names[k] for k in sorted(diverged)],
             "hook_point": hook,
             "dataset_fingerprint": self.dataset.fingerprint,
