@@ -90,9 +90,7 @@ def _whole(path: str, q: int, k: int) -> tuple[Place, Place, Place]:
 def _by_group(path: str, groups: int, queries: int, width: int) -> tuple[Place, Place, Place]:
     """The same, group by group: each has `queries` heads of queries, then one of keys and one of values."""
     stops = [0, queries * width, (queries + 1) * width, (queries + 2) * width]
-    q, k, v = (
-        Place(path, part=Part(groups, start, stop)) for start, stop in zip(stops[:-1], stops[1:], strict=True)
-    )
+    q, k, v = (Place(path, part=Part(groups, start, stop)) for start, stop in zip(stops[:-1], stops[1:], strict=True))
     return q, k, v
 
 
@@ -271,9 +269,7 @@ def opt(config: Any, block: nn.Module) -> Points:
     )  # fmt: skip
 
 
-def _normalised_after(
-    qkv: tuple[Place, Place, Place], z: str, ln1: str, mlp: Points, mlp_out: str, ln2: str
-) -> Points:
+def _normalised_after(qkv: tuple[Place, Place, Place], z: str, ln1: str, mlp: Points, mlp_out: str, ln2: str) -> Points:
     """Blocks that normalise the sum after attention and the sum after the MLP."""
     points = _points(
         qkv=qkv, z=z, attn_out=z, mid=Place(ln1, "input"), mlp=mlp, mlp_out=mlp_out, ln1=Place(ln1), ln2=Place(ln2)

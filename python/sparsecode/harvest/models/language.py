@@ -154,16 +154,14 @@ class LanguageModel:
             raise ModelInvalid(f"{self.name}: has no output that predicts tokens; only its activations can be read")
         given = self._given(batch)
         if hook is None or change is None:
-            return self.logits_of(self.call(self.module, given))
+            return self.logits_of(self._forward(given))
         B, T = given["input_ids"].shape
 
         def changed(value: Tensor) -> Tensor:
             new = change(per_token(value, B, T, hook)).to(value)
             return new.view_as(value) if new.numel() == value.numel() else new
 
-        return self.logits_of(
-            change_place(self.module, self.place(hook), changed, lambda: self.call(self.module, given))
-        )
+        return self.logits_of(change_place(self.module, self.place(hook), changed, lambda: self._forward(given)))
 
     def width(self, hook: str) -> int:
         """D of a hook point, found by a forward pass over two tokens.
@@ -175,10 +173,19 @@ class LanguageModel:
         ids = torch.zeros((1, 2), dtype=torch.int64, device=self.device)
         try:
             return int(self.read({"input_ids": ids}, [hook])[hook].shape[-1])
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ModelInvalid(
                 f"{self.name}: its forward pass over the tokens of a text does not reach {hook} ({error}); of an "
                 "encoder-decoder model only the encoder can be read"
+            ) from error
+
+    def _forward(self, given: dict[str, Tensor]) -> Any:
+        try:
+            return self.call(self.module, given)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelInvalid(
+                f"{self.name} ({self.family}): its forward pass over the tokens of a text fails ({error}); harvest can "
+                "still read its modules, with --module"
             ) from error
 
     def _given(self, batch: Batch) -> dict[str, Tensor]:

@@ -119,6 +119,7 @@ def hf_model(
         unread = str(error)
     within = f", its language model {text.model_type}" if text is not config else ""
     backend = getattr(tokenizer, "backend_tokenizer", None)
+    part = _with_head(module, text) if text is not config else ""
     return LanguageModel(
         module.eval(),
         name,
@@ -135,6 +136,7 @@ def hf_model(
         special=_special(tokenizer),
         mask=getattr(tokenizer, "mask_token_id", None),
         pad=getattr(tokenizer, "pad_token_id", None) or 0,
+        call=lambda model, given: model.get_submodule(part)(**given),
     )
 
 
@@ -171,6 +173,15 @@ def _wrapper(transformers: Any, config: Any) -> str | None:
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             return str(name)
     return None
+
+
+def _with_head(module: nn.Module, text: Any) -> str:
+    """Path of a language model with a head of its own within one for images (Llama 4): it alone needs no images."""
+    for path, part in module.named_modules():
+        own = getattr(part, "config", None)
+        if path and getattr(own, "model_type", None) == text.model_type and hasattr(part, "lm_head"):
+            return path
+    return ""
 
 
 def _tokenizer(transformers: Any, name: str) -> Any | None:
