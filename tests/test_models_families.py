@@ -219,23 +219,24 @@ def test_half_precision_models_are_read_as_they_are(dtype: torch.dtype) -> None:
 
 
 def test_modules_by_path_of_a_family_nobody_listed() -> None:
-    config = transformers.OPTConfig(vocab_size=V, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
-                                    ffn_dim=MLP, max_position_embeddings=32, word_embed_proj_dim=WIDTH)  # fmt: skip
+    config = transformers.XGLMConfig(vocab_size=V, d_model=WIDTH, num_layers=2, attention_heads=2, ffn_dim=MLP,
+                                     max_position_embeddings=32, activation_function="relu")  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    found = hf_model(model, None, "my-opt")
+    found = hf_model(model, None, "mine")
     with pytest.raises(
-        HookUnknown, match=r"my-opt: its family, opt, OPTForCausalLM, has no .*--module.*model\.decoder"
+        HookUnknown, match=r"mine: its family, xglm, XGLMForCausalLM, has no .*--module.*model\.layers\.0"
     ):
         found.place("blocks.0.mlp.hook_post")
-    values = found.read({"input_ids": ids()}, ["model.decoder.layers.1.fc1", "model.decoder.layers.1.fc2@input"])
-    torch.testing.assert_close(values["model.decoder.layers.1.fc1"].relu(), values["model.decoder.layers.1.fc2@input"])
-    with pytest.raises(HookUnknown, match=r"no module 'model\.decoder\.lyers'; there are .*model\.decoder\.layers\.0"):
-        found.place("model.decoder.lyers")
+    values = found.read({"input_ids": ids()}, ["model.layers.1.fc1", "model.layers.1.fc2@input"])
+    torch.testing.assert_close(values["model.layers.1.fc1"].relu(), values["model.layers.1.fc2@input"])
+    with pytest.raises(HookUnknown, match=r"no module 'model\.lyers'; there are .*model\.layers\.0"):
+        found.place("model.lyers")
 
 
 def test_an_unknown_hook_point_names_those_there_are() -> None:
     found = hf_model(make("gpt_neox"), None, "pythia")
     with pytest.raises(
-        HookUnknown, match=r"no hook point 'blocks\.0\.hook_resid_mid'; there are blocks\.L\.X with L 0 to 1"
+        HookUnknown,
+        match=r"no hook point 'blocks\.2\.hook_resid_post'; there are blocks\.L\.X with L 0 to 1.*; hook_embed,",
     ):
-        found.place("blocks.0.hook_resid_mid")
+        found.place("blocks.2.hook_resid_post")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsecode.errors import DictionaryInvalid, ModelInvalid
+from sparsecode.errors import DictionaryInvalid, HookUnknown, ModelInvalid
 from sparsecode.evaluate.result import Evaluation, Shared
 from sparsecode.evaluate.sums import Predictions, Sums
 from sparsecode.harvest.models import LanguageModel
@@ -66,10 +66,12 @@ def evaluate_dictionaries(
         advance: told the rows that were evaluated since the last call.
 
     Raises:
-        HookUnknown: the model has no such hook point.
+        HookUnknown: the model has no such hook point, or one that can only be read.
         DictionaryInvalid: a dictionary is of another width, or a transcoder.
     """
     width = model.width(hook)
+    if model.kind != "none" and (why := model.place(hook).fixed):
+        raise HookUnknown(f"{hook} of {model.name} can only be read, not evaluated: {why}")
     for name, dictionary in dictionaries.items():
         check_fits(model, name, dictionary, hook, width)
     mean = _mean(model, hook, batches())

@@ -1,15 +1,29 @@
-"""Where TransformerLens's hook points are in the modules of each family of models.
+"""TransformerLens's hook points in the families of models that transformers has: which there are, and where.
 
-Per block (L is its number, from 0):
+Once per model:
 
-    hook_resid_pre    what the block is given
-    attn.hook_z       attention's heads, side by side, before the output projection
-    hook_attn_out     what attention adds to the residual stream
-    hook_resid_mid    the residual stream between attention and MLP; there is none where both run side by side
-    mlp.hook_pre      the MLP's hidden layer before the nonlinearity (of a gated MLP: the gate)
-    mlp.hook_post     what the MLP's last matrix is given: after the nonlinearity, and of a gated MLP after the product
-    hook_mlp_out      what the MLP adds to the residual stream
-    hook_resid_post   what the block gives on
+    hook_embed                  the tokens' embeddings, as they are added up (Gemma: scaled; BLOOM: normalised)
+    hook_pos_embed              the positions' embeddings, where positions have any
+    ln_final.hook_normalized    the residual stream as the last norm makes it, see below
+
+Per block (L is its number, from 0), as blocks.L.NAME:
+
+    hook_resid_pre              what the block is given
+    ln1.hook_normalized         the residual stream as the norm before attention makes it
+    attn.hook_q, hook_k, hook_v queries, keys and values of all heads, side by side, before rotation and norms of heads
+    attn.hook_z                 attention's heads, side by side, before the output projection
+    hook_attn_out               what attention adds to the residual stream
+    hook_resid_mid              the residual stream between attention and MLP; there is none where both run side by side
+    ln2.hook_normalized         the residual stream as the norm before the MLP makes it
+    mlp.hook_pre                the MLP's hidden layer before the nonlinearity (of a gated MLP: the gate)
+    mlp.hook_pre_linear         of a gated MLP: what the gate is multiplied with
+    mlp.hook_post               what the MLP's last matrix is given: after the nonlinearity, and of a gated MLP after
+                                the product
+    mlp.hook_router_logits      of a mixture of experts: one number per expert, before softmax or choice
+    hook_mlp_out                what the MLP adds to the residual stream
+    hook_resid_post             what the block gives on
+
+hook_normalized is a LayerNorm's output, and of an RMSNorm the value before its weight: so it is in TransformerLens.
 
 BERT normalises after each addition: there hook_resid_mid and hook_resid_post are the sums before, as TransformerLens
 has it, and hook_normalized_resid_mid and hook_normalized_resid_post are what LayerNorm makes of them.
@@ -17,16 +31,21 @@ has it, and hook_normalized_resid_mid and hook_normalized_resid_post are what La
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from sparsecode.errors import ModelInvalid
+from sparsecode.harvest.models import architectures as of
+from sparsecode.harvest.models.architectures import Points
 from sparsecode.harvest.models.places import Place
 
-BLOCK = ""  # the block itself
+_ROTATED = "its positions rotate queries and keys; no vector is added for them"
+_BIASED = "its positions are added to attention's scores (ALiBi); no vector is added for them"
 
 
 @dataclass(frozen=True)
@@ -35,101 +54,116 @@ class Family:
 
     Attributes:
         blocks: path of its list of blocks below the model without its head.
-        places: hook point within a block -> place within the block.
+        inside: hook points of a block, from the configuration and the block.
+        outside: hook points of the whole, from the configuration: places below the model without its head.
     """
 
     blocks: str
-    places: Mapping[str, Place]
+    inside: Callable[[Any, nn.Module], Points]
+    outside: Callable[[Any], Points]
 
 
-def _pre_norm(
-    *,
-    attention: str,
-    projection: str,
-    attention_out: str,
-    norm: str,
-    mlp_in: str,
-    mlp_last: str,
-    mlp_out: str,
-) -> dict[str, Place]:
+@dataclass(frozen=True)
+class Hooks:
+    """The hook points of one model.
+
+    Attributes:
+        places: name -> place, in the order of a forward pass.
+        refused: names that others of its kind have -> why it has none.
+    """
+
+    places: dict[str, Place] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def _outside(embed: str, positions: str, final: str, offset: float = 0.0, rms: bool = False) -> Callable[[Any], Points]:
+    """Places outside the blocks; `positions` is a path, or why there is none."""
+    places: Points = {
+        "hook_embed": Place(embed.removesuffix("@input"), "input" if embed.endswith("@input") else "output"),
+        "hook_pos_embed": positions if " " in positions else Place(positions),
+        "ln_final.hook_normalized": Place(final, "normalised" if rms else "output", offset=offset),
+    }
+    return lambda config: places
+
+
+def _opt(config: Any) -> Points:
+    """OPT: 350M's embeddings are narrower than its residual stream, and it has no last norm."""
+    narrow = config.word_embed_proj_dim != config.hidden_size
+    normalised = config.do_layer_norm_before and not getattr(config, "_remove_final_layer_norm", False)
     return {
-        "hook_resid_pre": Place(BLOCK, "input"),
-        "attn.hook_z": Place(f"{attention}.{projection}", "input"),
-        "hook_attn_out": Place(attention_out),
-        "hook_resid_mid": Place(norm, "input", addend=attention_out, base=BLOCK),
-        "mlp.hook_pre": Place(f"mlp.{mlp_in}"),
-        "mlp.hook_post": Place(f"mlp.{mlp_last}", "input"),
-        "hook_mlp_out": Place(mlp_out),
-        "hook_resid_post": Place(BLOCK),
+        "hook_embed": Place("decoder.project_in" if narrow else "decoder.embed_tokens"),
+        "hook_pos_embed": Place("decoder.embed_positions"),
+        "ln_final.hook_normalized": Place("decoder.final_layer_norm") if normalised else "it has no norm at the end",
     }
 
 
-_GPT2 = Family("h", _pre_norm(attention="attn", projection="c_proj", attention_out="attn", norm="ln_2", mlp_in="c_fc",
-                              mlp_last="c_proj", mlp_out="mlp"))  # fmt: skip
-_NEOX = Family("layers", _pre_norm(attention="attention", projection="dense", attention_out="attention",
-                                   norm="post_attention_layernorm", mlp_in="dense_h_to_4h",
-                                   mlp_last="dense_4h_to_h", mlp_out="mlp"))  # fmt: skip
-_NEOX_PARALLEL = Family("layers", {name: place for name, place in _NEOX.places.items() if name != "hook_resid_mid"})
-_LLAMA = Family("layers", _pre_norm(attention="self_attn", projection="o_proj", attention_out="self_attn",
-                                    norm="post_attention_layernorm", mlp_in="gate_proj", mlp_last="down_proj",
-                                    mlp_out="mlp"))  # fmt: skip
-# Gemma 2 and 3 normalise what attention and MLP give before they add it.
-_GEMMA2 = Family("layers", _pre_norm(attention="self_attn", projection="o_proj",
-                                     attention_out="post_attention_layernorm", norm="pre_feedforward_layernorm",
-                                     mlp_in="gate_proj", mlp_last="down_proj",
-                                     mlp_out="post_feedforward_layernorm"))  # fmt: skip
-_BERT = Family(
-    "encoder.layer",
-    {
-        "hook_resid_pre": Place(BLOCK, "input"),
-        "attn.hook_z": Place("attention.output.dense", "input"),
-        "hook_attn_out": Place("attention.output.dense"),
-        "hook_resid_mid": Place("attention.output.LayerNorm", "input"),
-        "hook_normalized_resid_mid": Place("attention"),
-        "mlp.hook_pre": Place("intermediate.dense"),
-        "mlp.hook_post": Place("output.dense", "input"),
-        "hook_mlp_out": Place("output.dense"),
-        "hook_resid_post": Place("output.LayerNorm", "input"),
-        "hook_normalized_resid_post": Place(BLOCK),
-    },
-)
-_DISTILBERT = Family(
-    "transformer.layer",
-    {
-        "hook_resid_pre": Place(BLOCK, "input"),
-        "attn.hook_z": Place("attention.out_lin", "input"),
-        "hook_attn_out": Place("attention.out_lin"),
-        "hook_resid_mid": Place("sa_layer_norm", "input"),
-        "hook_normalized_resid_mid": Place("sa_layer_norm"),
-        "mlp.hook_pre": Place("ffn.lin1"),
-        "mlp.hook_post": Place("ffn.lin2", "input"),
-        "hook_mlp_out": Place("ffn.lin2"),
-        "hook_resid_post": Place("output_layer_norm", "input"),
-        "hook_normalized_resid_post": Place(BLOCK),
-    },
-)
-# The project's own GPT; its attention and MLP are not called as modules, their last matrices are.
+def _falcon(config: Any) -> Points:
+    return _outside("word_embeddings", _BIASED if config.alibi else _ROTATED, "ln_f")(config)
+
+
+def _encoder(config: Any) -> Points:
+    return {
+        "hook_embed": Place("embeddings.word_embeddings"),
+        "hook_pos_embed": Place("embeddings.position_embeddings"),
+        "ln_final.hook_normalized": "its blocks end with a norm: blocks.L.hook_normalized_resid_post",
+    }
+
+
+_LLAMA = Family("layers", of.llama, _outside("embed_tokens", _ROTATED, "norm", rms=True))
+# Some versions scale Gemma's embeddings within their module, some after it: what the first block is given is scaled.
+_GEMMA_OUTSIDE = _outside("layers.0@input", _ROTATED, "norm", offset=1.0, rms=True)
+_GEMMA = Family("layers", partial(of.llama, offset=1.0), _GEMMA_OUTSIDE)
+_GEMMA2 = Family("layers", partial(of.llama, style="around", offset=1.0), _GEMMA_OUTSIDE)
+_OLMO2 = Family("layers", partial(of.llama, style="post"), _LLAMA.outside)
+_LAYER_NORM = Family("layers", of.llama, _outside("embed_tokens", _ROTATED, "norm"))
+_COHERE = Family("layers", partial(of.llama, style="tied"), _LAYER_NORM.outside)
+_BERT = Family("encoder.layer", of.bert, _encoder)
 OWN_GPT = Family(
     "blocks",
-    {
-        "hook_resid_pre": Place(BLOCK, "input"),
-        "attn.hook_z": Place("attn.c_proj", "input"),
-        "hook_resid_mid": Place("ln_2", "input", addend="attn.c_proj", base=BLOCK),
-        "mlp.hook_post": Place("mlp.c_proj", "input"),
-        "hook_mlp_out": Place("mlp.c_proj"),
-        "hook_resid_post": Place(BLOCK),
+    of.own_gpt,
+    lambda config: {
+        "hook_embed": (one := "it adds up tokens and positions in one step: blocks.0.hook_resid_pre"),
+        "hook_pos_embed": one,
+        "ln_final.hook_normalized": Place("ln_f"),
     },
 )
 
 # By transformers' model_type.
 FAMILIES: dict[str, Family] = {
-    "gpt2": _GPT2,
-    "gpt_neox": _NEOX,
+    "gpt2": Family("h", of.gpt2, _outside("wte", "wpe", "ln_f")),
+    "gpt_neo": Family("h", of.gpt_neo, _outside("wte", "wpe", "ln_f")),
+    "gptj": Family("h", of.gptj, _outside("wte", _ROTATED, "ln_f")),
+    "gpt_neox": Family("layers", of.gpt_neox, _outside("embed_in", _ROTATED, "final_layer_norm")),
+    "opt": Family("decoder.layers", of.opt, _opt),
+    "bloom": Family("h", of.bloom, _outside("word_embeddings_layernorm", _BIASED, "ln_f")),
+    "falcon": Family("h", of.falcon, _falcon),
+    "phi": Family("layers", partial(of.llama, style="tied"), _outside("embed_tokens", _ROTATED, "final_layernorm")),
+    "phi3": _LLAMA,
     "llama": _LLAMA,
+    "llama4_text": _LLAMA,
     "mistral": _LLAMA,
+    "ministral": _LLAMA,
+    "ministral3": _LLAMA,
+    "mixtral": _LLAMA,
     "qwen2": _LLAMA,
+    "qwen2_moe": _LLAMA,
+    "qwen2_vl_text": _LLAMA,
+    "qwen2_5_vl_text": _LLAMA,
     "qwen3": _LLAMA,
-    "gemma": _LLAMA,
+    "qwen3_moe": _LLAMA,
+    "qwen3_vl_text": _LLAMA,
+    "qwen3_vl_moe_text": _LLAMA,
+    "smollm3": _LLAMA,
+    "gpt_oss": _LLAMA,
+    "olmo": _LAYER_NORM,
+    "olmoe": _LLAMA,
+    "olmo2": _OLMO2,
+    "olmo3": _OLMO2,
+    "stablelm": Family("layers", of.stablelm, _LAYER_NORM.outside),
+    "starcoder2": _LAYER_NORM,
+    "cohere": _COHERE,
+    "cohere2": _COHERE,
+    "gemma": _GEMMA,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2,
     "bert": _BERT,
@@ -137,42 +171,70 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _BERT,
     "camembert": _BERT,
     "electra": _BERT,
-    "distilbert": _DISTILBERT,
+    "distilbert": Family("transformer.layer", of.distilbert, _encoder),
 }
 
 
+def language_config(config: Any) -> Any:
+    """The configuration of the part that reads text: of a vision-language model its language model's."""
+    text = getattr(config, "text_config", None)
+    return text if hasattr(text, "model_type") and not getattr(config, "is_encoder_decoder", False) else config
+
+
 def family_of(config: Any) -> Family | None:
-    """The family of a transformers configuration; None where it is none of those known."""
-    kind = str(getattr(config, "model_type", ""))
-    if kind == "gpt_neox" and getattr(config, "use_parallel_residual", True):
-        return _NEOX_PARALLEL
-    return FAMILIES.get(kind)
+    """The family of a transformers configuration, or of its language model; None where it is none of those known."""
+    return FAMILIES.get(str(getattr(language_config(config), "model_type", "")))
 
 
-def hook_places(model: nn.Module, family: Family, prefix: str = "") -> dict[str, Place]:
+def hook_places(model: nn.Module, family: Family) -> Hooks:
     """Every hook point of a model by name, `blocks.2.mlp.hook_post`, in the order of a forward pass.
-
-    Args:
-        prefix: the attribute of `model` that holds the model without its head, where there is one.
 
     Raises:
         ModelInvalid: the model's modules are not those of its family.
     """
-    # Some versions of transformers name a prefix that a model does not have (Gemma 3 in 4.57); there it is `model`.
-    holder = next((name for name in (prefix, "model") if name and hasattr(model, name)), "")
-    path = f"{holder}.{family.blocks}".strip(".")
     try:
-        blocks = model.get_submodule(path)
-        count = len(blocks)  # type: ignore[arg-type]
-        found = {
-            f"blocks.{layer}.{hook}": place.within(f"{path}.{layer}")
-            for layer in range(count)
-            for hook, place in family.places.items()
-        }
-        for place in found.values():
-            model.get_submodule(place.module)
-    except (AttributeError, TypeError) as error:
+        path, config = _language_model(model, family)
+        base = model.get_submodule(path)
+        outside = {name: _below(place, path) for name, place in family.outside(config).items()}
+        last = {name: outside.pop(name) for name in ("ln_final.hook_normalized",)}
+        inside: Points = {}
+        for layer, block in enumerate(base.get_submodule(family.blocks)):  # type: ignore[arg-type]
+            prefix = f"{path}.{family.blocks}.{layer}".strip(".")
+            for name, place in family.inside(config, block).items():
+                inside[f"blocks.{layer}.{name}"] = _below(place, prefix)
+        every = outside | inside | last
+        for place in every.values():
+            if isinstance(place, Place):
+                model.get_submodule(place.module)
+    except (AttributeError, KeyError, StopIteration, TypeError, ValueError, ZeroDivisionError) as error:
+        version = importlib.metadata.version("transformers")
         raise ModelInvalid(
-            f"{type(model).__name__}: its modules are not those of its family ({error}); name them with --module"
+            f"{type(model).__name__}: its modules in transformers {version} are not those that its family is known by "
+            f"({error or 'there are no blocks'}), so it has no hook points; name modules with --module"
         ) from error
-    return found
+    return Hooks(
+        {name: place for name, place in every.items() if isinstance(place, Place)},
+        {name: reason for name, reason in every.items() if isinstance(reason, str)},
+    )
+
+
+def _below(place: Place | str, path: str) -> Place | str:
+    return place.within(path) if isinstance(place, Place) else place
+
+
+def _language_model(model: nn.Module, family: Family) -> tuple[str, Any]:
+    """Path of the model without its head, within whatever holds it, and its configuration."""
+    wanted = language_config(model.config)
+    kind = getattr(wanted, "model_type", None)
+    for path, module in model.named_modules():
+        if hasattr(module, "config") and getattr(module.config, "model_type", None) == kind:
+            if _has(module, family.blocks):
+                return path, wanted
+    raise AttributeError(f"no {family.blocks} in {type(model).__name__}")
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    try:
+        return isinstance(module.get_submodule(path), nn.ModuleList)
+    except AttributeError:
+        return False

@@ -51,6 +51,8 @@ class LanguageModel:
         kind: what its logits predict: the next token (causal), the token itself where it was masked (masked), or
             nothing: it has none.
         places: hook points by name; empty where the family is unknown.
+        refused: hook points that others of its kind have -> why it has none.
+        unread: why a family that is known has no hook points here.
         family: what was found, for messages.
         fingerprint: SHA-256 of its parameters and configuration.
         context: most tokens it takes.
@@ -71,6 +73,8 @@ class LanguageModel:
     fingerprint: str
     context: int
     vocab_size: int
+    refused: Mapping[str, str] = field(default_factory=dict)
+    unread: str = ""
     tokenizer: str | None = None
     frame: Frame = NO_FRAME
     special: frozenset[int] = frozenset()
@@ -94,24 +98,37 @@ class LanguageModel:
 
         Raises:
             HookUnknown: the model has neither; the message says what it has.
+            ModelInvalid: its modules are not those of its family.
         """
         if hook in self.places:
             return self.places[hook]
+        if why := self._refusal(hook):
+            raise HookUnknown(f"{self.name} ({self.family}): no {hook}: {why}")
         place = Place.parse(hook)
-        if not hook.startswith("blocks.") or _has(self.module, place.module):
+        named = hook.startswith("blocks.") or hook.rpartition(".")[2].startswith("hook_")
+        if not named or _has(self.module, place.module):
             submodule(self.module, place.module)
             return place
+        if self.unread:
+            raise ModelInvalid(f"{self.name}: {self.unread}")
         if self.places:
-            layers = 1 + max(int(name.split(".")[1]) for name in self.places)
-            kinds = dict.fromkeys(name.split(".", 2)[2] for name in self.places)
+            inside = [name.split(".", 2) for name in self.places if name.startswith("blocks.")]
+            layers = 1 + max(int(layer) for _, layer, _ in inside)
+            kinds = dict.fromkeys(kind for _, _, kind in inside)
+            outside = [name for name in self.places if not name.startswith("blocks.")]
             raise HookUnknown(
                 f"{self.name} ({self.family}): no hook point '{hook}'; there are blocks.L.X with L 0 to {layers - 1}, "
-                f"X {', '.join(kinds)}; other modules with --module"
+                f"X {', '.join(kinds)}; {', '.join(outside)}; other modules with --module"
             )
         raise HookUnknown(
             f"{self.name}: its family, {self.family}, has no hook points here; name a module with --module, one of "
             f"{listed(module_paths(self.module))}"
         )
+
+    def _refusal(self, hook: str) -> str | None:
+        """Why it does not have a hook point that others of its kind have."""
+        block, experts, _ = hook.partition(".mlp.experts.")
+        return self.refused.get(f"{block}.mlp.hook_post" if experts else hook)
 
     @torch.no_grad()
     def read(self, batch: Batch, hooks: Iterable[str]) -> dict[str, Tensor]:
@@ -137,15 +154,14 @@ class LanguageModel:
             raise ModelInvalid(f"{self.name}: has no output that predicts tokens; only its activations can be read")
         given = self._given(batch)
         if hook is None or change is None:
-            return self.logits_of(self.call(self.module, given))
+            return self.logits_of(self._forward(given))
         B, T = given["input_ids"].shape
 
         def changed(value: Tensor) -> Tensor:
-            return change(per_token(value, B, T, hook)).to(value).view_as(value)
+            new = change(per_token(value, B, T, hook)).to(value)
+            return new.view_as(value) if new.numel() == value.numel() else new
 
-        return self.logits_of(
-            change_place(self.module, self.place(hook), changed, lambda: self.call(self.module, given))
-        )
+        return self.logits_of(change_place(self.module, self.place(hook), changed, lambda: self._forward(given)))
 
     def width(self, hook: str) -> int:
         """D of a hook point, found by a forward pass over two tokens.
@@ -157,10 +173,19 @@ class LanguageModel:
         ids = torch.zeros((1, 2), dtype=torch.int64, device=self.device)
         try:
             return int(self.read({"input_ids": ids}, [hook])[hook].shape[-1])
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ModelInvalid(
                 f"{self.name}: its forward pass over the tokens of a text does not reach {hook} ({error}); of an "
                 "encoder-decoder model only the encoder can be read"
+            ) from error
+
+    def _forward(self, given: dict[str, Tensor]) -> Any:
+        try:
+            return self.call(self.module, given)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelInvalid(
+                f"{self.name} ({self.family}): its forward pass over the tokens of a text fails ({error}); harvest can "
+                "still read its modules, with --module"
             ) from error
 
     def _given(self, batch: Batch) -> dict[str, Tensor]:
@@ -178,7 +203,7 @@ class LanguageModel:
 
 
 def per_token(value: Tensor, B: int, T: int, hook: str) -> Tensor:
-    """A value as [B,T,D]: heads side by side, and a flattened batch unfolded.
+    """A value as [B,T,D]: heads side by side, a flattened batch unfolded, and one value for all sequences repeated.
 
     Raises:
         HookUnknown: it has no vector for every token.
@@ -187,6 +212,8 @@ def per_token(value: Tensor, B: int, T: int, hook: str) -> Tensor:
         return value.reshape(B, T, -1)
     if value.ndim >= 2 and value.shape[0] == B * T:
         return value.reshape(B, T, -1)
+    if value.ndim == 3 and value.shape[:2] == (1, T):  # embeddings of positions
+        return value.expand(B, -1, -1)
     raise HookUnknown(
         f"{hook}: its value {list(value.shape)} has no vector for each of {B} x {T} tokens; read another module"
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from sparsecode.errors import MissingExtra, ModelInvalid
 from sparsecode.gpt import GPT, gpt_fingerprint, load_gpt
-from sparsecode.harvest.models.families import OWN_GPT, family_of, hook_places
+from sparsecode.harvest.models.families import OWN_GPT, Hooks, family_of, hook_places, language_config
 from sparsecode.harvest.models.language import Frame, LanguageModel
 from sparsecode.machine import torch_device
 
@@ -60,13 +60,15 @@ def own_model(
     gpt = gpt.to(torch_device(device)).eval()
     if dtype != "auto":
         gpt = gpt.to(_DTYPES[dtype])
+    hooks = hook_places(gpt, OWN_GPT)
     return LanguageModel(
         gpt,
         name,
         "causal",
-        hook_places(gpt, OWN_GPT),
+        hooks.places,
         "sparsecode's GPT",
         fingerprint,
+        refused=hooks.refused,
         context=gpt.config.context,
         vocab_size=gpt.config.vocab_size,
         tokenizer=tokenizer,
@@ -86,7 +88,7 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
         try:
             config = transformers.AutoConfig.from_pretrained(name)
             kind = _kind(transformers, config)
-            loader = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "none": "AutoModel"}[kind]
+            loader = _loader(transformers, config, kind)
             # Safetensors only: nothing that unpickles, and no code that comes with the model.
             module = getattr(transformers, loader).from_pretrained(
                 name, dtype=_DTYPES.get(dtype, "auto"), use_safetensors=True, trust_remote_code=False
@@ -108,24 +110,33 @@ def hf_model(
         name: what to call it in records.
         kind: what its logits predict.
     """
-    config = module.config
-    config.use_cache = False  # keys and values of earlier passes are of no use here, and cost memory
-    family = family_of(config)
+    config, text = module.config, language_config(module.config)
+    config.use_cache = text.use_cache = False  # keys and values of earlier passes are of no use here, and cost memory
+    family, hooks, unread = family_of(config), Hooks(), ""
+    try:
+        hooks = hook_places(module, family) if family is not None else hooks
+    except ModelInvalid as error:  # modules can still be read by their paths
+        unread = str(error)
+    within = f", its language model {text.model_type}" if text is not config else ""
     backend = getattr(tokenizer, "backend_tokenizer", None)
+    part = _with_head(module, text) if text is not config else ""
     return LanguageModel(
         module.eval(),
         name,
         kind,
-        hook_places(module, family, module.base_model_prefix) if family is not None else {},
-        f"{config.model_type}, {type(module).__name__}",
+        hooks.places,
+        f"{config.model_type}, {type(module).__name__}{within}",
         _fingerprint(module),
-        context=_context(config),
+        refused=hooks.refused,
+        unread=unread,
+        context=_context(text),
         vocab_size=int(module.get_input_embeddings().weight.shape[0]),
         tokenizer=backend.to_str() if backend is not None else None,
         frame=_frame(tokenizer),
         special=_special(tokenizer),
         mask=getattr(tokenizer, "mask_token_id", None),
         pad=getattr(tokenizer, "pad_token_id", None) or 0,
+        call=lambda model, given: model.get_submodule(part)(**given),
     )
 
 
@@ -134,7 +145,7 @@ def _kind(transformers: Any, config: Any) -> Literal["causal", "masked", "none"]
     architectures = list(getattr(config, "architectures", None) or [])
     if any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures):
         return "masked"
-    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures) or _wrapper(transformers, config):
         return "causal"
     if architectures:
         return "none"  # a BertModel, say: an output that predicts tokens would be made of random numbers
@@ -142,6 +153,35 @@ def _kind(transformers: Any, config: Any) -> Literal["causal", "masked", "none"]
     if config.model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return "masked"
     return "causal" if config.model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "none"
+
+
+def _loader(transformers: Any, config: Any, kind: str) -> str:
+    """Name of the class that reads a checkpoint with its head."""
+    if kind == "causal" and (wrapper := _wrapper(transformers, config)):
+        return wrapper
+    return {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "none": "AutoModel"}[kind]
+
+
+def _wrapper(transformers: Any, config: Any) -> str | None:
+    """The class of a model that holds a language model and its head, such as LLaVA; None for others."""
+    if language_config(config) is config:
+        return None
+    known = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    names = list(getattr(config, "architectures", None) or []) or [known.get(config.model_type, "")]
+    for name in names:
+        found = getattr(transformers, name, None) if name.endswith("ForConditionalGeneration") else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return str(name)
+    return None
+
+
+def _with_head(module: nn.Module, text: Any) -> str:
+    """Path of a language model with a head of its own within one for images (Llama 4): it alone needs no images."""
+    for path, part in module.named_modules():
+        own = getattr(part, "config", None)
+        if path and getattr(own, "model_type", None) == text.model_type and hasattr(part, "lm_head"):
+            return path
+    return ""
 
 
 def _tokenizer(transformers: Any, name: str) -> Any | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from sparsecode.errors import HookUnknown
 
@@ -23,21 +24,52 @@ Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some columns of a value: of each of `groups` equal stretches those from `start` to `stop`.
+
+    Queries, keys and values that one matrix makes lie side by side as a whole (one group), or head by head (a group
+    each).
+    """
+
+    groups: int
+    start: int
+    stop: int
+
+    def of(self, value: Tensor) -> Tensor:
+        """These columns alone."""
+        return value.unflatten(-1, (self.groups, -1))[..., self.start : self.stop].flatten(-2)
+
+    def put(self, value: Tensor, new: Tensor) -> Tensor:
+        """`value` with these columns replaced."""
+        whole = value.clone()
+        whole.unflatten(-1, (self.groups, -1))[..., self.start : self.stop] = new.unflatten(-1, (self.groups, -1))
+        return whole
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a value is, and how to put another in its stead.
 
     Attributes:
         module: dotted path of a submodule.
-        side: its input or its output; of several, the first tensor.
+        side: its input or its output; of several, the first tensor. Of an RMSNorm, `normalised`: its input over the
+            root mean square, before the weight. `logits`: its input times its weight, where the output is something
+            that was made of that.
         addend, base: where the value is a sum that several modules read, such as the residual stream between attention
             and MLP: the module whose output is the addend, and the one whose input it is added to. A change of the sum
             is then made in the addend, so that everything after it sees the change.
+        part: the columns that are meant; None for all.
+        offset: what an RMSNorm adds to its weight (Gemma's are stored less 1).
+        fixed: why the value can only be read, where that is so.
     """
 
     module: str
-    side: Literal["input", "output"] = "output"
+    side: Literal["input", "output", "normalised", "logits"] = "output"
     addend: str | None = None
     base: str | None = None
+    part: Part | None = None
+    offset: float = 0.0
+    fixed: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Place:
@@ -52,7 +84,22 @@ class Place:
         def below(path: str | None) -> str | None:
             return None if path is None else f"{prefix}.{path}".strip(".")
 
-        return Place(below(self.module) or "", self.side, below(self.addend), below(self.base))
+        return replace(self, module=below(self.module) or "", addend=below(self.addend), base=below(self.base))
+
+    def made_of(self, module: nn.Module, value: Tensor) -> Tensor:
+        """The value at this place from what its module is given or gives."""
+        if self.side == "normalised":
+            value = _normalised(value, module)
+        elif self.side == "logits":
+            value = linear(value, module.weight, getattr(module, "bias", None))  # type: ignore[arg-type]
+        return value if self.part is None else self.part.of(value)
+
+
+def _normalised(x: Tensor, norm: Any) -> Tensor:
+    """An RMSNorm's input over its root mean square, as the norm itself computes it."""
+    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+    exact = x.float()
+    return (exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
 
 
 class _Enough(Exception):
@@ -80,13 +127,13 @@ def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable
         for name, place in places.items():
             module = submodule(model, place.module)
 
-            def given(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
-                keep(name, first_tensor((args, kwargs), name))
+            def given(module: nn.Module, args: Any, kwargs: Any, name: str = name, place: Place = place) -> None:
+                keep(name, place.made_of(module, first_tensor((args, kwargs), name)))
 
-            def gave(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
-                keep(name, first_tensor(output, name))
+            def gave(module: nn.Module, __: Any, output: Any, name: str = name, place: Place = place) -> None:
+                keep(name, place.made_of(module, first_tensor(output, name)))
 
-            if place.side == "input":
+            if place.side != "output":
                 handles.append(module.register_forward_pre_hook(given, with_kwargs=True))
             else:
                 handles.append(module.register_forward_hook(gave))
@@ -102,29 +149,42 @@ def change_place(model: nn.Module, place: Place, change: Change, forward: Callab
     """What `forward` returns when the value at `place` is replaced by `change` of it.
 
     Raises:
-        HookUnknown: there is no such module, or the pass does not come by.
+        HookUnknown: there is no such module, the pass does not come by, or the value can only be read.
     """
+    if place.fixed:
+        raise HookUnknown(f"{type(model).__name__}: what is at {place.module} can only be read: {place.fixed}")
     seen: list[Tensor] = []
     base: list[Tensor] = []
+
+    def changed(value: Tensor) -> Tensor:
+        part = place.part
+        seen[:] = [value if part is None else part.of(value)]
+        new = change(seen[0])
+        return new if part is None else part.put(value, new)
 
     def note(_: nn.Module, args: Any, kwargs: Any) -> None:
         base[:] = [first_tensor((args, kwargs), place.module)]
 
     def given(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        seen[:] = [first_tensor((args, kwargs), place.module)]
-        args, kwargs = _with_first((args, kwargs), change(seen[0]))
+        args, kwargs = _with_first((args, kwargs), changed(first_tensor((args, kwargs), place.module)))
         return args, kwargs
 
     def gave(_: nn.Module, __: Any, output: Any) -> Any:
-        seen[:] = [first_tensor(output, place.module)]
-        return _with_first(output, change(seen[0]))
+        return _with_first(output, changed(first_tensor(output, place.module)))
 
+    # Where nothing changes, nothing is rounded either: (a + b) - b is not always a, nor a / b * b.
     def added(_: nn.Module, __: Any, output: Any) -> Any:
         addend = first_tensor(output, place.module)
         seen[:] = [addend + base[0]]
-        changed = change(seen[0])
-        # Where nothing changes, nothing is rounded either: (a + b) - b is not always a.
-        return _with_first(output, torch.where(changed == seen[0], addend, changed - base[0]))
+        new = change(seen[0])
+        return _with_first(output, torch.where(new == seen[0], addend, new - base[0]))
+
+    def scaled(norm: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        own = first_tensor(output, place.module)
+        seen[:] = [place.made_of(norm, first_tensor((args, kwargs), place.module))]
+        new = change(seen[0])
+        weight = norm.weight.float() + place.offset  # type: ignore[operator, union-attr]
+        return _with_first(output, torch.where(new == seen[0], own, (new.float() * weight).to(own.dtype)))
 
     with _hooks() as handles:
         if place.addend is not None and place.base is not None:
@@ -132,6 +192,8 @@ def change_place(model: nn.Module, place: Place, change: Change, forward: Callab
             handles.append(submodule(model, place.addend).register_forward_hook(added))
         elif place.side == "input":
             handles.append(submodule(model, place.module).register_forward_pre_hook(given, with_kwargs=True))
+        elif place.side == "normalised":
+            handles.append(submodule(model, place.module).register_forward_hook(scaled, with_kwargs=True))
         else:
             handles.append(submodule(model, place.module).register_forward_hook(gave))
         output = forward()

@@ -1,0 +1,311 @@
+"""Where the values of a block lie in the modules of transformers, one function per way of building a block.
+
+Each is given the configuration and one block, and says for every hook point its place within the block, or, as text, why
+this block has none. Order is that of a forward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from sparsecode.harvest.models.places import Part, Place
+
+Points = dict[str, Place | str]
+Style = Literal["pre", "tied", "around", "post"]
+
+BLOCK = ""  # the block itself
+PARALLEL = "attention and MLP run side by side here, so the residual stream has no value between them"
+_FIXED = "the experts are chosen from it within the same module, so a changed value would change nothing"
+
+
+def _points(
+    *,
+    qkv: tuple[Place, Place, Place],
+    z: str,
+    attn_out: str,
+    mid: Place | str,
+    mlp: Points,
+    mlp_out: str,
+    ln1: Place | str,
+    ln2: Place | str,
+    ln1_post: Place | None = None,
+    ln2_post: Place | None = None,
+) -> Points:
+    q, k, v = qkv
+    after_attention: Points = {"ln1_post.hook_normalized": ln1_post} if ln1_post else {}
+    after_mlp: Points = {"ln2_post.hook_normalized": ln2_post} if ln2_post else {}
+    return {
+        "hook_resid_pre": Place(BLOCK, "input"),
+        "ln1.hook_normalized": ln1,
+        "attn.hook_q": q,
+        "attn.hook_k": k,
+        "attn.hook_v": v,
+        "attn.hook_z": Place(z, "input"),
+        **after_attention,
+        "hook_attn_out": Place(attn_out),
+        "hook_resid_mid": mid,
+        "ln2.hook_normalized": ln2,
+        **mlp,
+        **after_mlp,
+        "hook_mlp_out": Place(mlp_out),
+        "hook_resid_post": Place(BLOCK),
+    }
+
+
+def _mid(norm: str, addend: str) -> Place:
+    """The residual stream between attention and MLP: what the norm before the MLP is given."""
+    return Place(norm, "input", addend=addend, base=BLOCK)
+
+
+def _norm(block: nn.Module, path: str, offset: float = 0.0) -> Place:
+    """TransformerLens's hook_normalized: a LayerNorm's output; of an RMSNorm what its weight is multiplied with."""
+    if "RMSNorm" in type(block.get_submodule(path)).__name__:
+        return Place(path, "normalised", offset=offset)
+    return Place(path)
+
+
+def _two(path: str, first: str, last: str) -> Points:
+    """An MLP of two matrices."""
+    return {"mlp.hook_pre": Place(f"{path}{first}"), "mlp.hook_post": Place(f"{path}{last}", "input")}
+
+
+def _heads(config: Any) -> tuple[int, int, int]:
+    """Heads of queries, heads of keys and values, and the width of one."""
+    heads = int(config.num_attention_heads)
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, int(getattr(config, "num_key_value_heads", None) or heads), int(width)
+
+
+def _whole(path: str, q: int, k: int) -> tuple[Place, Place, Place]:
+    """Queries, keys and values side by side in the output of one matrix."""
+    return (
+        Place(path, part=Part(1, 0, q)),
+        Place(path, part=Part(1, q, q + k)),
+        Place(path, part=Part(1, q + k, q + 2 * k)),
+    )
+
+
+def _by_group(path: str, groups: int, queries: int, width: int) -> tuple[Place, Place, Place]:
+    """The same, group by group: each has `queries` heads of queries, then one of keys and one of values."""
+    stops = [0, queries * width, (queries + 1) * width, (queries + 2) * width]
+    q, k, v = (Place(path, part=Part(groups, start, stop)) for start, stop in zip(stops[:-1], stops[1:], strict=True))
+    return q, k, v
+
+
+def llama(config: Any, block: nn.Module, *, style: Style = "pre", offset: float = 0.0) -> Points:
+    """Blocks with `self_attn` and `mlp`: most families since Llama, mixtures of experts among them.
+
+    Args:
+        style: norms before attention and MLP; one `tied` norm for both, which run side by side; norms `around` each
+            (Gemma 2); or `post`, only after each (OLMo 2).
+        offset: what the norms add to their weights.
+    """
+    out = "self_attn.dense" if hasattr(block.self_attn, "dense") else "self_attn.o_proj"
+    heads, kv_heads, width = _heads(config)
+    qkv = (
+        _whole("self_attn.qkv_proj", heads * width, kv_heads * width)
+        if hasattr(block.self_attn, "qkv_proj")
+        else (Place("self_attn.q_proj"), Place("self_attn.k_proj"), Place("self_attn.v_proj"))
+    )
+    holder = next(name for name in ("mlp", "block_sparse_moe", "feed_forward") if hasattr(block, name))
+    inner = block.get_submodule(holder)
+    mlp = _mixture(holder, inner) if hasattr(inner, "experts") else _dense(holder, inner)
+
+    def norm(name: str) -> Place:
+        return _norm(block, name, offset)
+
+    if style == "tied":
+        return _points(
+            qkv=qkv, z=out, attn_out="self_attn", mid=PARALLEL, mlp=mlp, mlp_out=holder,
+            ln1=Place("self_attn", "input"), ln2=Place(holder, "input"),
+        )  # fmt: skip
+    if style == "pre":
+        return _points(
+            qkv=qkv, z=out, attn_out="self_attn", mid=_mid("post_attention_layernorm", "self_attn"), mlp=mlp,
+            mlp_out=holder, ln1=norm("input_layernorm"), ln2=norm("post_attention_layernorm"),
+        )  # fmt: skip
+    none = "its norms are after attention and MLP: ln1_post.hook_normalized and ln2_post.hook_normalized"
+    before = "pre_feedforward_layernorm" if style == "around" else holder
+    return _points(
+        qkv=qkv, z=out, attn_out="post_attention_layernorm", mid=_mid(before, "post_attention_layernorm"), mlp=mlp,
+        mlp_out="post_feedforward_layernorm",
+        ln1=norm("input_layernorm") if style == "around" else none,
+        ln2=norm(before) if style == "around" else none,
+        ln1_post=norm("post_attention_layernorm"), ln2_post=norm("post_feedforward_layernorm"),
+    )  # fmt: skip
+
+
+def _dense(path: str, mlp: nn.Module) -> Points:
+    if hasattr(mlp, "fc1"):
+        return _two(f"{path}.", "fc1", "fc2")
+    if hasattr(mlp, "c_fc"):
+        return _two(f"{path}.", "c_fc", "c_proj")
+    return _gated(f"{path}.", mlp, "mlp.")
+
+
+def _gated(path: str, mlp: nn.Module, name: str) -> Points:
+    """An MLP whose hidden layer is a product: gate after the nonlinearity, times a linear part."""
+    if hasattr(mlp, "gate_up_proj"):
+        hidden = int(mlp.gate_up_proj.weight.shape[0]) // 2  # type: ignore[union-attr, index, arg-type]
+        gate = Place(f"{path}gate_up_proj", part=Part(1, 0, hidden))
+        up = Place(f"{path}gate_up_proj", part=Part(1, hidden, 2 * hidden))
+    else:
+        gate, up = Place(f"{path}gate_proj"), Place(f"{path}up_proj")
+    last = Place(f"{path}down_proj", "input")
+    return {f"{name}hook_pre": gate, f"{name}hook_pre_linear": up, f"{name}hook_post": last}
+
+
+def _mixture(path: str, mlp: Any) -> Points:
+    """A mixture of experts: the router's logits, and the expert that every token goes through, where there is one."""
+    router = "router" if hasattr(mlp, "router") else "gate"
+    plain = type(mlp.get_submodule(router)) is nn.Linear
+    logits = Place(f"{path}.{router}") if plain else Place(f"{path}.{router}", "logits", fixed=_FIXED)
+    shared: Points = {}
+    if hasattr(mlp, "shared_expert"):
+        shared = _gated(f"{path}.shared_expert.", mlp.shared_expert, "mlp.shared_expert.")
+    there = ["mlp.hook_router_logits", *shared, "hook_mlp_out"]
+    none = (
+        "this block is a mixture of experts, whose hidden units see only the tokens that are sent to each; there are "
+        f"{', '.join(there)}"
+    )
+    return {
+        "mlp.hook_router_logits": logits,
+        "mlp.hook_pre": none,
+        "mlp.hook_pre_linear": none,
+        "mlp.hook_post": none,
+        **shared,
+    }
+
+
+def stablelm(config: Any, block: nn.Module) -> Points:
+    """StableLM, side by side or one after the other."""
+    return llama(config, block, style="tied" if config.use_parallel_residual else "pre")
+
+
+def gpt2(config: Any, block: nn.Module) -> Points:
+    """GPT-2."""
+    width = config.hidden_size
+    return _points(
+        qkv=_whole("attn.c_attn", width, width), z="attn.c_proj", attn_out="attn", mid=_mid("ln_2", "attn"),
+        mlp=_two("mlp.", "c_fc", "c_proj"), mlp_out="mlp", ln1=_norm(block, "ln_1"), ln2=_norm(block, "ln_2"),
+    )  # fmt: skip
+
+
+def gpt_neo(config: Any, block: nn.Module) -> Points:
+    """GPT-Neo."""
+    q, k, v = (Place(f"attn.attention.{name}_proj") for name in "qkv")
+    return _points(
+        qkv=(q, k, v), z="attn.attention.out_proj", attn_out="attn", mid=_mid("ln_2", "attn"),
+        mlp=_two("mlp.", "c_fc", "c_proj"), mlp_out="mlp", ln1=_norm(block, "ln_1"), ln2=_norm(block, "ln_2"),
+    )  # fmt: skip
+
+
+def gptj(config: Any, block: nn.Module) -> Points:
+    """GPT-J: one norm for attention and MLP, which run side by side."""
+    q, k, v = (Place(f"attn.{name}_proj") for name in "qkv")
+    return _points(
+        qkv=(q, k, v), z="attn.out_proj", attn_out="attn", mid=PARALLEL, mlp=_two("mlp.", "fc_in", "fc_out"),
+        mlp_out="mlp", ln1=Place("attn", "input"), ln2=Place("mlp", "input"),
+    )  # fmt: skip
+
+
+def gpt_neox(config: Any, block: nn.Module) -> Points:
+    """GPT-NeoX and Pythia, side by side or one after the other."""
+    heads, _, width = _heads(config)
+    after = "post_attention_layernorm"
+    return _points(
+        qkv=_by_group("attention.query_key_value", heads, 1, width), z="attention.dense", attn_out="attention",
+        mid=PARALLEL if config.use_parallel_residual else _mid(after, "attention"),
+        mlp=_two("mlp.", "dense_h_to_4h", "dense_4h_to_h"), mlp_out="mlp",
+        ln1=_norm(block, "input_layernorm"), ln2=_norm(block, after),
+    )  # fmt: skip
+
+
+def bloom(config: Any, block: nn.Module) -> Points:
+    """BLOOM: attention and MLP are given the residual stream and add to it themselves."""
+    heads, _, width = _heads(config)
+    normalised = "its blocks add to the output of their norms, not to the residual stream"
+    return _points(
+        qkv=_by_group("self_attention.query_key_value", heads, 1, width), z="self_attention.dense",
+        attn_out="self_attention.dense",
+        mid=normalised if config.apply_residual_connection_post_layernorm else Place("self_attention"),
+        mlp=_two("mlp.", "dense_h_to_4h", "dense_4h_to_h"), mlp_out="mlp.dense_4h_to_h",
+        ln1=_norm(block, "input_layernorm"), ln2=_norm(block, "post_attention_layernorm"),
+    )  # fmt: skip
+
+
+def falcon(config: Any, block: nn.Module) -> Points:
+    """Falcon in its three shapes: many heads of keys, one for all, or one for each group."""
+    heads, _, width = _heads(config)
+    fused = "self_attention.query_key_value"
+    grouped = config.new_decoder_architecture
+    groups = config.num_kv_heads if grouped else 1 if config.multi_query else heads
+    ln1: Place = Place("self_attention", "input")
+    ln2: Place = Place("mlp", "input")  # of one norm for both, changed for one alone
+    if hasattr(block, "ln_attn"):
+        ln1, ln2 = _norm(block, "ln_attn"), _norm(block, "ln_mlp")
+    elif hasattr(block, "post_attention_layernorm"):
+        ln1, ln2 = _norm(block, "input_layernorm"), _norm(block, "post_attention_layernorm")
+    return _points(
+        qkv=_by_group(fused, groups, heads // groups, width), z="self_attention.dense", attn_out="self_attention",
+        mid=PARALLEL if grouped or config.parallel_attn else _mid("post_attention_layernorm", "self_attention"),
+        mlp=_two("mlp.", "dense_h_to_4h", "dense_4h_to_h"), mlp_out="mlp.dense_4h_to_h", ln1=ln1, ln2=ln2,
+    )  # fmt: skip
+
+
+def opt(config: Any, block: nn.Module) -> Points:
+    """OPT; the model of 350M parameters normalises after each addition, as BERT does."""
+    q, k, v = (Place(f"self_attn.{name}_proj") for name in "qkv")
+    if not config.do_layer_norm_before:
+        return _normalised_after(
+            (q, k, v), "self_attn.out_proj", "self_attn_layer_norm", _two("", "fc1", "fc2"), "fc2", "final_layer_norm"
+        )
+    return _points(
+        qkv=(q, k, v), z="self_attn.out_proj", attn_out="self_attn", mid=_mid("final_layer_norm", "self_attn"),
+        mlp=_two("", "fc1", "fc2"), mlp_out="fc2", ln1=_norm(block, "self_attn_layer_norm"),
+        ln2=_norm(block, "final_layer_norm"),
+    )  # fmt: skip
+
+
+def _normalised_after(qkv: tuple[Place, Place, Place], z: str, ln1: str, mlp: Points, mlp_out: str, ln2: str) -> Points:
+    """Blocks that normalise the sum after attention and the sum after the MLP."""
+    points = _points(
+        qkv=qkv, z=z, attn_out=z, mid=Place(ln1, "input"), mlp=mlp, mlp_out=mlp_out, ln1=Place(ln1), ln2=Place(ln2)
+    )
+    norms = {name: points.pop(name) for name in ("ln1.hook_normalized", "ln2.hook_normalized")}
+    points["hook_resid_post"] = Place(ln2, "input")
+    found: Points = {}
+    for name, place in points.items():
+        found[name] = place
+        if name == "hook_resid_mid":
+            found |= {"ln1.hook_normalized": norms["ln1.hook_normalized"], "hook_normalized_resid_mid": Place(ln1)}
+    return found | {"ln2.hook_normalized": norms["ln2.hook_normalized"], "hook_normalized_resid_post": Place(BLOCK)}
+
+
+def bert(config: Any, block: nn.Module) -> Points:
+    """BERT, RoBERTa and ELECTRA."""
+    q, k, v = (Place(f"attention.self.{name}") for name in ("query", "key", "value"))
+    return _normalised_after(
+        (q, k, v), "attention.output.dense", "attention.output.LayerNorm",
+        _two("", "intermediate.dense", "output.dense"), "output.dense", "output.LayerNorm",
+    )  # fmt: skip
+
+
+def distilbert(config: Any, block: nn.Module) -> Points:
+    """DistilBERT."""
+    q, k, v = (Place(f"attention.{name}_lin") for name in "qkv")
+    return _normalised_after(
+        (q, k, v), "attention.out_lin", "sa_layer_norm", _two("ffn.", "lin1", "lin2"), "ffn.lin2", "output_layer_norm"
+    )
+
+
+def own_gpt(config: Any, block: nn.Module) -> Points:
+    """The project's own GPT; its attention and MLP are not called as modules, their matrices are."""
+    width = config.d_model
+    return _points(
+        qkv=_whole("attn.c_attn", width, width), z="attn.c_proj", attn_out="attn.c_proj",
+        mid=_mid("ln_2", "attn.c_proj"), mlp=_two("mlp.", "c_fc", "c_proj"), mlp_out="mlp.c_proj",
+        ln1=_norm(block, "ln_1"), ln2=_norm(block, "ln_2"),
+    )  # fmt: skip
