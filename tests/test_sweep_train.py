@@ -213,7 +213,6 @@ def test_minutes_plan_the_steps_and_a_resumed_run_keeps_the_plan(
 ) -> None:
     run, budget = tmp_path / "run", SMALL | {"samples": None, "minutes": 1.5 / 60}
     engine = StoppingEngine()
-    started = time.monotonic()
     plans: list[dict[str, Any]] = []
 
     def stop_after_plan(*_: Any, **__: Any) -> ReferenceEngine:
@@ -235,7 +234,6 @@ def test_minutes_plan_the_steps_and_a_resumed_run_keeps_the_plan(
     assert planned == plans[0] | {"engine": "reference"}
     result = train_dicts(run, dataset=str(data), **budget)
     assert result["steps"] == planned["steps"] > planned["planned_at"] > 0
-    assert time.monotonic() - started < 10
     # A run that knew the plan from its start ends in the same bytes.
     other = tmp_path / "other"
     record = Run(run).config()

@@ -34,8 +34,8 @@ def train_gpt(
 ) -> dict[str, Any]:
     """Builds the tokens and trains the transformer: writes `RUN/tokenizer.json`, `RUN/tokens/` and `RUN/gpt/`.
 
-    Killed anywhere and called again with the same settings, it gives the same parameters, byte for byte (on a CPU with
-    the same number of threads).
+    Killed anywhere and called again with the same settings, it gives the same parameters, byte for byte (on the same
+    CPU with the same number of threads: torch rounds otherwise elsewhere).
 
     Args:
         run: the run folder.
