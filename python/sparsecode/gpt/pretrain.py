@@ -56,7 +56,8 @@ def train_gpt(
     _check(config)
     needs = [run.gpt_path / name for name in ("model.safetensors", "config.json")]
     needs += [run.tokenizer_path, run.tokens_path / "tokens.json"]
-    with run.stage(_STAGE, config, outputs=[run.gpt_path], needs=needs, force=force) as stage:
+    named = corpus.as_recorded(run, _STAGE, config)
+    with run.stage(_STAGE, named, outputs=[run.gpt_path], needs=needs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"train-gpt: already done in {run.path} with the same settings")
