@@ -1,7 +1,7 @@
 """Compiles every kernel for every architecture without a GPU and holds the machine code to gates.
 
-`python tests/kernel_gates.py` compiles what is not in the cache, in two processes, and prints a line per case; it exits
-with 1 where a gate fails, or where a kernel that is known to be bad passes. Not under the interpreter: Triton can do
+`python tests/kernel_gates.py` compiles what is not in the cache, in a process per core, and prints a line per case; it
+exits with 1 where a gate fails, or where a kernel that is known to be bad passes. Not under the interpreter: Triton can do
 one or the other in a process.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries.
@@ -247,7 +247,7 @@ def compile_case(case: Case) -> Report:
     target = GPUTarget("hip", case.arch, 64) if amd else GPUTarget("cuda", int(case.arch[3:]), 32)
     try:
         compiled = triton.compile(source, target=target, options={"num_warps": case.warps, "num_stages": case.stages})
-        code = read_code(compiled, case.arch)
+        code = read_code(compiled, case.arch, listing=case.flops > 0)
     except Exception as error:  # the compiler's own failures have no common class
         return Report([f"does not compile: {(str(error).splitlines() or [repr(error)])[0]}"])
     report = Report(
@@ -313,15 +313,23 @@ def run(*, fresh: bool = False) -> list[tuple[Case, Report]]:
         known = json.loads(CACHE.read_text())
     todo = {case: case.digest() for case in cases()}
     missing = [case for case, digest in todo.items() if digest not in known]
-    # The slow ones first, so that neither process is left with them at the end.
+    # The slow ones first, so that no process is left with them at the end.
     missing.sort(key=lambda case: (case.arch not in ("sm_100", "gfx942"), -case.D * bool(case.flops)))
     if missing:
-        with ProcessPoolExecutor(2) as pool:
-            for case, report in zip(missing, pool.map(compile_case, missing), strict=True):
-                known[todo[case]] = asdict(report)
         CACHE.parent.mkdir(exist_ok=True)
-        CACHE.write_text(json.dumps({digest: known[digest] for digest in todo.values()}))
+        try:
+            with ProcessPoolExecutor(_workers()) as pool:
+                for case, report in zip(missing, pool.map(compile_case, missing), strict=True):
+                    known[todo[case]] = asdict(report)
+        finally:  # what an interrupted run compiled is kept
+            CACHE.write_text(json.dumps({digest: known[digest] for digest in todo.values() if digest in known}))
     return [(case, Report(**known[digest])) for case, digest in todo.items()]
+
+
+def _workers() -> int:
+    """A process per core that this one may use; each holds some 600 MB."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, 8))
 
 
 def main() -> int:

@@ -75,8 +75,13 @@ class Code:
         return sum(bool(re.match(pattern, opcode)) for opcode in self.opcodes)
 
 
-def read_code(compiled: Any, arch: str) -> Code:
-    """The code of a kernel that `triton.compile` returned."""
+def read_code(compiled: Any, arch: str, *, listing: bool = True) -> Code:
+    """The code of a kernel that `triton.compile` returned.
+
+    Args:
+        listing: whether the instructions are wanted where nothing spilled. Disassembling takes as long as compiling a
+            small kernel does; one without a stack has no spills, and that is read from the code's header.
+    """
     if arch.startswith("gfx"):
         text = compiled.asm["amdgcn"]
         opcodes, loop = _hot_loop(text, GCN)
@@ -87,11 +92,17 @@ def read_code(compiled: Any, arch: str) -> Code:
         file.write(compiled.asm["cubin"])
         file.flush()
         usage = _run([str(tools / "cuobjdump"), "-res-usage", file.name])
-        sass = _run([str(tools / "nvdisasm"), "-c", file.name])
+        plain = not listing and stackless(usage)
+        sass = "" if plain else _run([str(tools / "nvdisasm"), "-c", file.name])
     registers = re.search(r"REG:(\d+)", usage)
-    opcodes, loop = _hot_loop(sass, SASS)
+    opcodes, loop = _hot_loop(sass, SASS) if sass else ([], [])
     memory = getattr(compiled.metadata, "tmem_size", 0) or 0
     return Code(int(registers[1]) if registers else 0, compiled.metadata.shared, loop, opcodes, memory)
+
+
+def stackless(usage: str) -> bool:
+    """Whether what `cuobjdump -res-usage` says rules spills out: they lie in the stack, in local memory."""
+    return bool(re.search(r"\bSTACK:0\b", usage)) and bool(re.search(r"\bLOCAL:0\b", usage))
 
 
 def static_bound(code: Code, arch: str, warps: int, flops: int) -> float:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -168,7 +167,7 @@ def test_a_real_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
         "stand_in = types.ModuleType('sparsecode.harvest')\n"
         "def harvest_activations(*a, **k):\n"
         "    print('ready', flush=True)\n"
-        "    time.sleep(30)\n"
+        "    time.sleep(300)\n"
         "stand_in.harvest_activations = harvest_activations\n"
         "sys.modules['sparsecode.harvest'] = stand_in\n"
         "from sparsecode.cli import main\n"
@@ -177,12 +176,10 @@ def test_a_real_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate()
     assert process.returncode == 130
     assert told == "sparsecode: interrupted; run the same command again, it resumes\n"
-    assert time.monotonic() - started < 20
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes")

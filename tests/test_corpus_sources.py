@@ -89,7 +89,7 @@ def test_parquet_reads_or_names_the_package(tmp_path: Path) -> None:
         documents(path)
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     parquet.write_table(arrow.table({"text": ["one", None, "two"], "n": [1, 2, 3]}), path)
-    with pytest.raises(CorpusUnreadable, match="row 2: no text under 'text'"):
+    with pytest.raises(CorpusUnreadable, match="row 2: 'text' is null"):
         documents(path)
     assert documents(path, lambda error: None) == ["one", "two"]
     (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -110,8 +110,10 @@ def test_parquet_reads_or_names_the_package(tmp_path: Path) -> None:
         ("a.txt.xz", b"no xz at all", "not a whole .xz file"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2: not JSON"),
         ("a.jsonl", b'{"body": "a"}', "line 1: no text under 'text' .found: body.*--text-key"),
-        ("a.jsonl", b'{"text": 3}', "line 1: no text under 'text'"),
-        ("a.jsonl", b'"text"', "line 1: no text under 'text' .found: str instead"),
+        ("a.jsonl", b'{"text": 3}', "line 1: 'text' is a number, neither text nor a list of ids"),
+        ("a.jsonl", b'{"text": null}', "line 1: 'text' is null, there is no text; leave it out.*--skip-bad"),
+        ("a.jsonl", b"{}", "line 1: no text under 'text' .found: nothing"),
+        ("a.jsonl", b"[1]", "line 1: no text under 'text' .found: a list instead"),
         ("a.jsonl", b'{"text": "\\ud800"}', "line 1: half a surrogate pair"),
         ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
         ("a.jsonl", b'{"text": "\xff"}', "line 1: not JSON"),

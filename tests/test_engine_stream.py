@@ -70,7 +70,7 @@ def test_ctrl_c_ends_a_long_run_and_keeps_count(dataset: Dataset, tmp_path: Path
         f"stream = ActivationStream(Dataset({str(tmp_path / 'data')!r}), batch_size={B})\n"
         "engine.train(sweep, stream, [(1.0, 1.0)])\nprint('ready', flush=True)\n"
         "try:\n    engine.train(sweep, stream, [(1.0, 1.0)] * 10_000_000)\n"
-        f"except KeyboardInterrupt:\n    print(sweep.step > 0 and sweep.step * {B} == stream.position)\n"
+        f"except KeyboardInterrupt:\n    print(0 < sweep.step < 10_000_000 and sweep.step * {B} == stream.position)\n"
     )
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

@@ -1,6 +1,7 @@
 """The kernels compile for every architecture and their machine code passes the gates: in a process of its own, cached.
 
-A cold run compiles about 90 kernels (`python tests/kernel_gates.py` shows each); a warm one reads target/.
+A cold run compiles some 200 kernels, a process per core (`python tests/kernel_gates.py` shows each); a warm one reads
+target/.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_machine_code import GCN, SASS, Code, _hot_loop, static_bound
+from kernel_machine_code import GCN, SASS, Code, _hot_loop, stackless, static_bound
 
 HERE = Path(__file__).parent
 
@@ -72,6 +73,12 @@ def test_hot_loop_of_amd_code() -> None:
         "\tv_mfma_f32_32x32x8_f16 a[0:15], v[0:1], v[2:3], a[0:15]\n\ts_cbranch_scc1 .LBB0_1\n\ts_endpgm\n"
     )
     assert _hot_loop(listing, GCN)[1] == ["ds_read_b128", "v_mfma_f32_32x32x8_f16", "s_cbranch_scc1"]
+
+
+@pytest.mark.parametrize(("usage", "expected"), [("STACK:0 SHARED:0 LOCAL:0", True), ("STACK:16 SHARED:0 LOCAL:0", False),
+                                               ("STACK:0 SHARED:0 LOCAL:8", False), ("nothing known", False)])  # fmt: skip
+def test_a_kernel_is_not_disassembled_only_where_it_cannot_spill(usage: str, expected: bool) -> None:
+    assert stackless(f" Function some_kernel:\n  REG:132 {usage} CONSTANT[0]:1064") is expected
 
 
 def test_static_bound_counts_issue_and_shared_memory() -> None:

@@ -202,20 +202,18 @@ def test_an_absurd_header_length_costs_nothing(tmp_path: Path) -> None:
     for length in (0, 64 * 1024 + 1, 2**63 - 1):
         (tmp_path / str(length)).write_bytes(length.to_bytes(8, "little") + bytes(100))
     script = f"""
-        import resource, time
+        import resource
         from pathlib import Path
         from sparsecode.errors import HeaderLength
         from sparsecode.store import read_header
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), used + (256 << 20)))
         for path in Path({str(tmp_path)!r}).iterdir():
-            start = time.perf_counter()
             try:
                 read_header(path)
             except HeaderLength:
-                assert time.perf_counter() - start < 0.01
-            else:
-                raise AssertionError("accepted")
+                continue
+            raise AssertionError("accepted")
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
 

@@ -43,9 +43,10 @@ NEW: dict[str, dict[str, Any]] = {
 
 def test_a_file_of_format_1_still_reads_and_does_the_same() -> None:
     found = Dictionary.load(OLD / "n7_l1-0.01_s2")
+    # Products of torch: another processor sums in another order, and rounds otherwise.
     expected = load_file(OLD / "expected.safetensors")
-    assert torch.equal(found.encode(expected["x"]), expected["codes"])
-    assert torch.equal(found.decode(expected["codes"]), expected["output"])
+    torch.testing.assert_close(found.encode(expected["x"]), expected["codes"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.decode(expected["codes"]), expected["output"], rtol=1e-5, atol=1e-6)
     assert found.meta["metrics"]["rows"] == 64
 
 

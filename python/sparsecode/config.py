@@ -172,8 +172,12 @@ class TrainGptConfig(StageConfig):
     """Text, tokens and the transformer. Defaults: the seed experiment's shape (6 layers of 32, MLP 128)."""
 
     text: tuple[str, ...] = setting((), "Files, folders or globs of text; none: the Python sources installed here.")
-    text_key: str = setting("text", "Key of the text in .jsonl and .parquet files.")
+    text_key: str = setting("text", "Key or column of the text in tables (JSON, CSV, parquet, arrow); input_ids for "
+                            "ids that the tokenizer made.")  # fmt: skip
     hf_dataset: str | None = setting(None, "A Hugging Face dataset instead of files (needs sparsecode[hf]).")
+    hf_stream: bool = setting(
+        False, "Read the first --max-text-mb of --hf-dataset as a stream, without downloading all."
+    )
     skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.")
     max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).")
     val_fraction: float = setting(0.02, "Share of documents held out for validation.")
@@ -202,6 +206,10 @@ class TrainGptConfig(StageConfig):
     seed: int = setting(0, "Seed of initialisation and of the order of contexts.")
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
+    def record(self) -> dict[str, Any]:
+        """Without what is new and at its default: runs of earlier versions did not record it."""
+        return {name: value for name, value in super().record().items() if name != "hf_stream" or value}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(StageConfig):
@@ -210,8 +218,13 @@ class TextConfig(StageConfig):
     text: tuple[str, ...] = setting((), "Files, folders or globs of text.")
     text_key: str = setting("text", "Key of the text in tables.")
     hf_dataset: str | None = setting(None, "A Hugging Face dataset.")
+    hf_stream: bool = setting(False, "Read its beginning as a stream.")
     skip_bad: bool = setting(False, "Skip unreadable files.")
     max_text_mb: int | None = setting(None, "Most MB of text.")
+
+    def record(self) -> dict[str, Any]:
+        """Without what is new and at its default: runs of earlier versions did not record it."""
+        return {name: value for name, value in super().record().items() if name != "hf_stream" or value}
 
 
 SITES = ("mlp", "resid", "mlp_out", "attn", "attn_out", "resid_pre", "resid_mid")
@@ -247,10 +260,12 @@ class HarvestConfig(StageConfig):
     # The run keeps its text as tokens: without these it is read again from there.
     text: tuple[str, ...] = setting((), "With --model: files, folders or globs of text; none: the Python sources "
                                     "installed here.", affects_result=False, remembered=False)  # fmt: skip
-    text_key: str = setting("text", "Key of the text in .jsonl and .parquet files.", affects_result=False,
-                            remembered=False)  # fmt: skip
+    text_key: str = setting("text", "Key or column of the text in tables (JSON, CSV, parquet, arrow); input_ids for "
+                            "ids that the tokenizer made.", affects_result=False, remembered=False)  # fmt: skip
     hf_dataset: str | None = setting(None, "With --model: a Hugging Face dataset instead of files.",
                                      affects_result=False, remembered=False)  # fmt: skip
+    hf_stream: bool = setting(False, "Read the first --max-text-mb of --hf-dataset as a stream, without downloading "
+                              "all.", affects_result=False, remembered=False)  # fmt: skip
     skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.", affects_result=False,
                              remembered=False)  # fmt: skip
     max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).",

@@ -31,7 +31,8 @@ _SWEEP = 120 / (26.7e6 * 8064 * 128)
 # What is left of 7:09: comparing, reading contexts of 6 million rows, fits on 65,536, drawing pictures.
 _COMPARE, _READ, _FIT, _PAGE, _PICTURES = 1.0, 1e-6, 1.2e-4, 1.0, 6.0
 _START = 1.0  # of any stage: modules, files, locks
-# What the stages do where nothing is said: rows of train-dicts, rows of each sweep of claims, and its L1 coefficients.
+# What the stages do where nothing is said: rows of train-dicts, rows of each sweep of claims and of each start, and
+# the L1 coefficients of the former.
 _SAMPLES, _CLAIMS_SAMPLES, _FOUR = 8e6, 2e6, "1,2,4,8"
 _WIDTH = 768  # of activations of a model of other makers, before it was read: GPT-2's
 
@@ -65,10 +66,15 @@ def _work(stage: str, configs: Mapping[str, StageConfig], speed: float) -> float
             rows = _SAMPLES
         return _within(config.minutes, None if rows is None else rows * row, config.min_samples * row)
     if isinstance(config, ClaimsConfig):
-        fixed = _READ * _rows(configs) / speed
+        fixed, width = _READ * _rows(configs) / speed, _width(configs)
+        if config.starts:
+            own = configs["train-dicts"]
+            assert isinstance(own, TrainDictsConfig)
+            each = _features(own.sizes, own.l1, width) * own.seeds * width * _SWEEP / speed
+            given = config.start_samples or (None if config.start_minutes is not None else _CLAIMS_SAMPLES)
+            fixed += _within(config.start_minutes, None if given is None else 3 * given * each, 0.0)
         if not config.sweep:
             return fixed
-        width = _width(configs)
         row = 2 * _features(config.sizes, config.l1 or _FOUR, width) * width * _SWEEP / speed
         rows = config.samples or (None if config.minutes is not None else _CLAIMS_SAMPLES)
         return fixed + _within(config.minutes, None if rows is None else rows * row, config.min_samples * row)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from sparsecode.checkpoint import os_failure, write_atomic, write_json, write_text
 from sparsecode.config import TrainGptConfig
+from sparsecode.corpus.given import GivenIds
+from sparsecode.corpus.readers import Piece
 from sparsecode.corpus.sources import Sources, find_sources
-from sparsecode.corpus.survey import Plan, Survey, first_bytes, plan_text, read_chosen, survey_text, utf8_size
+from sparsecode.corpus.survey import Plan, Survey, first_bytes, plan_text, read_chosen, survey_text
 from sparsecode.corpus.tokenizer import prepared, read_tokenizer, train_tokenizer, vocabulary_size
 from sparsecode.corpus.tokens import FORMAT, SIDES, Tokens, digest_of, load_tokens, read_header
 from sparsecode.errors import CorpusEmpty, InvalidSetting, RunInvalid
@@ -40,7 +43,7 @@ def prepare_tokens(run: Run, config: TrainGptConfig, *, quiet: bool = False) -> 
         CorpusEmpty, CorpusUnreadable: see `survey_text`.
         TokenizerInvalid: see `read_tokenizer`.
         MissingExtra: an optional package is needed for this input.
-        InvalidSetting: a share or size that cannot be.
+        InvalidSetting: a share or size that cannot be; ids as text, and no tokenizer that made them.
     """
     if not 0 < config.val_fraction < 1:
         raise InvalidSetting(f"val-fraction {config.val_fraction}: must lie between 0 and 1")
@@ -55,7 +58,7 @@ def prepare_tokens(run: Run, config: TrainGptConfig, *, quiet: bool = False) -> 
         "sample_bytes": None if given else _SAMPLE_BYTES,
     }
     sources = find_sources(config)
-    state = _state(sources, config)
+    state = text_state(sources, config)
     header = _old_header(run)
     if header and header["settings"] == settings and header["state"] == state:
         return _reused(run, quiet)
@@ -116,7 +119,7 @@ def _remove(path: Path) -> None:
         raise os_failure(path, error) from error
 
 
-def _state(sources: Sources, config: TrainGptConfig) -> str:
+def text_state(sources: Sources, config: TrainGptConfig) -> str:
     """Changes when a file is added, removed or written, without reading any."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{config.text_key}\n{config.skip_bad}\n".encode())
@@ -157,8 +160,10 @@ def _trained(survey: Survey, plan: Plan, vocab_size: int, quiet: bool) -> Tokeni
 
         def text() -> Iterator[str]:
             for _, piece in read_chosen(survey, plan.sample):
+                if piece.ids is not None:
+                    raise InvalidSetting("the text is ids already: name the tokenizer that made them by --tokenizer")
                 yield piece.text
-                progress.advance(utf8_size(piece.text))
+                progress.advance(piece.size)
 
         return train_tokenizer(text(), vocab_size)
 
@@ -168,6 +173,7 @@ def _encode(folder: Path, survey: Survey, plan: Plan, tokenizer: Tokenizer, quie
     size = vocabulary_size(tokenizer)
     dtype = "<u2" if size <= 1 << 16 else "<u4"
     _, eot = prepared(tokenizer)
+    given = GivenIds(tokenizer, eot, size)
     writers: dict[str, _Writer] = {}
 
     def write_all(train: Path, val: Path) -> None:
@@ -176,8 +182,14 @@ def _encode(folder: Path, survey: Survey, plan: Plan, tokenizer: Tokenizer, quie
                 writers[side] = _Writer(file, dtype, eot)
             with Progress("encoding", int(plan.take.sum()), "bytes", quiet=quiet) as progress:
                 for parts, encodings in _encoded(tokenizer, _parts(survey, plan)):
-                    for part, encoding in zip(parts, encodings, strict=True):
-                        writers["val" if part.held_out else "train"].add(encoding.ids, part.ends, part.size)
+                    made = iter(encodings)
+                    for part in parts:
+                        writer = writers["val" if part.held_out else "train"]
+                        if part.ids is None:
+                            writer.add(next(made).ids, part.ends, part.size)
+                        else:
+                            ids = given.document(part.ids, survey.sources.description)
+                            writer.add(ids, part.ends, given.text_bytes(ids))
                     progress.advance(sum(part.size for part in parts))
         for side, writer in writers.items():
             if not writer.tokens:
@@ -206,23 +218,36 @@ class _Part:
     held_out: bool
     ends: bool
     size: int
+    ids: NDArray[np.int64] | None = None
 
 
 def _parts(survey: Survey, plan: Plan) -> Iterator[_Part]:
     """The chosen text in order, each stretch with its side."""
     seen = 0
     for number, piece in read_chosen(survey, plan.take):
-        text, size = piece.text, utf8_size(piece.text)
+        text, size = piece.text, piece.size
         if plan.tail is None:
-            yield _Part(text, bool(plan.validation[number]), piece.ends, size)
+            yield _Part(text, bool(plan.validation[number]), piece.ends, size, piece.ids)
+            continue
+        if piece.ids is not None:
+            yield from _halves(piece, plan.tail)
             continue
         before = first_bytes(text, max(0, plan.tail - seen)) or ("" if seen else text[:1])
         after = text[len(before) :]
         if before:
-            yield _Part(before, False, bool(after) or seen + size == plan.tail, utf8_size(before))
+            yield _Part(before, False, bool(after) or seen + size == plan.tail, Piece(before, False).size)
         if after:
-            yield _Part(after, True, piece.ends, utf8_size(after))
+            yield _Part(after, True, piece.ends, Piece(after, False).size)
         seen += size
+
+
+def _halves(piece: Piece, tail: int) -> Iterator[_Part]:
+    """A single document of ids: its end is validation text."""
+    assert piece.ids is not None
+    before = len(piece.first(tail).ids if piece.size > tail else piece.ids)  # type: ignore[arg-type]
+    for ids, held_out in ((piece.ids[:before], False), (piece.ids[before:], True)):
+        if len(ids):
+            yield _Part("", held_out, True, Piece("", True, ids).size, ids)
 
 
 def _encoded(tokenizer: Tokenizer, parts: Iterator[_Part]) -> Iterator[tuple[list[_Part], list[Encoding]]]:
@@ -230,7 +255,7 @@ def _encoded(tokenizer: Tokenizer, parts: Iterator[_Part]) -> Iterator[tuple[lis
     waiting: tuple[list[_Part], Future[list[Encoding]]] | None = None
     with ThreadPoolExecutor(1, "encode") as pool:
         for batch in _batches(parts):
-            texts = [part.text for part in batch]
+            texts = [part.text for part in batch if part.ids is None]
             started = pool.submit(tokenizer.encode_batch_fast, texts, add_special_tokens=False)
             if waiting:
                 yield waiting[0], waiting[1].result()
@@ -244,7 +269,7 @@ def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
     held = 0
     for part in parts:
         batch.append(part)
-        held += len(part.text)
+        held += part.size
         if held >= _BATCH:
             yield batch
             batch, held = [], 0
@@ -262,7 +287,7 @@ class _Writer:
         self.digest = hashlib.blake2b(digest_size=16)
         self.tokens = self.bytes = self.documents = 0
 
-    def add(self, ids: list[int], ends: bool, size: int) -> None:
+    def add(self, ids: Sequence[int] | NDArray[np.int64], ends: bool, size: int) -> None:
         tokens = np.array(ids, self.dtype)
         if ends:
             tokens = np.append(tokens, self.end)

@@ -1,39 +1,49 @@
-"""A file to documents: text, JSON lines and parquet, plain or compressed, streamed in pieces and checked on the way."""
+"""A file to documents: text or a table, plain or compressed, streamed in pieces and checked on the way."""
 
 from __future__ import annotations
 
 import codecs
 import gzip
-import importlib
-import io
-import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sparsecode.checkpoint import os_failure
+from sparsecode.corpus import tables
+from sparsecode.corpus.records import content
+from sparsecode.corpus.tables import Bad
 from sparsecode.corpus.zstd import open_zstd
-from sparsecode.errors import CorpusUnreadable, MissingExtra
+from sparsecode.errors import CorpusUnreadable
 
 SEPARATOR = "<|endoftext|>"  # between the documents of one .txt file
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
-SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".parquet")
+SUFFIXES = (*TEXT_SUFFIXES, *tables.TABLES)
 COMPRESSIONS = (".gz", ".xz", ".zst")
 
 PIECE = 1 << 16  # characters; some 20k tokens: small enough to spread over cores, large enough that calls cost nothing
 _CHUNK = 1 << 20  # bytes read at a time
+_ID_BYTES = 4  # of text that a token stands for, about: what --max-text-mb counts for one
 _LONGEST_WORD = 1 << 20  # a run without a space that is longer than this is cut anywhere
 
 # A byte-level BPE never joins a letter or digit with the space or newline after it (GPT-2's pattern and its
 # successors): cut there, a text gives the same tokens as whole.
 _CUT = re.compile(r"[^\W_](?=[ \n])")
-
-Bad = Callable[[CorpusUnreadable], None]
+# Byte order marks; the longer ones first, of which others are the beginning.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +52,49 @@ class Piece:
 
     text: str
     ends: bool
+    ids: NDArray[np.int64] | None = None
+    """Instead of text: a whole document as ids that a tokenizer made."""
+
+    @property
+    def size(self) -> int:
+        """UTF-8 bytes; of ids about so many."""
+        if self.ids is not None:
+            return _ID_BYTES * len(self.ids)
+        return len(self.text) if self.text.isascii() else len(self.text.encode())
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing but white space is in it."""
+        return not self.text.strip() if self.ids is None else not len(self.ids)
+
+    def data(self) -> bytes:
+        """What it holds, as bytes."""
+        return self.text.encode() if self.ids is None else self.ids.astype("<i8").tobytes()
+
+    def first(self, size: int) -> Piece:
+        """The longest beginning of at most `size` bytes, as the document's last piece."""
+        if self.ids is not None:
+            return Piece("", True, self.ids[: max(1, size // _ID_BYTES)])
+        text = self.text[:size] if self.text.isascii() else self.text.encode()[:size].decode(errors="ignore")
+        return Piece(text, True)
 
 
 def file_kind(path: PurePath) -> str:
     """The suffix that says what a file holds, compression taken off: `books.txt.xz` -> `.txt`."""
-    suffixes = path.suffixes
+    suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes = suffixes[:-1]
-    return suffixes[-1].lower() if suffixes else ""
+    return suffixes[-1] if suffixes else ""
 
 
 def read_file(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
     """The documents of one file, in pieces of about `PIECE` characters.
 
     Args:
-        path: .jsonl and .parquet are tables; everything else is UTF-8 text, and .txt may hold several documents
-            with `<|endoftext|>` between them.
-        text_key: key or column of the text in tables.
+        path: `tables.TABLES` are tables; everything else is text, UTF-8 unless a byte order mark says otherwise, and
+            .txt may hold several documents with `<|endoftext|>` between them. A .txt file, or one of an unknown
+            ending, that is JSON inside is read as that.
+        text_key: key or column of the text in tables, or of ids that a tokenizer made of it.
         bad: called with the error for a record that cannot be used; raises it, or counts it and returns. A file
             that is broken as a whole raises.
 
@@ -68,11 +104,21 @@ def read_file(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
         IoFailed: the operating system refused.
     """
     kind = file_kind(path)
-    if kind == ".parquet":
-        return _read_parquet(path, text_key, bad)
-    if kind == ".jsonl":
-        return _read_jsonl(path, text_key, bad)
+    if kind not in SUFFIXES or kind == ".txt":
+        kind = tables.looks_like(_beginning(path)) or kind
+    if kind in tables.TABLES:
+        return _read_table(path, kind, text_key, bad)
     return _read_text(path, several=kind == ".txt")
+
+
+def record_pieces(value: Any, where: str, text_key: str) -> Iterator[Piece]:
+    """The document that a record of a table is.
+
+    Raises:
+        CorpusUnreadable: see `records.content`.
+    """
+    found = content(value, where, text_key)
+    return cut(found) if isinstance(found, str) else iter([Piece("", True, found)])
 
 
 def cut(text: str) -> Iterator[Piece]:
@@ -82,27 +128,6 @@ def cut(text: str) -> Iterator[Piece]:
         yield Piece(text[start:stop], False)
         start = stop
     yield Piece(text[start:], True)
-
-
-def checked_text(value: Any, where: str, text_key: str) -> str:
-    """The text of one record of a table.
-
-    Raises:
-        CorpusUnreadable: no such key, not a string, or half a surrogate pair in it.
-    """
-    text = value.get(text_key) if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        found = (
-            ", ".join(list(value)[:8]) if isinstance(value, dict) else f"{type(value).__name__} instead of an object"
-        )
-        raise CorpusUnreadable(
-            f"{where}: no text under '{text_key}' (found: {found or 'nothing'}); name it by --text-key"
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise CorpusUnreadable(f"{where}: half a surrogate pair at character {error.start}{_NEXT}") from error
-    return text
 
 
 _NEXT = "; leave it out, or skip what is unreadable with --skip-bad"
@@ -135,21 +160,33 @@ def _cut_after(text: str, start: int) -> int | None:
     return start + _LONGEST_WORD if len(text) - start > 2 * _LONGEST_WORD else None
 
 
-def _decoded(path: Path) -> Iterator[str]:
-    """The file as UTF-8 text, a mark at its beginning left out."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+def _mark(head: bytes) -> tuple[bytes, str]:
+    """The byte order mark that a file begins with, empty where there is none, and what its text is encoded in."""
+    return next(((mark, name) for mark, name in _MARKS if head.startswith(mark)), (b"", "utf-8"))
+
+
+def _decoded(path: Path) -> Generator[str, None, None]:
+    """The file as text, a mark at its beginning left out: it says what the text is encoded in, else that is UTF-8."""
     offset = 0
     with _opened(path) as file:
+        start = file.read(4)
+        encoding = _mark(start)[1]
+        decoder = codecs.getincrementaldecoder(encoding)()
         while True:
-            data = file.read(_CHUNK)
-            if (zero := data.find(b"\0")) >= 0:
+            data = start + file.read(_CHUNK)
+            start = b""
+            if encoding == "utf-8" and (zero := data.find(b"\0")) >= 0:
                 raise CorpusUnreadable(f"{path}: binary, not text (a zero byte at byte {offset + zero}){_NEXT}")
             held = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
                 place = offset - held + error.start
-                raise CorpusUnreadable(f"{path}: not UTF-8 ({error.reason} at byte {place}){_NEXT}") from error
+                raise CorpusUnreadable(
+                    f"{path}: not {encoding.upper()} ({error.reason} at byte {place}){_NEXT}"
+                ) from error
+            if encoding != "utf-8" and (zero := text.find("\0")) >= 0:
+                raise CorpusUnreadable(f"{path}: binary, not text (a zero at character {zero} of a chunk){_NEXT}")
             if offset == 0:
                 text = text.removeprefix("\ufeff")
             offset += len(data)
@@ -159,54 +196,68 @@ def _decoded(path: Path) -> Iterator[str]:
                 return
 
 
-def _read_jsonl(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
+def _lines(path: Path) -> Iterator[str | bytes]:
+    """Lines of the file: bytes where it is UTF-8, so that one that is broken does not break the others."""
     with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}: line {number}"
-            try:
-                text = checked_text(_parsed(line, where), where, text_key)
-            except CorpusUnreadable as error:
-                bad(error)
-                continue
-            yield from cut(text)
+        head = file.read(4)
+        mark, encoding = _mark(head)
+        if encoding == "utf-8":
+            *whole, begun = head[len(mark) :].split(b"\n")
+            yield from (line + b"\n" for line in whole)
+            yield begun + file.readline()
+            yield from file
+            return
+    yield from _text_lines(path)
 
 
-def _parsed(line: bytes, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CorpusUnreadable(f"{where}: not JSON ({error}){_NEXT}") from error
+def _text_lines(path: Path) -> Iterator[str]:
+    """Lines of the file as text, each with its end."""
+    pending = ""
+    for text in _decoded(path):
+        *whole, pending = (pending + text).split("\n")
+        yield from (line + "\n" for line in whole)
+    if pending:
+        yield pending
 
 
-def _read_parquet(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
-    try:
-        arrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingExtra(f"{path}: reading .parquet needs pyarrow; run: pip install pyarrow") from error
-    with _opened(path) as file:
-        # A compressed file cannot be read from its end, where parquet keeps its index.
-        source = file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
+def _read_table(path: Path, kind: str, text_key: str, bad: Bad) -> Iterator[Piece]:
+    for where, value in _records(path, kind, text_key, bad):
         try:
-            table = parquet.ParquetFile(source)
-            names = list(table.schema_arrow.names)
-            if text_key not in names:
-                checked_text(dict.fromkeys(names), str(path), text_key)
-            row = 0
-            for batch in table.iter_batches(batch_size=1024, columns=[text_key]):
-                for value in batch.column(0):
-                    row += 1
-                    try:
-                        text = checked_text({text_key: value.as_py()}, f"{path}: row {row}", text_key)
-                    except CorpusUnreadable as error:
-                        bad(error)
-                        continue
-                    yield from cut(text)
-        except arrow.ArrowException as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CorpusUnreadable(f"{path}: not a parquet file ({reason}){_NEXT}") from error
+            pieces = record_pieces(value, where, text_key)
+        except CorpusUnreadable as error:
+            if where == str(path):  # the whole table lacks it
+                raise
+            bad(error)
+            continue
+        yield from pieces
+
+
+def _records(path: Path, kind: str, text_key: str, bad: Bad) -> Iterator[tables.Record]:
+    if kind == ".json":
+        kind = tables.looks_like(_beginning(path), lines=1) or kind
+    if kind in tables.LINES:
+        yield from tables.json_lines(_lines(path), path, bad)
+    elif kind == ".json":
+        yield from tables.json_values(_decoded(path), path)
+    elif kind in tables.DELIMITED:
+        yield from tables.csv_rows(_text_lines(path), path, text_key, bad)
+    else:
+        with _opened(path) as file:
+            read = tables.parquet_rows if kind == ".parquet" else tables.arrow_rows
+            yield from read(file, path, text_key)
+
+
+def _beginning(path: Path) -> str:
+    """Whole lines from the front, or a part of the first; empty where the file cannot be read."""
+    chunks = _decoded(path)
+    try:
+        text = next(chunks, "")
+        whole = next(chunks, None) is None
+    except CorpusUnreadable:  # whoever reads the whole file says it
+        return ""
+    finally:
+        chunks.close()
+    return text if whole else text.rpartition("\n")[0] or text
 
 
 @contextmanager
@@ -215,11 +266,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     broken: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
     try:
         opened: Any
-        if path.suffix == ".gz":
+        packed = path.suffix.lower()
+        if packed == ".gz":
             opened = gzip.open(path)  # noqa: SIM115 (entered below)
-        elif path.suffix == ".xz":
+        elif packed == ".xz":
             opened = lzma.open(path)  # noqa: SIM115
-        elif path.suffix == ".zst":
+        elif packed == ".zst":
             opened, zstd_error = open_zstd(path)
             broken += (zstd_error,)
         else:

@@ -16,8 +16,11 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 from sparsecode.config import TrainGptConfig
-from sparsecode.corpus.readers import SUFFIXES, Bad, Piece, checked_text, cut, file_kind, read_file
-from sparsecode.errors import CorpusEmpty, CorpusUnreadable, IoFailed, MissingExtra
+from sparsecode.corpus.begun import Begun
+from sparsecode.corpus.readers import SUFFIXES, Piece, file_kind, read_file, record_pieces
+from sparsecode.corpus.saved import is_description, saved_files
+from sparsecode.corpus.tables import ARROW, Bad
+from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, IoFailed, MissingExtra
 
 
 class Source(Protocol):
@@ -67,20 +70,34 @@ class HubSource:
     name: str
     text_key: str = "text"
     named: bool = True
+    stream: int | None = None
+    """Read as a stream until so many bytes of text are there; None: downloaded as a whole."""
 
     def state(self) -> str:
-        """The library's own fingerprint of the data."""
+        """The library's own fingerprint of the data; of a stream, which has none, how much of it."""
+        if self.stream is not None:
+            return f"the first {self.stream} bytes"
         return str(getattr(self._rows, "_fingerprint", ""))
 
     def pieces(self, bad: Bad) -> Iterator[Piece]:
-        """One document per row."""
-        for number, row in enumerate(self._rows):
+        """One document per row; of a stream, whose rows come once, from a copy on disk."""
+        if self.stream is None:
+            yield from self._documents(self._rows, bad)
+            return
+        yield from self._begun.pieces(bad)
+
+    @cached_property
+    def _begun(self) -> Begun:
+        return Begun(self._documents, self._rows, self.stream or 0)
+
+    def _documents(self, rows: Iterable[Any], bad: Bad) -> Iterator[Piece]:
+        for number, row in enumerate(rows):
             try:
-                text = checked_text(row, f"{self.name}: row {number}", self.text_key)
+                pieces = record_pieces(row, f"{self.name}: row {number}", self.text_key)
             except CorpusUnreadable as error:
                 bad(error)
                 continue
-            yield from cut(text)
+            yield from pieces
 
     @cached_property
     def _rows(self) -> Any:
@@ -90,6 +107,8 @@ class HubSource:
             raise MissingExtra("--hf-dataset needs the package datasets; run: pip install 'sparsecode[hf]'") from error
         name, _, configuration = self.name.partition(":")
         try:
+            if self.stream is not None:
+                return datasets.load_dataset(name, configuration or None, split="train", streaming=True)
             return datasets.load_dataset(name, configuration or None, split="train")
         except Exception as error:  # the library raises what its many back ends raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -112,9 +131,17 @@ def find_sources(config: TrainGptConfig) -> Sources:
     Raises:
         CorpusEmpty: a folder or glob holds no text.
         CorpusUnreadable: a path does not exist.
+        InvalidSetting: a stream without a limit, or of files.
     """
+    if config.hf_stream and (not config.hf_dataset or config.max_text_mb is None):
+        raise InvalidSetting("--hf-stream goes with --hf-dataset, and with --max-text-mb: that much of it is read")
+    if config.hf_dataset and saved_files(Path(config.hf_dataset).expanduser()) is not None:
+        return Sources(config.hf_dataset, _by_name(_expand(config.hf_dataset, config.text_key)))
     if config.hf_dataset:
-        return Sources(f"Hugging Face dataset {config.hf_dataset}", [HubSource(config.hf_dataset, config.text_key)])
+        limit = config.max_text_mb * 1_000_000 if config.hf_stream and config.max_text_mb else None
+        hub = HubSource(config.hf_dataset, config.text_key, stream=limit)
+        beginning = f" (its first {config.max_text_mb} MB)" if limit else ""
+        return Sources(f"Hugging Face dataset {config.hf_dataset}{beginning}", [hub])
     if config.text:
         found: dict[Path, FileSource] = {}
         for given in config.text:
@@ -183,22 +210,42 @@ def _expand(given: str, text_key: str) -> Iterator[FileSource]:
     path = Path(given).expanduser()
     if path.is_dir():
         base = path.resolve().name
+        saved = saved_files(path)
+        if saved is not None:
+            for file in saved:
+                yield FileSource(f"{base}/{file.relative_to(path).as_posix()}", file, text_key, named=True)
+            return
         inside = [file for file in path.rglob("*") if _is_text_file(file.relative_to(path)) and file.is_file()]
+        inside = [file for file in inside if not _is_beside_the_data(file)]
         if not inside:
             raise CorpusEmpty(f"{given}: no {', '.join(SUFFIXES)} file in this folder")
         for file in inside:
             yield FileSource(f"{base}/{file.relative_to(path).as_posix()}", file, text_key)
     elif path.exists():
-        yield FileSource(path.name, path, text_key, named=True)
+        yield FileSource(_name(path), path, text_key, named=True)
     elif glob.has_magic(given):
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns too)
         if not matches:
             raise CorpusEmpty(f"{given}: no file matches")
         for match in matches:
             if Path(match).is_file():
-                yield FileSource(Path(match).name, Path(match), text_key)
+                yield FileSource(_name(Path(match)), Path(match), text_key)
     else:
         raise CorpusUnreadable(f"{given}: no such file or folder; --text takes files, folders and globs")
+
+
+def _name(path: Path) -> str:
+    """A file's name: through a link that of the file itself, unless the ending got lost there (the hub's cache)."""
+    own = path.resolve()
+    return own.name if file_kind(own) == file_kind(path) else path.name
+
+
+def _is_beside_the_data(file: Path) -> bool:
+    """Whether a file of a dataset that was saved or cached holds none of its rows."""
+    if is_description(file):
+        return True
+    listed = saved_files(file.parent) if file.suffix in ARROW else None
+    return listed is not None and file not in listed
 
 
 def _is_text_file(inside: PurePath) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class Survey:
     keys: NDArray[np.uint64]
     """[documents, 3]: three independent hashes of each document's text."""
     sizes: NDArray[np.int64]
-    """[documents]: UTF-8 bytes."""
+    """[documents]: UTF-8 bytes; of ids about so many, see `Piece.size`."""
     owner: NDArray[np.int64]
     """[documents]: position of the source."""
 
@@ -172,13 +172,11 @@ def read_chosen(survey: Survey, take: NDArray[np.int64]) -> Iterator[tuple[int, 
                 seen, number = 0, number + 1
                 if number >= len(take) or survey.owner[number] != position:
                     raise _changed(source.name)
-            size = utf8_size(piece.text)
-            if not piece.text.strip() and survey.sizes[number] == 0:
-                size = 0
+            size = 0 if piece.blank and survey.sizes[number] == 0 else piece.size
             left = int(take[number]) - seen
             if left > 0:
-                text = piece.text if size <= left else first_bytes(piece.text, left)
-                yield number, Piece(text, piece.ends or size >= left)
+                used = piece if size <= left else piece.first(left)
+                yield number, replace(used, ends=piece.ends or size >= left)
             seen += size
             if piece.ends:
                 if seen != survey.sizes[number]:
@@ -186,11 +184,6 @@ def read_chosen(survey: Survey, take: NDArray[np.int64]) -> Iterator[tuple[int, 
                 seen = None
     if number + 1 != len(take):
         raise _changed(survey.sources.description)
-
-
-def utf8_size(text: str) -> int:
-    """Bytes of the text as UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
 
 
 def first_bytes(text: str, size: int) -> str:
@@ -202,11 +195,10 @@ def _digests(pieces: Iterator[Piece], advance: Callable[[int], None]) -> Iterato
     """(24-byte digest, UTF-8 size) of each document; size 0 for one of nothing but white space."""
     digest, size, blank = hashlib.blake2b(digest_size=24), 0, True
     for piece in pieces:
-        data = piece.text.encode()
-        digest.update(data)
-        size += len(data)
-        blank = blank and not piece.text.strip()
-        advance(len(data))
+        digest.update(piece.data())
+        size += piece.size
+        blank = blank and piece.blank
+        advance(piece.size)
         if piece.ends:
             yield digest.digest(), 0 if blank else size
             digest, size, blank = hashlib.blake2b(digest_size=24), 0, True

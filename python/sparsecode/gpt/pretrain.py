@@ -35,8 +35,8 @@ def train_gpt(
 ) -> dict[str, Any]:
     """Builds the tokens and trains the transformer: writes `RUN/tokenizer.json`, `RUN/tokens/` and `RUN/gpt/`.
 
-    Killed anywhere and called again with the same settings, it gives the same parameters, byte for byte (on a CPU with
-    the same number of threads).
+    Killed anywhere and called again with the same settings, it gives the same parameters, byte for byte (on the same
+    CPU with the same number of threads: torch rounds otherwise elsewhere).
 
     Args:
         run: the run folder.
@@ -59,7 +59,8 @@ def train_gpt(
     _check(config)
     needs = [run.gpt_path / name for name in ("model.safetensors", "config.json")]
     needs += [run.tokenizer_path, run.tokens_path / "tokens.json"]
-    with run.stage(_STAGE, config, outputs=[run.gpt_path], needs=needs, force=force) as stage:
+    named = corpus.as_recorded(run, _STAGE, config)
+    with run.stage(_STAGE, named, outputs=[run.gpt_path], needs=needs, force=force) as stage:
         if stage.done:
             if not quiet:
                 say(f"train-gpt: already done in {run.path} with the same settings")

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from sparsecode.config import HarvestConfig, TextConfig, TrainGptConfig
-from sparsecode.corpus import Tokens, load_tokens, prepare_tokens
+from sparsecode.corpus import Tokens, as_recorded, load_tokens, prepare_tokens
 from sparsecode.corpus.tokenizer import prepared
 from sparsecode.errors import InvalidSetting, ModelInvalid
 from sparsecode.harvest.models import LanguageModel
@@ -18,7 +18,7 @@ from sparsecode.progress import say
 from sparsecode.run import Run
 
 KEY = "tokens"
-_TEXT = ("text", "text_key", "hf_dataset", "skip_bad", "max_text_mb")
+_TEXT = ("text", "text_key", "hf_dataset", "hf_stream", "skip_bad", "max_text_mb")
 
 
 def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force: bool, quiet: bool) -> Tokens:
@@ -49,7 +49,7 @@ def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force
     if not asked and before.get("status") == "running" and before.get("inputs") == {"tokenizer": digest}:
         chosen = TextConfig.recorded(before, KEY)  # goes on with the text that it was begun with
     with (
-        run.stage(KEY, chosen, inputs={"tokenizer": digest}, force=force) as stage,
+        run.stage(KEY, as_recorded(run, KEY, chosen), inputs={"tokenizer": digest}, force=force) as stage,
         tempfile.TemporaryDirectory() as tmp,
     ):
         file = Path(tmp) / "tokenizer.json"

@@ -32,7 +32,10 @@ class ToySettings:
 
 
 class ToyData:
-    """True features and an endless, seekable stream of batches: batch i is a pure function of (settings, i)."""
+    """True features and an endless, seekable stream of batches: batch i is a pure function of (settings, i).
+
+    On one machine: NumPy's products and decompositions round otherwise on another processor.
+    """
 
     def __init__(self, settings: ToySettings) -> None:
         self.settings = settings
