@@ -31,6 +31,7 @@ _SWEEP = 120 / (26.7e6 * 8064 * 128)
 # What is left of 7:09: comparing, reading contexts of 6 million rows, fits on 65,536, drawing pictures.
 _COMPARE, _READ, _FIT, _PAGE, _PICTURES = 1.0, 1e-6, 1.2e-4, 1.0, 6.0
 _START = 1.0  # of any stage: modules, files, locks
+_TELLING = 15.0  # a stage that took less says more of its start than of the machine
 # What the stages do where nothing is said: rows of train-dicts, rows of each sweep of claims and of each start, and
 # the L1 coefficients of the former.
 _SAMPLES, _CLAIMS_SAMPLES, _FOUR = 8e6, 2e6, "1,2,4,8"
@@ -90,7 +91,8 @@ def _work(stage: str, configs: Mapping[str, StageConfig], speed: float) -> float
 def measured_speed(
     stage: str, configs: Mapping[str, StageConfig], result: Mapping[str, Any], took: float
 ) -> float | None:
-    """How fast this machine did what a stage did, beside the one of the measurements; None where it does not tell.
+    """How fast this machine did what a stage did, beside the one of the measurements; None where it does not
+    tell, or took too little time to.
 
     Args:
         stage: its name.
@@ -104,7 +106,7 @@ def measured_speed(
     elif isinstance(config, TrainDictsConfig) and result.get("samples"):
         width = int(result.get("activation_dim") or _width(configs))
         expected = result["samples"] * _per_row(config, width)
-    return expected / took if expected > 0 and took > 0 else None
+    return expected / took if expected > 0 and took >= _TELLING else None
 
 
 def _within(minutes: float | None, most: float | None, least: float) -> float:
