@@ -83,8 +83,8 @@ def check_claims(
     inputs = {"comparison": digest(run.comparison_path), "activations": _fingerprint(run, config)}
     outputs = [run.claims_path, run.path / sweeps.FOLDER]
     if config.sweep and (force or not run.is_done(KEY)):
-        trained = run.config()["stages"]["train-dicts"]["settings"]
-        sweeps.check_memory(config, trained, int(comparison.record["dictionaries"][0]["activation_dim"]))
+        own = run.config()["stages"]["train-dicts"]["settings"]
+        sweeps.check_memory(config, own, int(comparison.record["dictionaries"][0]["activation_dim"]))
     with run.stage(KEY, config, inputs=inputs, outputs=outputs, force=force) as stage:
         if stage.done and run.claims_path.exists():
             if not quiet:
