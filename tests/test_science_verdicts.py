@@ -182,3 +182,49 @@ def test_truth_and_its_sign(best: Interval | None, regrets: list[float], expecte
 
 def test_an_interval_is_spelled_out() -> None:
     assert Interval(0.314, 0.2, 0.4).text() == "0.31 (0.20 to 0.40)"
+
+
+def test_a_verdict_that_another_seed_may_turn_says_so() -> None:
+    """Intervals across a rule's bound are within noise, those to one side of it are not; what is not tested never is."""
+
+    def doubts(*found: verdicts.Verdict) -> list[bool]:
+        assert all((verdicts.WITHIN_NOISE in one.reason) == one.within_noise for one in found)
+        return [one.within_noise for one in found]
+
+    def counts(value: float) -> verdicts.Verdict:
+        return verdicts.more_features_than_dimensions({"next": around(value, 10)}, 0.0, 256, 128)
+
+    assert doubts(counts(190), counts(130), counts(125), counts(90)) == [False, True, True, False]
+    modes = [verdicts.two_modes([True] * two + [False] * (6 - two)) for two in (6, 4, 3, 2, 1)]
+    assert doubts(*modes) == [False, True, True, True, False]
+    contexts = [
+        verdicts.interpretable([1.0] * many + [0.0] * (50 - many), over)
+        for many, over in ((45, around(0.2)), (27, around(0.2)), (24, around(0.2)), (5, around(0.2)), (45, around(0.0)))
+    ]
+    assert doubts(*contexts) == [False, True, True, False, True]
+    lines = [
+        verdicts.diagonal_is_an_artefact(plain, divided)
+        for plain, divided in (
+            (around(0.2), around(1.2)), (around(0.5), around(1.2)), (around(0.9), around(1.2)), (around(0.2), around(0.5)),
+        )
+    ]  # fmt: skip
+    assert doubts(*lines) == [False, True, False, True]
+    curves = [
+        verdicts.rises_then_plateaus(before, after, 6, 0.4)
+        for before, after in (
+            (around(0.2), around(0.0)), (around(0.05), around(0.0)), (around(0.2), around(0.05)),
+            (around(0.2), around(-0.05)), (around(0.2), around(0.2)), (around(0.01, 0.001), around(0.0)),
+        )
+    ]  # fmt: skip
+    assert doubts(*curves) == [False, True, True, True, False, False]
+    ratio = {"features": 20.0, "random": 40.0, "weighted": 30.0}
+    basis = [
+        verdicts.not_sparse_in_neurons(plain, weighted, ratio)
+        for plain, weighted in (
+            (around(0.9), None), (around(0.5), None), (around(0.1), around(0.5)), (around(0.1), around(0.9)),
+            (around(0.1), around(0.2)),
+        )
+    ]  # fmt: skip
+    assert doubts(*basis) == [False, True, True, False, False]
+    toys = [verdicts.truth_and_its_sign(best, [0.0]) for best in (around(0.95), around(0.905), around(0.5))]
+    assert doubts(*toys, verdicts.not_tested("nothing")) == [False, True, False, False]

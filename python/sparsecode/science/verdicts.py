@@ -12,9 +12,11 @@ others (claim 6), a truth that is recovered and no sign of where (claim 7), or t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTED = "reproduced", "partly", "not reproduced", "not tested"
+WITHIN_NOISE = "Within noise: a run with another seed may come out otherwise."
 
 # Claim 2. Each distribution at 1 %; that most of several pass by chance is then out of the question.
 DIP_LEVEL = 0.01
@@ -62,15 +64,27 @@ CONTRAST = 0.1
 
 @dataclass(frozen=True)
 class Verdict:
-    """A verdict, the sentence that explains it, and the number it rests on in few words."""
+    """A verdict, the sentence that explains it, and the number it rests on in few words.
+
+    `within_noise`: the interval of that number reaches beyond the bound of the rule, so that a run with another seed
+    may come out otherwise.
+    """
 
     verdict: str
     reason: str
     number: str = ""
 
-    def as_json(self) -> dict[str, str]:
+    within_noise: bool = False
+
+    def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    def doubted(self, doubtful: bool) -> Verdict:
+        """The same, said to be within noise where it is."""
+        if not doubtful:
+            return self
+        return replace(self, reason=f"{self.reason} {WITHIN_NOISE}", within_noise=True)
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,10 @@ class Interval:
     def as_json(self) -> dict[str, float]:
         """Plain values."""
         return asdict(self)
+
+    def holds(self, bound: float) -> bool:
+        """Whether a bound lies within: on either side of it would be the same to these data."""
+        return self.low <= bound <= self.high
 
     def text(self, form: str = ".2f") -> str:
         """`0.31 (0.28 to 0.33)`."""
@@ -123,8 +141,9 @@ def more_features_than_dimensions(
     if worst.low > bar:
         return Verdict(REPRODUCED, f"Also in the {kind} the count is above the width of the space.", number)
     if worst.value > bar:
-        return Verdict(NOT_REPRODUCED, f"In the {kind} the count is above the width, but within its own noise.", number)
-    return Verdict(NOT_REPRODUCED, f"In the {kind} the count is not above the width of the space.", number)
+        return Verdict(NOT_REPRODUCED, f"In the {kind} the count is not clearly above the width.", number).doubted(True)
+    below = Verdict(NOT_REPRODUCED, f"In the {kind} the count is not above the width of the space.", number)
+    return below.doubted(worst.holds(bar))
 
 
 def bimodal(p: float, ashman: float, weights: Sequence[float], features: int) -> bool | None:
@@ -153,20 +172,22 @@ def two_modes(
     count, with_dead = sum(judged), [one for one in everything if one is not None]
     number = f"bimodal in {count} of {len(judged)} dictionaries"
     number += f" ({sum(with_dead)} with dead features)" if with_dead else ""
+    # One dictionary more or less would turn it.
+    doubtful = abs(count - MOST * len(judged)) <= 1 and len(judged) > 1
     if count > MOST * len(judged):
         if low_start and sum(low_start) / len(low_start) > HARDLY_MOVED:
-            return Verdict(
-                PARTLY, "Live features have two modes, but the lower one is of features that hardly moved.", number
-            )
-        return Verdict(REPRODUCED, "Live features alone have two modes in most dictionaries.", number)
+            unmoved = "Live features have two modes, but the lower one is of features that hardly moved."
+            return Verdict(PARTLY, unmoved, number).doubted(doubtful)
+        found = Verdict(REPRODUCED, "Live features alone have two modes in most dictionaries.", number)
+        return found.doubted(doubtful)
     if with_dead and sum(with_dead) > MOST * len(with_dead):
-        return Verdict(
-            PARTLY,
+        dead = (
             "All features together, as the seed counted, have two modes; live features mostly have one: the lower mode "
-            "is of dead features.",
-            number,
+            "is of dead features."
         )
-    return Verdict(NOT_REPRODUCED, "In most dictionaries live features have no two separate modes.", number)
+        return Verdict(PARTLY, dead, number).doubted(doubtful)
+    one = Verdict(NOT_REPRODUCED, "In most dictionaries live features have no two separate modes.", number)
+    return one.doubted(doubtful)
 
 
 def interpretable(consistency: Sequence[float], over_random: Interval | None) -> Verdict:
@@ -175,11 +196,15 @@ def interpretable(consistency: Sequence[float], over_random: Interval | None) ->
         return not_tested(f"Fewer than {LEAST_DIRECTIONS} distinct features are found in every size.")
     share = sum(value >= CONSISTENT for value in consistency) / len(consistency)
     number = f"{share:.0%} of {len(consistency)} features consistent, {over_random.text('+.2f')} over random"
+    # Of a share: the normal approximation to a binomial count.
+    doubtful = abs(share - MOST) <= 1.96 * (share * (1 - share) / len(consistency)) ** 0.5
     if over_random.low <= 0:
-        return Verdict(NOT_REPRODUCED, "Their contexts are not more alike than those of random directions.", number)
+        alike = Verdict(NOT_REPRODUCED, "Their contexts are not more alike than those of random directions.", number)
+        return alike.doubted(over_random.holds(0) and (share > MOST or doubtful))
     if share > MOST:
-        return Verdict(REPRODUCED, "Most features' strongest contexts share a token; read them below.", number)
-    return Verdict(NOT_REPRODUCED, "The strongest contexts of most features share no token.", number)
+        shared = Verdict(REPRODUCED, "Most features' strongest contexts share a token; read them below.", number)
+        return shared.doubted(doubtful)
+    return Verdict(NOT_REPRODUCED, "The strongest contexts of most features share no token.", number).doubted(doubtful)
 
 
 def diagonal_is_an_artefact(plain: Interval | None, divided: Interval | None) -> Verdict:
@@ -188,12 +213,14 @@ def diagonal_is_an_artefact(plain: Interval | None, divided: Interval | None) ->
         return not_tested("The sweep over sizes and L1 under both normalisations has no two sizes with a common L0.")
     number = f"slope {plain.text()} plain, {divided.text()} divided"
     if divided.low <= HALF_DIAGONAL:
-        return Verdict(NOT_REPRODUCED, "With L1 divided by the size the lines are not diagonal to begin with.", number)
+        flat = Verdict(NOT_REPRODUCED, "With L1 divided by the size the lines are not diagonal to begin with.", number)
+        return flat.doubted(divided.holds(HALF_DIAGONAL))
     if plain.high < HALF_DIAGONAL and plain.low > -HALF_DIAGONAL:
         return Verdict(
             REPRODUCED, "Lines of equal L0 are diagonal with the division and nearer to flat without.", number
         )
-    return Verdict(NOT_REPRODUCED, "Without the division the lines of equal L0 are not clearly nearer to flat.", number)
+    near = Verdict(NOT_REPRODUCED, "Without the division the lines of equal L0 are not clearly nearer to flat.", number)
+    return near.doubted(plain.holds(HALF_DIAGONAL) or plain.holds(-HALF_DIAGONAL))
 
 
 def rises_then_plateaus(before: Interval | None, after: Interval | None, sizes: int, first: float) -> Verdict:
@@ -210,13 +237,13 @@ def rises_then_plateaus(before: Interval | None, after: Interval | None, sizes: 
     number = f"{before.text('+.3f')} per doubling, then {after.text('+.3f')}"
     if before.low < RISE:
         why = f"MMCS does not rise at first: it is {first:.2f} at the smallest size already."
-        return Verdict(
-            NOT_REPRODUCED, why if before.value < RISE else "The first rise is within its own noise.", number
-        )
-    if after.low < -PLATEAU * before.value:
-        return Verdict(NOT_REPRODUCED, "MMCS rises, then falls.", number)
-    if after.high > PLATEAU * before.value:
-        return Verdict(NOT_REPRODUCED, "MMCS rises and goes on rising.", number)
+        rise = Verdict(NOT_REPRODUCED, why if before.value < RISE else "The first rise is not clear.", number)
+        return rise.doubted(before.holds(RISE))
+    bound = PLATEAU * before.value
+    if after.low < -bound:
+        return Verdict(NOT_REPRODUCED, "MMCS rises, then falls.", number).doubted(after.holds(-bound))
+    if after.high > bound:
+        return Verdict(NOT_REPRODUCED, "MMCS rises and goes on rising.", number).doubted(after.holds(bound))
     return Verdict(REPRODUCED, "MMCS rises, then stays.", number)
 
 
@@ -239,16 +266,16 @@ def not_sparse_in_neurons(
     if as_random.low > MOST:
         return Verdict(REPRODUCED, "Most features are as spread over neurons as random directions.", number)
     if ratio["features"] >= ratio["random"]:
-        return Verdict(NOT_REPRODUCED, "Features are as spread as random directions, but within noise.", number)
+        most = Verdict(NOT_REPRODUCED, "Not clearly most features are as spread as random directions.", number)
+        return most.doubted(True)
     few = f"Only {as_random.value:.0%} of the features are as spread over neurons as random directions"
     if as_weighted is not None and as_weighted.low > MOST:
-        return Verdict(
-            PARTLY,
-            f"{few}; but {as_weighted.value:.0%} are as spread as random directions that use each neuron as much as "
-            "it varies.",
-            number,
+        why = (
+            f"{few}; but {as_weighted.value:.0%} are as spread as random directions that use each neuron as it varies."
         )
-    return Verdict(NOT_REPRODUCED, f"{few}: most lie between a random direction and a neuron.", number)
+        return Verdict(PARTLY, why, number).doubted(as_random.holds(MOST))
+    between = Verdict(NOT_REPRODUCED, f"{few}: most lie between a random direction and a neuron.", number)
+    return between.doubted(as_random.holds(MOST) or (as_weighted is not None and as_weighted.holds(MOST)))
 
 
 def truth_and_its_sign(best: Interval | None, regrets: Sequence[float]) -> Verdict:
@@ -277,8 +304,9 @@ def truth_and_its_sign(best: Interval | None, regrets: Sequence[float]) -> Verdi
     else:
         second = f"similarity to larger dictionaries {'shows' if sign else 'does not show'} at which L1"
     joined = "and" if recovered == sign else "but"
-    return Verdict(
+    found = Verdict(
         (NOT_REPRODUCED, PARTLY, REPRODUCED)[recovered + sign],
         f"{first}, {joined} {second}.",
         f"MMCS with the truth up to {best.text('.3f')}; {cost}",
     )
+    return found.doubted(best.holds(RECOVERED))
