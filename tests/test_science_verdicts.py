@@ -199,13 +199,14 @@ def test_a_verdict_that_another_seed_may_turn_says_so() -> None:
     assert doubts(*modes) == [False, True, True, True, False]
     contexts = [
         verdicts.interpretable([1.0] * many + [0.0] * (50 - many), over)
-        for many, over in ((45, around(0.2)), (27, around(0.2)), (24, around(0.2)), (5, around(0.2)), (45, around(0.0)))
+        for many, over in ((45, around(0.2)), (27, around(0.2)), (24, around(0.2)), (5, around(0.2)), (45, around(0)))
     ]
     assert doubts(*contexts) == [False, True, True, False, True]
     lines = [
         verdicts.diagonal_is_an_artefact(plain, divided)
         for plain, divided in (
-            (around(0.2), around(1.2)), (around(0.5), around(1.2)), (around(0.9), around(1.2)), (around(0.2), around(0.5)),
+            (around(0.2), around(1.2)), (around(0.5), around(1.2)), (around(0.9), around(1.2)),
+            (around(0.2), around(0.5)),
         )
     ]  # fmt: skip
     assert doubts(*lines) == [False, True, False, True]

@@ -271,7 +271,8 @@ def not_sparse_in_neurons(
     few = f"Only {as_random.value:.0%} of the features are as spread over neurons as random directions"
     if as_weighted is not None and as_weighted.low > MOST:
         why = (
-            f"{few}; but {as_weighted.value:.0%} are as spread as random directions that use each neuron as it varies."
+            f"{few}; but {as_weighted.value:.0%} are as spread as random directions that use each neuron as much as it "
+            "varies."
         )
         return Verdict(PARTLY, why, number).doubted(as_random.holds(MOST))
     between = Verdict(NOT_REPRODUCED, f"{few}: most lie between a random direction and a neuron.", number)
