@@ -185,7 +185,7 @@ def test_an_interval_is_spelled_out() -> None:
 
 
 def test_a_verdict_that_another_seed_may_turn_says_so() -> None:
-    """Intervals across a rule's bound are within noise, those to one side of it are not; what is not tested never is."""
+    """Intervals across a rule's bound are within noise, those beside it are not; what is not tested never is."""
 
     def doubts(*found: verdicts.Verdict) -> list[bool]:
         assert all((verdicts.WITHIN_NOISE in one.reason) == one.within_noise for one in found)
