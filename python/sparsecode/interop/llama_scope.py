@@ -106,7 +106,9 @@ def _to_unit_atoms(parts: dict[str, Any]) -> None:
 def _activation(config: dict[str, Any], path: Path, n: int) -> dict[str, Any]:
     """Step 3."""
     name = setting(config, "act_fn", str, path, "relu").lower()
-    threshold: float = setting(config, "jump_relu_threshold", int | float, path, 0.0)  # type: ignore[arg-type]
+    threshold = config.get("jump_relu_threshold", 0.0)
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise DictionaryInvalid(f"{path}: jump_relu_threshold is {threshold!r}, not a number")
     if name == "jumprelu" or (name == "topk" and threshold > 0):
         if not (math.isfinite(threshold) and threshold >= 0):
             raise NotExpressible(f"{path}: jump_relu_threshold {threshold} lets negative codes through")
