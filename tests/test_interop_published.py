@@ -172,6 +172,7 @@ def test_the_skip_connection_of_gemma_scope_2_multiplies_from_the_right(tmp_path
     [
         ({"type": "clt"}, NotExpressible, "a cross-layer transcoder reads or writes several layers"),
         ({"type": "crosscoder"}, NotExpressible, "a crosscoder reads or writes several layers"),
+        ({"type": ["sae"]}, NotExpressible, r"type \['sae'\] is none of"),
         ({"architecture": "topk"}, NotExpressible, "architecture 'topk' is not jump_relu"),
         ({"width": 17}, DictionaryInvalid, "width is 17, but the weights have 16"),
         ({"affine_connection": True}, DictionaryInvalid, "no tensor affine_skip_connection"),
@@ -311,6 +312,7 @@ def test_llama_scope_does_what_its_library_did(tmp_path: Path, changes: dict[str
         ({"jump_relu_threshold": -1.0}, NotExpressible, "lets negative codes through"),
         ({"dataset_average_activation_norm": None}, DictionaryInvalid, "dataset-wise normalisation by None"),
         ({"dataset_average_activation_norm": {"in": 0, "out": 1}}, DictionaryInvalid, "normalisation by 0"),
+        ({"jump_relu_threshold": "0.5"}, DictionaryInvalid, "jump_relu_threshold is '0.5', not a number"),
         ({"hook_point_in": None}, DictionaryInvalid, "hook_point_in is None"),
     ],
 )

@@ -75,8 +75,10 @@ def _second(folder: Path) -> Dictionary:
     path = folder / CONFIG
     config = read_json(path) if path.is_file() else {}
     kind = config.get("type")
-    if kind in _ACROSS or (isinstance(kind, str) and kind not in ("sae", "transcoder")):
-        raise NotExpressible(f"{path}: a {_ACROSS.get(kind, kind)} reads or writes several layers at once")
+    if isinstance(kind, str) and kind in _ACROSS:
+        raise NotExpressible(f"{path}: a {_ACROSS[kind]} reads or writes several layers at once")
+    if kind not in (None, "sae", "transcoder"):
+        raise NotExpressible(f"{path}: type {kind!r} is none of sae and transcoder")
     if config.get("architecture", "jump_relu") != "jump_relu":
         raise NotExpressible(f"{path}: architecture {config['architecture']!r} is not jump_relu, the only one known")
     file = folder / WEIGHTS

@@ -82,10 +82,11 @@ def _fold_norm(parts: dict[str, Any], config: dict[str, Any], path: Path) -> str
     norms = config.get("dataset_average_activation_norm")
     factors = []
     for side in ("in", "out"):
-        value = norms.get(side) if isinstance(norms, dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        said = norms.get(side) if isinstance(norms, dict) else None
+        value = _number(said)
+        if value is None or value <= 0:
             raise DictionaryInvalid(
-                f"{path}: dataset-wise normalisation by {value!r} ({side}); is its training finished?"
+                f"{path}: dataset-wise normalisation by {said!r} ({side}); is its training finished?"
             )
         factors.append(math.sqrt(parts["W_enc"].shape[1]) / value)
     parts["b_enc"] = parts["b_enc"] / factors[0]
@@ -106,13 +107,26 @@ def _to_unit_atoms(parts: dict[str, Any]) -> None:
 def _activation(config: dict[str, Any], path: Path, n: int) -> dict[str, Any]:
     """Step 3."""
     name = setting(config, "act_fn", str, path, "relu").lower()
-    threshold: float = setting(config, "jump_relu_threshold", int | float, path, 0.0)  # type: ignore[arg-type]
+    said = config.get("jump_relu_threshold", 0.0)
+    threshold = _number(said)
+    if threshold is None:
+        raise DictionaryInvalid(f"{path}: jump_relu_threshold is {said!r}, not a number")
     if name == "jumprelu" or (name == "topk" and threshold > 0):
-        if not (math.isfinite(threshold) and threshold >= 0):
+        if threshold < 0:
             raise NotExpressible(f"{path}: jump_relu_threshold {threshold} lets negative codes through")
-        return {"activation": "jumprelu", "threshold": torch.full((n,), float(threshold))}
+        return {"activation": "jumprelu", "threshold": torch.full((n,), threshold)}
     if name == "topk":
         return {"activation": "topk", "k": setting(config, "top_k", int, path, 50)}
     if name != "relu":
         raise NotExpressible(f"{path}: act_fn {name} is none of relu, topk and jumprelu")
     return {"activation": "relu"}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number of a configuration; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None
