@@ -26,7 +26,7 @@ from sparsecode.errors import (
     ModelInvalid,
     SettingsDiffer,
 )
-from sparsecode.gpt import train_gpt
+from sparsecode.gpt import load_gpt, train_gpt
 from sparsecode.harvest import harvest_activations, harvest_module, parse_layers
 from sparsecode.harvest import several as several_module
 from sparsecode.harvest.hooks import hook_name, single_configs
@@ -109,6 +109,19 @@ def test_several_at_once_are_the_datasets_of_each_alone(own_run: Run, tmp_path: 
         assert harvest_activations(own_run, alone, quiet=True) == together["datasets"][hook]  # already done
         again = harvest_activations(own_run, alone, force=True, quiet=True)
         assert again["fingerprint"] == together["datasets"][hook]["fingerprint"]
+
+
+def test_places_of_the_own_gpt_that_its_forward_pass_does_not_name(own_run: Run) -> None:
+    gpt = load_gpt(own_run.gpt_path)
+    result = harvest_activations(own_run, settings(hook="blocks.1.attn.hook_k", rows=4 * CONTEXT), quiet=True)
+    dataset = Dataset(own_run.path / result["path"])
+    ids = torch.from_numpy(dataset.tokens(0, CONTEXT).astype(np.int64))[None]
+    x = gpt.run_to(ids, "blocks.1.hook_resid_pre")
+    block = gpt.blocks[1]
+    keys = torch.nn.functional.layer_norm(x, (8,), block.ln_1.weight) @ block.attn.c_attn.weight[8:16].T
+    torch.testing.assert_close(dataset.read(0, CONTEXT), keys[0].detach(), rtol=1e-3, atol=1e-4)
+    with pytest.raises(HookUnknown, match=r"no hook_embed: it adds up tokens and positions in one step"):
+        harvest_activations(own_run, settings(hook="hook_embed"), quiet=True)
 
 
 def test_several_resume_to_the_same_bytes(own_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

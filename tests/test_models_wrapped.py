@@ -31,27 +31,80 @@ QWEN_TEXT = TEXT | {"rope_parameters": {"rope_type": "default", "rope_theta": 10
 QWEN = {"image_token_id": 80, "video_token_id": 81, "vision_start_token_id": 82, "vision_end_token_id": 83}
 # name -> (name of the classes, settings, path of the language model)
 WRAPPERS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "gemma3": ("Gemma3", {"text_config": TEXT | {"head_dim": 10}, "vision_config": VISION, "mm_tokens_per_image": 4,
-                          "image_token_index": 80}, "model.language_model"),
-    "llava": ("Llava", {"text_config": TEXT | {"model_type": "llama"},
-                        "vision_config": VISION | {"model_type": "clip_vision_model"}, "image_token_index": 80},
-              "model.language_model"),
-    "mistral3": ("Mistral3", {"text_config": TEXT | {"model_type": "mistral", "head_dim": 8},
-                              "vision_config": VISION | {"model_type": "pixtral", "head_dim": 4},
-                              "image_token_index": 80}, "model.language_model"),
-    "qwen2_vl": ("Qwen2VL", {"text_config": QWEN_TEXT | {"model_type": "qwen2_vl_text"}, "vision_config": {
-        "depth": 1, "embed_dim": 8, "hidden_size": W, "num_heads": 2, "patch_size": 4}, **QWEN}, "model.language_model"),
-    "qwen2_5_vl": ("Qwen2_5_VL", {
-        "text_config": QWEN_TEXT | {"model_type": "qwen2_5_vl_text"}, "vision_config": {
-            "depth": 1, "hidden_size": 8, "intermediate_size": 12, "out_hidden_size": W, "num_heads": 2,
-            "patch_size": 4, "fullatt_block_indexes": [0]}, **QWEN}, "model.language_model"),
-    "idefics3": ("Idefics3", {"text_config": TEXT | {"model_type": "llama"}, "vision_config": VISION,
-                              "image_token_id": 80, "scale_factor": 2}, "model.text_model"),
-    "llama4": ("Llama4", {"text_config": TEXT | {"head_dim": 8, "intermediate_size_mlp": 20, "num_local_experts": 2,
-                                                 "interleave_moe_layer_step": 2},
-                          "vision_config": VISION | {"vision_output_dim": 12, "projector_input_dim": 12,
-                                                     "projector_output_dim": 12}}, "language_model.model"),
-}  # fmt: skip
+    "gemma3": (
+        "Gemma3",
+        {
+            "text_config": TEXT | {"head_dim": 10},
+            "vision_config": VISION,
+            "mm_tokens_per_image": 4,
+            "image_token_index": 80,
+        },
+        "model.language_model",
+    ),
+    "llava": (
+        "Llava",
+        {
+            "text_config": TEXT | {"model_type": "llama"},
+            "vision_config": VISION | {"model_type": "clip_vision_model"},
+            "image_token_index": 80,
+        },
+        "model.language_model",
+    ),
+    "mistral3": (
+        "Mistral3",
+        {
+            "text_config": TEXT | {"model_type": "mistral", "head_dim": 8},
+            "vision_config": VISION | {"model_type": "pixtral", "head_dim": 4},
+            "image_token_index": 80,
+        },
+        "model.language_model",
+    ),
+    "qwen2_vl": (
+        "Qwen2VL",
+        {
+            "text_config": QWEN_TEXT | {"model_type": "qwen2_vl_text"},
+            "vision_config": {"depth": 1, "embed_dim": 8, "hidden_size": W, "num_heads": 2, "patch_size": 4},
+            **QWEN,
+        },
+        "model.language_model",
+    ),
+    "qwen2_5_vl": (
+        "Qwen2_5_VL",
+        {
+            "text_config": QWEN_TEXT | {"model_type": "qwen2_5_vl_text"},
+            "vision_config": {
+                "depth": 1,
+                "hidden_size": 8,
+                "intermediate_size": 12,
+                "out_hidden_size": W,
+                "num_heads": 2,
+                "patch_size": 4,
+                "fullatt_block_indexes": [0],
+            },
+            **QWEN,
+        },
+        "model.language_model",
+    ),
+    "idefics3": (
+        "Idefics3",
+        {
+            "text_config": TEXT | {"model_type": "llama"},
+            "vision_config": VISION,
+            "image_token_id": 80,
+            "scale_factor": 2,
+        },
+        "model.text_model",
+    ),
+    "llama4": (
+        "Llama4",
+        {
+            "text_config": TEXT
+            | {"head_dim": 8, "intermediate_size_mlp": 20, "num_local_experts": 2, "interleave_moe_layer_step": 2},
+            "vision_config": VISION | {"vision_output_dim": 12, "projector_input_dim": 12, "projector_output_dim": 12},
+        },
+        "language_model.model",
+    ),
+}
 
 
 def make(name: str) -> Any:

@@ -71,10 +71,11 @@ def main() -> int:
         _, cache = lens.run_with_cache(ids)
         found = ours.read({"input_ids": ids}, ours.places)
         for hook, value in found.items():
-            if hook not in cache:
+            theirs = hook if hook in cache else f"embed.{hook}"  # as BERT's embeddings are called there
+            if theirs not in cache:
                 print(f"| {family} | {hook} | TransformerLens has none |")
                 continue
-            difference = float((cache[hook].reshape(value.shape) - value).abs().max() / value.abs().max())
+            difference = float((cache[theirs].reshape(value.shape) - value).abs().max() / value.abs().max())
             bad += difference > TOLERANCE
             print(f"| {family} | {hook} | {difference:.1e}{' **differs**' if difference > TOLERANCE else ''} |")
     return 1 if bad else 0

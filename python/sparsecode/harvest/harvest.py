@@ -17,6 +17,7 @@ from sparsecode.config import HarvestConfig
 from sparsecode.corpus import load_tokens
 from sparsecode.errors import HookUnknown, InvalidSetting
 from sparsecode.gpt import GPT, load_gpt
+from sparsecode.gpt.model import HOOKS
 from sparsecode.harvest.hooks import hook_name, hook_names, single_configs
 from sparsecode.harvest.several import harvest_several
 from sparsecode.harvest.windows import window_order, windows
@@ -66,9 +67,11 @@ def harvest_activations(
         raise InvalidSetting("harvest: --rows, --batch-size and --shard-mb must be at least 1")
     _check_meant(config)
     keep_freed_memory()
-    if config.model is not None or config.module or len(single_configs(config)) > 1:
+    singles = single_configs(config)
+    plain = hook_name(singles[0]).split(".", 2)[-1] in HOOKS  # what the GPT itself can run to
+    if config.model is not None or config.module or len(singles) > 1 or not plain:
         return harvest_several(run, config, force=force, quiet=quiet)
-    config = single_configs(config)[0]
+    config = singles[0]
     trained = run.finished("train-gpt", "sparsecode train-gpt")
     hook = hook_name(config)
     config = as_recorded(run, hook, config)

@@ -1,11 +1,12 @@
 """Where the values of a block lie in the modules of transformers, one function per way of building a block.
 
-Each is given the configuration and one block, and says for every hook point its place within the block, or, as text, why
-this block has none. Order is that of a forward pass.
+Each is given the configuration and one block, and says for every hook point its place within the block, or, as text,
+why this block has none. Order is that of a forward pass.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 from torch import nn
@@ -89,8 +90,8 @@ def _whole(path: str, q: int, k: int) -> tuple[Place, Place, Place]:
 
 def _by_group(path: str, groups: int, queries: int, width: int) -> tuple[Place, Place, Place]:
     """The same, group by group: each has `queries` heads of queries, then one of keys and one of values."""
-    stops = [0, queries * width, (queries + 1) * width, (queries + 2) * width]
-    q, k, v = (Place(path, part=Part(groups, start, stop)) for start, stop in zip(stops[:-1], stops[1:], strict=True))
+    stops = (0, queries * width, (queries + 1) * width, (queries + 2) * width)
+    q, k, v = (Place(path, part=Part(groups, start, stop)) for start, stop in pairwise(stops))
     return q, k, v
 
 
@@ -148,7 +149,7 @@ def _dense(path: str, mlp: nn.Module) -> Points:
 def _gated(path: str, mlp: nn.Module, name: str) -> Points:
     """An MLP whose hidden layer is a product: gate after the nonlinearity, times a linear part."""
     if hasattr(mlp, "gate_up_proj"):
-        hidden = int(mlp.gate_up_proj.weight.shape[0]) // 2  # type: ignore[union-attr, index, arg-type]
+        hidden = int(mlp.gate_up_proj.weight.shape[0]) // 2  # type: ignore[union-attr, index]
         gate = Place(f"{path}gate_up_proj", part=Part(1, 0, hidden))
         up = Place(f"{path}gate_up_proj", part=Part(1, hidden, 2 * hidden))
     else:

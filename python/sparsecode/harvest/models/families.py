@@ -178,7 +178,8 @@ FAMILIES: dict[str, Family] = {
 def language_config(config: Any) -> Any:
     """The configuration of the part that reads text: of a vision-language model its language model's."""
     text = getattr(config, "text_config", None)
-    return text if hasattr(text, "model_type") and not getattr(config, "is_encoder_decoder", False) else config
+    both = any(getattr(one, "is_encoder_decoder", False) for one in (config, text))
+    return text if hasattr(text, "model_type") and not both else config
 
 
 def family_of(config: Any) -> Family | None:
@@ -227,9 +228,8 @@ def _language_model(model: nn.Module, family: Family) -> tuple[str, Any]:
     wanted = language_config(model.config)
     kind = getattr(wanted, "model_type", None)
     for path, module in model.named_modules():
-        if hasattr(module, "config") and getattr(module.config, "model_type", None) == kind:
-            if _has(module, family.blocks):
-                return path, wanted
+        if getattr(getattr(module, "config", None), "model_type", None) == kind and _has(module, family.blocks):
+            return path, wanted
     raise AttributeError(f"no {family.blocks} in {type(model).__name__}")
 
 

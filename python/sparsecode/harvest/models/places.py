@@ -37,13 +37,16 @@ class Part:
 
     def of(self, value: Tensor) -> Tensor:
         """These columns alone."""
-        return value.unflatten(-1, (self.groups, -1))[..., self.start : self.stop].flatten(-2)
+        return self._grouped(value)[..., self.start : self.stop].flatten(-2)
 
     def put(self, value: Tensor, new: Tensor) -> Tensor:
         """`value` with these columns replaced."""
         whole = value.clone()
-        whole.unflatten(-1, (self.groups, -1))[..., self.start : self.stop] = new.unflatten(-1, (self.groups, -1))
+        self._grouped(whole)[..., self.start : self.stop] = self._grouped(new)
         return whole
+
+    def _grouped(self, value: Tensor) -> Tensor:
+        return value.view(*value.shape[:-1], self.groups, -1)
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def change_place(model: nn.Module, place: Place, change: Change, forward: Callab
         own = first_tensor(output, place.module)
         seen[:] = [place.made_of(norm, first_tensor((args, kwargs), place.module))]
         new = change(seen[0])
-        weight = norm.weight.float() + place.offset  # type: ignore[operator, union-attr]
+        weight = norm.weight.float() + place.offset  # type: ignore[operator]
         return _with_first(output, torch.where(new == seen[0], own, (new.float() * weight).to(own.dtype)))
 
     with _hooks() as handles:
