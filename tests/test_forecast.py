@@ -10,9 +10,9 @@ from sparsecode.config import STAGES, StageConfig, load_preset
 from sparsecode.forecast import measured_speed, seconds
 
 
-def configs(preset: str = "default", **changes: dict[str, Any]) -> dict[str, StageConfig]:
+def configs(changes: dict[str, dict[str, Any]] | None = None, preset: str = "default") -> dict[str, StageConfig]:
     chosen = load_preset(preset)
-    return {stage: chosen.stage(stage).changed(**changes.get(stage.replace("-", "_"), {})) for stage in STAGES}
+    return {stage: chosen.stage(stage).changed(**(changes or {}).get(stage, {})) for stage in STAGES}
 
 
 def test_a_default_run_is_its_budgets_and_half_a_minute() -> None:
@@ -47,7 +47,7 @@ def test_a_slow_machine_takes_its_budgets_until_its_floors_take_longer() -> None
     ],
 )
 def test_work_that_is_counted_takes_twice_as_long_at_half_the_speed(stage: str, changes: dict[str, Any]) -> None:
-    own = configs(**{stage.replace("-", "_"): changes})
+    own = configs({stage: changes})
     assert seconds(stage, own, 0.5) == pytest.approx(2 * seconds(stage, own))
     assert seconds(stage, own) < 100
 
@@ -65,8 +65,8 @@ def test_the_rate_seen_is_that_of_the_work_done() -> None:
 
 
 def test_larger_models_and_sweeps_take_longer() -> None:
-    small = configs(train_gpt={"minutes": None}, train_dicts={"minutes": None})
-    large = configs(train_gpt={"minutes": None, "n_layer": 12, "d_model": 64}, train_dicts={"minutes": None})
+    counted: dict[str, dict[str, Any]] = {"train-gpt": {"minutes": None}, "train-dicts": {"minutes": None}}
+    small, large = configs(counted), configs(counted | {"train-gpt": {"minutes": None, "n_layer": 12, "d_model": 64}})
     assert seconds("train-gpt", large) > 2 * seconds("train-gpt", small)
     assert seconds("train-dicts", large) == pytest.approx(2 * seconds("train-dicts", small), rel=0.05), "256 wide"
-    assert seconds("train-gpt", configs("paper")) > 86_400
+    assert seconds("train-gpt", configs(preset="paper")) > 86_400

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 import sparsecode
-from fake_run import L1, FakeDataset, make_fake_run
+from fake_run import L1, FakeDataset, fake_sweeps, make_fake_run
 from sparsecode import store
 from sparsecode.cli import main
 from sparsecode.pipeline import not_tested, summary, thin_stages, warnings
@@ -21,7 +21,7 @@ from sparsecode.science import load_claims, sweeps, trained
 from sparsecode.science.toy_verdict import verdict
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.metrics import motion
-from test_science_claims import SMALL, claims_of, fake_sweeps
+from test_science_claims import SMALL, claims_of
 from test_science_toy_verdict import GOOD, record
 
 UNTOUCHED = "hardly moved"
