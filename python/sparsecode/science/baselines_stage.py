@@ -34,6 +34,10 @@ KEY = "baselines"
 FORMAT = 1
 _BATCH = 4096  # rows of a forward pass
 _KEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # codes kept, for the curves
+_FITTED, _ITERATIVE = (
+    ("pca", "ica", "nmf"),
+    ("ica", "nmf"),
+)  # kinds that read rows, and those that read `iterative_rows`
 _LEAST_ROWS = 2  # per dimension: fewer cannot be told from noise
 
 
@@ -70,6 +74,7 @@ def fit_baselines(
     dataset = store.Dataset(find_dataset(run, where))
     trained, fingerprint = _trained(run, dataset)
     eval_rows = _eval_rows(run, config, dataset, trained)
+    _check_rows(config, kinds, dataset)
     inputs = {"dataset": dataset.fingerprint, "dictionaries": fingerprint}
     folder = run.path / KEY
     needs = [folder / name for name in ("baselines.json", "measures.csv")]
@@ -170,6 +175,22 @@ def _eval_rows(run: Run, config: BaselinesConfig, dataset: store.Dataset, traine
             f"{dataset.path}: {dataset.rows} rows are too few to fit baselines on; harvest more (--rows)"
         )
     return rows
+
+
+def _check_rows(config: BaselinesConfig, kinds: list[str], dataset: store.Dataset) -> None:
+    """Refuses to fit over fewer rows than there are dimensions: then most directions are anything at all.
+
+    Raises:
+        InvalidSetting: too few rows for one of `kinds`.
+    """
+    for kinds_of, name in ((_FITTED, "rows"), (_ITERATIVE, "iterative_rows")):
+        asked = [kind for kind in kinds if kind in kinds_of]
+        rows = getattr(config, name)
+        if asked and rows < dataset.activation_dim:
+            raise InvalidSetting(
+                f"baselines: --{name.replace('_', '-')} {rows} are fewer than the {dataset.activation_dim} dimensions "
+                f"of {dataset.path}; raise it, or leave {', '.join(asked)} out of --kinds"
+            )
 
 
 def _fit(config: BaselinesConfig, dataset: store.Dataset, train_rows: int) -> Fit:
