@@ -1,8 +1,8 @@
 """Compiles every kernel for every architecture without a GPU and holds the machine code to gates.
 
 `python tests/kernel_gates.py` compiles what is not in the cache, in a process per core, and prints a line per case; it
-exits with 1 where a gate fails, or where a kernel that is known to be bad passes. Not under the interpreter: Triton can do
-one or the other in a process.
+exits with 1 where a gate fails, or where a kernel that is known to be bad passes. Not under the interpreter: Triton can
+do one or the other in a process.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries.
 """

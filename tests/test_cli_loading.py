@@ -29,9 +29,7 @@ def loaded_by(*args: str) -> set[str]:
         "except SystemExit as ended:\n    assert not ended.code, ended.code\n"
         "print('MODULES ' + json.dumps(sorted(sys.modules)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(args)], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", script, json.dumps(args)], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.rpartition("MODULES ")[2]))
 
 
@@ -40,6 +38,21 @@ def test_help_loads_nothing_heavy(args: list[str]) -> None:
     loaded = loaded_by(*args)
     assert not HEAVY & loaded
     assert "sparsecode._core" not in loaded
+
+
+# What the standard library has for other things: together half of what `import click` takes, or more.
+IDLE = {"importlib.metadata", "importlib.resources", "email", "zipfile", "csv", "ctypes", "platform",
+        "tempfile", "subprocess", "multiprocessing", "concurrent.futures", "asyncio", "difflib"}  # fmt: skip
+
+
+@pytest.mark.parametrize("args", [["--help"], ["train-dicts", "--help"], ["harvest", "--help"]])
+def test_help_loads_nothing_idle(args: list[str]) -> None:
+    script = "import click, json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    click_alone = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = loaded_by(*args) - set(json.loads(click_alone.stdout))
+    assert not IDLE & loaded
+    if args == ["--help"]:
+        assert not {"sparsecode.run", "sparsecode.config", "sparsecode.machine"} & loaded
 
 
 def test_help_of_all_commands_loads_no_command() -> None:

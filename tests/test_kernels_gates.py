@@ -75,8 +75,15 @@ def test_hot_loop_of_amd_code() -> None:
     assert _hot_loop(listing, GCN)[1] == ["ds_read_b128", "v_mfma_f32_32x32x8_f16", "s_cbranch_scc1"]
 
 
-@pytest.mark.parametrize(("usage", "expected"), [("STACK:0 SHARED:0 LOCAL:0", True), ("STACK:16 SHARED:0 LOCAL:0", False),
-                                               ("STACK:0 SHARED:0 LOCAL:8", False), ("nothing known", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ("STACK:0 SHARED:0 LOCAL:0", True),
+        ("STACK:16 SHARED:0 LOCAL:0", False),
+        ("STACK:0 SHARED:0 LOCAL:8", False),
+        ("nothing known", False),
+    ],
+)
 def test_a_kernel_is_not_disassembled_only_where_it_cannot_spill(usage: str, expected: bool) -> None:
     assert stackless(f" Function some_kernel:\n  REG:132 {usage} CONSTANT[0]:1064") is expected
 

@@ -189,6 +189,37 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "baselines").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"rows": D - 1},
+            f"--rows {D - 1} are fewer than the {D} dimensions of .*; raise it, or leave pca, ica, nmf out",
+        ),
+        ({"rows": 1, "kinds": "neurons,pca"}, "--rows 1 are fewer .* leave pca out of --kinds"),
+        ({"iterative_rows": 1}, "--iterative-rows 1 are fewer .* leave ica, nmf out"),
+    ],
+)
+def test_fewer_rows_than_dimensions_are_refused_before_anything_is_written(
+    made: Made, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    data = str(made[1].path)
+    with pytest.raises(InvalidSetting, match=message):
+        fit_baselines(tmp_path, dataset=data, quiet=True, **SMALL | settings)
+    assert not list(tmp_path.iterdir())
+    unfitted = SMALL | settings | {"kinds": "neurons,identity,random"}
+    assert fit_baselines(tmp_path, dataset=data, quiet=True, **unfitted)["baselines"] == [
+        "neurons",
+        "identity",
+        "random",
+    ]
+
+
+def test_as_many_rows_as_dimensions_are_enough(made: Made, tmp_path: Path) -> None:
+    found = fit_baselines(tmp_path, dataset=str(made[1].path), quiet=True, **SMALL | {"rows": D})
+    assert found["fit_rows"] == D
+
+
 def test_a_broken_record_is_named(tmp_path: Path, made: Made) -> None:
     run = Run(tmp_path)
     assert load_baselines(run) is None

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecode import errors
 from sparsecode.errors import SparsecodeError
-from sparsecode.run import Run
 
 if TYPE_CHECKING:
     from sparsecode.compare import compare_dicts
@@ -29,11 +28,13 @@ if TYPE_CHECKING:
     from sparsecode.interop import load_dictionary
     from sparsecode.pipeline import replicate
     from sparsecode.report import toy, write_report
+    from sparsecode.run import Run
     from sparsecode.science import check_claims, fit_baselines, toy_models
     from sparsecode.store import ActivationStream, Dataset
     from sparsecode.sweep import Dictionary, train_dicts
 
 _HOME = {
+    "Run": "run",
     "train_gpt": "gpt",
     "harvest_activations": "harvest",
     "Dataset": "store",

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
-import platform
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +18,9 @@ _RECORDED = ("sparsecode", "torch", "triton", "numpy", "tokenizers", "safetensor
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number, without importing them."""
+    import platform
+    from importlib import metadata  # a fifth of the time of a --help, and of no use to one
+
     found = {"python": platform.python_version()}
     for package in _RECORDED:
         try:
@@ -33,6 +33,8 @@ def versions() -> dict[str, str]:
 @functools.cache
 def processor() -> str:
     """The processor's name as the operating system gives it."""
+    import platform
+
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(errors="replace").splitlines():
@@ -93,6 +95,8 @@ def _address_space() -> int | None:
 
 def describe() -> dict[str, str | int]:
     """One flat record of the machine, for `config.json` and benchmark rows."""
+    import platform
+
     return {"system": platform.system(), "machine": platform.machine(), "processor": processor(), "cores": cores()}
 
 
@@ -123,6 +127,8 @@ def keep_freed_memory() -> None:
     gives their pages back and touches them afresh, which costs up to a third of its time on a virtual machine. Does
     nothing where the C library is another one.
     """
+    import ctypes
+
     trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
     with contextlib.suppress(OSError, AttributeError, TypeError):
         c_library = ctypes.CDLL(None)

@@ -11,6 +11,19 @@ import click
 from sparsecode.cli.failures import told_in_one_line
 
 
+class GivenPath(click.Path):
+    """A path that is not empty: as a path, nothing is the folder one happens to be in, and would be written to."""
+
+    def __init__(self, like: click.Path) -> None:
+        self.__dict__.update(vars(like))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does, but for an empty one."""
+        if value in ("", b""):
+            self.fail("an empty path; leave it out, or name a folder: '.' is the one you are in", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class LazyGroup(click.Group):
     """Commands by name, each the object `command` of the file of that name beside this one."""
 
@@ -28,6 +41,9 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(f"sparsecode.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
+        for parameter in command.params:
+            if type(parameter.type) is click.Path:
+                parameter.type = GivenPath(parameter.type)
         return command
 
     def resolve_command(

@@ -30,14 +30,14 @@ def write_matches(comparison: Comparison, path: Path) -> list[Path]:
         InvalidSetting: another suffix, or the files are there and are something else than matches.
         OutOfSpace, IoFailed: see `sparsecode.errors`.
     """
+    if path.suffix not in (".csv", ".safetensors"):
+        raise InvalidSetting(f"{path}: matches are written as .csv or .safetensors; choose one of these endings")
     check_free(path)
     if path.suffix == ".safetensors":
         comparison.save(path.with_suffix(".json"))
-    elif path.suffix == ".csv":
+    else:
         write_text(path, "".join(_lines(comparison)))
         write_json(path.with_suffix(".json"), comparison.as_json())
-    else:
-        raise InvalidSetting(f"{path}: matches are written as .csv or .safetensors; choose one of these endings")
     return [path, path.with_suffix(".json")]
 
 

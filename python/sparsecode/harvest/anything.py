@@ -8,6 +8,7 @@ datasets = harvest_module(model, batches, {"encoder.2": "out/encoder.2", "encode
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ def harvest_module(
     """
     if not outputs or (rows is not None and rows < 1):
         raise InvalidArgument("harvest_module: name at least one module in `outputs`, and one row or more")
+    if not all(os.fspath(folder) for folder in outputs.values()):
+        raise InvalidArgument("harvest_module: the folder of a module is empty; '.' is the one you are in")
     folders = [Path(folder).resolve() for folder in outputs.values()]
     if len(set(folders)) < len(folders):
         raise InvalidArgument("harvest_module: two modules have the same folder; each needs one of its own")

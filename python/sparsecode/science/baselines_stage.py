@@ -37,6 +37,7 @@ FORMAT = 1
 _BATCH = 4096  # rows of a forward pass
 _KEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # codes kept, for the curves
 _FIT_BYTES = 3 * 8  # a value of the rows that are fitted on: float64, centred, and a decomposition's
+_FITTED, _ITERATIVE = ("pca", "ica", "nmf"), ("ica", "nmf")  # kinds that read rows, and those that read iterative_rows
 _LEAST_ROWS = 2  # per dimension: fewer cannot be told from noise
 
 
@@ -81,6 +82,7 @@ def fit_baselines(
         check_memory(KEY, paths.values(), _FIT_BYTES * min(config.rows, dataset.rows) * dataset.activation_dim)
     trained = {name: Dictionary.load(path) for name, path in paths.items()}
     eval_rows = _eval_rows(run, config, dataset, trained)
+    _check_rows(config, kinds, dataset)
     sweep = dictionaries_of(run.config()["stages"], dataset.fingerprint) or ""
     fingerprint = fingerprint_of(paths.values()) if paths else ""
     inputs = {"dataset": dataset.fingerprint, "dictionaries": fingerprint, "sweep": sweep}
@@ -186,6 +188,22 @@ def _eval_rows(run: Run, config: BaselinesConfig, dataset: store.Dataset, traine
             f"{dataset.path}: {dataset.rows} rows are too few to fit baselines on; harvest more (--rows)"
         )
     return rows
+
+
+def _check_rows(config: BaselinesConfig, kinds: list[str], dataset: store.Dataset) -> None:
+    """Refuses to fit over fewer rows than there are dimensions: then most directions are anything at all.
+
+    Raises:
+        InvalidSetting: too few rows for one of `kinds`.
+    """
+    for kinds_of, name in ((_FITTED, "rows"), (_ITERATIVE, "iterative_rows")):
+        asked = [kind for kind in kinds if kind in kinds_of]
+        rows = getattr(config, name)
+        if asked and rows < dataset.activation_dim:
+            raise InvalidSetting(
+                f"baselines: --{name.replace('_', '-')} {rows} are fewer than the {dataset.activation_dim} dimensions "
+                f"of {dataset.path}; raise it, or leave {', '.join(asked)} out of --kinds"
+            )
 
 
 def _fit(config: BaselinesConfig, dataset: store.Dataset, train_rows: int) -> Fit:

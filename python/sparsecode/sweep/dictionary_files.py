@@ -100,8 +100,16 @@ def load(path: str | Path) -> Dictionary:
 
 
 def pair(path: str | Path) -> tuple[Path, Path]:
-    """The two files of the dictionary that a path names, by one of them or by their common name."""
+    """The two files of the dictionary that a path names, by one of them or by their common name.
+
+    Raises:
+        DictionaryInvalid: a path without a name.
+    """
     path = Path(path)
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise DictionaryInvalid(f"{path}: the root of all folders is no dictionary; name a .safetensors or .json file")
     name = path.name
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
