@@ -184,6 +184,10 @@ class ModelInvalid(SparsecodeError):
     """A model's files do not describe a model this program can run."""
 
 
+class WeightsMissing(ModelInvalid):
+    """Weights that a model is about to use are not in its files."""
+
+
 class TrainingDiverged(SparsecodeError):
     """A training ran into NaN or infinities: that of the GPT, or of every dictionary of a sweep."""
 

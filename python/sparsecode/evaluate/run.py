@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sparsecode.config import HarvestConfig, TrainGptConfig
 from sparsecode.corpus import Tokens, load_tokens, prepare_tokens
 from sparsecode.errors import CorpusEmpty, DictionaryInvalid, InvalidSetting, StageMissing
@@ -18,7 +20,7 @@ from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.harvest.sequences import Contexts
 from sparsecode.harvest.several import cut
 from sparsecode.harvest.text import same_tokens, tokenizer_of
-from sparsecode.progress import Progress
+from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.store import Dataset
 from sparsecode.sweep import Dictionary
@@ -71,6 +73,13 @@ def evaluate_run(
     chosen = load_dictionaries(run) if dictionaries is None else dict(dictionaries)
     by_hook = group_by_hook(chosen, hook)
     loaded, own = _model(run, model, model_dtype, device)
+    for point in by_hook:
+        loaded.width(point)  # what cannot be read fails here, before text is
+    if loaded.kind != "none":
+        loaded.logits({"input_ids": torch.zeros((1, 2), dtype=torch.int64)})
+    if not quiet:
+        for line in loaded.strange():
+            say(f"eval: {line}")
     given = {"context": context, "documents": documents, "special_tokens": special_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     if own and given:

@@ -50,12 +50,15 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
     model = _model(run, config)
     for hook in singles:
         model.place(hook)
+    # What cannot be done fails here, before text is read and a stage is recorded as begun.
+    widths = {hook: model.width(hook) for hook in singles}
+    if not quiet:
+        for line in model.strange():
+            say(f"harvest: {line}")
     tokens, inputs = _text(run, config, model, force=force, quiet=quiet)
-    # What cannot be done fails here, before a stage is recorded as begun.
     contexts = cut(tokens, config, model)
     if not contexts.rows:
         raise CorpusEmpty(f"{run.tokens_path}: too little text for a context of {contexts.width} tokens; give more")
-    widths = {hook: model.width(hook) for hook in singles}
     with ExitStack() as stack:
         targets = []
         for hook, single in singles.items():

@@ -23,6 +23,7 @@ from sparsecode.harvest.models.places import (
     read_places,
     submodule,
 )
+from sparsecode.harvest.models.weights import missing_error, told
 
 Batch = Mapping[str, Tensor]
 
@@ -58,6 +59,9 @@ class LanguageModel:
         tokenizer: tokenizer.json as text, or None.
         frame: special tokens around each context.
         special: ids of special tokens.
+        missing: names of weights that its files do not have; a pass that comes by them fails.
+        wrapped: names in its files were those of a compiled or distributed model.
+        unused: names in its files that fit none of its weights.
         mask: id of the token that hides another; masked models only.
         call: calls the module on a batch.
         logits_of: logits [B,T,V] from what the module returns.
@@ -74,6 +78,9 @@ class LanguageModel:
     tokenizer: str | None = None
     frame: Frame = NO_FRAME
     special: frozenset[int] = frozenset()
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    wrapped: bool = False
     mask: int | None = None
     pad: int = 0
     call: Callable[[nn.Module, dict[str, Tensor]], Any] = field(default=lambda module, given: module(**given))
@@ -119,11 +126,13 @@ class LanguageModel:
 
         Raises:
             HookUnknown: no such hook point, or its value has no vector per token.
+            WeightsMissing: it needs weights that the model's files do not have.
         """
         places = {hook: self.place(hook) for hook in hooks}
         given = self._given(batch)
         B, T = given["input_ids"].shape
         found = read_places(self.module, places, lambda: self.call(self.module, given))
+        self._check_there(found.values())
         return {hook: per_token(value, B, T, hook) for hook, value in found.items()}
 
     @torch.no_grad()
@@ -132,12 +141,15 @@ class LanguageModel:
 
         Raises:
             ModelInvalid: the model has no logits.
+            WeightsMissing: they need weights that its files do not have.
         """
         if self.kind == "none":
             raise ModelInvalid(f"{self.name}: has no output that predicts tokens; only its activations can be read")
         given = self._given(batch)
         if hook is None or change is None:
-            return self.logits_of(self.call(self.module, given))
+            logits = self.logits_of(self.call(self.module, given))
+            self._check_there([logits])
+            return logits
         B, T = given["input_ids"].shape
 
         def changed(value: Tensor) -> Tensor:
@@ -162,6 +174,21 @@ class LanguageModel:
                 f"{self.name}: its forward pass over the tokens of a text does not reach {hook} ({error}); of an "
                 "encoder-decoder model only the encoder can be read"
             ) from error
+
+    def strange(self) -> list[str]:
+        """What is odd about its files, one line each; for people, once it is known that its values can be read."""
+        lines = list(told(self.module, self.name, self.missing, self.unused))
+        if self.wrapped:
+            lines.append(
+                f"{self.name}: read without what torch.compile and the like put before its weights' names"
+                f"{'' if self.missing else '; none is missing'}"
+            )
+        return lines
+
+    def _check_there(self, values: Iterable[Tensor]) -> None:
+        """What came by a missing weight is NaN, also where no module of its own guards the weight."""
+        if self.missing and any(bool(value.isnan().any()) for value in values):
+            raise missing_error(self.name, self.missing, self.unused)
 
     def _given(self, batch: Batch) -> dict[str, Tensor]:
         accepted = _accepted(self.module)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import importlib
 import json
@@ -17,6 +19,7 @@ from sparsecode.errors import MissingExtra, ModelInvalid
 from sparsecode.gpt import GPT, gpt_fingerprint, load_gpt
 from sparsecode.harvest.models.families import OWN_GPT, family_of, hook_places
 from sparsecode.harvest.models.language import Frame, LanguageModel
+from sparsecode.harvest.models.weights import guard, key_mapping, missing_weights
 from sparsecode.machine import torch_device
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -84,17 +87,26 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
         ) from error
     with _quiet(transformers):
         try:
-            config = transformers.AutoConfig.from_pretrained(name)
+            # Told that it may not, the library never asks whether code that comes with a model should run.
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
             kind = _kind(transformers, config)
             loader = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "none": "AutoModel"}[kind]
-            # Safetensors only: nothing that unpickles, and no code that comes with the model.
-            module = getattr(transformers, loader).from_pretrained(
-                name, dtype=_DTYPES.get(dtype, "auto"), use_safetensors=True, trust_remote_code=False
-            )
+            load = functools.partial(
+                # Safetensors only: nothing that unpickles, and no code that comes with the model.
+                getattr(transformers, loader).from_pretrained, name, dtype=_DTYPES.get(dtype, "auto"),
+                use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            )  # fmt: skip
+            module, info = load()
+            mapping = key_mapping(info)
+            if mapping:
+                module, info = load(key_mapping=mapping)
         except Exception as error:  # the library raises what its many back ends raise
             raise ModelInvalid(f"--model {name}: cannot be loaded ({_reason(error)})") from error
         tokenizer = _tokenizer(transformers, name)
-    return hf_model(module.to(device), tokenizer, _short(name), kind)
+    missing, unused = missing_weights(info), tuple(sorted(info.get("unexpected_keys", ())))
+    guard(module, _short(name), missing, unused)
+    model = hf_model(module.to(device), tokenizer, _short(name), kind)
+    return dataclasses.replace(model, missing=missing, unused=unused, wrapped=mapping is not None)
 
 
 def hf_model(
