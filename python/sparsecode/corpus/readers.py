@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import IO, Any
 
 from sparsecode.checkpoint import os_failure
+from sparsecode.corpus.chat import Messages
 from sparsecode.corpus.zstd import open_zstd
 from sparsecode.errors import CorpusUnreadable, MissingExtra
 
@@ -72,6 +73,8 @@ def read_file(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
         return _read_parquet(path, text_key, bad)
     if kind == ".jsonl":
         return _read_jsonl(path, text_key, bad)
+    if isinstance(text_key, Messages):
+        raise CorpusUnreadable(f"{path}: prose, not conversations; --chat takes tables of them, such as .jsonl")
     return _read_text(path, several=kind == ".txt")
 
 
@@ -90,7 +93,10 @@ def checked_text(value: Any, where: str, text_key: str) -> str:
     Raises:
         CorpusUnreadable: no such key, not a string, or half a surrogate pair in it.
     """
-    text = value.get(text_key) if isinstance(value, dict) else None
+    if isinstance(text_key, Messages):
+        text = text_key.text(value, where)
+    else:
+        text = value.get(text_key) if isinstance(value, dict) else None
     if not isinstance(text, str):
         found = (
             ", ".join(list(value)[:8]) if isinstance(value, dict) else f"{type(value).__name__} instead of an object"
