@@ -147,6 +147,13 @@ class TextConfig(StageConfig):
     hf_dataset: str | None = setting(None, "A Hugging Face dataset.")
     skip_bad: bool = setting(False, "Skip unreadable files.")
     max_text_mb: int | None = setting(None, "Most MB of text.")
+    chat: bool = setting(False, "Conversations, written by the model's chat template.")
+    control_tokens: str = setting("auto", "Which control tokens are read in the text.")
+
+    def record(self) -> dict[str, Any]:
+        """Without what runs of earlier versions do not record, where it is as they had it."""
+        default = {"chat": False, "control_tokens": "auto"}
+        return {name: value for name, value in super().record().items() if default.get(name, ...) != value}
 
 
 SITES = ("mlp", "resid", "mlp_out", "attn", "attn_out", "resid_pre", "resid_mid")
@@ -186,14 +193,21 @@ class HarvestConfig(StageConfig):
     skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.", affects_result=False)
     max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).",
                                       affects_result=False)  # fmt: skip
+    chat: bool = setting(False, "With --model: conversations (messages with role and content, in tables) instead of "
+                         "text, as the model's own chat template writes them.")  # fmt: skip
+    control_tokens: str = setting("auto", "With --model: control tokens to read where the text spells them: all, none, "
+                                  "names with commas, or auto: all where the model has a chat template.",
+                                  affects_result=False)  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """Without what has no meaning: the one half of the settings with a model, the other without."""
         other = ("batch_size",) if self.model is not None else _WITH_MODEL
+        if not self.chat:
+            other = (*other, "chat")  # as earlier versions record it
         return {name: value for name, value in super().record().items() if name not in other}
 
 
-_WITH_MODEL = ("module", "model_dtype", "context", "batch_tokens", "documents", "special_tokens")
+_WITH_MODEL = ("module", "model_dtype", "context", "batch_tokens", "documents", "special_tokens", "chat")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,10 +151,11 @@ def _read_hf(folder: Path) -> GPT:
 def _own_model(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> GPT:
     """A GPT of tensors by GPT-2's names, as torch keeps matrices."""
     model = GPT(_config(sizes, folder))
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    _check_fits(tensors, {name.replace("blocks.", "h.", 1): shape for name, shape in shapes.items()}, folder)
     named = {
         name.replace("h.", "blocks.", 1) if name.startswith("h.") else name: t.float() for name, t in tensors.items()
     }
-    _check_fits(named, {name: tuple(value.shape) for name, value in model.state_dict().items()}, folder)
     model.load_state_dict(named)
     return model.eval()
 
