@@ -136,7 +136,7 @@ def test_without_a_template_a_spelled_token_is_text(tmp_path: Path) -> None:
     name, file = model(tmp_path / "base", tok), lines(tmp_path / "a.jsonl", "text", ["a<|endoftext|>b"] * 9)
     harvested(tmp_path / "run", name, file)
     assert all(0 not in document for document in documents(tmp_path / "run"))
-    harvested(tmp_path / "all", name, file, control_tokens="all")
+    harvested(tmp_path / "all", name, file, control_tokens="all", context=8)
     assert documents(tmp_path / "all") == [tok("a<|endoftext|>b")["input_ids"]] * 9
 
 
