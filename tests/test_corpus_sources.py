@@ -215,6 +215,21 @@ def test_hub_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [(("someone/texts", "small"), {"split": "train"})]
 
 
+def test_a_dataset_of_the_hub_is_never_asked_to_run_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library asked before its version 4.0, which has no such argument and runs none."""
+    calls: list[bool | None] = []
+
+    def load_dataset(
+        name: str, configuration: str | None, split: str, trust_remote_code: bool | None = None
+    ) -> list[dict[str, str]]:
+        calls.append(trust_remote_code)
+        return ROWS
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    assert list(find_sources(TrainGptConfig(hf_dataset="someone/texts")).sources[0].pieces(raising))
+    assert calls == [False]
+
+
 def test_default_corpus_is_the_standard_library_and_what_is_required() -> None:
     found = python_sources()
     listed = [source.name for source in found.sources]

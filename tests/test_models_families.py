@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsecode.errors import HookUnknown
+from sparsecode.errors import HookUnknown, InvalidArgument
+from sparsecode.harvest import harvest_module
 from sparsecode.harvest.models.loading import hf_model
 
 transformers = pytest.importorskip("transformers")
@@ -192,6 +194,48 @@ def test_a_pass_stops_after_the_last_place_it_needs() -> None:
     assert calls == ["model.layers.0"]
     found.logits({"input_ids": ids()})
     assert calls[1:] == ["model.layers.0", "model.layers.1", "lm_head"]  # no hook was left behind
+
+
+def test_padding_on_the_left_that_no_position_mends_is_refused() -> None:
+    model = make("distilbert")  # learned positions, counted from the first place whatever the mask says
+    found = hf_model(model, None, "small", "masked")
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    batch = {"input_ids": ids()[:2, :5], "attention_mask": mask}
+    for read in (lambda: found.read(batch, ["blocks.1.hook_resid_post"]), lambda: found.logits(batch)):
+        with pytest.raises(InvalidArgument, match=r"small: padded on the left .*; pad on the right"):
+            read()
+    right = {"input_ids": ids()[:2, :5], "attention_mask": mask.flip(1)}
+    assert found.read(right, ["blocks.1.hook_resid_post"])["blocks.1.hook_resid_post"].shape == (2, 5, WIDTH)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "bert", "roberta"])
+def test_any_module_follows_the_mask(name: str, tmp_path: Path) -> None:
+    """Rows of batches padded on the left are those of each text by itself."""
+    model = make(name)
+    path = "base_model." + {"gpt2": "h.1", "gpt_neox": "layers.1"}.get(name, "encoder.layer.1")
+    path = path.replace("base_model", model.base_model_prefix)
+    texts = [ids()[row, : 3 + 2 * row] for row in range(B)]
+    given = torch.full((B, T), 1)  # RoBERTa's padding token, by which it numbers its positions
+    mask = torch.zeros(B, T, dtype=torch.int64)
+    for row, text in enumerate(texts):
+        given[row, T - len(text) :] = text
+        mask[row, T - len(text) :] = 1
+    (found,) = harvest_module(
+        model, [{"input_ids": given, "attention_mask": mask}], {path: tmp_path / "padded"}, dtype="float32"
+    ).values()
+    batches = [{"input_ids": text[None]} for text in texts]
+    (alone,) = harvest_module(model, batches, {path: tmp_path / "alone"}, dtype="float32").values()
+    assert found.tokens(0, found.rows).tolist() == alone.tokens(0, alone.rows).tolist()
+    close(found.read(0, found.rows), alone.read(0, alone.rows))
+
+
+def test_any_module_whose_positions_cannot_follow_the_mask_says_so(tmp_path: Path) -> None:
+    model = make("distilbert")
+    mask = torch.tensor([[0, 0, 1, 1, 1]])
+    with pytest.raises(InvalidArgument, match="DistilBertForMaskedLM: padded on the left"):
+        harvest_module(
+            model, [{"input_ids": ids()[:1, :5], "attention_mask": mask}], {"distilbert.transformer.layer.1": tmp_path}
+        )
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "roberta"])

@@ -86,6 +86,34 @@ def test_one_function_alone_reads_state_dicts_and_builds_tensors_only() -> None:
     assert {file: names for file, names in guarded.items() if names} == {ROOT / EXCEPTION[0]: ["read_state_dict"]}
 
 
+def open_loads(text: str) -> list[int]:
+    """Lines where a library is asked for a model, a tokenizer or a configuration and not told to run no code of theirs.
+
+    Left to itself it asks whoever sits at the terminal.
+    """
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        asked = [one for one in (node.func, *node.args) if isinstance(one, ast.Attribute)]
+        if any(one.attr == "from_pretrained" for one in asked) and not any(
+            keyword.arg == "trust_remote_code" and _is(keyword.value, False) for keyword in node.keywords
+        ):
+            found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_library_is_left_to_ask_whether_code_should_run(file: Path) -> None:
+    assert open_loads(file.read_text()) == []
+
+
+def test_a_load_that_would_ask_is_found() -> None:
+    assert open_loads("AutoConfig.from_pretrained(name)") == [1]
+    assert open_loads("partial(AutoModel.from_pretrained, name)") == [1]
+    assert open_loads("AutoModel.from_pretrained(name, trust_remote_code=False)") == []
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from sparsecode.errors import CheckpointCorrupt, IoFailed, OutOfSpace
 if TYPE_CHECKING:
     from torch import Tensor
 
+_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_SHOWN = 3  # names in an error
 _FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
 
 
@@ -105,6 +107,32 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, json.loads(header.get("sparsecode", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointCorrupt(f"{path}: cannot be read ({error}); delete it to start this stage anew") from error
+
+
+def bare_name(name: str, *, parallel: bool = False) -> str:
+    """A tensor's name without what torch.compile, FSDP and activation checkpointing put into it.
+
+    Args:
+        name: `_orig_mod.h.0.attn.weight`.
+        parallel: without the `module.` before it as well, which DistributedDataParallel puts there: a model may have a
+            module of that name, so this is for files where every name begins so.
+    """
+    bare = _WRAPPERS.sub("", name)
+    return re.sub(r"^(module\.)+", "", bare) if parallel else bare
+
+
+def bare_names(names: Iterable[str]) -> dict[str, str]:
+    """Every name of a file -> its bare name; as they are where two would become one."""
+    names = list(names)
+    parallel = all(bare_name(name).startswith("module.") for name in names)
+    found = {name: bare_name(name, parallel=parallel) for name in names}
+    return found if len(set(found.values())) == len(names) else {name: name for name in names}
+
+
+def some(names: Sequence[str]) -> str:
+    """Names for an error's `... missing`: the first three, and how many more."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more} {'is' if len(names) == 1 else 'are'}"
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

@@ -207,10 +207,6 @@ class TrainGptConfig(StageConfig):
     seed: int = setting(0, "Seed of initialisation and of the order of contexts.")
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.")
 
-    def record(self) -> dict[str, Any]:
-        """Without what is new and at its default: runs of earlier versions did not record it."""
-        return {name: value for name, value in super().record().items() if name != "hf_stream" or value}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(StageConfig):
@@ -222,10 +218,13 @@ class TextConfig(StageConfig):
     hf_stream: bool = setting(False, "Read its beginning as a stream.")
     skip_bad: bool = setting(False, "Skip unreadable files.")
     max_text_mb: int | None = setting(None, "Most MB of text.")
+    chat: bool = setting(False, "Conversations, written by the model's chat template.")
+    control_tokens: str = setting("auto", "Which control tokens are read in the text.")
 
     def record(self) -> dict[str, Any]:
-        """Without what is new and at its default: runs of earlier versions did not record it."""
-        return {name: value for name, value in super().record().items() if name != "hf_stream" or value}
+        """Without what runs of earlier versions do not record, where it is as they had it."""
+        default = {"hf_stream": False, "chat": False, "control_tokens": "auto"}
+        return {name: value for name, value in super().record().items() if default.get(name, ...) != value}
 
 
 SITES = ("mlp", "resid", "mlp_out", "attn", "attn_out", "resid_pre", "resid_mid")
@@ -271,14 +270,21 @@ class HarvestConfig(StageConfig):
                              remembered=False)  # fmt: skip
     max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).",
                                       affects_result=False, remembered=False)  # fmt: skip
+    chat: bool = setting(False, "With --model: conversations (messages with role and content, in tables) instead of "
+                         "text, as the model's own chat template writes them.")  # fmt: skip
+    control_tokens: str = setting("auto", "With --model: control tokens to read where the text spells them: all, none, "
+                                  "names with commas, or auto: all where the model has a chat template.",
+                                  affects_result=False, remembered=False)  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """Without what has no meaning: the one half of the settings with a model, the other without."""
         other = ("batch_size",) if self.model is not None else _WITH_MODEL
+        if not self.chat:
+            other = (*other, "chat")  # as earlier versions record it
         return {name: value for name, value in super().record().items() if name not in other}
 
 
-_WITH_MODEL = ("module", "model_dtype", "context", "batch_tokens", "documents", "special_tokens")
+_WITH_MODEL = ("module", "model_dtype", "context", "batch_tokens", "documents", "special_tokens", "chat")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,6 +192,14 @@ class ModelInvalid(SparsecodeError):
     """A model's files do not describe a model this program can run."""
 
 
+class WeightsMissing(ModelInvalid):
+    """Weights that a model is about to use are not in its files."""
+
+
+class TokensUnknown(ModelInvalid):
+    """A text holds tokens that the model has no embedding for."""
+
+
 class TrainingDiverged(SparsecodeError):
     """A training ran into NaN or infinities: that of the GPT, or of every dictionary of a sweep."""
 

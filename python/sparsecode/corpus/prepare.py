@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,9 +19,10 @@ from sparsecode.corpus.given import GivenIds
 from sparsecode.corpus.readers import Piece
 from sparsecode.corpus.sources import Sources, find_sources
 from sparsecode.corpus.survey import Plan, Survey, first_bytes, plan_text, read_chosen, survey_text
-from sparsecode.corpus.tokenizer import prepared, read_tokenizer, train_tokenizer, vocabulary_size
+from sparsecode.corpus.tokenizer import end_of_document, prepared, read_tokenizer, train_tokenizer, vocabulary_size
 from sparsecode.corpus.tokens import FORMAT, SIDES, Tokens, digest_of, load_tokens, read_header
-from sparsecode.errors import CorpusEmpty, InvalidSetting, RunInvalid
+from sparsecode.corpus.whole import OVERLAP, Spelled, Whole
+from sparsecode.errors import CorpusEmpty, InvalidSetting, RunInvalid, TokenizerInvalid
 from sparsecode.progress import Progress, human, say
 from sparsecode.run import Run
 
@@ -31,12 +32,32 @@ _BATCH = 1 << 22  # characters encoded in one call: the library's records take s
 _SKIPPED_SHOWN = 20
 
 
-def prepare_tokens(run: Run, config: TrainGptConfig, *, quiet: bool = False) -> Tokens:
+@dataclass(frozen=True)
+class ModelTokenizer:
+    """The tokenizer of a model, for its text.
+
+    Attributes:
+        json: its tokenizer.json, which says by the flags of its added tokens which of them are read in a text.
+        end: the token that goes between documents; it is added where the tokenizer does not have it.
+        watched: names of tokens to count where the text spells them.
+        template: what makes text of conversations, for the record.
+    """
+
+    json: str
+    end: str
+    watched: tuple[str, ...] = ()
+    template: str = ""
+
+
+def prepare_tokens(
+    run: Run, config: TrainGptConfig, *, model: ModelTokenizer | None = None, quiet: bool = False
+) -> Tokens:
     """Builds RUN/tokenizer.json and RUN/tokens/, or reuses them where settings and text are the same.
 
     Args:
         run: the run folder; its `train-gpt` stage is open, so that no other process is here.
         config: text, tokenizer and split.
+        model: the tokenizer instead, of a model.
         quiet: show nothing.
 
     Raises:
@@ -49,7 +70,10 @@ def prepare_tokens(run: Run, config: TrainGptConfig, *, quiet: bool = False) -> 
         raise InvalidSetting(f"val-fraction {config.val_fraction}: must lie between 0 and 1")
     if config.max_text_mb is not None and config.max_text_mb < 1:
         raise InvalidSetting(f"max-text-mb {config.max_text_mb}: must be at least 1")
+    end = model.end if model else None
     given = read_tokenizer(config.tokenizer) if config.tokenizer else None
+    if model:
+        given = prepared(Tokenizer.from_str(model.json), end)[0]
     settings = {
         "max_text_mb": config.max_text_mb,
         "val_fraction": config.val_fraction,
@@ -57,6 +81,10 @@ def prepare_tokens(run: Run, config: TrainGptConfig, *, quiet: bool = False) -> 
         "tokenizer": digest_of(given.to_str().encode()) if given else None,
         "sample_bytes": None if given else _SAMPLE_BYTES,
     }
+    if model:
+        # Only what is not as earlier versions had it without saying so.
+        settings |= {} if end == end_of_document(Tokenizer.from_str(model.json)) else {"end": end}
+        settings |= {"template": digest_of(model.template.encode())} if model.template else {}
     sources = find_sources(config)
     state = text_state(sources, config)
     header = _old_header(run)
@@ -77,7 +105,7 @@ def prepare_tokens(run: Run, config: TrainGptConfig, *, quiet: bool = False) -> 
     # From here until tokens.json is written again, the folder does not count as complete.
     _remove(run.tokens_path / "tokens.json")
     tokenizer = given or _trained(survey, plan, config.vocab_size, quiet)
-    made = _encode(run.tokens_path, survey, plan, tokenizer, quiet)
+    made = _encode(run.tokens_path, survey, plan, tokenizer, end, model.watched if model else (), quiet)
     text = tokenizer.to_str(pretty=True)
     write_text(run.tokenizer_path, text)
     corpus |= made.pop("corpus")
@@ -168,12 +196,20 @@ def _trained(survey: Survey, plan: Plan, vocab_size: int, quiet: bool) -> Tokeni
         return train_tokenizer(text(), vocab_size)
 
 
-def _encode(folder: Path, survey: Survey, plan: Plan, tokenizer: Tokenizer, quiet: bool) -> dict[str, Any]:
+def _encode(
+    folder: Path,
+    survey: Survey,
+    plan: Plan,
+    tokenizer: Tokenizer,
+    end: str | None,
+    watched: tuple[str, ...],
+    quiet: bool,
+) -> dict[str, Any]:
     """Writes train.bin and val.bin; returns what tokens.json says of them."""
     size = vocabulary_size(tokenizer)
     dtype = "<u2" if size <= 1 << 16 else "<u4"
-    _, eot = prepared(tokenizer)
-    given = GivenIds(tokenizer, eot, size)
+    _, eot = prepared(tokenizer, end)
+    given, spelled = GivenIds(tokenizer, eot, size), Spelled(watched)
     writers: dict[str, _Writer] = {}
 
     def write_all(train: Path, val: Path) -> None:
@@ -181,15 +217,15 @@ def _encode(folder: Path, survey: Survey, plan: Plan, tokenizer: Tokenizer, quie
             for side, file in zip(SIDES, (train_file, val_file), strict=True):
                 writers[side] = _Writer(file, dtype, eot)
             with Progress("encoding", int(plan.take.sum()), "bytes", quiet=quiet) as progress:
-                for parts, encodings in _encoded(tokenizer, _parts(survey, plan)):
-                    made = iter(encodings)
-                    for part in parts:
+                for parts, made in _encoded(tokenizer, _parts(survey, plan)):
+                    for part, ids in zip(parts, made, strict=True):
                         writer = writers["val" if part.held_out else "train"]
                         if part.ids is None:
-                            writer.add(next(made).ids, part.ends, part.size)
+                            spelled.look(part.text)
+                            writer.add(ids, part.ends, part.size)
                         else:
-                            ids = given.document(part.ids, survey.sources.description)
-                            writer.add(ids, part.ends, given.text_bytes(ids))
+                            own = given.document(part.ids, survey.sources.description)
+                            writer.add(own, part.ends, given.text_bytes(own))
                     progress.advance(sum(part.size for part in parts))
         for side, writer in writers.items():
             if not writer.tokens:
@@ -205,19 +241,20 @@ def _encode(folder: Path, survey: Survey, plan: Plan, tokenizer: Tokenizer, quie
         "eot": eot,
         **{f"{side}_tokens": writer.tokens for side, writer in writers.items()},
         **{f"{side}_bytes": writer.bytes for side, writer in writers.items()},
-        "corpus": {f"{side}_documents": writer.documents for side, writer in writers.items()},
+        "corpus": {f"{side}_documents": writer.documents for side, writer in writers.items()} | spelled.record(),
         "digests": " ".join(writer.digest.hexdigest() for writer in writers.values()),
     }
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A stretch of text for one side."""
+    """A stretch of text for one side; `before` is the end of what comes before it in its document."""
 
     text: str
     held_out: bool
     ends: bool
     size: int
+    before: str = ""
     ids: NDArray[np.int64] | None = None
 
 
@@ -227,7 +264,7 @@ def _parts(survey: Survey, plan: Plan) -> Iterator[_Part]:
     for number, piece in read_chosen(survey, plan.take):
         text, size = piece.text, piece.size
         if plan.tail is None:
-            yield _Part(text, bool(plan.validation[number]), piece.ends, size, piece.ids)
+            yield _Part(text, bool(plan.validation[number]), piece.ends, size, ids=piece.ids)
             continue
         if piece.ids is not None:
             yield from _halves(piece, plan.tail)
@@ -247,21 +284,61 @@ def _halves(piece: Piece, tail: int) -> Iterator[_Part]:
     before = len(piece.first(tail).ids if piece.size > tail else piece.ids)  # type: ignore[arg-type]
     for ids, held_out in ((piece.ids[:before], False), (piece.ids[before:], True)):
         if len(ids):
-            yield _Part("", held_out, True, Piece("", True, ids).size, ids)
+            yield _Part("", held_out, True, Piece("", True, ids).size, ids=ids)
 
 
-def _encoded(tokenizer: Tokenizer, parts: Iterator[_Part]) -> Iterator[tuple[list[_Part], list[Encoding]]]:
-    """Encodes batch after batch on all cores; while one is encoded, the one before is written and the next is read."""
-    waiting: tuple[list[_Part], Future[list[Encoding]]] | None = None
+def _encoded(tokenizer: Tokenizer, parts: Iterator[_Part]) -> Iterator[tuple[list[_Part], list[list[int]]]]:
+    """Parts with the ids that the tokenizer makes of them, batch after batch on all cores; none for parts of ids.
+
+    While a batch is encoded, the one before is written and the next is read.
+    """
+    whole = Whole(tokenizer)
+    waiting: tuple[list[_Part], Future[list[Encoding | None]]] | None = None
+
+    def finished(parts: list[_Part], started: Future[list[Encoding | None]]) -> tuple[list[_Part], list[list[int]]]:
+        encodings = started.result()
+        return parts, [
+            [] if encoding is None else whole.add(part.before, part.text, part.ends, encoding)
+            for part, encoding in zip(parts, encodings, strict=True)
+        ]
+
     with ThreadPoolExecutor(1, "encode") as pool:
-        for batch in _batches(parts):
-            texts = [part.text for part in batch if part.ids is None]
-            started = pool.submit(tokenizer.encode_batch_fast, texts, add_special_tokens=False)
+        for batch in _batches(_overlapping(parts)):
+            started = pool.submit(_read, tokenizer, batch)
             if waiting:
-                yield waiting[0], waiting[1].result()
+                yield finished(*waiting)
             waiting = batch, started
         if waiting:
-            yield waiting[0], waiting[1].result()
+            yield finished(*waiting)
+
+
+def _read(tokenizer: Tokenizer, parts: list[_Part]) -> list[Encoding | None]:
+    """What a tokenizer makes of each part with what comes before it; with offsets where a document has several.
+
+    None for parts that are ids already.
+    """
+    several = [bool(part.before) or not part.ends for part in parts]
+    found: list[Encoding | None] = [None] * len(parts)
+    try:
+        for among, encode in ((False, tokenizer.encode_batch_fast), (True, tokenizer.encode_batch)):
+            places = [place for place, one in enumerate(several) if one == among and parts[place].ids is None]
+            texts = [parts[place].before + parts[place].text for place in places]
+            for place, encoding in zip(places, encode(texts, add_special_tokens=False), strict=True):
+                found[place] = encoding
+    except Exception as error:  # the native library raises bare Exception: a word is unknown, say, and no token for it
+        reason = " ".join(str(error).split())[:160]
+        raise TokenizerInvalid(
+            f"the tokenizer cannot encode the text ({reason}); give it a token for unknown ones"
+        ) from error
+    return found
+
+
+def _overlapping(parts: Iterator[_Part]) -> Iterator[_Part]:
+    """The parts, each with the end of what comes before it in its document."""
+    before = ""
+    for part in parts:
+        yield replace(part, before=before)
+        before = "" if part.ends else (before + part.text)[-OVERLAP:]
 
 
 def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:

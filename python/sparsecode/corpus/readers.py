@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sparsecode.checkpoint import os_failure
 from sparsecode.corpus import tables
+from sparsecode.corpus.chat import Messages
 from sparsecode.corpus.records import content
 from sparsecode.corpus.tables import Bad
 from sparsecode.corpus.zstd import open_zstd
@@ -108,6 +109,8 @@ def read_file(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
         kind = tables.looks_like(_beginning(path)) or kind
     if kind in tables.TABLES:
         return _read_table(path, kind, text_key, bad)
+    if isinstance(text_key, Messages):
+        raise CorpusUnreadable(f"{path}: prose, not conversations; --chat takes tables of them, such as .jsonl")
     return _read_text(path, several=kind == ".txt")
 
 

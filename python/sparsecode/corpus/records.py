@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsecode.corpus.chat import Messages
 from sparsecode.corpus.tables import MASK
 from sparsecode.errors import CorpusUnreadable
 
@@ -20,11 +21,13 @@ def content(value: Any, where: str, text_key: str) -> str | NDArray[np.int64]:
     Args:
         value: an object by key; a string is a text as it is.
         where: file and place, for an error.
-        text_key: the key.
+        text_key: the key; `Messages` for conversations.
 
     Raises:
-        CorpusUnreadable: no such key, null, or neither text nor ids; half a surrogate pair in it.
+        CorpusUnreadable: no such key, null, or neither text nor ids; half a surrogate pair in it; no conversation.
     """
+    if isinstance(text_key, Messages):
+        return _encodable(text_key.text(value, where), where)
     if isinstance(value, str):
         return _encodable(value, where)
     if not isinstance(value, dict):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import importlib
+import inspect
 import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -107,12 +108,19 @@ class HubSource:
             raise MissingExtra("--hf-dataset needs the package datasets; run: pip install 'sparsecode[hf]'") from error
         name, _, configuration = self.name.partition(":")
         try:
+            safe = _no_code(datasets.load_dataset)
             if self.stream is not None:
-                return datasets.load_dataset(name, configuration or None, split="train", streaming=True)
-            return datasets.load_dataset(name, configuration or None, split="train")
+                return datasets.load_dataset(name, configuration or None, split="train", streaming=True, **safe)
+            return datasets.load_dataset(name, configuration or None, split="train", **safe)
         except Exception as error:  # the library raises what its many back ends raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise IoFailed(f"--hf-dataset {self.name}: cannot be loaded ({reason})") from error
+
+
+def _no_code(load: Callable[..., Any]) -> dict[str, bool]:
+    """Keeps the library from asking whether code that comes with a dataset should run; from 4.0 on it runs none."""
+    name = "trust_remote_code"
+    return {name: False} if name in inspect.signature(load).parameters else {}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from sparsecode.errors import InvalidSetting, TokenizerInvalid
 
 END_OF_TEXT = "<|endoftext|>"
+# Between documents where no token of the tokenizer can tell them apart; no model is ever given it.
+BORDER = "<|sparsecode: end of document|>"
 _ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")  # what other tokenizers call it
 _BYTES = 256
 _PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))  # as OpenAI wrote it, as transformers does
+_TRIED = 1024  # tokens, until one can be encoded
 _CHOOSE = "--tokenizer takes a tokenizer.json, or a folder with it or with encoder.json and vocab.bpe"
 
 
@@ -63,20 +66,75 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     return _from_json(path)
 
 
-def prepared(tokenizer: Tokenizer) -> tuple[Tokenizer, int]:
+def prepared(tokenizer: Tokenizer, end: str | None = None) -> tuple[Tokenizer, int]:
     """The tokenizer as the corpus needs it, with the id of the token that ends a document, added where there is none.
 
     A text that spells a special token is encoded as ordinary text; nothing is cut off, padded or put around it.
+
+    Args:
+        tokenizer: changed in place.
+        end: the token that ends a document, where that is known.
     """
+    plain(tokenizer)
+    name = end or end_of_document(tokenizer) or END_OF_TEXT
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False)])
+    token = tokenizer.token_to_id(name)
+    assert token is not None  # it was just added
+    return tokenizer, int(token)
+
+
+def plain(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer without what it does at the ends of a text, and reading special tokens in it as ordinary text."""
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    return tokenizer
+
+
+def end_of_document(tokenizer: Tokenizer) -> str | None:
+    """What the token that ends a document is usually called, of the names that the tokenizer has."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    name = next((end for end in _ENDS if end in vocabulary), END_OF_TEXT)
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False)])
-    end = tokenizer.token_to_id(name)
-    assert end is not None  # it was just added
-    return tokenizer, int(end)
+    return next((end for end in _ENDS if end in vocabulary), None)
+
+
+def reading(tokenizer: str, names: Iterable[str]) -> str:
+    """A tokenizer.json whose tokens of these names are read where a text spells them; other special ones are not."""
+    names = set(names)
+    if not names:
+        return tokenizer
+    about = json.loads(tokenizer)
+    for token in about.get("added_tokens") or []:
+        if token.get("special") and token["content"] in names:
+            token["special"] = False
+    return json.dumps(about, ensure_ascii=False)
+
+
+def checked(tokenizer: Tokenizer, where: str, next_: str) -> Tokenizer:
+    """A tokenizer that has tokens, and makes some of a text.
+
+    Args:
+        tokenizer: to look at.
+        where: what to name in an error: a file, or a model.
+        next_: what to do about it.
+
+    Raises:
+        TokenizerInvalid: it encodes nothing, or has ids that are too large.
+    """
+    ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
+    if not any(_encodes(tokenizer, token) for token in ids[:_TRIED]):
+        raise TokenizerInvalid(f"{where}: encodes nothing ({len(ids)} tokens); {next_}")
+    if ids[-1] >= 2**31:
+        raise TokenizerInvalid(f"{where}: ids go up to {ids[-1]}, more than the tokens' int32 can hold")
+    return tokenizer
+
+
+def _encodes(tokenizer: Tokenizer, token: int) -> bool:
+    """Whether the text of a token, which is of the alphabet that the tokenizer knows, is encoded."""
+    try:
+        text = tokenizer.decode([token]) or str(tokenizer.id_to_token(token))
+        return bool(tokenizer.encode(text, add_special_tokens=False).ids)
+    except Exception:  # the native library raises bare Exception: a part of the text is unknown, say
+        return False
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
@@ -128,12 +186,7 @@ def _from_pair(vocabulary: Path, merges: Path) -> Tokenizer:
 
 
 def _checked(tokenizer: Tokenizer, path: Path) -> Tokenizer:
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    if not vocabulary or not tokenizer.encode("a b", add_special_tokens=False).ids:
-        raise TokenizerInvalid(f"{path}: encodes nothing ({len(vocabulary)} tokens); {_CHOOSE}")
-    if max(vocabulary.values()) >= 2**31:
-        raise TokenizerInvalid(f"{path}: ids go up to {max(vocabulary.values())}, more than the tokens' int32 can hold")
-    return prepared(tokenizer)[0]
+    return prepared(checked(tokenizer, str(path), _CHOOSE))[0]
 
 
 def _invalid(path: Path, error: Exception) -> TokenizerInvalid:

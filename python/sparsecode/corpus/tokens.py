@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sparsecode.corpus.tokenizer import byte_lengths, prepared
+from sparsecode.corpus.tokenizer import byte_lengths, plain
 from sparsecode.errors import RunInvalid, StageMissing
 from sparsecode.run import Run
 
@@ -102,7 +102,7 @@ def load_tokens(run: Run) -> Tokens:
         raise RunInvalid(f"{run.tokenizer_path}: {error.strerror}; {_AGAIN}") from error
     if digest_of(text) != header["tokenizer"]:
         raise RunInvalid(f"{run.tokenizer_path}: not the tokenizer that made the tokens; {_AGAIN}")
-    tokenizer, eot = prepared(Tokenizer.from_str(text.decode()))
+    tokenizer = plain(Tokenizer.from_str(text.decode()))
     arrays = {
         side: _mapped(run.tokens_path / f"{side}.bin", header["dtype"], header[f"{side}_tokens"]) for side in SIDES
     }
@@ -110,7 +110,7 @@ def load_tokens(run: Run) -> Tokens:
         train=arrays["train"],
         val=arrays["val"],
         vocab_size=header["vocab_size"],
-        eot=eot,
+        eot=header["eot"],
         fingerprint=header["fingerprint"],
         corpus=header["corpus"],
         val_bytes=header["val_bytes"],

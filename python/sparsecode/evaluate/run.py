@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sparsecode.config import HarvestConfig, TrainGptConfig
 from sparsecode.corpus import Tokens, load_tokens, prepare_tokens
 from sparsecode.errors import CorpusEmpty, DictionaryInvalid, HookUnknown, InvalidSetting, SparsecodeError, StageMissing
@@ -18,8 +20,8 @@ from sparsecode.gpt import load_gpt
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.harvest.sequences import Contexts
 from sparsecode.harvest.several import cut
-from sparsecode.harvest.text import same_tokens, tokenizer_of
-from sparsecode.progress import Progress
+from sparsecode.harvest.text import control_tokens, model_tokenizer, same_tokens, tokenizer_of
+from sparsecode.progress import Progress, say
 from sparsecode.run import DEFAULT_RUN, Run
 from sparsecode.stale import require
 from sparsecode.store import Dataset
@@ -83,6 +85,13 @@ def evaluate_run(
     said = group_by_hook(chosen, hook, apart)
     loaded, own = _model(run, model, model_dtype, device)
     by_hook = _found_in(loaded, said, apart)
+    for point in by_hook:
+        loaded.width(point)  # what cannot be read fails here, before text is
+    if loaded.kind != "none":
+        loaded.logits({"input_ids": torch.zeros((1, 2), dtype=torch.int64)})
+    if not quiet:
+        for line in loaded.strange():
+            say(f"eval: {line}")
     given = {"context": context, "documents": documents, "special_tokens": special_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     if own and given:
@@ -242,7 +251,7 @@ def _as_harvested(run: Run, hook: str, own: bool) -> dict[str, Any]:
     if own or not (path / "manifest.json").is_file():
         return {}
     told = Dataset(path).provenance
-    names = {"context": "context_tokens", "documents": "documents", "special_tokens": "special_tokens"}
+    names = {"context": "context_tokens"} | {name: name for name in ("documents", "special_tokens", "chat")}
     return {name: told[key] for name, key in names.items() if told.get(key) is not None}
 
 
@@ -256,10 +265,9 @@ def _tokens(run: Run, model: LanguageModel, text: tuple[str, ...]) -> Iterator[t
         yield tokens, "val"
         return
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "tokenizer.json"
-        given = tokenizer_of(model) if model.tokenizer is not None else run.tokenizer_path.read_text(encoding="utf-8")
-        file.write_text(given, encoding="utf-8")
-        yield (
-            prepare_tokens(Run(Path(folder) / "run"), TrainGptConfig(tokenizer=str(file), text=text), quiet=True),
-            "train",
-        )
+        held, config = Run(Path(folder) / "run"), TrainGptConfig(text=text)
+        if model.tokenizer is not None:
+            names, _ = control_tokens(model, "auto")
+            yield prepare_tokens(held, config, model=model_tokenizer(model, names), quiet=True), "train"
+        else:
+            yield prepare_tokens(held, config.changed(tokenizer=str(run.tokenizer_path)), quiet=True), "train"

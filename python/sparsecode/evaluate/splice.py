@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsecode.errors import DictionaryInvalid, HookUnknown, ModelInvalid
+from sparsecode.errors import DictionaryInvalid, HookUnknown, ModelInvalid, TokensUnknown
 from sparsecode.evaluate.result import Evaluation, Shared
 from sparsecode.evaluate.sums import Predictions, Sums
 from sparsecode.harvest.models import LanguageModel
@@ -117,7 +117,7 @@ def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:
     """A batch with what is to be predicted: the next tokens, or a masked model's hidden ones.
 
     Raises:
-        ModelInvalid: a masked model whose mask is not known.
+        ModelInvalid: a masked model whose mask is not known, or has no embedding.
     """
     ids, present, keep = (torch.from_numpy(value) for value in (batch.ids, batch.present, batch.keep))
     given = {"input_ids": ids}
@@ -125,6 +125,9 @@ def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:
         given["attention_mask"] = present.long()
     if model.kind == "masked" and model.mask is None:
         raise ModelInvalid(f"{model.name}: its tokenizer has no mask token, so there is nothing to ask it for")
+    if model.kind == "masked" and model.mask is not None and model.mask >= model.vocab_size:
+        raise TokensUnknown(f"{model.name}: no embedding for its mask token ({model.mask}), it has {model.vocab_size}; "
+                            "take the tokenizer that it was trained with")  # fmt: skip
     if model.kind != "masked":
         targets = torch.roll(ids, -1, dims=1)
         following = torch.roll(present, -1, dims=1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from sparsecode.checkpoint import load_tensors, save_tensors, write_json
-from sparsecode.errors import InvalidSetting, ModelInvalid
+from sparsecode.checkpoint import bare_names, load_tensors, save_tensors, some, write_json
+from sparsecode.errors import InvalidSetting, ModelInvalid, WeightsMissing
 from sparsecode.gpt.model import GPT, GPTConfig
 
 FORMAT = 1
@@ -39,12 +41,23 @@ def load_gpt(path: str | Path) -> GPT:
     except (OSError, ValueError, KeyError, AttributeError, TypeError, InvalidSetting) as error:
         raise ModelInvalid(f"{folder / 'config.json'}: not a GPT's sizes ({error}); {_AGAIN}") from error
     tensors, _ = load_tensors(folder / "model.safetensors")
+    names = bare_names(tensors)
     model = GPT(config)
-    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
-    if {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()} != expected:
-        raise ModelInvalid(f"{folder / 'model.safetensors'}: tensors do not fit {folder / 'config.json'}; {_AGAIN}")
-    model.load_state_dict(tensors)
+    _fill(model, {names[name]: tensor for name, tensor in tensors.items()}, folder)
     return model.eval()
+
+
+def _fill(model: GPT, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Gives a model exactly the tensors of its file."""
+    file = folder / "model.safetensors"
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise WeightsMissing(f"{file}: {some(missing)} missing that {folder / 'config.json'} speaks of; {_AGAIN}")
+    wrong = [name for name, tensor in tensors.items() if expected.get(name) != (tensor.shape, tensor.dtype)]
+    if wrong:
+        raise ModelInvalid(f"{file}: tensors do not fit {folder / 'config.json'}, first {wrong[0]}; {_AGAIN}")
+    model.load_state_dict(dict(tensors))
 
 
 def gpt_fingerprint(model: GPT) -> str:

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 import sparsecode
 from sparsecode.errors import InvalidArgument
 from sparsecode.harvest.models import Place, read_places
+from sparsecode.harvest.models.ids import embedded, embeddings
+from sparsecode.harvest.models.padding import LeftPadding
 from sparsecode.progress import Progress
 from sparsecode.store import Dataset, DatasetWriter
 
@@ -49,6 +51,10 @@ def harvest_module(
     batch that is an integer tensor) each row has its token, and rows where `attention_mask` is 0 or whose token is one
     of `special` are left out; without, all rows are kept and have the token -1.
 
+    A batch with `input_ids` that is padded on the left is given `position_ids` that count no padding, where the model
+    takes them and the batch has none; the first such batch shows whether its values are then those of the text without
+    padding. With `forward` of your own, the positions are yours too.
+
     Args:
         model: put into evaluation mode while it is read; each of its modules is then in the mode it was in.
         batches: mappings (given to the model as keyword arguments), tuples or lists (as positional ones), or anything
@@ -69,7 +75,9 @@ def harvest_module(
 
     Raises:
         HookUnknown: no such module.
-        InvalidArgument: a value's rows do not fit the mask; no module, no batch, or one folder for two modules.
+        InvalidArgument: a value's rows do not fit the mask; no module, no batch, or one folder for two modules; a batch
+            is padded on the left and the model's positions cannot follow its mask; an index beyond an embedding.
+        TokensUnknown: an id that the mask does not hide is beyond the model's embedding.
         NonFiniteActivation, OutOfSpace, SettingsDiffer, DatasetComplete: see `sparsecode.errors`.
     """
     if not outputs or (rows is not None and rows < 1):
@@ -92,10 +100,11 @@ def harvest_module(
     try:
         with ExitStack() as stack:
             progress = stack.enter_context(Progress("harvest", rows, "rows", quiet=quiet))
+            padding = LeftPadding(type(model).__name__, model)
             files: dict[str, _Output] = {}
             for batch in batches:
                 ids, mask = _tokens_and_mask(batch, left_out, keep)
-                for path, value in _read(model, batch, places, forward).items():
+                for path, value in _read(model, batch, places, forward, padding).items():
                     flat, tokens = _rows(value, ids, mask, path)
                     if path not in files:
                         writer = DatasetWriter(
@@ -149,19 +158,41 @@ def fingerprint(model: nn.Module) -> str:
 
 @torch.no_grad()
 def _read(
-    model: nn.Module, batch: Any, places: Mapping[str, Place], forward: Callable[[Any], Any] | None
+    model: nn.Module,
+    batch: Any,
+    places: Mapping[str, Place],
+    forward: Callable[[Any], Any] | None,
+    padding: LeftPadding,
 ) -> dict[str, Tensor]:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     moved = _moved(batch, device)
 
-    def call() -> Any:
-        if forward is not None:
-            return forward(moved)
-        if isinstance(moved, Mapping):
-            return model(**moved)
-        return model(*moved) if isinstance(moved, list | tuple) else model(moved)
+    def values(given: Any) -> dict[str, Tensor]:
+        def call() -> Any:
+            if forward is not None:
+                return forward(given)
+            if isinstance(given, Mapping):
+                return model(**given)
+            return model(*given) if isinstance(given, list | tuple) else model(given)
 
-    return read_places(model, places, call)
+        return read_places(model, places, call)
+
+    size = embeddings(model)
+    if isinstance(moved, dict) and isinstance(moved.get("input_ids"), Tensor):
+        if size is not None:
+            ids = embedded(type(model).__name__, moved["input_ids"], size, moved.get("attention_mask"))
+            moved = moved | {"input_ids": ids}
+        if forward is None:
+            moved = padding.follow(moved, lambda given: values(given).values())
+    try:
+        return values(moved)
+    except IndexError as error:  # what torch raises of an embedding on the processor
+        if "out of range" not in str(error):
+            raise
+        raise InvalidArgument(
+            f"{type(model).__name__}: an embedding has no row for an index of the batch ({error}); compare the ids and "
+            "the length of the batch with the sizes of the model's embeddings"
+        ) from error
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -29,7 +29,7 @@ from sparsecode.store import DatasetWriter
 
 _OF_A_MODEL = (
     "model_dtype", "context", "batch_tokens", "documents", "special_tokens",
-    "text", "text_key", "hf_dataset", "hf_stream", "skip_bad", "max_text_mb",
+    "text", "text_key", "hf_dataset", "hf_stream", "skip_bad", "max_text_mb", "chat", "control_tokens",
 )  # fmt: skip
 
 Batches = Generator[tuple[torch.Tensor, npt.NDArray[np.int32]], None, None]

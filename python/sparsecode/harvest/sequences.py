@@ -57,6 +57,7 @@ class Contexts:
         special: ids whose rows are left out.
         pad: id to fill up with.
         whole: every stretch has the same length, so that no batch is padded.
+        border: the token between documents in `tokens`, and the one that a model is given in its stead.
     """
 
     tokens: Ids
@@ -67,6 +68,7 @@ class Contexts:
     special: frozenset[int] = frozenset()
     pad: int = 0
     whole: bool = True
+    border: tuple[int, int] = (-1, -1)
 
     @cached_property
     def rows(self) -> int:
@@ -93,7 +95,7 @@ class Contexts:
         return self.length + len(self.frame)
 
     def _left_out(self) -> int:
-        special = np.array(sorted(self.special))
+        special = np.array(sorted(self.special | ({self.border[0]} if self.border[1] in self.special else set())))
         count = 0
         inside = np.zeros(1, np.int64)
         # The stretches lie in the text's order and do not overlap; what is between them is not counted.
@@ -145,6 +147,8 @@ class Contexts:
             ids[i, before + length : length + len(self.frame)] = self.frame.after
             present[i, : length + len(self.frame)] = True
             keep[i, before : before + length] = True
+        if self.border[0] != self.border[1]:
+            ids[ids == self.border[0]] = self.border[1]
         if self.special:
             keep &= ~np.isin(ids, np.array(sorted(self.special)))
         else:
@@ -152,19 +156,30 @@ class Contexts:
         return TokenBatch(ids, present, keep, numbers)
 
 
-def packed(tokens: Ids, context: int, frame: Frame, special: frozenset[int], pad: int = 0) -> Contexts:
+def packed(
+    tokens: Ids,
+    context: int,
+    frame: Frame,
+    special: frozenset[int],
+    pad: int = 0,
+    border: tuple[int, int] = (-1, -1),
+) -> Contexts:
     """The text as one stream, cut into windows of `context` tokens, the frame counted; what is left over is left out.
+
+    `border`: see `Contexts`.
 
     Raises:
         InvalidSetting: the context has no room.
     """
     length = _room(context, frame)
     starts = np.arange(len(tokens) // length, dtype=np.int64) * length
-    return Contexts(tokens, starts, starts + length, length, frame, special, pad)
+    return Contexts(tokens, starts, starts + length, length, frame, special, pad, border=border)
 
 
 def by_document(tokens: Ids, end: int, context: int, frame: Frame, special: frozenset[int], pad: int = 0) -> Contexts:
     """Every document by itself, cut into stretches that fit into `context` with the frame; its end token left out.
+
+    A document that begins with what the frame puts before it, as a chat template writes it, gets that once.
 
     Raises:
         InvalidSetting: the context has no room.
@@ -174,6 +189,11 @@ def by_document(tokens: Ids, end: int, context: int, frame: Frame, special: froz
     if len(tokens) and (len(ends) == 0 or ends[-1] != len(tokens) - 1):
         ends = np.append(ends, len(tokens))
     firsts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1]) if len(ends) else ends
+    if frame.before and len(ends):
+        framed = firsts + len(frame.before) <= ends
+        for place, token in enumerate(frame.before):
+            framed &= np.asarray(tokens[np.minimum(firsts + place, len(tokens) - 1)]) == token
+        firsts = firsts + framed * len(frame.before)
     pieces = -(-(ends - firsts) // length)
     number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     starts = np.repeat(firsts, pieces) + number * length

@@ -24,6 +24,7 @@ from sparsecode.errors import CorpusEmpty, InvalidSetting
 from sparsecode.gpt import load_gpt
 from sparsecode.harvest.hooks import hook_name, single_configs
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
+from sparsecode.harvest.models.ids import check_text
 from sparsecode.harvest.sequences import Contexts, TokenBatch, by_document, packed
 from sparsecode.harvest.text import model_tokens
 from sparsecode.progress import Progress, say
@@ -52,12 +53,15 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
     model = _model(run, config)
     for hook in singles:
         model.place(hook)
+    # What cannot be done fails here, before text is read and a stage is recorded as begun.
+    widths = {hook: model.width(hook) for hook in singles}
+    if not quiet:
+        for line in model.strange():
+            say(f"harvest: {line}")
     tokens, inputs = _text(run, config, model, force=force, quiet=quiet)
-    # What cannot be done fails here, before a stage is recorded as begun.
     contexts = cut(tokens, config, model)
     if not contexts.rows:
         raise CorpusEmpty(f"{run.tokens_path}: too little text for a context of {contexts.width} tokens; give more")
-    widths = {hook: model.width(hook) for hook in singles}
     with ExitStack() as stack:
         targets = []
         for hook, single in singles.items():
@@ -102,6 +106,7 @@ def cut(tokens: Tokens, config: HarvestConfig, model: LanguageModel, *, side: st
 
     Raises:
         InvalidSetting: the model does not take that many tokens, or does not know the token between documents.
+        TokensUnknown: it has no embedding for a token of the text, or of those around it.
     """
     text = tokens.train if side == "train" else tokens.val
     if config.model is None:
@@ -110,11 +115,16 @@ def cut(tokens: Tokens, config: HarvestConfig, model: LanguageModel, *, side: st
     if context > model.context:
         raise InvalidSetting(f"--context {context}: {model.name} takes at most {model.context} tokens")
     special = frozenset() if config.special_tokens else model.special
+    frame = model.chat_frame if config.chat else model.frame
+    around = np.array([*frame.before, *frame.after], np.int64)
+    check_text(model.name, around, model.vocab_size, -1, tokens.token_text)
+    check_text(model.name, text, model.vocab_size, tokens.eot, tokens.token_text)
     if config.documents:
-        return by_document(text, tokens.eot, context, model.frame, special, model.pad)
-    if tokens.eot >= model.vocab_size:
-        raise InvalidSetting(f"{model.name}: knows no token that ends a document; add --documents")
-    return packed(text, context, model.frame, special, model.pad)
+        return by_document(text, tokens.eot, context, frame, special, model.pad)
+    end = tokens.eot if model.tokenizer is None else tokens.tokenizer.token_to_id(model.end or "")
+    if end is None or end >= model.vocab_size:
+        raise InvalidSetting(f"{model.name}: its tokenizer has no token that ends a document; add --documents")
+    return packed(text, context, frame, special, model.pad, border=(tokens.eot, end))
 
 
 def _harvest(
@@ -145,7 +155,7 @@ def _harvest(
             "context_tokens": contexts.width,
             "documents": config.documents,
             "special_tokens": config.special_tokens,
-        }
+        } | ({"chat": True} if config.chat else {})
     most = config.batch_tokens if config.model is not None else config.batch_size * contexts.width
     with ExitStack() as stack:
         writers = {}

@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.checkpoint import load_tensors, write_atomic, write_json, write_text
-from sparsecode.errors import CheckpointCorrupt, InvalidSetting, ModelInvalid
+from sparsecode.checkpoint import bare_names, load_tensors, some, write_atomic, write_json, write_text
+from sparsecode.errors import CheckpointCorrupt, InvalidSetting, ModelInvalid, WeightsMissing
 from sparsecode.gpt import GPT, GPTConfig, load_gpt, save_gpt
 
 _HF_METADATA = {"format": "pt"}
 _EPSILON = 1e-5
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
-_COMPILED = "_orig_mod."  # what torch.compile puts before every name in a checkpoint
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks, which older checkpoints hold
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
@@ -95,10 +94,13 @@ def export_nanogpt(source: str | Path, destination: str | Path) -> dict[str, Any
         ModelInvalid: files do not fit together.
     """
     sizes, tensors, folder = _read_nanogpt(Path(source))
+    config = _config(sizes, folder)
     named = {f"transformer.{name}": value for name, value in tensors.items()}
-    named = {name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value for name, value in named.items()}
-    for name, width in _biases(_config(sizes, folder)):
+    for name, width in _biases(config):
         named.setdefault(name, torch.zeros(width))
+    own = {_hf_name(name): tuple(value.shape) for name, value in GPT(config).state_dict().items()}
+    _check_fits(named, own | {name: (width,) for name, width in _biases(config)}, folder)
+    named = {name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value for name, value in named.items()}
     _write_hf(Path(destination), named, sizes, _tokenizer_of(folder))
     count = sum(value.numel() for value in tensors.values())
     return {"parameters": count, "tokenizer": _tokenizer_of(folder) is not None}
@@ -122,8 +124,16 @@ def _read_hf(folder: Path) -> GPT:
                 "harvest the folder as it is with --model"
             )
     tensors = _tensors(folder, _tensor_file(folder))
-    tensors = {name.removeprefix("transformer."): value for name, value in tensors.items() if name != "lm_head.weight"}
-    tensors = {name: value for name, value in tensors.items() if not name.endswith(_BUFFERS)}
+    tensors = {
+        name.removeprefix("transformer."): value for name, value in tensors.items() if not name.endswith(_BUFFERS)
+    }
+    output = tensors.pop("lm_head.weight", None)
+    if output is not None and not torch.equal(output, tensors.setdefault("wte.weight", output)):
+        raise ModelInvalid(
+            f"{folder}: lm_head.weight is not transformer.wte.weight, which this project's GPT ties; harvest the "
+            "folder as it is with --model"
+        )
+    _check_biases(tensors, _config(config, folder), folder)
     biased = [name for name, value in tensors.items() if name.endswith(".bias") and bool(value.any())]
     if biased:
         raise ModelInvalid(
@@ -141,16 +151,36 @@ def _read_hf(folder: Path) -> GPT:
 def _own_model(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> GPT:
     """A GPT of tensors by GPT-2's names, as torch keeps matrices."""
     model = GPT(_config(sizes, folder))
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    _check_fits(tensors, {name.replace("blocks.", "h.", 1): shape for name, shape in shapes.items()}, folder)
     named = {
         name.replace("h.", "blocks.", 1) if name.startswith("h.") else name: t.float() for name, t in tensors.items()
     }
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in named.items()}
-    if expected != found:
-        wrong = sorted(set(expected.items()) ^ set(found.items()))
-        raise ModelInvalid(f"{folder}: tensors do not fit config.json, first {wrong[0][0]} {list(wrong[0][1])}")
     model.load_state_dict(named)
     return model.eval()
+
+
+def _check_fits(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    """Refuses tensors that are not exactly those expected, by name and shape."""
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise WeightsMissing(
+            f"{folder}: {some(missing)} missing that config.json speaks of; take a checkpoint that has all weights"
+        )
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if found != expected:
+        wrong = sorted(set(expected.items()) ^ set(found.items()))
+        raise ModelInvalid(f"{folder}: tensors do not fit config.json, first {wrong[0][0]} {list(wrong[0][1])}")
+
+
+def _check_biases(tensors: Mapping[str, Tensor], config: GPTConfig, folder: Path) -> None:
+    """Refuses some biases without the others: a model has all of them, or was made without."""
+    names = [name.removeprefix("transformer.") for name, _ in _biases(config)]
+    missing = [name for name in names if name not in tensors]
+    if 0 < len(missing) < len(names):
+        raise WeightsMissing(
+            f"{folder}: {some(missing)} missing, though other biases are there; take a checkpoint that has all weights"
+        )
 
 
 def _config(sizes: Mapping[str, Any], folder: Path) -> GPTConfig:
@@ -176,17 +206,20 @@ def _read_nanogpt(source: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path
             f"{folder / 'config.json'}: needs n_layer and n_head, as in nanoGPT's model_args; weights do not say them"
         )
     tensors = {
-        name.removeprefix(_COMPILED).removeprefix("transformer."): value.float()
+        name.removeprefix("transformer."): value.float()
         for name, value in _tensors(folder, file).items()
         if not name.endswith(_BUFFERS)
     }
     output = tensors.pop("lm_head.weight", None)
+    if output is not None:
+        tensors.setdefault("wte.weight", output)
     if "wte.weight" not in tensors or "wpe.weight" not in tensors:
         raise ModelInvalid(f"{source}: no transformer.wte.weight or transformer.wpe.weight; is this nanoGPT's state?")
     if output is not None and not torch.equal(output, tensors["wte.weight"]):
         raise ModelInvalid(f"{source}: lm_head.weight is not transformer.wte.weight; nanoGPT ties them")
     vocabulary, width = tensors["wte.weight"].shape
     own = {"n_embd": width, "vocab_size": vocabulary, "n_positions": tensors["wpe.weight"].shape[0]}
+    _check_biases(tensors, _config(sizes | own, folder), folder)
     return sizes | own, tensors, folder
 
 
@@ -291,7 +324,9 @@ def _tensors(folder: Path, file: Path | None) -> dict[str, Tensor]:
     if file is None:
         raise ModelInvalid(f"{folder}: no model.safetensors; a checkpoint in several files must be joined first")
     try:
-        return load_tensors(file)[0]
+        tensors = load_tensors(file)[0]
+        names = bare_names(tensors)
+        return {names[name]: value for name, value in tensors.items()}
     except CheckpointCorrupt as error:
         raise ModelInvalid(f"{file}: not a safetensors file; write it again") from error
 

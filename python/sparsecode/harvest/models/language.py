@@ -5,7 +5,6 @@ Shapes: B sequences, T positions, D width of a hook point, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsecode.errors import HookUnknown, ModelInvalid
+from sparsecode.harvest.models.ids import embedded
+from sparsecode.harvest.models.padding import LeftPadding, accepted
 from sparsecode.harvest.models.places import (
     Change,
     Place,
@@ -23,6 +24,7 @@ from sparsecode.harvest.models.places import (
     read_places,
     submodule,
 )
+from sparsecode.harvest.models.weights import missing_error, told
 
 Batch = Mapping[str, Tensor]
 
@@ -60,7 +62,16 @@ class LanguageModel:
         tokenizer: tokenizer.json as text, or None.
         frame: special tokens around each context.
         special: ids of special tokens.
+        end: name of the tokenizer's own token that ends a document, or None.
+        control: names of the special tokens that the tokenizer reads where a text spells them.
+        template: its chat template, or "".
+        chat: what writes a conversation by the template; None where there is none.
+        chat_frame: special tokens around each context of conversations: those that the template writes itself.
+        missing: names of weights that its files do not have; a pass that comes by them fails.
+        wrapped: names in its files were those of a compiled or distributed model.
+        unused: names in its files that fit none of its weights.
         mask: id of the token that hides another; masked models only.
+        padding: how its positions follow the mask, once a batch was padded on the left.
         call: calls the module on a batch.
         logits_of: logits [B,T,V] from what the module returns.
     """
@@ -78,9 +89,18 @@ class LanguageModel:
     tokenizer: str | None = None
     frame: Frame = NO_FRAME
     special: frozenset[int] = frozenset()
+    end: str | None = None
+    control: tuple[str, ...] = ()
+    template: str = ""
+    chat: Callable[[list[dict[str, Any]]], str] | None = None
+    chat_frame: Frame = NO_FRAME
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    wrapped: bool = False
     mask: int | None = None
     pad: int = 0
     call: Callable[[nn.Module, dict[str, Tensor]], Any] = field(default=lambda module, given: module(**given))
+    padding: LeftPadding | None = None
     logits_of: Callable[[Any], Tensor] = field(default=lambda output: output.logits)
 
     @property
@@ -136,11 +156,18 @@ class LanguageModel:
 
         Raises:
             HookUnknown: no such hook point, or its value has no vector per token.
+            WeightsMissing: it needs weights that the model's files do not have.
         """
         places = {hook: self.place(hook) for hook in hooks}
         given = self._given(batch)
         B, T = given["input_ids"].shape
-        found = read_places(self.module, places, lambda: self.call(self.module, given))
+
+        def values(given: dict[str, Tensor]) -> dict[str, Tensor]:
+            return read_places(self.module, places, lambda: self.call(self.module, given))
+
+        self._follow(given, lambda given: values(given).values())
+        found = values(given)
+        self._check_there(found.values())
         return {hook: per_token(value, B, T, hook) for hook, value in found.items()}
 
     @torch.no_grad()
@@ -149,12 +176,16 @@ class LanguageModel:
 
         Raises:
             ModelInvalid: the model has no logits.
+            WeightsMissing: they need weights that its files do not have.
         """
         if self.kind == "none":
             raise ModelInvalid(f"{self.name}: has no output that predicts tokens; only its activations can be read")
         given = self._given(batch)
+        self._follow(given, lambda given: [self.logits_of(self._forward(given))])
         if hook is None or change is None:
-            return self.logits_of(self._forward(given))
+            logits = self.logits_of(self._forward(given))
+            self._check_there([logits])
+            return logits
         B, T = given["input_ids"].shape
 
         def changed(value: Tensor) -> Tensor:
@@ -188,18 +219,36 @@ class LanguageModel:
                 "still read its modules, with --module"
             ) from error
 
+    def strange(self) -> list[str]:
+        """What is odd about its files, one line each; for people, once it is known that its values can be read."""
+        lines = list(told(self.module, self.name, self.missing, self.unused))
+        if self.wrapped:
+            lines.append(
+                f"{self.name}: read without what torch.compile and the like put before its weights' names"
+                f"{'' if self.missing else '; none is missing'}"
+            )
+        return lines
+
+    def _check_there(self, values: Iterable[Tensor]) -> None:
+        """What came by a missing weight is NaN, also where no module of its own guards the weight."""
+        if self.missing and any(bool(value.isnan().any()) for value in values):
+            raise missing_error(self.name, self.missing, self.unused)
+
     def _given(self, batch: Batch) -> dict[str, Tensor]:
-        accepted = _accepted(self.module)
-        given = {name: value.to(self.device) for name, value in batch.items() if accepted is None or name in accepted}
+        names = accepted(self.module)
+        ids = embedded(self.name, batch["input_ids"], self.vocab_size, batch.get("attention_mask"))
+        batch = {**batch, "input_ids": ids}
+        given = {name: value.to(self.device) for name, value in batch.items() if names is None or name in names}
         mask = given.get("attention_mask")
         if mask is not None and bool(mask.all()):
             del given["attention_mask"]  # the same result, and the faster kernels of attention
-        elif (
-            mask is not None and not bool(mask[:, 0].all()) and "position_ids" not in given and _counts(self, accepted)
-        ):
-            # Padded on the left: without this, positions would count the padding.
-            given["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
         return given
+
+    def _follow(self, given: dict[str, Tensor], values: Callable[[dict[str, Tensor]], Iterable[Tensor]]) -> None:
+        """Makes the positions of a batch that is padded on the left follow its mask."""
+        if self.padding is None:
+            self.padding = LeftPadding(self.name, self.module)
+        given.update(self.padding.follow(given, values))
 
 
 def per_token(value: Tensor, B: int, T: int, hook: str) -> Tensor:
@@ -225,15 +274,3 @@ def _has(module: nn.Module, path: str) -> bool:
     except AttributeError:
         return False
     return True
-
-
-def _accepted(module: nn.Module) -> set[str] | None:
-    """Names of the arguments of a module's forward; None where it takes any."""
-    parameters = inspect.signature(module.forward).parameters
-    named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
-    return named if "input_ids" in named else None
-
-
-def _counts(model: LanguageModel, accepted: set[str] | None) -> bool:
-    """Whether positions are simply counted from 0; RoBERTa's come from the padding token itself."""
-    return accepted is not None and "position_ids" in accepted and "roberta" not in model.family.lower()

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
+from sparsecode.corpus.tokenizer import end_of_document
 from sparsecode.errors import MissingExtra, ModelInvalid
 from sparsecode.gpt import GPT, gpt_fingerprint, load_gpt
 from sparsecode.harvest.models.families import OWN_GPT, Hooks, family_of, hook_places, language_config
-from sparsecode.harvest.models.language import Frame, LanguageModel
+from sparsecode.harvest.models.language import NO_FRAME, Frame, LanguageModel
+from sparsecode.harvest.models.weights import guard, key_mapping, missing_weights
 from sparsecode.machine import torch_device
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_PROBE = "a"  # a text of which any tokenizer makes tokens
+_TRIED = 256  # tokens, until the text of one is no special token
+_GREETING = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
 
 
 def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> LanguageModel:
@@ -72,6 +78,7 @@ def own_model(
         context=gpt.config.context,
         vocab_size=gpt.config.vocab_size,
         tokenizer=tokenizer,
+        end=end_of_document(Tokenizer.from_str(tokenizer)) if tokenizer else None,
         call=lambda module, given: module(given["input_ids"]),
         logits_of=lambda h: h @ gpt.wte.weight.T,
     )
@@ -86,17 +93,42 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
         ) from error
     with _quiet(transformers):
         try:
-            config = transformers.AutoConfig.from_pretrained(name)
+            # Told that it may not, the library never asks whether code that comes with a model should run.
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+            changed = {"config": config} if _without_kernels(config) else {}
             kind = _kind(transformers, config)
-            loader = _loader(transformers, config, kind)
-            # Safetensors only: nothing that unpickles, and no code that comes with the model.
-            module = getattr(transformers, loader).from_pretrained(
-                name, dtype=_DTYPES.get(dtype, "auto"), use_safetensors=True, trust_remote_code=False
-            )
+            load = functools.partial(
+                # Safetensors only: nothing that unpickles, and no code that comes with the model.
+                getattr(transformers, _loader(transformers, config, kind)).from_pretrained, name,
+                dtype=_DTYPES.get(dtype, "auto"), use_safetensors=True, trust_remote_code=False,
+                output_loading_info=True, **changed,
+            )  # fmt: skip
+            module, info = load()
+            mapping = key_mapping(info)
+            if mapping:
+                module, info = load(key_mapping=mapping)
         except Exception as error:  # the library raises what its many back ends raise
             raise ModelInvalid(f"--model {name}: cannot be loaded ({_reason(error)})") from error
         tokenizer = _tokenizer(transformers, name)
-    return hf_model(module.to(device), tokenizer, _short(name), kind)
+    missing, unused = missing_weights(info), tuple(sorted(info.get("unexpected_keys", ())))
+    guard(module, _short(name), missing, unused)
+    model = hf_model(module.to(device), tokenizer, _short(name), kind)
+    return dataclasses.replace(model, missing=missing, unused=unused, wrapped=mapping is not None)
+
+
+def _without_kernels(config: Any) -> bool:
+    """A configuration can name a repository of the hub whose code computes attention: none is fetched and run.
+
+    Returns:
+        Whether it named one.
+    """
+    found = False
+    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ())):
+        for name in ("_attn_implementation", "_experts_implementation"):
+            if "/" in str(getattr(part, name, None)):
+                setattr(part, name, None)
+                found = True
+    return found
 
 
 def hf_model(
@@ -120,6 +152,11 @@ def hf_model(
     within = f", its language model {text.model_type}" if text is not config else ""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     part = _with_head(module, text) if text is not config else ""
+    vocab_size = int(module.get_input_embeddings().weight.shape[0])
+    pad = getattr(tokenizer, "pad_token_id", None)
+    frame = _frame(tokenizer)
+    template = json.dumps(getattr(tokenizer, "chat_template", None) or "").strip('"')
+    chat = functools.partial(tokenizer.apply_chat_template, tokenize=False) if tokenizer and template else None
     return LanguageModel(
         module.eval(),
         name,
@@ -129,13 +166,19 @@ def hf_model(
         _fingerprint(module),
         refused=hooks.refused,
         unread=unread,
-        context=_context(text),
-        vocab_size=int(module.get_input_embeddings().weight.shape[0]),
+        context=_context(text) - _first_position(module),
+        vocab_size=vocab_size,
         tokenizer=backend.to_str() if backend is not None else None,
-        frame=_frame(tokenizer),
+        frame=frame,
         special=_special(tokenizer),
+        end=_end(tokenizer),
+        control=_control(tokenizer),
+        template=template,
+        chat=chat,
+        chat_frame=_chat_frame(tokenizer, frame, chat) if chat is not None else NO_FRAME,
         mask=getattr(tokenizer, "mask_token_id", None),
-        pad=getattr(tokenizer, "pad_token_id", None) or 0,
+        # A padding token that was added to the tokenizer alone has no embedding; the mask hides whichever it is.
+        pad=pad if pad is not None and pad < vocab_size else 0,
         call=lambda model, given: model.get_submodule(part)(**given),
     )
 
@@ -186,21 +229,58 @@ def _with_head(module: nn.Module, text: Any) -> str:
 
 def _tokenizer(transformers: Any, name: str) -> Any | None:
     try:
-        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        found = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception:  # no tokenizer, or none of the kinds known: only text needs one, and asks for it
         return None
+    # Without any file some versions make up an empty one of the model's kind.
+    return found if set(found.get_vocab().values()) - set(found.all_special_ids) else None
 
 
 def _frame(tokenizer: Any | None) -> Frame:
     """What the tokenizer puts around a text."""
     if tokenizer is None:
-        return Frame()
-    plain = tokenizer.encode(_PROBE, add_special_tokens=False)
-    framed = tokenizer.encode(_PROBE, add_special_tokens=True)
-    for start in range(len(framed) - len(plain) + 1):
-        if framed[start : start + len(plain)] == plain:
-            return Frame(tuple(framed[:start]), tuple(framed[start + len(plain) :]))
-    return Frame()
+        return NO_FRAME
+    for text in _probes(tokenizer):
+        plain = tokenizer.encode(text, add_special_tokens=False)
+        framed = tokenizer.encode(text, add_special_tokens=True)
+        for start in range(len(framed) - len(plain) + 1) if plain else ():
+            if framed[start : start + len(plain)] == plain:
+                return Frame(tuple(framed[:start]), tuple(framed[start + len(plain) :]))
+    return NO_FRAME
+
+
+def _probes(tokenizer: Any) -> Iterator[str]:
+    """Texts, one of which any tokenizer makes tokens of: one of DNA has no letter but A, C, G and T."""
+    yield "a"
+    special = set(tokenizer.all_special_ids)
+    for token in sorted(set(tokenizer.get_vocab().values()) - special)[:_TRIED]:
+        yield tokenizer.decode([token])
+
+
+def _end(tokenizer: Any | None) -> str | None:
+    """The tokenizer's own token for the end of a document: eos, or what a tokenizer like BERT's has in its stead."""
+    if tokenizer is None:
+        return None
+    vocabulary = tokenizer.get_vocab()
+    named = (tokenizer.special_tokens_map.get(name) for name in ("eos_token", "sep_token"))
+    own = next((str(name) for name in named if name is not None and str(name) in vocabulary), None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return own or (end_of_document(backend) if backend is not None else None)
+
+
+def _control(tokenizer: Any | None) -> tuple[str, ...]:
+    """Names of the special tokens that the tokenizer reads where a text spells them, in the order of their ids."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return tuple(str(added[token].content) for token in sorted(added) if added[token].special)
+
+
+def _chat_frame(tokenizer: Any, frame: Frame, render: Callable[[list[dict[str, Any]]], str]) -> Frame:
+    """A template that writes the beginning itself gets it in every context, as a text does; another gets nothing."""
+    try:
+        ids = tokenizer.encode(render(_GREETING), add_special_tokens=False)
+    except Exception:  # the template wants other roles; it says so when it writes a conversation
+        return NO_FRAME
+    return Frame(frame.before) if tuple(ids[: len(frame.before)]) == frame.before else NO_FRAME
 
 
 def _special(tokenizer: Any | None) -> frozenset[int]:
@@ -211,9 +291,15 @@ def _special(tokenizer: Any | None) -> frozenset[int]:
 
 
 def _context(config: Any) -> int:
-    most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048
-    # RoBERTa's positions start after that of the padding token.
-    return int(most) - (2 if "roberta" in config.model_type else 0)
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
+
+
+def _first_position(module: nn.Module) -> int:
+    """Where positions start: those of RoBERTa and its kin after that of the padding token."""
+    for name, part in module.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
+            return 0 if part.padding_idx is None else part.padding_idx + 1
+    return 0
 
 
 def _fingerprint(module: nn.Module) -> str:

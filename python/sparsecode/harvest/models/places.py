@@ -137,7 +137,8 @@ def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable
                 keep(name, place.made_of(module, first_tensor(output, name)))
 
             if place.side != "output":
-                handles.append(module.register_forward_pre_hook(given, with_kwargs=True))
+                # First of all: what a module is given needs nothing of the module, not even its weights.
+                handles.append(module.register_forward_pre_hook(given, with_kwargs=True, prepend=True))
             else:
                 handles.append(module.register_forward_hook(gave))
         try:

@@ -1,0 +1,45 @@
+"""Conversations as text: what a chat template writes of the `messages` of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sparsecode.errors import CorpusUnreadable
+
+Render = Callable[[list[dict[str, Any]]], str]
+
+
+class Messages(str):
+    """The key of conversations in tables, with what makes text of one: the template of a model's tokenizer."""
+
+    render: Render
+
+    def __new__(cls, key: str, render: Render) -> Messages:
+        """A key, which is a text like others, and the template."""
+        made = super().__new__(cls, key)
+        made.render = render
+        return made
+
+    def text(self, record: Any, where: str) -> str:
+        """The conversation of a record as text.
+
+        Raises:
+            CorpusUnreadable: there is none, or the template refuses it.
+        """
+        found = record.get(str(self)) if isinstance(record, dict) else None
+        told = all(isinstance(one, dict) and isinstance(one.get("role"), str) for one in found or [None])
+        if not isinstance(found, list) or not told:
+            keys = ", ".join(map(str, list(record)[:8])) if isinstance(record, dict) else type(record).__name__
+            raise CorpusUnreadable(
+                f"{where}: no conversation under '{self}' (found: {keys or 'nothing'}); --chat takes lists of messages "
+                "with role and content, and --text-key names theirs"
+            )
+        try:
+            return self.render(found)
+        except Exception as error:  # a template raises what its author chose, and jinja what is wrong in it
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise CorpusUnreadable(
+                f"{where}: the chat template refuses this conversation ({reason}); leave it out, or skip it with "
+                "--skip-bad"
+            ) from error

@@ -1,0 +1,145 @@
+"""The tokens of a long document, read in windows: those that the tokenizer makes of the document as a whole.
+
+A tokenizer looks beyond the place where a text is cut: one like SentencePiece puts a mark before each text it is given,
+a word that is cut in two has other tokens, and so have digits that are taken three at a time. So windows overlap. Where
+two of them agree on a run of tokens within the overlap, away from its ends, the one goes on for the other: what BPE
+makes of a text is decided by each pair of neighbouring tokens, and every pair of the joined sequence stands in one of
+the windows. Where they do not agree, as within one long run of a single character, the window grows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+OVERLAP = 4096  # characters; the ends of windows reach some tens of characters into them
+_RUN = 8  # tokens in a row on which two windows must agree
+_LONGEST = 1 << 21  # characters that a window grows to; beyond that a document is cut, as nothing in it agrees
+
+Span = tuple[int, int, int]  # id, first character, one more than the last; characters of the whole document
+
+
+class Whole:
+    """Joins the windows of one document after another.
+
+    Args:
+        tokenizer: what encoded the windows, to encode larger ones.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seen = 0  # characters of the document so far
+        self._window = ""  # the text in which the tokens that wait were found
+        self._start = 0  # where it starts
+        self._waiting: list[Span] = []  # tokens that are certain but for the last ones
+
+    def add(self, before: str, text: str, ends: bool, encoding: Encoding) -> list[int]:
+        """The tokens that are certain after one more window.
+
+        Args:
+            before: the end of what came before in this document, at most `OVERLAP` characters.
+            text: what comes now.
+            ends: it is the document's last.
+            encoding: of both together.
+        """
+        if ends and not before:
+            return list(encoding.ids)
+        start = self._seen - len(before)
+        found = _spans(encoding, start)
+        certain: list[Span] = []
+        if not before:
+            self._window, self._start, self._waiting = text, start, found
+        else:
+            quarter = len(before) // 4
+            seam = _seam(self._waiting, found, start + quarter, self._seen - quarter)
+            if seam is not None:
+                certain, self._waiting = self._waiting[: seam[0]], found[seam[1] :]
+                self._window, self._start = before + text, start
+            elif len(self._window) + len(text) <= _LONGEST:
+                self._grow(text)
+            else:
+                certain, self._waiting = self._waiting, [span for span in found if span[1] >= self._seen]
+                self._window, self._start = before + text, start
+        self._seen += len(text)
+        if ends:
+            certain = certain + self._waiting
+            self._begin()
+        return [token for token, _, _ in certain]
+
+    def _grow(self, text: str) -> None:
+        """Reads the last window again with what comes after it; its beginning has the tokens that it had."""
+        self._window += text
+        found = _spans(self._tokenizer.encode(self._window, add_special_tokens=False), self._start)
+        first = self._waiting[:_RUN]
+        place = next((i for i in range(len(found)) if found[i : i + len(first)] == first), None)
+        if place is None:
+            begin = first[0][1] if first else self._start
+            place = next((i for i, span in enumerate(found) if span[1] >= begin), len(found))
+        self._waiting = found[place:]
+
+
+def _spans(encoding: Encoding, start: int) -> list[Span]:
+    return [(token, start + a, start + b) for token, (a, b) in zip(encoding.ids, encoding.offsets, strict=True)]
+
+
+def _seam(one: list[Span], other: list[Span], low: int, high: int) -> tuple[int, int] | None:
+    """Where to go over from one window's tokens to the other's: the middle of the longest run that is in both.
+
+    Args:
+        one, other: tokens of both windows.
+        low, high: only tokens between these characters count.
+    """
+    i, ends_one = _between(one, low, high)
+    j, ends_other = _between(other, low, high)
+    best: tuple[int, int, int] = (0, 0, 0)  # length of a run, and where it ends in both
+    run = 0
+    while i < ends_one and j < ends_other:
+        if one[i] == other[j]:
+            i, j, run = i + 1, j + 1, run + 1
+            best = max(best, (run, i, j))
+        else:
+            run = 0
+            if one[i][1:] <= other[j][1:]:
+                i += 1
+            else:
+                j += 1
+    length, i, j = best
+    return (i - length // 2, j - length // 2) if length >= _RUN else None
+
+
+def _between(spans: list[Span], low: int, high: int) -> tuple[int, int]:
+    """First and one more than the last of the tokens between two characters; these are near one end of the list."""
+    last = len(spans)
+    while last and spans[last - 1][2] > high:
+        last -= 1
+    first = last
+    while first and spans[first - 1][1] >= low:
+        first -= 1
+    return first, last
+
+
+class Spelled:
+    """Counts how often a text spells some tokens.
+
+    Args:
+        names: of the tokens.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._beginnings = {name[:2] for name in names}
+        self._found: Counter[str] = Counter()
+
+    def look(self, text: str) -> None:
+        """Counts those in one more stretch of text."""
+        if any(beginning in text for beginning in self._beginnings):
+            self._found.update({name: count for name in self._names if (count := text.count(name))})
+
+    def record(self) -> dict[str, Any]:
+        """What was found, for a corpus's record."""
+        return {"control_tokens": dict(self._found.most_common())} if self._found else {}
