@@ -189,7 +189,7 @@ def test_harvest_train_and_eval_by_the_command_line(texts: Path, tmp_path: Path)
     for command in commands:
         result = CliRunner().invoke(main, command)
         assert result.exit_code == 0, result.output
-    (told,) = json.loads(result.stdout)["dictionaries"]
+    told = json.loads(result.stdout)["dictionaries"][0]
     assert told["hook_point"] == "blocks.1.hook_resid_post"
     assert told["loss_clean"] > 0
     assert told["loss_recovered"] is not None
