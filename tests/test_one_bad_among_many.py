@@ -35,7 +35,7 @@ def atoms(seed: int, n: int = N) -> Tensor:
 
 def write(path: Path, W: Tensor, **meta: object) -> Path:
     density = {"density": torch.linspace(0.1, 0.9, len(W))}
-    made = Dictionary(W.clone(), torch.zeros(len(W)), W, meta={"source": {}} | meta, features=density)
+    made = Dictionary(W.clone(), torch.zeros(len(W)), W, meta={"source": {}, **meta}, features=density)
     save_dictionary(made, path, "saelens")
     return path
 
