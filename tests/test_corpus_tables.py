@@ -70,7 +70,10 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".GZ"])
 def test_every_form_gives_its_texts(tmp_path: Path, name: str, suffix: str) -> None:
-    pack = {"": bytes, ".gz": gzip.compress, ".GZ": gzip.compress, ".xz": lzma.compress}[suffix]
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        "": bytes, ".gz": gzip.compress, ".GZ": gzip.compress, ".xz": lzma.compress,
+    }  # fmt: skip
+    pack = packers[suffix]
     path = tmp_path / (name + suffix)
     if "." not in name and suffix:
         pytest.skip("compression is told by the last ending, what is inside by the one before")

@@ -39,7 +39,7 @@ def as_recorded(run: Run, key: str, config: C) -> C:
     if isinstance(config, TrainGptConfig) and config.tokenizer is not None:
         held = before.get("tokenizer")
         same = isinstance(held, str) and _same_tokenizer(run, held, config.tokenizer)
-        config = replace(config, tokenizer=held if same else full_path(config.tokenizer))
+        config = config.changed(tokenizer=held if same else full_path(config.tokenizer))
     return config
 
 

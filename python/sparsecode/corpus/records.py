@@ -57,7 +57,8 @@ def content(value: Any, where: str, text_key: str) -> str | NDArray[np.int64]:
     present = _ids(mask)
     if present is None or len(present) != len(ids):
         raise CorpusUnreadable(f"{where}: '{MASK}' does not fit '{IDS}'{_NEXT}")
-    return ids[present != 0]
+    kept: NDArray[np.int64] = ids[present != 0]
+    return kept
 
 
 def _encodable(text: str, where: str) -> str:
