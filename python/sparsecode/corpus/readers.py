@@ -93,10 +93,9 @@ def checked_text(value: Any, where: str, text_key: str) -> str:
     Raises:
         CorpusUnreadable: no such key, not a string, or half a surrogate pair in it.
     """
+    text: Any = value.get(text_key) if isinstance(value, dict) else None
     if isinstance(text_key, Messages):
         text = text_key.text(value, where)
-    else:
-        text = value.get(text_key) if isinstance(value, dict) else None
     if not isinstance(text, str):
         found = (
             ", ".join(list(value)[:8]) if isinstance(value, dict) else f"{type(value).__name__} instead of an object"
