@@ -6,6 +6,7 @@ A tokenizer can have more tokens than its model: a padding token or words that w
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ def embedded(name: str, ids: Tensor, size: int, mask: Tensor | None = None) -> T
 
 
 def check_text(
-    name: str, tokens: npt.NDArray[np.unsignedinteger], size: int, except_: int, spell: Callable[[int], str]
+    name: str, tokens: npt.NDArray[np.integer[Any]], size: int, except_: int, spell: Callable[[int], str]
 ) -> None:
     """Refuses a text that holds a token without embedding.
 
