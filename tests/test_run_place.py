@@ -87,7 +87,7 @@ def test_the_folder_one_is_in_is_a_run_like_any_other(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with Run(".").stage("compare", CompareConfig()) as stage:
         stage.finish({})
-    assert "compare: done" in call("info", "--run", ".").stdout
+    assert Run(".").is_done("compare")
     assert Run(tmp_path).is_done("compare")
 
 
