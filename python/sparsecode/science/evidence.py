@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from sparsecode.compare import Comparison
 from sparsecode.config import ClaimsConfig
-from sparsecode.science.examples import Rows
+from sparsecode.science.examples import Decode, Rows
 from sparsecode.science.verdicts import Verdict
 from sparsecode.sweep import Dictionary
 
@@ -93,7 +92,7 @@ class Evidence:
     plain: Family | None = None
     divided: Family | None = None
     dataset: Rows | None = None
-    decode: Callable[[int], str] | None = None
+    decode: Decode | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
