@@ -70,7 +70,7 @@ def evaluate_run(
         raise InvalidSetting("eval: --rows and --batch-tokens must be at least 1")
     chosen = load_dictionaries(run) if dictionaries is None else dict(dictionaries)
     by_hook = group_by_hook(chosen, hook)
-    loaded, own = _model(run, model, model_dtype, device)
+    loaded, own = _model(run, model, model_dtype, device, quiet=quiet)
     given = {"context": context, "documents": documents, "special_tokens": special_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     if own and given:
@@ -144,12 +144,14 @@ def _evaluate(
         )
 
 
-def _model(run: Run, model: str | LanguageModel | None, dtype: str, device: str) -> tuple[LanguageModel, bool]:
+def _model(
+    run: Run, model: str | LanguageModel | None, dtype: str, device: str, *, quiet: bool
+) -> tuple[LanguageModel, bool]:
     """The model, and whether it is the run's own GPT."""
     if isinstance(model, LanguageModel):
         return model, False
     if model is not None:
-        return load_model(model, device=device, dtype=dtype), False
+        return load_model(model, device=device, dtype=dtype, quiet=quiet), False
     stages = run.config()["stages"]
     if "train-gpt" not in stages and "tokens" in stages:
         name = (stages["tokens"].get("result") or {}).get("model", "")

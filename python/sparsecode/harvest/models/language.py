@@ -57,7 +57,8 @@ class LanguageModel:
         vocab_size: V.
         tokenizer: tokenizer.json as text, or None.
         frame: special tokens around each context.
-        special: ids of special tokens.
+        special: ids whose rows are left out: special tokens and the unknown one.
+        unknown: id that stands for text that the tokenizer does not know; None where there is none of its own.
         mask: id of the token that hides another; masked models only.
         call: calls the module on a batch.
         logits_of: logits [B,T,V] from what the module returns.
@@ -74,6 +75,7 @@ class LanguageModel:
     tokenizer: str | None = None
     frame: Frame = NO_FRAME
     special: frozenset[int] = frozenset()
+    unknown: int | None = None
     mask: int | None = None
     pad: int = 0
     call: Callable[[nn.Module, dict[str, Tensor]], Any] = field(default=lambda module, given: module(**given))

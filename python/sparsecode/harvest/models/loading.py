@@ -17,20 +17,27 @@ from sparsecode.errors import MissingExtra, ModelInvalid
 from sparsecode.gpt import GPT, gpt_fingerprint, load_gpt
 from sparsecode.harvest.models.families import OWN_GPT, family_of, hook_places
 from sparsecode.harvest.models.language import Frame, LanguageModel
-from sparsecode.machine import torch_device
+from sparsecode.harvest.models.special import special_ids, unknown_id
+from sparsecode.machine import computes_in, torch_device
+from sparsecode.progress import say
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PROBE = "a"  # a text of which any tokenizer makes tokens
 
 
-def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> LanguageModel:
+def load_model(
+    name: str, *, device: str = "auto", dtype: str = "auto", kept: str | None = None, quiet: bool = True
+) -> LanguageModel:
     """A model by folder or name.
 
     Args:
         name: a folder that `train-gpt` or `convert` wrote, a folder with a Hugging Face model, or a model's name on
             their hub.
         device: cpu, cuda, mps or auto.
-        dtype: float32, bfloat16 or float16; auto is the one it was saved in.
+        dtype: float32, bfloat16 or float16; auto is the one it was saved in, or float32 where the processor would
+            have to emulate that.
+        kept: the type that `auto` meant before, on whichever machine, to go on with.
+        quiet: do not tell that it computes in another type than it was saved in.
 
     Raises:
         MissingExtra: it is a Hugging Face model and transformers is not installed.
@@ -40,7 +47,24 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Langu
         tokenizer = Path(name) / "tokenizer.json"
         text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
         return own_model(load_gpt(name), Path(name).name, device=device, dtype=dtype, tokenizer=text)
-    return _load_hf(name, torch_device(device), dtype)
+    model = _load_hf(name, torch_device(device), dtype)
+    if dtype == "auto":
+        _choose_dtype(model, kept, quiet=quiet)
+    return model
+
+
+def _choose_dtype(model: LanguageModel, kept: str | None, *, quiet: bool) -> None:
+    """Puts a model that is in the type it was saved in into the one to compute in. Its fingerprint stays."""
+    saved = model.dtype
+    chosen = computes_in(saved, model.device) if kept is None else _DTYPES[kept]
+    if chosen != saved:
+        model.module.to(chosen)
+        if not quiet:
+            before, after = (str(one).removeprefix("torch.") for one in (saved, chosen))
+            why = "this processor has no products of that type" if kept is None else "as it did when this was begun"
+            say(
+                f"{model.name}: saved in {before}, computes in {after}: {why}; --model-dtype {before} computes as saved"
+            )
 
 
 def is_own_gpt(path: Path) -> bool:
@@ -123,7 +147,8 @@ def hf_model(
         vocab_size=int(module.get_input_embeddings().weight.shape[0]),
         tokenizer=backend.to_str() if backend is not None else None,
         frame=_frame(tokenizer),
-        special=_special(tokenizer),
+        special=special_ids(tokenizer),
+        unknown=unknown_id(tokenizer),
         mask=getattr(tokenizer, "mask_token_id", None),
         pad=getattr(tokenizer, "pad_token_id", None) or 0,
     )
@@ -161,13 +186,6 @@ def _frame(tokenizer: Any | None) -> Frame:
         if framed[start : start + len(plain)] == plain:
             return Frame(tuple(framed[:start]), tuple(framed[start + len(plain) :]))
     return Frame()
-
-
-def _special(tokenizer: Any | None) -> frozenset[int]:
-    if tokenizer is None:
-        return frozenset()
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return frozenset(tokenizer.all_special_ids) | {token for token, about in added.items() if about.special}
 
 
 def _context(config: Any) -> int:
