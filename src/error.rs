@@ -1,5 +1,6 @@
 //! One variant per way to fail. The Python side has one exception class of the same name for each (`errors.py`).
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Everything that can go wrong in the core. Each message says what happened, where, and what to do next.
@@ -230,8 +231,9 @@ impl Error {
     /// Wraps an operating-system error met at `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Self::OutOfSpace(path),
+        // By kind: the numbers differ between systems.
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::OutOfSpace(path),
             _ => Self::IoFailed { path, source },
         }
     }

@@ -96,6 +96,12 @@ class FakeDataset:
     def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]:
         return self.ids[start:stop]
 
+    contexts_known = True
+
+    def context_bounds(self, row: int) -> tuple[int, int]:
+        every = self.provenance["context"]
+        return row // every * every, min((row // every + 1) * every, self.rows)
+
 
 def text() -> str:
     """Seeded words; most of them become a token of their own."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake_run import FakeDataset, dictionary, true_features
+from sparsecode.errors import ContextsUnknown
 from sparsecode.science.examples import (
     Probes,
     consistency,
@@ -19,6 +22,11 @@ from sparsecode.science.examples import (
     top_rows,
 )
 from sparsecode.sweep import Dictionary
+
+
+def plain(ids: Sequence[int], peak: int, start: int, stop: int) -> list[str]:
+    assert start <= peak < stop
+    return [str(token) for token in ids[start:stop]]
 
 
 def data(rows: int, dim: int = 6, seed: int = 0) -> FakeDataset:
@@ -75,15 +83,41 @@ def test_contexts_stay_in_their_window_and_repeat_once() -> None:
     dataset = FakeDataset(torch.eye(8).repeat(4, 1), ids, {"context": 8})
     probes = neurons([6], 8)
     top = top_rows(dataset, probes, 8)
-    found = contexts(dataset, str, probes, top, 0, count=4, shown=4)
+    found = contexts(dataset, plain, probes, top, 0, count=4, shown=4)
     assert len(found.examples) == found.distinct == 1, "the same context four times"
     example = found.examples[0]
     assert example.tokens == [str(i) for i in range(8)] and example.peak == 6
     assert example.activations == [0, 0, 0, 0, 0, 0, 1, 0]
     assert found.density == pytest.approx(4 / 32) and found.consistency == 1
     off = Probes(probes.weight, torch.tensor([-9.0]))
-    silent = contexts(dataset, str, off, top_rows(dataset, off, 8), 0, count=4, shown=4)
+    silent = contexts(dataset, plain, off, top_rows(dataset, off, 8), 0, count=4, shown=4)
     assert silent.examples == [] and silent.consistency is None and silent.density == 0
+
+
+class Uneven(FakeDataset):
+    """Contexts of 3 rows and of 5, in turns."""
+
+    def context_bounds(self, row: int) -> tuple[int, int]:
+        first = row // 8 * 8
+        return (first, first + 3) if row < first + 3 else (first + 3, min(first + 8, self.rows))
+
+
+class Unknown(FakeDataset):
+    def context_bounds(self, row: int) -> tuple[int, int]:
+        raise ContextsUnknown("nobody knows")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "peak"),
+    [(Uneven, ["3", "4", "5", "6", "7"], 3), (Unknown, [str(i % 8) for i in range(12)], 6)],
+)
+def test_contexts_end_where_the_dataset_says(kind: type[FakeDataset], expected: list[str], peak: int) -> None:
+    ids = np.arange(16, dtype=np.int32) % 8
+    dataset = kind(torch.eye(8).repeat(2, 1), ids, {})
+    probes = neurons([6], 8)
+    (example,) = contexts(dataset, plain, probes, top_rows(dataset, probes, 1), 0, count=1, shown=1).examples
+    assert (example.tokens, example.peak, example.row) == (expected, peak, 6)
+    assert len(example.activations) == len(expected)
 
 
 def test_consistency_by_hand() -> None:
@@ -100,5 +134,5 @@ def test_true_features_are_found_by_their_tokens() -> None:
     probes = Probes(true_features()[:3], torch.full((3,), -0.5))
     top = top_rows(dataset, probes, 20)
     for f in range(3):
-        found = contexts(dataset, str, probes, top, f, count=5, shown=0)
+        found = contexts(dataset, plain, probes, top, f, count=5, shown=0)
         assert found.consistency == 1 and found.distinct == 5 and found.examples == []

@@ -305,6 +305,7 @@ class DatasetWriter:
         path: str | PathLike[str],
         activation_dim: int,
         dtype: str,
+        contexts: bool,
         provenance: str,
         shard_bytes: int,
         non_finite: str,
@@ -320,8 +321,11 @@ class DatasetWriter:
     def consumed(self) -> int:
         """Rows appended up to the end of the last complete shard, dropped ones included."""
 
-    def append(self, activations: object, dtype: str, tokens: object) -> None:
-        """Appends rows of `dtype` (bytes) with their tokens (bytes of int32)."""
+    def append(self, activations: object, dtype: str, tokens: object, contexts: object) -> None:
+        """Appends rows of `dtype` (bytes) with their tokens and numbers of contexts (bytes of int32)."""
+
+    def note_left_out(self, counts: dict[str, int]) -> None:
+        """Notes rows that were left out, by the reason."""
 
     def count_dropped(self, rows: int) -> None:
         """Counts rows that were dropped before they came here."""
@@ -374,6 +378,14 @@ class Dataset:
         """(file, rows, bytes, digest) of each."""
 
     @property
+    def left_out(self) -> dict[str, int]:
+        """Rows that were left out, by the reason."""
+
+    @property
+    def has_contexts(self) -> bool:
+        """Whether the shards say the context of each row."""
+
+    @property
     def shard_rows(self) -> int:
         """Rows of a full shard."""
 
@@ -386,6 +398,9 @@ class Dataset:
 
     def tokens_into(self, start: int, stop: int, out: object) -> None:
         """Reads tokens as int32."""
+
+    def contexts_into(self, rows: object, out: object) -> None:
+        """Reads the numbers of the contexts (int32) of rows (int64)."""
 
     def bad_shards(self, threads: int) -> list[tuple[str, str]]:
         """(file, what is wrong) of each damaged shard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 _WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _SHOWN = 3  # names in an error
-_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
+# A full disk, a full quota, a file larger than is allowed: each system has its own numbers, and not all of these.
+_FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -53,7 +55,10 @@ def _refusal(error: Exception) -> OSError | None:
     number = re.search(r"\(os error (\d+)\)", str(error))
     if type(error).__name__ != "SafetensorError" or number is None:
         return None
-    return OSError(int(number[1]), os.strerror(int(number[1])))
+    found = int(number[1])
+    if os.name == "nt":
+        return OSError(0, None, None, found)  # Windows' own number, from which Python finds the errno
+    return OSError(found, os.strerror(found))
 
 
 def os_failure(path: Path, error: OSError) -> OutOfSpace | IoFailed:

@@ -251,7 +251,8 @@ class HarvestConfig(StageConfig):
     # Which model and which text these are is in their fingerprints, inputs of the stage.
     model: str | None = setting(None, "A model instead of the run's own: a folder or a name of Hugging Face's (needs "
                                 "sparsecode[hf]), or a folder that convert wrote.", affects_result=False)  # fmt: skip
-    model_dtype: str = setting("auto", "Type the --model computes in; auto: the one it was saved in.",
+    model_dtype: str = setting("auto", "Type the --model computes in; auto: the one it was saved in, or float32 where "
+                               "the processor would emulate that.",
                                choices=("auto", "float32", "bfloat16", "float16"))  # fmt: skip
     context: int | None = setting(None, "With --model: tokens in a context; default 256, or the most it takes.")
     batch_tokens: int = setting(16_384, "With --model: tokens in a forward pass, padding included.")

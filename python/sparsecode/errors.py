@@ -114,6 +114,10 @@ class ShardCorrupt(SparsecodeError):
     """A shard's or the manifest's bytes are not the ones that were written."""
 
 
+class ContextsUnknown(SparsecodeError):
+    """A dataset does not say which of its rows belong to one context."""
+
+
 class NonFiniteActivation(SparsecodeError):
     """An activation is NaN or infinite, or too large for the type on disk."""
 

@@ -100,8 +100,65 @@ def describe() -> dict[str, str | int]:
     return {"system": platform.system(), "machine": platform.machine(), "processor": processor(), "cores": cores()}
 
 
-def torch_device(name: str) -> torch.device:
+# What multiplies numbers of a type without turning each into float32 first, as the system names it: on x86, Linux on
+# Arm, and macOS.
+_FAST = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16", "FEAT_BF16"},
+    "float16": {"avx512_fp16", "amx_fp16", "asimdhp", "FEAT_FP16"},
+}
+
+
+def computes_in(saved: torch.dtype, device: torch.device, flags: frozenset[str] | None = None) -> torch.dtype:
+    """The type to compute in where a model was saved in `saved`: float32 where that would be emulated.
+
+    Args:
+        saved: float32, bfloat16 or float16.
+        device: where it runs; only the processor emulates.
+        flags: what the processor can do, as `processor_flags` names it; default: this one.
+    """
+    import torch
+
+    wanted = _FAST.get(str(saved).removeprefix("torch."))
+    if device.type != "cpu" or wanted is None:
+        return saved
+    return saved if wanted & (processor_flags() if flags is None else flags) else torch.float32
+
+
+@functools.cache
+def processor_flags() -> frozenset[str]:
+    """What the processor can do, in the operating system's words; empty where it does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            name, _, words = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return frozenset(words.split())
+    return frozenset(name for name in ("FEAT_BF16", "FEAT_FP16") if _sysctl(f"hw.optional.arm.{name}"))
+
+
+def _sysctl(name: str) -> bool:
+    """Whether macOS says that the processor has a feature; False elsewhere."""
+    import ctypes
+
+    value, size = ctypes.c_int64(0), ctypes.c_size_t(8)
+    try:
+        failed = ctypes.CDLL(None).sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0)
+    except (OSError, AttributeError, TypeError):
+        return False
+    return failed == 0 and value.value != 0
+
+
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """The values in float64, where they are, or on the processor where their device has no float64 (MPS)."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+def torch_device(name: str, *, mps: bool = True) -> torch.device:
     """The torch device that a `device` setting means; `auto` is the fastest one here.
+
+    Args:
+        name: cpu, cuda, mps or auto.
+        mps: whether `auto` may choose Apple's GPU, for what runs fast on it.
 
     Raises:
         InvalidSetting: no such device on this machine.
@@ -109,7 +166,7 @@ def torch_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps and torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -85,3 +85,5 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for f32 {}
 // SAFETY: all bit patterns are values.
 unsafe impl Plain for i32 {}
+// SAFETY: all bit patterns are values.
+unsafe impl Plain for i64 {}

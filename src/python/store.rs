@@ -11,7 +11,7 @@ use crate::python::buffers::Bytes;
 use crate::shard::commit::{self, Durability};
 use crate::shard::dataset::Out;
 use crate::shard::open::read_header;
-use crate::shard::{self, Access, Dtype, NonFinite, Verify, WriterSettings};
+use crate::shard::{self, Access, Dtype, Marks, NonFinite, Verify, WriterSettings};
 use crate::simd::Normalize;
 
 pub fn dtype(name: &str) -> Result<Dtype> {
@@ -54,12 +54,13 @@ impl DatasetWriter {
 #[pymethods]
 impl DatasetWriter {
     #[new]
-    #[pyo3(signature = (path, activation_dim, dtype, provenance, shard_bytes, non_finite, durable, threads, direct))]
+    #[pyo3(signature = (path, activation_dim, dtype, contexts, provenance, shard_bytes, non_finite, durable, threads, direct))]
     fn new(
         py: Python<'_>,
         path: PathBuf,
         activation_dim: usize,
         dtype: &str,
+        contexts: bool,
         provenance: &str,
         shard_bytes: u64,
         non_finite: &str,
@@ -72,6 +73,7 @@ impl DatasetWriter {
         let settings = WriterSettings {
             dim: activation_dim,
             dtype: self::dtype(dtype)?,
+            contexts,
             provenance,
             shard_bytes,
             non_finite: choose("non_finite", non_finite, [("error", NonFinite::Error), ("drop", NonFinite::Drop)])?,
@@ -93,22 +95,31 @@ impl DatasetWriter {
         Ok(self.open()?.consumed())
     }
 
-    #[pyo3(signature = (activations, dtype, tokens))]
+    #[pyo3(signature = (activations, dtype, tokens, contexts))]
     fn append(
         &mut self,
         py: Python<'_>,
         activations: &Bound<'_, PyAny>,
         dtype: &str,
         tokens: &Bound<'_, PyAny>,
+        contexts: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let (data, tokens, dtype) = (Bytes::new(activations)?, Bytes::new(tokens)?, self::dtype(dtype)?);
+        let (data, tokens, contexts) = (Bytes::new(activations)?, Bytes::new(tokens)?, Bytes::new(contexts)?);
+        let dtype = self::dtype(dtype)?;
         let writer = self.open()?;
-        Ok(py.detach(|| writer.append(data.get(), dtype, tokens.values()?))?)
+        let marks = Marks { tokens: tokens.values()?, contexts: contexts.values()? };
+        Ok(py.detach(|| writer.append(data.get(), dtype, marks))?)
     }
 
     #[pyo3(signature = (rows))]
     fn count_dropped(&mut self, rows: u64) -> Result<()> {
         self.open()?.count_dropped(rows);
+        Ok(())
+    }
+
+    #[pyo3(signature = (counts))]
+    fn note_left_out(&mut self, counts: std::collections::BTreeMap<String, u64>) -> Result<()> {
+        self.open()?.note_left_out(counts);
         Ok(())
     }
 
@@ -213,6 +224,24 @@ impl Dataset {
     fn tokens_into(&self, py: Python<'_>, start: u64, stop: u64, out: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut out = Bytes::new(out)?;
         Ok(py.detach(|| self.inner.tokens(start..stop, out.values_mut()?))?)
+    }
+
+    /// Rows that were never appended, by the reason.
+    #[getter]
+    fn left_out(&self) -> std::collections::BTreeMap<String, u64> {
+        self.inner.manifest().left_out.clone()
+    }
+
+    /// Whether the shards say the context of each row.
+    #[getter]
+    fn has_contexts(&self) -> bool {
+        self.inner.manifest().contexts
+    }
+
+    #[pyo3(signature = (rows, out))]
+    fn contexts_into(&self, py: Python<'_>, rows: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (rows, mut out) = (Bytes::new(rows)?, Bytes::new(out)?);
+        Ok(py.detach(|| self.inner.contexts(rows.values()?, out.values_mut()?))?)
     }
 
     /// (file name, what is wrong) of every shard whose digests do not fit; an interrupt (Ctrl-C) ends it.

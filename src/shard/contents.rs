@@ -6,11 +6,41 @@ use crate::cpu::cpu;
 use crate::shard::digest::{BlockDigest, shard_digest};
 use crate::shard::dtype::Dtype;
 use crate::shard::manifest::{Manifest, ShardEntry};
-use crate::shard::statistics::{BlockSums, Moments, ShardSums, Shift};
-use crate::simd;
+use crate::shard::statistics::{BlockSums, Moments};
 
 /// Bytes of activations that are digested and then summed: they stay in the second-level cache.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// What rows have beside their activations.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks<'a> {
+    /// The token of each.
+    pub tokens: &'a [i32],
+    /// The number of the context of each; empty where the dataset does not keep them.
+    pub contexts: &'a [i32],
+}
+
+impl Marks<'_> {
+    /// Rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Those of the first `n` rows, and of the others.
+    #[must_use]
+    pub fn split_at(&self, n: usize) -> (Self, Self) {
+        let (tokens, more_tokens) = self.tokens.split_at(n);
+        let (contexts, more_contexts) = self.contexts.split_at(n.min(self.contexts.len()));
+        (Self { tokens, contexts }, Self { tokens: more_tokens, contexts: more_contexts })
+    }
+}
 
 /// The rows of a shard so far, but for their activations.
 pub struct Contents {
@@ -22,11 +52,12 @@ pub struct Contents {
     pub dtype: Dtype,
     block_rows: usize,
     tokens: Vec<i32>,
-    shift: Option<Shift>,
+    /// Of each row, where the dataset has them.
+    contexts: Option<Vec<i32>>,
     /// The block that is not full yet.
     block: Block,
     blocks: Vec<u64>,
-    sums: ShardSums,
+    moments: Moments,
 }
 
 /// A block so far.
@@ -37,15 +68,14 @@ pub struct Block {
 }
 
 /// The rows of a batch that lie in one block, and the block with them.
-pub struct Part<'a> {
+pub struct Part {
     /// Of the batch.
     pub rows: Range<usize>,
     block: Block,
-    shift: &'a Shift,
     dtype: Dtype,
 }
 
-impl Part<'_> {
+impl Part {
     /// The block, once all rows of the part were added.
     pub fn end(self) -> Block {
         self.block
@@ -54,15 +84,13 @@ impl Part<'_> {
     /// Adds the part's next rows, as they are on disk.
     pub fn add(&mut self, piece: &[u8]) {
         self.block.digest.update(piece);
-        self.block.sums.update(cpu().simd, self.dtype, self.shift, piece);
+        self.block.sums.update(cpu().simd, self.dtype, piece);
     }
 }
 
 /// A batch that is known whole, not yet part of the shard.
 pub struct Added {
-    /// What was taken from its rows.
-    pub shift: Shift,
-    /// Those that it lies in, with it.
+    /// The blocks that it lies in, with it.
     pub blocks: Vec<Block>,
 }
 
@@ -85,9 +113,9 @@ impl Contents {
             dtype: manifest.dtype,
             block_rows: manifest.block_rows as usize,
             tokens: Vec::with_capacity(manifest.shard_rows.min(1 << 16) as usize),
-            shift: None,
+            contexts: manifest.contexts.then(Vec::new),
             blocks: Vec::new(),
-            sums: ShardSums::new(dim),
+            moments: Moments::new(dim),
         }
     }
 
@@ -101,24 +129,15 @@ impl Contents {
         (PIECE_BYTES / (self.dim * self.dtype.size())).max(1)
     }
 
-    /// What is taken from rows before they are summed, where `row` of `dtype` is the next one.
-    pub fn shift(&self, row: &[u8], dtype: Dtype) -> Shift {
-        self.shift.clone().unwrap_or_else(|| {
-            let mut stored = vec![0; self.dim * self.dtype.size()];
-            simd::convert(cpu().simd, (dtype, row), (self.dtype, &mut stored));
-            Shift::new(cpu().simd, self.dtype, &stored)
-        })
-    }
-
     /// The parts of the next `rows` rows, by block.
-    pub fn parts<'a>(&self, rows: usize, shift: &'a Shift) -> Vec<Part<'a>> {
+    pub fn parts(&self, rows: usize) -> Vec<Part> {
         let mut parts = Vec::new();
         let mut done = 0;
         while done < rows {
             let number = (self.rows() + done) / self.block_rows;
             let end = rows.min((number + 1) * self.block_rows - self.rows());
             let block = if number == self.blocks.len() { self.block.clone() } else { self.new_block(number) };
-            parts.push(Part { rows: done..end, block, shift, dtype: self.dtype });
+            parts.push(Part { rows: done..end, block, dtype: self.dtype });
             done = end;
         }
         parts
@@ -129,10 +148,17 @@ impl Contents {
         Block { digest, sums: BlockSums::new(self.dim) }
     }
 
+    /// Whether each row has the number of its context.
+    pub fn has_contexts(&self) -> bool {
+        self.contexts.is_some()
+    }
+
     /// Makes a batch part of the shard, a row for each token.
-    pub fn keep(&mut self, added: Added, tokens: &[i32]) {
-        self.shift = Some(added.shift);
-        self.tokens.extend_from_slice(tokens);
+    pub fn keep(&mut self, added: Added, marks: Marks<'_>) {
+        self.tokens.extend_from_slice(marks.tokens);
+        if let Some(contexts) = &mut self.contexts {
+            contexts.extend_from_slice(marks.contexts);
+        }
         for block in added.blocks {
             self.block = block;
             let end = (self.blocks.len() + 1) * self.block_rows;
@@ -142,18 +168,23 @@ impl Contents {
         }
     }
 
-    /// Closes the current block, which ends before row `end`: its tokens follow its activations.
+    /// Closes the current block, which ends before row `end`: its tokens and contexts follow its activations.
     fn end_block(&mut self, end: usize) {
         let start = self.blocks.len() * self.block_rows;
         self.block.digest.update(&little_endian(&self.tokens[start..end]));
+        if let Some(contexts) = &self.contexts {
+            self.block.digest.update(&little_endian(&contexts[start..end]));
+        }
         self.blocks.push(self.block.digest.finish());
         let next = self.new_block(self.blocks.len());
-        self.sums.add(std::mem::replace(&mut self.block, next).sums);
+        self.moments.merge(&std::mem::replace(&mut self.block, next).sums.finish());
     }
 
-    /// The tokens as they are on disk.
-    pub fn token_bytes(&self) -> Vec<u8> {
-        little_endian(&self.tokens)
+    /// What follows the activations in the file: all tokens, then all contexts.
+    pub fn marks_bytes(&self) -> Vec<u8> {
+        let mut bytes = little_endian(&self.tokens);
+        bytes.extend(little_endian(self.contexts.as_deref().unwrap_or_default()));
+        bytes
     }
 
     /// What the manifest has to say of a shard with this header.
@@ -161,11 +192,11 @@ impl Contents {
         if !self.rows().is_multiple_of(self.block_rows) {
             self.end_block(self.rows());
         }
-        let bytes = (header.len() + self.tokens.len() * (self.dim * self.dtype.size() + 4)) as u64;
+        let marks = if self.contexts.is_some() { 8 } else { 4 };
+        let bytes = (header.len() + self.tokens.len() * (self.dim * self.dtype.size() + marks)) as u64;
         let digest = shard_digest(&self.name, self.index, bytes, header, &self.blocks);
         let entry = ShardEntry { rows: self.tokens.len() as u64, bytes, digest, blocks: self.blocks };
-        let moments = self.shift.map_or_else(|| Moments::new(self.dim), |shift| self.sums.moments(&shift));
-        (entry, moments)
+        (entry, self.moments)
     }
 }
 

@@ -270,6 +270,39 @@ impl Dataset {
         })
     }
 
+    /// The number of the context of each of `rows`, in any order.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; `InvalidArgument` where the dataset does not keep them.
+    pub fn contexts(&self, rows: &[i64], out: &mut [i32]) -> Result<()> {
+        let invalid = |what: String| Error::InvalidArgument(format!("{}: {what}", self.folder.display()));
+        if !self.manifest.contexts || rows.len() != out.len() {
+            return Err(invalid("its shards hold no numbers of contexts, or the output does not fit".to_owned()));
+        }
+        let mut files = Files::default();
+        let (mut checked, mut ready) = (None, 0..0);
+        for (&row, out) in rows.iter().zip(out) {
+            let row = u64::try_from(row)
+                .ok()
+                .filter(|&row| row < self.rows())
+                .ok_or_else(|| invalid(format!("row {row} does not exist; there are {}", self.rows())))?;
+            if !ready.contains(&row) {
+                let block = self.blocks_of(&(row..row + 1)).start;
+                let shard = self.blocks[block].0;
+                if checked.replace(shard) != Some(shard) {
+                    self.shards[shard as usize].check_length()?;
+                }
+                self.prepare(block, true, &mut files)?;
+                ready = self.block(block);
+            }
+            let (shard, inside) = self.find(row);
+            let mut bytes = [0; 4];
+            shard.read_contexts(&mut files, &(inside..inside + 1), &mut bytes)?;
+            *out = i32::from_le_bytes(bytes);
+        }
+        Ok(())
+    }
+
     fn check_rows(&self, rows: &Range<u64>) -> Result<usize> {
         if rows.start > rows.end || rows.end > self.rows() {
             return Err(Error::InvalidArgument(format!(

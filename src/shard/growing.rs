@@ -12,7 +12,7 @@ use crate::cpu::cpu;
 use crate::error::{Error, Result};
 use crate::shard::blocks::{BlockFile, End};
 use crate::shard::commit::{self, Durability};
-use crate::shard::contents::{Added, Contents, Part};
+use crate::shard::contents::{Added, Contents, Marks, Part};
 use crate::shard::direct::{Buffers, DirectFile};
 use crate::shard::dtype::Dtype;
 use crate::shard::header;
@@ -94,11 +94,12 @@ impl GrowingShard {
     ///
     /// # Errors
     /// `OutOfSpace`, `IoFailed`.
-    pub fn append(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32], threads: usize) -> Result<bool> {
-        if tokens.is_empty() {
+    pub fn append(&mut self, data: &[u8], dtype: Dtype, marks: Marks<'_>, threads: usize) -> Result<bool> {
+        if marks.is_empty() {
             return Ok(true);
         }
-        let rows = Rows { data, dtype, tokens, threads: if data.len() < PARALLEL_BYTES { 1 } else { threads } };
+        let rows =
+            Rows { data, dtype, count: marks.len(), threads: if data.len() < PARALLEL_BYTES { 1 } else { threads } };
         let contents = &self.contents;
         let added = match &mut self.target {
             Target::Cached(file) => {
@@ -114,7 +115,7 @@ impl GrowingShard {
                 })
             }
             Target::Direct(file) => {
-                let bytes = tokens.len() * contents.dim * contents.dtype.size();
+                let bytes = marks.len() * contents.dim * contents.dtype.size();
                 file.room(bytes).map(|room| rows.fill(contents, room)).and_then(|added| {
                     if added.is_finite() {
                         file.keep(bytes)?;
@@ -126,7 +127,7 @@ impl GrowingShard {
         let added = added.map_err(|e| Error::io(&self.path, e))?;
         let finite = added.is_finite();
         if finite {
-            self.contents.keep(added, tokens);
+            self.contents.keep(added, marks);
         }
         Ok(finite)
     }
@@ -146,8 +147,8 @@ impl GrowingShard {
     /// `OutOfSpace`, `IoFailed`.
     pub fn publish(self, folder: &Path) -> Result<(ShardEntry, Moments)> {
         let contents = self.contents;
-        let head = header::build(contents.rows() as u64, contents.dim as u64, contents.dtype);
-        let (last, path) = (contents.token_bytes(), &self.path);
+        let head = header::build(contents.rows() as u64, contents.dim as u64, contents.dtype, contents.has_contexts());
+        let (last, path) = (contents.marks_bytes(), &self.path);
         let file = match self.target {
             Target::Cached(file) => file.finish(&last, &head),
             Target::Direct(file) => file.finish(&last, &head),
@@ -168,7 +169,7 @@ fn take_waiting(file: &BlockFile, waiting: &mut u64) -> Option<Range<u64>> {
 struct Rows<'a> {
     data: &'a [u8],
     dtype: Dtype,
-    tokens: &'a [i32],
+    count: usize,
     threads: usize,
 }
 
@@ -183,7 +184,7 @@ impl Rows<'_> {
         durability: Durability,
         waiting: Option<Range<u64>>,
     ) -> IoResult<(Added, End)> {
-        let bytes = self.tokens.len() * contents.dim * contents.dtype.size();
+        let bytes = self.count * contents.dim * contents.dtype.size();
         let mut batch = file.batch(bytes);
         let opened: &File = batch.file();
         let waiting = Mutex::new(waiting);
@@ -225,8 +226,7 @@ impl Rows<'_> {
     ) -> Added {
         let (to, dtype, mut data) = (contents.dtype, self.dtype, self.data);
         let [given_row, stored_row] = [dtype, to].map(|dtype| contents.dim * dtype.size());
-        let shift = contents.shift(&data[..given_row], dtype);
-        let mut parts = contents.parts(self.tokens.len(), &shift);
+        let mut parts = contents.parts(self.count);
         let rows = contents.piece_rows();
         let pieces = parts.iter().map(|part| part.rows.len().div_ceil(rows)).sum();
         let ready: Vec<OnceLock<&[u8]>> = (0..pieces).map(|_| OnceLock::new()).collect();
@@ -271,7 +271,7 @@ impl Rows<'_> {
         });
         drop(work);
         let blocks = parts.into_iter().map(Part::end).collect();
-        Added { shift, blocks }
+        Added { blocks }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The header of a shard: a safetensors header that describes exactly `activations [rows, D]` and `tokens [rows]`.
+//! The header of a shard: a safetensors header that describes exactly `activations [rows, D]`, `tokens [rows]` and, where
+//! the manifest says so, `contexts [rows]`.
 //!
 //! Pure: bytes in, a checked description out. Everything that is accepted here, the safetensors crate accepts too.
 
@@ -18,7 +19,7 @@ pub const MAX_DIM: u64 = 1 << 24;
 /// What a header says, after every check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Rows of both tensors.
+    /// Rows of each tensor.
     pub rows: u64,
     /// Values per row.
     pub dim: u64,
@@ -28,6 +29,8 @@ pub struct Header {
     pub activations_at: u64,
     /// Offset of the tokens in the file.
     pub tokens_at: u64,
+    /// Offset of the numbers of contexts in the file, where it has them.
+    pub contexts_at: Option<u64>,
     /// Length of the file.
     pub file_bytes: u64,
 }
@@ -50,8 +53,8 @@ pub fn parse(json: &[u8]) -> Result<Header, HeaderFault> {
     for (name, value) in Json::parse_object(json)? {
         match name.as_str() {
             "__metadata__" => check_metadata(&value)?,
-            "activations" | "tokens" => tensors.push(tensor(name, &value)?),
-            _ => return Err(HeaderFault::Tensors(format!("{name:.60?} is neither activations nor tokens"))),
+            "activations" | "tokens" | "contexts" => tensors.push(tensor(name, &value)?),
+            _ => return Err(HeaderFault::Tensors(format!("{name:.60?} is neither activations, tokens nor contexts"))),
         }
     }
     tensors.sort_by_key(|t| t.begin);
@@ -78,11 +81,14 @@ pub fn parse(json: &[u8]) -> Result<Header, HeaderFault> {
         }
         (_, None) => return Err(unknown_dtype(activations, Dtype::KNOWN_IN_HEADERS)),
     };
-    if tokens.dtype != "I32" {
-        return Err(unknown_dtype(tokens, "I32"));
-    }
-    if tokens.shape != [rows] {
-        return Err(HeaderFault::Shape(format!("tokens: shape {:?} is not [{rows}]", tokens.shape)));
+    let contexts = tensors.iter().find(|t| t.name == "contexts");
+    for numbers in [Some(tokens), contexts].into_iter().flatten() {
+        if numbers.dtype != "I32" {
+            return Err(unknown_dtype(numbers, "I32"));
+        }
+        if numbers.shape != [rows] {
+            return Err(HeaderFault::Shape(format!("{}: shape {:?} is not [{rows}]", numbers.name, numbers.shape)));
+        }
     }
     let data = LENGTH_BYTES + json.len() as u64;
     let place = |offset: u64| {
@@ -94,19 +100,27 @@ pub fn parse(json: &[u8]) -> Result<Header, HeaderFault> {
         dtype,
         activations_at: place(activations.begin)?,
         tokens_at: place(tokens.begin)?,
+        contexts_at: contexts.map(|t| place(t.begin)).transpose()?,
         file_bytes: place(at)?,
     })
 }
 
 /// The first bytes of a shard: length field and header, padded with spaces to [`WRITTEN_BYTES`].
 #[must_use]
-pub fn build(rows: u64, dim: u64, dtype: Dtype) -> [u8; WRITTEN_BYTES] {
+pub fn build(rows: u64, dim: u64, dtype: Dtype, contexts: bool) -> [u8; WRITTEN_BYTES] {
     let split = rows * dim * dtype.size() as u64;
     let end = split + rows * 4;
+    let version = if contexts { 2 } else { 1 };
+    let more = if contexts {
+        let last = end + rows * 4;
+        format!(",\"contexts\":{{\"dtype\":\"I32\",\"shape\":[{rows}],\"data_offsets\":[{end},{last}]}}")
+    } else {
+        String::new()
+    };
     let json = format!(
-        "{{\"__metadata__\":{{\"format\":\"sparsecode-activations\",\"version\":\"1\"}},\
+        "{{\"__metadata__\":{{\"format\":\"sparsecode-activations\",\"version\":\"{version}\"}},\
          \"activations\":{{\"dtype\":\"{}\",\"shape\":[{rows},{dim}],\"data_offsets\":[0,{split}]}},\
-         \"tokens\":{{\"dtype\":\"I32\",\"shape\":[{rows}],\"data_offsets\":[{split},{end}]}}}}",
+         \"tokens\":{{\"dtype\":\"I32\",\"shape\":[{rows}],\"data_offsets\":[{split},{end}]}}{more}}}",
         dtype.header_name()
     );
     let mut bytes = [b' '; WRITTEN_BYTES];
@@ -131,9 +145,9 @@ fn unknown_dtype(tensor: &Tensor, known: &'static str) -> HeaderFault {
 fn value_size(tensor: &str, dtype: &str) -> Result<u64, HeaderFault> {
     match (tensor, dtype, Dtype::from_header_name(dtype)) {
         ("activations", _, Some(known)) => Ok(known.size() as u64),
-        ("tokens", "I32", _) => Ok(4),
+        ("tokens" | "contexts", "I32", _) => Ok(4),
         _ => {
-            let known = if tensor == "tokens" { "I32" } else { Dtype::KNOWN_IN_HEADERS };
+            let known = if tensor == "activations" { Dtype::KNOWN_IN_HEADERS } else { "I32" };
             let dtype = dtype.chars().take(40).collect();
             Err(HeaderFault::Dtype { tensor: tensor.to_owned(), dtype, known })
         }

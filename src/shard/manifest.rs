@@ -3,6 +3,7 @@
 //! The file ends in a line with the digest of every byte before it, so that any change is noticed; every later format
 //! keeps that line and `"format"`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
@@ -17,8 +18,9 @@ use crate::shard::dtype::Dtype;
 use crate::shard::header;
 use crate::shard::statistics::Moments;
 
-/// The format that is written, and the newest that is read.
-pub const FORMAT: u64 = 1;
+/// The newest format that is read: that of datasets whose shards say the context of each row, or of which rows were left out.
+/// Others are written as format 1.
+pub const FORMAT: u64 = 2;
 /// What the file is, for other programs.
 const KIND: &str = "sparsecode activations";
 /// Bytes of activations in a block, about: the unit of checking and of windowed reading.
@@ -53,6 +55,8 @@ pub struct Manifest {
     pub dim: u64,
     /// Type of the values.
     pub dtype: Dtype,
+    /// Whether the shards say the context of each row.
+    pub contexts: bool,
     /// Rows of a full shard.
     pub shard_rows: u64,
     /// Rows of a full block.
@@ -63,6 +67,8 @@ pub struct Manifest {
     pub moments: Moments,
     /// Rows with NaN or infinities that were dropped.
     pub non_finite: u64,
+    /// Rows that were never appended, by the reason.
+    pub left_out: BTreeMap<String, u64>,
     /// The shards in order.
     pub shards: Vec<ShardEntry>,
 }
@@ -77,6 +83,8 @@ struct Raw {
     activation_dim: u64,
     dtype: String,
     rows: u64,
+    contexts: Option<bool>,
+    left_out: Option<BTreeMap<String, u64>>,
     shard_rows: u64,
     block_rows: u64,
     provenance: Provenance,
@@ -111,17 +119,29 @@ struct RawShard {
 impl Manifest {
     /// The manifest of a dataset without rows.
     #[must_use]
-    pub fn new(dim: u64, dtype: Dtype, shard_bytes: u64, provenance: Provenance) -> Self {
+    pub fn new(dim: u64, dtype: Dtype, contexts: bool, shard_bytes: u64, provenance: Provenance) -> Self {
         let row_bytes = dim * dtype.size() as u64;
         let mut block_rows = (BLOCK_BYTES / row_bytes).max(1);
-        let mut shard_rows = (shard_bytes / (row_bytes + 4)).max(1);
+        let mut shard_rows = (shard_bytes / (row_bytes + numbers_bytes(contexts))).max(1);
         if shard_rows >= block_rows {
             shard_rows -= shard_rows % block_rows;
         } else {
             block_rows = shard_rows;
         }
         let moments = Moments::new(dim as usize);
-        Self { complete: false, dim, dtype, shard_rows, block_rows, provenance, moments, non_finite: 0, shards: vec![] }
+        Self {
+            complete: false,
+            dim,
+            dtype,
+            contexts,
+            shard_rows,
+            block_rows,
+            provenance,
+            moments,
+            non_finite: 0,
+            left_out: BTreeMap::new(),
+            shards: vec![],
+        }
     }
 
     /// Rows in all shards.
@@ -134,6 +154,17 @@ impl Manifest {
     #[must_use]
     pub fn row_bytes(&self) -> usize {
         self.dim as usize * self.dtype.size()
+    }
+
+    /// Bytes of what a row has beside its activations: its token, and the number of its context.
+    #[must_use]
+    pub fn numbers_bytes(&self) -> u64 {
+        numbers_bytes(self.contexts)
+    }
+
+    /// The format that it is written as.
+    fn format(&self) -> u64 {
+        1 + u64::from(self.contexts || !self.left_out.is_empty())
     }
 
     /// A digest of what the rows are and where they came from: two datasets with the same one hold the same.
@@ -152,7 +183,7 @@ impl Manifest {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let json = |value: &dyn erased::Json| value.text();
-        let mut text = format!("{{\n  \"format\": {FORMAT},\n  \"kind\": {},\n", json(&KIND));
+        let mut text = format!("{{\n  \"format\": {},\n  \"kind\": {},\n", self.format(), json(&KIND));
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "  \"{name}\": {value},");
         };
@@ -160,6 +191,10 @@ impl Manifest {
         line("activation_dim", self.dim.to_string());
         line("dtype", json(&self.dtype.name()));
         line("rows", self.rows().to_string());
+        if self.format() > 1 {
+            line("contexts", self.contexts.to_string());
+            line("left_out", json(&self.left_out));
+        }
         line("shard_rows", self.shard_rows.to_string());
         line("block_rows", self.block_rows.to_string());
         line("provenance", json(&self.provenance));
@@ -213,7 +248,7 @@ impl Manifest {
         let invalid = |what: String| Error::ManifestInvalid { path: path.into(), what };
         let loose: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
         match loose.get("format").and_then(serde_json::Value::as_u64) {
-            Some(FORMAT) => {}
+            Some(1..=FORMAT) => {}
             Some(found) if found > FORMAT => {
                 return Err(Error::FormatTooNew { path: path.into(), found, known: FORMAT });
             }
@@ -222,6 +257,10 @@ impl Manifest {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
         raw.check(path)
     }
+}
+
+fn numbers_bytes(contexts: bool) -> u64 {
+    if contexts { 8 } else { 4 }
 }
 
 fn shard_line(index: usize, shard: &ShardEntry) -> String {
@@ -256,13 +295,17 @@ impl Raw {
         let invalid = |what: String| Error::ManifestInvalid { path: path.into(), what };
         let dtype =
             Dtype::from_name(&self.dtype).ok_or_else(|| invalid(format!("dtype {:.40?} is unknown", self.dtype)))?;
-        if self.format != FORMAT || self.kind != KIND {
+        if self.kind != KIND {
             return Err(invalid(format!("kind {:.40?} is not {KIND:?}", self.kind)));
         }
         if !(1..=header::MAX_DIM).contains(&self.activation_dim) || self.block_rows == 0 || self.shard_rows == 0 {
             return Err(invalid("activation_dim, shard_rows or block_rows is out of range".to_owned()));
         }
-        let row_bytes = self.activation_dim * dtype.size() as u64 + 4;
+        if self.contexts.is_some() != (self.format > 1) || self.left_out.is_some() != (self.format > 1) {
+            return Err(invalid("contexts and left_out belong to format 2, and only to it".to_owned()));
+        }
+        let contexts = self.contexts.unwrap_or(false);
+        let row_bytes = self.activation_dim * dtype.size() as u64 + numbers_bytes(contexts);
         if self.block_rows.checked_mul(row_bytes).is_none() {
             return Err(invalid(format!("block_rows {} is too large", self.block_rows)));
         }
@@ -294,11 +337,13 @@ impl Raw {
             complete: self.complete,
             dim: self.activation_dim,
             dtype,
+            contexts,
             shard_rows: self.shard_rows,
             block_rows: self.block_rows,
             provenance: self.provenance,
             moments: Moments { rows, mean, m2 },
             non_finite: self.statistics.non_finite,
+            left_out: self.left_out.unwrap_or_default(),
             shards,
         })
     }

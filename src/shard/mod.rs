@@ -4,7 +4,7 @@
 
 mod blocks;
 pub mod commit;
-mod contents;
+pub mod contents;
 pub mod dataset;
 pub mod digest;
 mod direct;
@@ -20,6 +20,7 @@ pub mod statistics;
 pub mod verified;
 pub mod writer;
 
+pub use contents::Marks;
 pub use dataset::{Access, Dataset, Verify};
 pub use dtype::Dtype;
 pub use manifest::Manifest;

@@ -39,7 +39,7 @@ impl OpenShard {
         let file = open_file(&path)?;
         let meta = file.metadata().map_err(|e| Error::io(&path, e))?;
         check_length(&path, entry, meta.len())?;
-        let data = entry.rows * (manifest.row_bytes() as u64 + 4);
+        let data = entry.rows * (manifest.row_bytes() as u64 + manifest.numbers_bytes());
         let mut head = vec![0; (entry.bytes - data) as usize];
         read_exact_at(&file, &path, &mut head, 0, entry.bytes)?;
         let corrupt = |what: &str| Error::ShardCorrupt { path: path.clone(), what: what.to_owned() };
@@ -48,7 +48,8 @@ impl OpenShard {
         }
         let header = parse_head(&head).map_err(|fault| Error::HeaderInvalid { path: path.clone(), fault })?;
         let expected = (entry.rows, manifest.dim, manifest.dtype, entry.bytes);
-        if (header.rows, header.dim, header.dtype, header.file_bytes) != expected {
+        let found = (header.rows, header.dim, header.dtype, header.file_bytes);
+        if found != expected || header.contexts_at.is_some() != manifest.contexts {
             return Err(corrupt("its header does not describe what the manifest lists"));
         }
         let map = match access {
@@ -134,6 +135,26 @@ impl OpenShard {
         self.read(files, self.header.tokens_at + rows.start * 4, out)
     }
 
+    /// Reads the numbers of the contexts of `rows` (little-endian int32) into `out`, which stays as it is where the shard
+    /// has none.
+    ///
+    /// # Errors
+    /// `ShardTruncated`, `IoFailed`.
+    pub fn read_contexts(&self, files: &mut Files, rows: &Range<u64>, out: &mut [u8]) -> Result<()> {
+        let Some(contexts_at) = self.header.contexts_at else { return Ok(()) };
+        self.read(files, contexts_at + rows.start * 4, out)
+    }
+
+    /// Where each tensor begins in the file, and the bytes of a row of it, in the order in which they are digested.
+    fn tensors(&self) -> impl Iterator<Item = (u64, usize)> {
+        let all = [
+            Some((self.header.activations_at, self.row_bytes)),
+            Some((self.header.tokens_at, 4)),
+            self.header.contexts_at.map(|at| (at, 4)),
+        ];
+        all.into_iter().flatten()
+    }
+
     fn read(&self, files: &mut Files, at: u64, out: &mut [u8]) -> Result<()> {
         if let Some(map) = &self.map {
             out.copy_from_slice(&map[at as usize..at as usize + out.len()]);
@@ -149,9 +170,8 @@ impl OpenShard {
     /// `ShardTruncated`, `IoFailed`, where the bytes cannot be had.
     pub fn populate(&self, block: usize, wait: bool, files: &mut Files) -> Result<()> {
         let rows = self.block(block);
-        let spans = [(self.header.activations_at, self.row_bytes as u64), (self.header.tokens_at, 4)];
-        for (begin, size) in spans {
-            let (at, length) = (begin + rows.start * size, (rows.end - rows.start) * size);
+        for (begin, size) in self.tensors() {
+            let (at, length) = (begin + rows.start * size as u64, (rows.end - rows.start) * size as u64);
             match &self.map {
                 Some(map) => self.advise(map, at as usize, length as usize, wait)?,
                 None => will_need(files.get(self)?, at, length),
@@ -207,16 +227,20 @@ impl OpenShard {
         let mut digest = BlockDigest::new(&commit::shard_name(self.index), self.index as u64, block as u64);
         if let Some(map) = &self.map {
             self.populate(block, true, files)?;
-            for (begin, size) in [(self.header.activations_at, self.row_bytes), (self.header.tokens_at, 4)] {
+            for (begin, size) in self.tensors() {
                 let at = begin as usize + rows.start as usize * size;
                 digest.update(&map[at..at + count * size]);
             }
         } else {
             let mut buffer = std::mem::take(&mut files.scratch);
-            buffer.resize(count * (self.row_bytes + 4), 0);
-            let (activations, tokens) = buffer.split_at_mut(count * self.row_bytes);
-            let read =
-                self.read_activations(files, &rows, activations).and_then(|()| self.read_tokens(files, &rows, tokens));
+            buffer.resize(count * self.tensors().map(|(_, size)| size).sum::<usize>(), 0);
+            let mut done = 0;
+            let mut read = Ok(());
+            for (begin, size) in self.tensors() {
+                let part = &mut buffer[done..done + count * size];
+                done += part.len();
+                read = read.and_then(|()| self.read(files, begin + rows.start * size as u64, part));
+            }
             digest.update(&buffer);
             files.scratch = buffer;
             read?;

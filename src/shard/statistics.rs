@@ -1,15 +1,13 @@
 //! Mean and spread of every dimension, kept while rows are written.
 //!
-//! Rows are summed in float32 in groups of 32, less a shift that is the shard's first row, and the groups in float64:
-//! fast, and safe where the mean is large beside the spread. Groups lie at fixed rows of a block, blocks are added in their
-//! order and shards joined in theirs (Chan, Golub and `LeVeque` 1979), so the result depends neither on threads nor on the
-//! sizes of batches.
+//! Everything is float64: the first row of a large model's contexts is ten million times as long as the others, and a sum in
+//! float32 would lose those. Groups of rows are summed less a shift, their first row, which is safe where the mean is large
+//! beside the spread. Groups lie at fixed rows of a block; they are joined in their order, and so are blocks and shards (Chan,
+//! Golub and `LeVeque` 1979): the result depends neither on threads nor on the sizes of batches.
 
 use crate::cpu::Simd;
 use crate::shard::dtype::Dtype;
 use crate::simd;
-
-const GROUP: u64 = 32;
 
 /// Count, mean and sum of squared deviations of every dimension.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,29 +61,15 @@ impl Moments {
     }
 }
 
-/// What is taken from every row of a shard before it is summed: the shard's first row.
-#[derive(Clone)]
-pub struct Shift {
-    values: Vec<f32>,
-    huge: bool,
-}
+/// Rows that are summed less the same shift, the first of them.
+const GROUP: u64 = 256;
 
-impl Shift {
-    /// `row` is the shard's first, of `dtype`.
-    #[must_use]
-    pub fn new(simd: Simd, dtype: Dtype, row: &[u8]) -> Self {
-        let mut values = vec![0.0; row.len() / dtype.size()];
-        simd::widen(simd, dtype, row, &mut values);
-        Self { values, huge: simd::any_huge(simd, dtype, row) }
-    }
-}
-
-/// Sums over the rows of one block of a shard while they arrive.
+/// Moments of the rows of one block while they arrive.
 #[derive(Clone)]
 pub struct BlockSums {
+    done: Moments,
     rows: u64,
-    group_sum: Vec<f32>,
-    group_squares: Vec<f32>,
+    shift: Vec<f64>,
     sum: Vec<f64>,
     squares: Vec<f64>,
 }
@@ -94,99 +78,56 @@ impl BlockSums {
     /// No rows yet.
     #[must_use]
     pub fn new(dim: usize) -> Self {
-        Self {
-            rows: 0,
-            group_sum: vec![0.0; dim],
-            group_squares: vec![0.0; dim],
-            sum: vec![0.0; dim],
-            squares: vec![0.0; dim],
-        }
+        let zeros = vec![0.0; dim];
+        Self { done: Moments::new(dim), rows: 0, shift: zeros.clone(), sum: zeros.clone(), squares: zeros }
     }
 
     /// Adds rows of `dtype`; `x` holds whole rows.
-    pub fn update(&mut self, simd: Simd, dtype: Dtype, shift: &Shift, mut x: &[u8]) {
+    pub fn update(&mut self, simd: Simd, dtype: Dtype, mut x: &[u8]) {
         let row_bytes = self.sum.len() * dtype.size();
         while !x.is_empty() {
-            let room = (GROUP - self.rows % GROUP) as usize;
-            let (now, rest) = x.split_at(x.len().min(room * row_bytes));
-            self.add(simd, dtype, shift, now);
+            let (now, rest) = x.split_at(x.len().min((GROUP - self.rows) as usize * row_bytes));
+            if self.rows == 0 {
+                let mut first = vec![0.0; self.sum.len()];
+                simd::widen(simd, dtype, &now[..row_bytes], &mut first);
+                self.shift.iter_mut().zip(first).for_each(|(shift, value)| *shift = f64::from(value));
+            }
+            simd::accumulate(simd, dtype, now, &self.shift, &mut self.sum, &mut self.squares);
             self.rows += (now.len() / row_bytes) as u64;
-            if self.rows.is_multiple_of(GROUP) {
-                self.flush();
+            if self.rows == GROUP {
+                self.end_group();
             }
             x = rest;
         }
     }
 
-    /// Beyond 2^50 a sum of 32 squares could overflow float32: such rows are summed in float64 throughout.
-    fn add(&mut self, simd: Simd, dtype: Dtype, shift: &Shift, rows: &[u8]) {
-        if !shift.huge && !simd::any_huge(simd, dtype, rows) {
-            simd::accumulate(simd, dtype, rows, &shift.values, &mut self.group_sum, &mut self.group_squares);
-            return;
-        }
-        let mut row = vec![0.0; self.sum.len()];
-        for bytes in rows.chunks_exact(self.sum.len() * dtype.size()) {
-            simd::widen(simd, dtype, bytes, &mut row);
-            for (d, (&x, &shift)) in row.iter().zip(&shift.values).enumerate() {
-                let v = f64::from(x) - f64::from(shift);
-                self.sum[d] += v;
-                self.squares[d] += v * v;
+    fn end_group(&mut self) {
+        let n = self.rows as f64;
+        if self.rows > 0 {
+            let mut group = Moments { rows: self.rows, mean: vec![0.0; self.sum.len()], m2: vec![0.0; self.sum.len()] };
+            for d in 0..self.sum.len() {
+                group.mean[d] = self.shift[d] + self.sum[d] / n;
+                group.m2[d] = (self.squares[d] - self.sum[d] * self.sum[d] / n).max(0.0);
             }
+            self.done.merge(&group);
         }
+        self.rows = 0;
+        self.sum.fill(0.0);
+        self.squares.fill(0.0);
     }
 
-    fn flush(&mut self) {
-        for d in 0..self.sum.len() {
-            self.sum[d] += f64::from(std::mem::take(&mut self.group_sum[d]));
-            self.squares[d] += f64::from(std::mem::take(&mut self.group_squares[d]));
-        }
-    }
-
-    /// Whether all values added so far are finite: a sum of squares that has met NaN or an infinity never is again, and
-    /// no finite value of a stored type takes it there.
+    /// Whether all values added so far are finite: a mean or a sum of squares that has met NaN or an infinity never is
+    /// again, and no finite value of a stored type takes it there.
     #[must_use]
     pub fn are_finite(&self) -> bool {
-        self.group_squares.iter().all(|x| x.is_finite()) && self.squares.iter().all(|x| x.is_finite())
+        self.done.mean.iter().chain(&self.squares).all(|x| x.is_finite())
     }
-}
 
-/// Sums over the blocks of one shard.
-pub struct ShardSums {
-    rows: u64,
-    sum: Vec<f64>,
-    squares: Vec<f64>,
-}
-
-impl ShardSums {
-    /// No rows yet.
+    /// The moments of all rows.
     #[must_use]
-    pub fn new(dim: usize) -> Self {
-        Self { rows: 0, sum: vec![0.0; dim], squares: vec![0.0; dim] }
-    }
-
-    /// Adds the next block.
-    pub fn add(&mut self, mut block: BlockSums) {
-        block.flush();
-        self.rows += block.rows;
-        for d in 0..self.sum.len() {
-            self.sum[d] += block.sum[d];
-            self.squares[d] += block.squares[d];
-        }
-    }
-
-    /// The moments of the rows added, from which `shift` was taken.
-    #[must_use]
-    pub fn moments(&self, shift: &Shift) -> Moments {
-        let n = self.rows as f64;
-        let mut moments = Moments::new(self.sum.len());
-        moments.rows = self.rows;
-        if self.rows > 0 {
-            for d in 0..self.sum.len() {
-                moments.mean[d] = f64::from(shift.values[d]) + self.sum[d] / n;
-                moments.m2[d] = (self.squares[d] - self.sum[d] * self.sum[d] / n).max(0.0);
-            }
-        }
-        moments
+    pub fn finish(mut self) -> Moments {
+        self.end_group();
+        self.done
     }
 }
 
@@ -214,15 +155,13 @@ mod tests {
     /// Moments of rows that come in batches, in blocks of 96.
     fn found(x: &[f32], dim: usize, batch: usize) -> Moments {
         let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-        let (simd, dtype) = (cpu().simd, Dtype::F32);
-        let shift = Shift::new(simd, dtype, &bytes(&x[..dim]));
-        let mut shard = ShardSums::new(dim);
+        let mut shard = Moments::new(dim);
         for block in x.chunks(96 * dim) {
             let mut sums = BlockSums::new(dim);
-            block.chunks(batch * dim).for_each(|rows| sums.update(simd, dtype, &shift, &bytes(rows)));
-            shard.add(sums);
+            block.chunks(batch * dim).for_each(|rows| sums.update(cpu().simd, Dtype::F32, &bytes(rows)));
+            shard.merge(&sums.finish());
         }
-        shard.moments(&shift)
+        shard
     }
 
     fn close(a: &[f64], b: &[f64], tolerance: f64) -> bool {
@@ -235,8 +174,8 @@ mod tests {
             let dim = 7;
             let x = rows(333, dim, offset, scale);
             let (found, expected) = (found(&x, dim, 1000), exact(&x, dim));
-            assert!(close(&found.mean, &expected.mean, 1e-6), "mean {offset} {scale}");
-            assert!(close(&found.m2, &expected.m2, 1e-5), "m2 {offset} {scale}: {:?} {:?}", found.m2, expected.m2);
+            assert!(close(&found.mean, &expected.mean, 1e-12), "mean {offset} {scale}");
+            assert!(close(&found.m2, &expected.m2, 1e-10), "m2 {offset} {scale}: {:?} {:?}", found.m2, expected.m2);
         }
     }
 
@@ -250,6 +189,27 @@ mod tests {
     }
 
     #[test]
+    fn a_row_ten_million_times_the_others_leaves_them_their_precision() {
+        let dim = 3;
+        for massive in [0, 95, 96, 500] {
+            let mut x = rows(1000, dim, 0.3, 1.0);
+            x[massive * dim..(massive + 1) * dim].iter_mut().for_each(|x| *x *= 1e7);
+            let (found, n) = (found(&x, dim, 77), 1000.0);
+            for d in 0..dim {
+                // The others' sums by themselves, so that nothing is added to the massive value but at the end.
+                let others = || x.iter().skip(d).step_by(dim).enumerate().filter(|&(i, _)| i != massive);
+                let sum: f64 = others().map(|(_, &v)| f64::from(v)).sum();
+                let huge = f64::from(x[massive * dim + d]);
+                let mean = (huge + sum) / n;
+                assert!((found.mean[d] - mean).abs() <= 1e-12 * mean.abs(), "mean {massive} {d}");
+                let between = (huge - sum / (n - 1.0)).powi(2) * (n - 1.0) / n;
+                let m2 = others().map(|(_, &v)| (f64::from(v) - sum / (n - 1.0)).powi(2)).sum::<f64>() + between;
+                assert!((found.m2[d] - m2).abs() <= 1e-12 * m2, "m2 {massive} {d}");
+            }
+        }
+    }
+
+    #[test]
     fn merged_moments_are_those_of_all_rows() {
         let dim = 3;
         let x = rows(500, dim, 2.0, 0.5);
@@ -259,8 +219,8 @@ mod tests {
         }
         let expected = exact(&x, dim);
         assert_eq!(merged.rows, 500);
-        assert!(close(&merged.mean, &expected.mean, 1e-7) && close(&merged.m2, &expected.m2, 1e-6));
+        assert!(close(&merged.mean, &expected.mean, 1e-12) && close(&merged.m2, &expected.m2, 1e-11));
         let rms = (x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / x.len() as f64).sqrt();
-        assert!((merged.rms() - rms).abs() < 1e-7 * rms);
+        assert!((merged.rms() - rms).abs() < 1e-12 * rms);
     }
 }

@@ -1,11 +1,13 @@
 //! Writing a dataset, shard by shard. What is complete on disk stays; a writer that is opened again goes on after it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cpu::cpu;
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
 use crate::shard::commit::{self, Durability};
+use crate::shard::contents::Marks;
 use crate::shard::direct::Buffers;
 use crate::shard::dtype::Dtype;
 use crate::shard::growing::{GrowingShard, PARALLEL_BYTES};
@@ -29,6 +31,8 @@ pub struct WriterSettings {
     pub dim: usize,
     /// Type on disk.
     pub dtype: Dtype,
+    /// Whether rows come with the numbers of their contexts.
+    pub contexts: bool,
     /// Where the rows come from.
     pub provenance: Provenance,
     /// Bytes of a full shard, about.
@@ -51,6 +55,7 @@ pub struct DatasetWriter {
     shard: Option<GrowingShard>,
     /// Rows dropped since the last complete shard.
     dropped: u64,
+    left_out: BTreeMap<String, u64>,
     converted: Vec<u8>,
     buffers: Buffers,
     failed: bool,
@@ -69,7 +74,7 @@ impl DatasetWriter {
         if !(1..=header::MAX_DIM).contains(&dim) || settings.shard_bytes == 0 {
             return Err(Error::InvalidArgument(format!("activation_dim {dim}, shard_bytes {}", settings.shard_bytes)));
         }
-        let fresh = Manifest::new(dim, dtype, settings.shard_bytes, settings.provenance.clone());
+        let fresh = Manifest::new(dim, dtype, settings.contexts, settings.shard_bytes, settings.provenance.clone());
         if let Ok(old) = Manifest::load(folder)
             && old.complete
         {
@@ -105,6 +110,7 @@ impl DatasetWriter {
             manifest,
             shard: None,
             dropped: 0,
+            left_out: BTreeMap::new(),
             converted: Vec::new(),
             buffers: Buffers::default(),
             failed: false,
@@ -131,24 +137,33 @@ impl DatasetWriter {
         self.manifest.complete
     }
 
-    /// Appends rows: `data` holds `tokens.len()` rows of `dtype`, little-endian.
+    /// Appends rows: `data` holds `marks.len()` rows of `dtype`, little-endian.
     ///
     /// # Errors
     /// `NonFiniteActivation` (nothing is appended, the writer goes on); `DatasetComplete`, `InvalidArgument`;
     /// `OutOfSpace`, `IoFailed` (what was not in a complete shard is lost, the writer is closed).
-    pub fn append(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> Result<()> {
+    pub fn append(&mut self, data: &[u8], dtype: Dtype, marks: Marks<'_>) -> Result<()> {
         self.check_open()?;
-        let values = tokens.len() * self.settings.dim;
+        let numbered = if self.settings.contexts { marks.len() } else { 0 };
+        if marks.contexts.len() != numbered {
+            return Err(Error::InvalidArgument(format!(
+                "{}: {} numbers of contexts for {} rows, not {numbered}",
+                self.folder.display(),
+                marks.contexts.len(),
+                marks.len()
+            )));
+        }
+        let values = marks.len() * self.settings.dim;
         if data.len() != values * dtype.size() {
             return Err(Error::InvalidArgument(format!(
                 "{} bytes of {} are not {} rows of {}",
                 data.len(),
                 dtype.name(),
-                tokens.len(),
+                marks.len(),
                 self.settings.dim
             )));
         }
-        if let Some(done) = self.append_at_once(data, dtype, tokens)? {
+        if let Some(done) = self.append_at_once(data, dtype, marks)? {
             return Ok(done);
         }
         let mut converted = std::mem::take(&mut self.converted);
@@ -159,19 +174,19 @@ impl DatasetWriter {
             simd::convert(cpu().simd, (dtype, data), (self.settings.dtype, &mut converted));
             &converted
         };
-        let result = self.append_stored(stored, (data, dtype), tokens);
+        let result = self.append_stored(stored, (data, dtype), marks);
         self.converted = converted;
         result
     }
 
     /// Appends a large batch that the current shard takes whole, each value touched once: checked for NaN and infinities
     /// on its way. None where the batch is another one, or has such rows; then nothing was appended.
-    fn append_at_once(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> Result<Option<()>> {
+    fn append_at_once(&mut self, data: &[u8], dtype: Dtype, marks: Marks<'_>) -> Result<Option<()>> {
         let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
-        if data.len() < PARALLEL_BYTES || here + tokens.len() as u64 > self.manifest.shard_rows {
+        if data.len() < PARALLEL_BYTES || here + marks.len() as u64 > self.manifest.shard_rows {
             return Ok(None);
         }
-        let result = self.append_to_shard(data, dtype, tokens);
+        let result = self.append_to_shard(data, dtype, marks);
         match result {
             Ok(true) => Ok(Some(())),
             Ok(false) => Ok(None),
@@ -180,7 +195,7 @@ impl DatasetWriter {
     }
 
     /// Appends rows to the current shard, which is completed where it is full; false where one is not finite.
-    fn append_to_shard(&mut self, data: &[u8], dtype: Dtype, tokens: &[i32]) -> Result<bool> {
+    fn append_to_shard(&mut self, data: &[u8], dtype: Dtype, marks: Marks<'_>) -> Result<bool> {
         let shard = match &mut self.shard {
             Some(shard) => shard,
             none => none.insert({
@@ -188,41 +203,43 @@ impl DatasetWriter {
                 GrowingShard::create(&self.folder, &self.manifest, self.settings.durability, direct)?
             }),
         };
-        let finite = shard.append(data, dtype, tokens, self.settings.threads)?;
+        let finite = shard.append(data, dtype, marks, self.settings.threads)?;
         if shard.rows() == self.manifest.shard_rows {
             self.commit(false)?;
         }
         Ok(finite)
     }
 
-    fn append_stored(&mut self, stored: &[u8], given: (&[u8], Dtype), tokens: &[i32]) -> Result<()> {
+    fn append_stored(&mut self, stored: &[u8], given: (&[u8], Dtype), marks: Marks<'_>) -> Result<()> {
         let row_bytes = self.manifest.row_bytes();
         let Some(first) = simd::first_non_finite(cpu().simd, self.settings.dtype, stored) else {
-            return self.write(stored, tokens);
+            return self.write(stored, marks);
         };
         if self.settings.non_finite == NonFinite::Error {
             return Err(self.non_finite_error(first, given));
         }
         let mut kept = Vec::with_capacity(stored.len());
-        let mut kept_tokens = Vec::with_capacity(tokens.len());
+        let (mut tokens, mut contexts) = (Vec::with_capacity(marks.len()), Vec::with_capacity(marks.contexts.len()));
         let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
         let mut room = self.manifest.shard_rows - here;
-        for (row, &token) in stored.chunks_exact(row_bytes).zip(tokens) {
+        for (i, row) in stored.chunks_exact(row_bytes).enumerate() {
             if simd::first_non_finite(cpu().simd, self.settings.dtype, row).is_some() {
                 self.dropped += 1;
                 continue;
             }
             kept.extend_from_slice(row);
-            kept_tokens.push(token);
+            tokens.push(marks.tokens[i]);
+            contexts.extend(marks.contexts.get(i));
             // A shard that is full is completed before rows behind it are counted: `consumed` is where it ends.
-            if kept_tokens.len() as u64 == room {
-                self.write(&kept, &kept_tokens)?;
+            if tokens.len() as u64 == room {
+                self.write(&kept, Marks { tokens: &tokens, contexts: &contexts })?;
                 kept.clear();
-                kept_tokens.clear();
+                tokens.clear();
+                contexts.clear();
                 room = self.manifest.shard_rows;
             }
         }
-        self.write(&kept, &kept_tokens)
+        self.write(&kept, Marks { tokens: &tokens, contexts: &contexts })
     }
 
     fn non_finite_error(&self, value: usize, (data, dtype): (&[u8], Dtype)) -> Error {
@@ -240,22 +257,23 @@ impl DatasetWriter {
         Error::NonFiniteActivation { path, shard: (row / self.manifest.shard_rows) as usize, row, what }
     }
 
-    fn write(&mut self, mut data: &[u8], mut tokens: &[i32]) -> Result<()> {
+    fn write(&mut self, mut data: &[u8], mut marks: Marks<'_>) -> Result<()> {
         let row_bytes = self.manifest.row_bytes();
-        while !tokens.is_empty() {
-            let result = self.write_some(data, tokens);
+        while !marks.is_empty() {
+            let result = self.write_some(data, marks);
             let Ok(rows) = result else { return self.fail(result) };
             data = &data[rows * row_bytes..];
-            tokens = &tokens[rows..];
+            marks = marks.split_at(rows).1;
         }
         Ok(())
     }
 
     /// Writes as many rows as the current shard takes; returns their number.
-    fn write_some(&mut self, data: &[u8], tokens: &[i32]) -> Result<usize> {
+    fn write_some(&mut self, data: &[u8], marks: Marks<'_>) -> Result<usize> {
         let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
-        let rows = tokens.len().min((self.manifest.shard_rows - here) as usize);
-        self.append_to_shard(&data[..rows * self.manifest.row_bytes()], self.settings.dtype, &tokens[..rows])?;
+        let rows = marks.len().min((self.manifest.shard_rows - here) as usize);
+        let now = marks.split_at(rows).0;
+        self.append_to_shard(&data[..rows * self.manifest.row_bytes()], self.settings.dtype, now)?;
         Ok(rows)
     }
 
@@ -272,6 +290,9 @@ impl DatasetWriter {
             return Ok(());
         }
         next.complete = last;
+        if last {
+            next.left_out.clone_from(&self.left_out);
+        }
         next.non_finite += std::mem::take(&mut self.dropped);
         next.save(&self.folder, self.settings.durability)?;
         self.manifest = next;
@@ -281,6 +302,11 @@ impl DatasetWriter {
     /// Counts rows that were dropped for NaN or infinities before they came here.
     pub fn count_dropped(&mut self, rows: u64) {
         self.dropped += rows;
+    }
+
+    /// Notes how many rows, by the reason, were left out of all: instead of what was noted before, written by [`Self::finish`].
+    pub fn note_left_out(&mut self, counts: BTreeMap<String, u64>) {
+        self.left_out = counts;
     }
 
     /// Writes the last shard and marks the dataset complete. Does nothing where it is complete already.
@@ -355,6 +381,7 @@ fn same_settings(folder: &Path, old: &Manifest, new: &Manifest) -> Result<()> {
     };
     compare("activation_dim", old.dim.to_string(), new.dim.to_string());
     compare("dtype", old.dtype.name().into(), new.dtype.name().into());
+    compare("numbers of contexts", old.contexts.to_string(), new.contexts.to_string());
     compare("rows per shard", old.shard_rows.to_string(), new.shard_rows.to_string());
     let names: std::collections::BTreeSet<_> = old.provenance.keys().chain(new.provenance.keys()).collect();
     for name in names {
@@ -407,6 +434,7 @@ mod tests {
         let settings = WriterSettings {
             dim: 1,
             dtype: Dtype::F16,
+            contexts: false,
             provenance: Provenance::new(),
             shard_bytes: 4 * 6,
             non_finite: NonFinite::Error,
@@ -416,7 +444,7 @@ mod tests {
         };
         let mut writer = DatasetWriter::open(dir.path(), settings).unwrap();
         let before = writer.manifest.clone();
-        writer.append(&[0; 8], Dtype::F16, &[0; 4]).unwrap();
+        writer.append(&[0; 8], Dtype::F16, Marks { tokens: &[0; 4], contexts: &[] }).unwrap();
         assert_eq!(writer.rows(), 4);
         // As where only the fsync of the folder failed, after the new manifest was renamed.
         writer.manifest = before;

@@ -217,24 +217,20 @@ pub unsafe fn narrow<L: Lanes, T: Stored>(from: *const f32, to: *mut u8, n: usiz
     }
 }
 
-/// Vectors of sums that are kept in registers while the rows go by.
-const SUMS: usize = 4;
+/// Columns whose sums are kept in registers while the rows go by: four vectors of float64 of AVX-512.
+const SUMS: usize = 32;
 
 /// # Safety
 /// The instruction set of `L` enabled; lengths as [`crate::simd::accumulate`] checks them.
 #[inline(always)]
-pub unsafe fn accumulate<L: Lanes, T: Stored>(x: &[u8], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
+pub unsafe fn accumulate<L: Lanes, T: Stored>(x: &[u8], shift: &[f64], sum: &mut [f64], squares: &mut [f64]) {
     let dim = shift.len();
     let mut d = 0;
-    // SAFETY: d + SUMS * WIDTH <= dim, and then d + WIDTH <= dim and d < dim: the length of a row and of all sums.
+    // SAFETY: d + SUMS <= dim, and then d < dim: the length of a row and of all sums.
     unsafe {
-        while d + SUMS * L::WIDTH <= dim {
+        while d + SUMS <= dim {
             columns::<L, T, SUMS>(x, shift, sum, squares, d);
-            d += SUMS * L::WIDTH;
-        }
-        while d + L::WIDTH <= dim {
-            columns::<L, T, 1>(x, shift, sum, squares, d);
-            d += L::WIDTH;
+            d += SUMS;
         }
         while d < dim {
             columns::<Scalar, T, 1>(x, shift, sum, squares, d);
@@ -243,58 +239,45 @@ pub unsafe fn accumulate<L: Lanes, T: Stored>(x: &[u8], shift: &[f32], sum: &mut
     }
 }
 
-/// Adds `N` vectors of columns from `d` on, in row order.
+/// Adds `N` columns from `d` on, in row order. Compilers make vectors of the loops over float64 by themselves, and fuse
+/// nothing: each sum has the same bits on every level.
 ///
 /// # Safety
-/// As [`accumulate`], and d + N * WIDTH at most the length of a row.
+/// As [`accumulate`]; d + N is at most the length of a row, and N a multiple of WIDTH.
 #[inline(always)]
 unsafe fn columns<L: Lanes, T: Stored, const N: usize>(
     x: &[u8],
-    shift: &[f32],
-    sum: &mut [f32],
-    squares: &mut [f32],
+    shift: &[f64],
+    sum: &mut [f64],
+    squares: &mut [f64],
     d: usize,
 ) {
-    // SAFETY: the caller's promise, for every row.
-    unsafe {
-        let at = |i: usize| d + i * L::WIDTH;
-        let shifts: [L; N] = std::array::from_fn(|i| L::load(shift.as_ptr().add(at(i))));
-        let mut sums: [L; N] = std::array::from_fn(|i| L::load(sum.as_ptr().add(at(i))));
-        let mut totals: [L; N] = std::array::from_fn(|i| L::load(squares.as_ptr().add(at(i))));
-        for row in x.chunks_exact(shift.len() * T::SIZE) {
-            for i in 0..N {
-                let v = T::load::<L>(row.as_ptr().add(at(i) * T::SIZE)).sub(shifts[i]);
-                sums[i] = sums[i].add(v);
-                totals[i] = totals[i].add(v.mul(v));
+    let place = d..d + N;
+    let (mut shifts, mut sums, mut totals) = ([0.0; N], [0.0; N], [0.0; N]);
+    shifts.copy_from_slice(&shift[place.clone()]);
+    sums.copy_from_slice(&sum[place.clone()]);
+    totals.copy_from_slice(&squares[place.clone()]);
+    let mut wide = [0.0_f32; N];
+    for row in x.chunks_exact(shift.len() * T::SIZE) {
+        // SAFETY: the caller's promise; N values are read and written.
+        unsafe {
+            let from = row.as_ptr().add(d * T::SIZE);
+            for i in (0..N).step_by(L::WIDTH) {
+                T::load::<L>(from.add(i * T::SIZE)).store(wide.as_mut_ptr().add(i));
             }
         }
         for i in 0..N {
-            sums[i].store(sum.as_mut_ptr().add(at(i)));
-            totals[i].store(squares.as_mut_ptr().add(at(i)));
+            let v = f64::from(wide[i]) - shifts[i];
+            sums[i] += v;
+            totals[i] += v * v;
         }
     }
+    sum[place.clone()].copy_from_slice(&sums);
+    squares[place].copy_from_slice(&totals);
 }
 
-/// Whether any value of `bytes` is 2^50 or more in magnitude, or not finite; binary16 never is, as far as it is finite.
-/// A loop that compilers turn into vectors by themselves, those of `L` if it is called where they are enabled.
-///
-/// # Safety
-/// The instruction set of `L` enabled.
-#[inline(always)]
-pub unsafe fn any_huge<L: Lanes, T: Stored>(bytes: &[u8]) -> bool {
-    const EXPONENT: u32 = (127 + 50) << 23;
-    match T::DTYPE {
-        Dtype::F16 => false,
-        Dtype::Bf16 => bytes
-            .chunks_exact(2)
-            .fold(false, |found, b| found | (u16::from_le_bytes([b[0], b[1]]) & 0x7fff >= (EXPONENT >> 16) as u16)),
-        Dtype::F32 => bytes
-            .chunks_exact(4)
-            .fold(false, |found, b| found | (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7fff_ffff >= EXPONENT)),
-    }
-}
-
-/// Whether any value of `bytes` is NaN or infinite: all exponent bits set. A loop as in [`any_huge`].
+/// Whether any value of `bytes` is NaN or infinite: all exponent bits set. A loop that
+/// compilers turn into vectors by themselves, those of `L` if it is called where they are enabled.
 ///
 /// # Safety
 /// The instruction set of `L` enabled.

@@ -107,17 +107,9 @@ compiled! {
     /// # Safety
     /// As [`kernels::accumulate`].
     pub unsafe fn accumulate<L in [Neon, Portable<1>], T: Stored>(
-        x: &[u8], shift: &[f32], sum: &mut [f32], squares: &mut [f32],
+        x: &[u8], shift: &[f64], sum: &mut [f64], squares: &mut [f64],
     ) {
         kernels::accumulate::<L, T>(x, shift, sum, squares);
-    }
-}
-
-compiled! {
-    /// # Safety
-    /// As [`kernels::any_huge`].
-    pub unsafe fn any_huge<L in [Neon, Portable<1>], T: Stored>(bytes: &[u8]) -> bool {
-        kernels::any_huge::<L, T>(bytes)
     }
 }
 

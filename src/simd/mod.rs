@@ -141,21 +141,15 @@ pub unsafe fn gather_raw(simd: Simd, rows: Rows<'_>, row_bytes: usize, out: &mut
     unsafe { levels::gather_raw(simd, now, ahead, row_bytes, to, past) }
 }
 
-/// Adds the rows of `x` (values of `dtype`), less `shift`, to `sum`, and their squares to `squares`.
+/// Adds the rows of `x` (values of `dtype`), less `shift`, to `sum`, and their squares to `squares`, all in float64.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn accumulate(simd: Simd, dtype: Dtype, x: &[u8], shift: &[f32], sum: &mut [f32], squares: &mut [f32]) {
+pub fn accumulate(simd: Simd, dtype: Dtype, x: &[u8], shift: &[f64], sum: &mut [f64], squares: &mut [f64]) {
     let dim = shift.len();
     assert!(dim > 0 && x.len().is_multiple_of(dim * dtype.size()), "accumulate: rows");
     assert!(sum.len() == dim && squares.len() == dim, "accumulate: sums");
     dispatch_dtype!(dtype, accumulate(simd, x, shift, sum, squares));
-}
-
-/// Whether any value of `dtype` in `bytes` is 2^50 or more in magnitude.
-#[must_use]
-pub fn any_huge(simd: Simd, dtype: Dtype, bytes: &[u8]) -> bool {
-    dispatch_dtype!(dtype, any_huge(simd, bytes))
 }
 
 /// Index of the first value of `dtype` in `bytes` that is NaN or infinite.

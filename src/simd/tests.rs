@@ -173,30 +173,25 @@ fn the_first_non_finite_value_is_found_wherever_it_is() {
 
 #[test]
 fn sums_are_the_same_on_every_level() {
-    for (dim, dtype) in [(1, Dtype::F16), (5, Dtype::Bf16), (16, Dtype::F32), (33, Dtype::F16), (300, Dtype::F16)] {
+    for (dim, dtype) in [(1, Dtype::F16), (5, Dtype::Bf16), (32, Dtype::F32), (33, Dtype::F16), (300, Dtype::F16)] {
         let x: Vec<f32> = (0..dim * 9).map(|i| (i as f32 * 0.37).sin()).collect();
+        let shift: Vec<f64> = x[..dim].iter().map(|&x| f64::from(x)).collect();
         let mut bytes = vec![0; x.len() * dtype.size()];
         narrow(Simd::Scalar, dtype, &x, &mut bytes);
-        let run = |simd| {
-            let (mut sum, mut squares) = (vec![0.5; dim], vec![0.25; dim]);
-            accumulate(simd, dtype, &bytes, &x[..dim], &mut sum, &mut squares);
-            (bits(&sum), bits(&squares))
-        };
-        for simd in levels() {
-            assert_eq!(run(simd), run(Simd::Scalar), "{dim} {}", simd.name());
-        }
-    }
-}
-
-#[test]
-fn huge_values_are_seen() {
-    for dtype in [Dtype::Bf16, Dtype::F32] {
-        for (value, huge) in [(1.0, false), (1e15, false), (2e15, true), (-1e38, true), (0.0, false)] {
-            let mut bytes = vec![0; 100 * dtype.size()];
-            narrow(Simd::Scalar, dtype, &[vec![1.0; 77], vec![value], vec![-1.0; 22]].concat(), &mut bytes);
-            for simd in levels() {
-                assert_eq!(any_huge(simd, dtype, &bytes), huge, "{dtype:?} {value}");
+        let mut stored = vec![0.0; x.len()];
+        widen(Simd::Scalar, dtype, &bytes, &mut stored);
+        let (mut sum, mut squares) = (vec![0.5; dim], vec![0.25; dim]);
+        for row in stored.chunks_exact(dim) {
+            for (d, &value) in row.iter().enumerate() {
+                let v = f64::from(value) - shift[d];
+                sum[d] += v;
+                squares[d] += v * v;
             }
+        }
+        for simd in levels() {
+            let (mut found, mut found_squares) = (vec![0.5; dim], vec![0.25; dim]);
+            accumulate(simd, dtype, &bytes, &shift, &mut found, &mut found_squares);
+            assert_eq!((&found, &found_squares), (&sum, &squares), "{dim} {}", simd.name());
         }
     }
 }

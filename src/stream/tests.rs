@@ -11,13 +11,14 @@ use super::*;
 use crate::error::Error;
 use crate::shard::commit::Durability;
 use crate::shard::manifest::Provenance;
-use crate::shard::{Access, Dataset, DatasetWriter, Dtype, NonFinite, Verify, WriterSettings};
+use crate::shard::{Access, Dataset, DatasetWriter, Dtype, Marks, NonFinite, Verify, WriterSettings};
 
 /// A dataset whose row r holds r in every dimension (as float32), in shards of `shard_rows`.
 fn dataset(folder: &Path, rows: usize, dim: usize, shard_rows: usize) {
     let settings = WriterSettings {
         dim,
         dtype: Dtype::F32,
+        contexts: false,
         provenance: Provenance::new(),
         shard_bytes: (shard_rows * (dim * 4 + 4)) as u64,
         non_finite: NonFinite::Error,
@@ -28,7 +29,7 @@ fn dataset(folder: &Path, rows: usize, dim: usize, shard_rows: usize) {
     let mut writer = DatasetWriter::open(folder, settings).unwrap();
     let data: Vec<u8> = (0..rows).flat_map(|r| (r as f32).to_le_bytes().repeat(dim)).collect();
     let tokens: Vec<i32> = (0..rows as i32).collect();
-    writer.append(&data, Dtype::F32, &tokens).unwrap();
+    writer.append(&data, Dtype::F32, Marks { tokens: &tokens, contexts: &[] }).unwrap();
     writer.finish().unwrap();
 }
 

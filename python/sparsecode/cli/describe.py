@@ -193,7 +193,16 @@ def _dataset(path: Path) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "provenance": dict(dataset.provenance),
         "statistics": statistics,
+        "left_out": dataset.left_out,
+        "contexts": _contexts(dataset),
     }
+
+
+def _contexts(dataset: Any) -> str:
+    """How a dataset says which rows belong to one context."""
+    if dataset.contexts_stored:
+        return "numbered"
+    return f"{dataset.provenance['context']} rows each" if dataset.contexts_known else "unknown"
 
 
 def _is_part(path: Path) -> bool:
@@ -360,7 +369,10 @@ def _dataset_lines(found: dict[str, Any]) -> list[str]:
         f"  {found['rows']} rows of {found['activation_dim']} {found['dtype']} in {found['shards']} shards, "
         f"{size(found['bytes'])}",
     ]
-    return facts + [f"  {name}: {_plain(value)}" for name, value in (found["provenance"] | found["statistics"]).items()]
+    told = found["provenance"] | found["statistics"] | {"contexts": found["contexts"]}
+    if found["left_out"]:
+        told["left out"] = found["left_out"]
+    return facts + [f"  {name}: {_plain(value)}" for name, value in told.items()]
 
 
 def _dictionary_lines(found: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ def _whole(_: click.Context, __: click.Parameter, value: str | None) -> int | No
     "--model-dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",
-    help="Type the model computes in.  [default: auto, the one it was saved in]",
+    help="Type the model computes in.  [default: auto, the one it was saved in, or float32 where that is emulated]",
 )
 @click.option("--hook", metavar="TEXT", help="Hook point or module, where a dictionary does not say its own.")
 @click.option("--rows", metavar="N", callback=_whole, default="16k", help="Positions to evaluate on.  [default: 16k]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from sparsecode.corpus.display import token_text, token_texts
 from sparsecode.corpus.tokenizer import byte_lengths, plain
 from sparsecode.errors import RunInvalid, StageMissing
 from sparsecode.run import Run
@@ -72,14 +73,11 @@ class Tokens:
 
     def token_text(self, token: int) -> str:
         """One token, for people: part of a character shows as its bytes, `\\xe2\\x80`."""
-        text = self.decode([token])
-        if "\ufffd" not in text:
-            return text
-        symbols = self.tokenizer.id_to_token(int(token)) or ""
-        table = _symbol_bytes()
-        if not all(symbol in table for symbol in symbols):
-            return text
-        return bytes(table[symbol] for symbol in symbols).decode(errors="backslashreplace")
+        return token_text(self.tokenizer, token)
+
+    def texts(self, ids: Sequence[int], peak: int, start: int, stop: int) -> list[str]:
+        """The texts of ids[start:stop], decoded together; see `display.token_texts`."""
+        return token_texts(self.tokenizer, ids, peak, start, stop)
 
     def _starts(self, tokens: NDArray[Any]) -> NDArray[np.int64]:
         ends = np.flatnonzero(tokens == self.eot)
@@ -157,10 +155,3 @@ def _mapped(path: Path, dtype: str, count: int) -> NDArray[Any]:
         return np.memmap(path, dtype=dtype, mode="r", shape=(count,))
     except OSError as error:
         raise RunInvalid(f"{path}: {error.strerror}; {_AGAIN}") from error
-
-
-def _symbol_bytes() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: printable ones stand for themselves, the others follow from U+0100 on."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}

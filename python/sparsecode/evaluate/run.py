@@ -83,11 +83,9 @@ def evaluate_run(
     apart = _Apart(leave_out)
     chosen = load_dictionaries(run, apart) if dictionaries is None else dict(dictionaries)
     said = group_by_hook(chosen, hook, apart)
-    loaded, own = _model(run, model, model_dtype, device)
+    loaded, own = _model(run, model, model_dtype, device, quiet=quiet)
     by_hook = _found_in(loaded, said, apart)
-    for point in by_hook:
-        loaded.width(point)  # what cannot be read fails here, before text is
-    if loaded.kind != "none":
+    if loaded.kind != "none":  # what cannot be predicted fails here, before text is read
         loaded.logits({"input_ids": torch.zeros((1, 2), dtype=torch.int64)})
     if not quiet:
         for line in loaded.strange():
@@ -229,12 +227,14 @@ def _evaluate(
         )
 
 
-def _model(run: Run, model: str | LanguageModel | None, dtype: str, device: str) -> tuple[LanguageModel, bool]:
+def _model(
+    run: Run, model: str | LanguageModel | None, dtype: str, device: str, *, quiet: bool
+) -> tuple[LanguageModel, bool]:
     """The model, and whether it is the run's own GPT."""
     if isinstance(model, LanguageModel):
         return model, False
     if model is not None:
-        return load_model(model, device=device, dtype=dtype), False
+        return load_model(model, device=device, dtype=dtype, quiet=quiet), False
     stages = run.config()["stages"]
     if "train-gpt" not in stages and "tokens" in stages:
         name = (stages["tokens"].get("result") or {}).get("model", "")

@@ -166,7 +166,7 @@ def _reconstruct(dictionary: Dictionary) -> Change:
 
 
 def _constant(vector: Tensor) -> Change:
-    return lambda value: vector.to(value).expand_as(value)
+    return lambda value: vector.to(value.dtype).to(value.device).expand_as(value)  # MPS takes no float64
 
 
 def _unchanged(model: LanguageModel, prepared: Prepared, hook: str) -> tuple[Tensor, Tensor | None]:

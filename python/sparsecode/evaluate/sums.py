@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsecode.machine import wide
 from sparsecode.sweep.metrics import Deviations
 
 _LOGITS = 1 << 24  # logits looked at in one go: 64 MB
@@ -57,13 +58,13 @@ class Reconstruction:
         self.rows += len(x)
         self.dimensions = x.shape[1]
         active = codes != 0
-        self.l0 += float(active.sum(dtype=torch.float64))
-        self.l1 += float(codes.abs().sum(dtype=torch.float64))
+        self.l0 += int(active.sum())
+        self.l1 += float(wide(codes).abs().sum())
         fired = active.sum(0).cpu()
         self.fired = fired if self.fired is None else self.fired + fired
         own = Deviations.of(x)
         self.spread = own if self.spread is None else self.spread + own
-        x, x_hat = x.double(), x_hat.double()
+        x, x_hat = wide(x), wide(x_hat)
         norm_in, norm_out, product = x.norm(dim=1), x_hat.norm(dim=1), (x * x_hat).sum(1)
         self.squared_error += float((x_hat - x).square().sum())
         self.cosine += float(torch.where(norm_in * norm_out > 0, product / (norm_in * norm_out), 0.0).sum())
@@ -99,14 +100,14 @@ class Predictions:
             keep: [B,T] bool, positions that are compared.
         """
         score, keep, targets = (value.to(logits.device) for value in (score, keep, targets))
-        self.loss += float(F.cross_entropy(logits[score].float(), targets[score], reduction="none").double().sum())
+        self.loss += float(wide(F.cross_entropy(logits[score].float(), targets[score], reduction="none")).sum())
         self.scored += int(score.sum())
         new, old = logits[keep], clean[keep]
         step = max(1, _LOGITS // logits.shape[-1])
         for first in range(0, len(new), step):
             log_q = new[first : first + step].float().log_softmax(-1)
             log_p = old[first : first + step].float().log_softmax(-1)
-            self.divergence += float((log_p.exp() * (log_p - log_q)).sum(-1).double().sum())
+            self.divergence += float(wide((log_p.exp() * (log_p - log_q)).sum(-1)).sum())
         self.compared += len(new)
 
     @property
@@ -133,7 +134,7 @@ def density_histogram(fired: Tensor, rows: int) -> dict[str, list[float] | list[
 
     A density on an edge belongs to the bin above it; what fires on every row to the last.
     """
-    density = fired.double() / max(rows, 1)
+    density = wide(fired) / max(rows, 1)
     edges = torch.tensor(DENSITY_EDGES, dtype=torch.float64)
     place = torch.bucketize(density[density > 0], edges[1:-1], right=True)
     counts = torch.bincount(place, minlength=len(DENSITY_EDGES) - 1)

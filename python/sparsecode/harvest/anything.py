@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from sparsecode.progress import Progress
 from sparsecode.store import Dataset, DatasetWriter
 
 NO_TOKEN = -1  # of rows that belong to none
+_LEFT_OUT = (None, "padding", "special", "not kept")  # why a place is no row; by number, as in `_Batch.why`
 
 
 def harvest_module(
@@ -49,7 +49,9 @@ def harvest_module(
 
     A value [..., D] gives a row for every place of its leading dimensions. With ids (`input_ids` of a mapping, or a
     batch that is an integer tensor) each row has its token, and rows where `attention_mask` is 0 or whose token is one
-    of `special` are left out; without, all rows are kept and have the token -1.
+    of `special` are left out, and counted; without, all rows are kept and have the token -1. The rows of one sequence
+    are one context, sequences being a batch's first dimension; where a value has one vector for each, every row is its
+    own.
 
     A batch with `input_ids` that is padded on the left is given `position_ids` that count no padding, where the model
     takes them and the batch has none; the first such batch shows whether its values are then those of the text without
@@ -103,25 +105,28 @@ def harvest_module(
             padding = LeftPadding(type(model).__name__, model)
             files: dict[str, _Output] = {}
             for batch in batches:
-                ids, mask = _tokens_and_mask(batch, left_out, keep)
+                ids, why = _tokens_and_reasons(batch, left_out, keep)
                 for path, value in _read(model, batch, places, forward, padding).items():
-                    flat, tokens = _rows(value, ids, mask, path)
+                    found = _rows(value, ids, why, path)
                     if path not in files:
                         writer = DatasetWriter(
                             outputs[path],
-                            activation_dim=flat.shape[1],
+                            activation_dim=found.values.shape[1],
                             dtype=dtype,
                             provenance={"hook_point": path} | about,
+                            contexts=True,
                             shard_bytes=shard_bytes,
                             direct=True,
                         )
                         files[path] = _Output(stack.enter_context(writer), writer.rows)
-                    files[path].append(flat, tokens, rows)
+                    files[path].append(found, rows)
                 progress.advance(max(file.row for file in files.values()) - progress.done)
                 if rows is not None and all(file.row >= rows for file in files.values()):
                     break
             if not files:
                 raise InvalidArgument("harvest_module: there was no batch")
+            for file in files.values():
+                file.writer.note_left_out(file.left_out)
             return {path: file.writer.finish() for path, file in files.items()}
     finally:
         model.train(modes[0][1])  # its own `train`, which may do more than set modes
@@ -129,21 +134,51 @@ def harvest_module(
             module.training = training
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """The places of one value of a batch, those that are rows and those that are not.
+
+    Attributes:
+        values: [n, D].
+        tokens: [n].
+        contexts: [n] the number of each place's context in the batch.
+        why: [n] int8, 0 for rows, else which of _LEFT_OUT.
+        count: contexts of the batch.
+    """
+
+    values: Tensor
+    tokens: Tensor
+    contexts: Tensor
+    why: Tensor
+    count: int
+
+
 @dataclass
 class _Output:
-    """One dataset: `stored` rows were there before, `row` rows were offered now."""
+    """One dataset: `stored` rows were there before, `row` rows of `contexts` contexts were offered now."""
 
     writer: DatasetWriter
     stored: int
     row: int = 0
+    contexts: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
 
-    def append(self, flat: Tensor, tokens: npt.NDArray[np.int64], most: int | None) -> None:
-        if most is not None:
-            flat, tokens = flat[: most - self.row], tokens[: most - self.row]
-        start = max(self.stored - self.row, 0)
-        if start < len(flat):
-            self.writer.append(flat[start:], tokens[start:])
-        self.row += len(flat)
+    def append(self, batch: _Batch, most: int | None) -> None:
+        rows = (batch.why == 0).nonzero().flatten()
+        end = len(batch.why)
+        if most is not None and len(rows) > most - self.row:
+            rows = rows[: most - self.row]
+            end = int(rows[-1]) + 1 if len(rows) else 0
+        for reason, count in enumerate(batch.why[:end].bincount(minlength=len(_LEFT_OUT)).tolist()):
+            if (name := _LEFT_OUT[reason]) is not None:
+                self.left_out[name] += count
+        new = rows[max(self.stored - self.row, 0) :]
+        if len(new):
+            everything = len(new) == len(batch.why)
+            values = batch.values if everything else batch.values[new.to(batch.values.device)]
+            self.writer.append(values, batch.tokens[new], batch.contexts[new] + self.contexts)
+        self.row += len(rows)
+        self.contexts += batch.count
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -205,36 +240,45 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def _tokens_and_mask(
+def _tokens_and_reasons(
     batch: Any, left_out: Tensor, keep: Callable[[Any], Tensor] | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Ids of a batch and which of its places are rows; None where there is nothing to tell."""
+    """Ids of a batch, and why a place of it is no row: an index of _LEFT_OUT; None where there is nothing to tell."""
     ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch if isinstance(batch, Tensor) else None
     if ids is not None and (ids.is_floating_point() or ids.dtype == torch.bool):
         ids = None
     if keep is not None:
-        return ids, keep(batch).bool().cpu()
+        return ids, (~keep(batch).bool().cpu()).to(torch.int8) * _LEFT_OUT.index("not kept")
     mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    kept = None if mask is None or mask.ndim != 2 else mask.bool().cpu()
+    padding = None if mask is None or mask.ndim != 2 else ~mask.bool().cpu()
+    why = None if padding is None else padding.to(torch.int8) * _LEFT_OUT.index("padding")
     if ids is not None and len(left_out):
-        allowed = ~torch.isin(ids.cpu(), left_out)
-        kept = allowed if kept is None else kept & allowed
-    return ids, kept
+        special = torch.isin(ids.cpu(), left_out).to(torch.int8) * _LEFT_OUT.index("special")
+        why = special if why is None else torch.where(why > 0, why, special)
+    return ids, why
 
 
-def _rows(value: Tensor, ids: Tensor | None, mask: Tensor | None, path: str) -> tuple[Tensor, npt.NDArray[np.int64]]:
+def _rows(value: Tensor, ids: Tensor | None, why: Tensor | None, path: str) -> _Batch:
     leading = value.shape[:-1]
-    if mask is not None and mask.ndim >= 1 and value.shape[: mask.ndim] == mask.shape:
-        leading = mask.shape  # what comes after, heads for example, lies side by side in a row
+    if why is not None and why.ndim >= 1 and value.shape[: why.ndim] == why.shape:
+        leading = why.shape  # what comes after, heads for example, lies side by side in a row
     elif ids is not None and value.shape[: ids.ndim] == ids.shape:
         leading = ids.shape
     flat = value.reshape(leading.numel(), -1)
     tokens = torch.full((len(flat),), NO_TOKEN) if ids is None or ids.shape != leading else ids.reshape(-1).cpu()
-    if mask is not None:
-        if mask.shape != leading:
-            raise InvalidArgument(
-                f"{path}: values of {list(value.shape)} do not fit a mask of {list(mask.shape)}; give keep= its shape"
-            )
-        chosen = mask.reshape(-1)
-        flat, tokens = flat[chosen.to(flat.device)], tokens[chosen]
-    return flat.cpu(), tokens.numpy()
+    if why is not None and why.shape != leading:
+        raise InvalidArgument(
+            f"{path}: values of {list(value.shape)} do not fit a mask of {list(why.shape)}; give keep= its shape"
+        )
+    contexts, count = _contexts(len(flat), leading, ids)
+    reasons = torch.zeros(len(flat), dtype=torch.int8) if why is None else why.reshape(-1)
+    return _Batch(flat, tokens, contexts, reasons, count)
+
+
+def _contexts(places: int, leading: torch.Size, ids: Tensor | None) -> tuple[Tensor, int]:
+    """The number of the context of each place of a value, and how many there are."""
+    if ids is not None and ids.numel() == places and ids.ndim <= 2:
+        count = len(ids) if ids.ndim == 2 else 1  # also where a module is given a batch with its sequences joined
+    else:
+        count = leading[0] if len(leading) else 1
+    return torch.arange(count).repeat_interleave(places // max(count, 1)), count

@@ -139,6 +139,7 @@ def _harvest(
         "activation_dim": dataset.activation_dim,
         "fingerprint": dataset.fingerprint,
         "statistics": {name: dataset.statistics[name] for name in ("rms", "variance", "non_finite")},
+        "left_out": dataset.left_out,
     }
     stage.finish(result)
     return result

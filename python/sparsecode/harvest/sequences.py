@@ -8,6 +8,7 @@ Shapes: S contexts, B contexts of a batch, T positions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +44,23 @@ class TokenBatch:
     def rows(self) -> int:
         """Rows it gives."""
         return int(np.count_nonzero(self.keep))
+
+    def left_out(self, rows: int, unknown: int | None) -> Counter[str]:
+        """Positions that are no rows, by the reason, up to the first `rows` rows: padding, unknown, special."""
+        kept = np.flatnonzero(self.keep)
+        end = self.keep.size if rows >= len(kept) else int(kept[rows - 1]) + 1 if rows else 0
+        present, keep, ids = (values.reshape(-1)[:end] for values in (self.present, self.keep, self.ids))
+        others = present & ~keep
+        unknowns = int(np.count_nonzero(others & (ids == unknown))) if unknown is not None else 0
+        return Counter(
+            padding=int(np.count_nonzero(~present)),
+            unknown=unknowns,
+            special=int(np.count_nonzero(others)) - unknowns,
+        )
+
+    def contexts(self, before: int) -> npt.NDArray[np.int32]:
+        """[rows] the number of each row's context, where `before` contexts were read before these."""
+        return np.repeat(np.arange(len(self.keep), dtype=np.int32) + before, np.count_nonzero(self.keep, axis=1))
 
 
 @dataclass(frozen=True)

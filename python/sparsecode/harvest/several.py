@@ -5,6 +5,7 @@ Each hook point has its own stage and dataset, the same as if it had been harves
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -33,7 +34,9 @@ from sparsecode.run import Run, Stage
 from sparsecode.store import DatasetWriter
 
 DEFAULT_CONTEXT = 256
-Rows = tuple[Mapping[str, Tensor], npt.NDArray[np.int32]]  # hook point -> [R,D], and the tokens [R]
+
+Ids = npt.NDArray[np.int32]
+Rows = tuple[Mapping[str, Tensor], Ids, Ids]  # hook point -> [R,D], the tokens [R] and the numbers of contexts [R]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
     """What `harvest_activations` does for several hook points, modules by path, and models by name."""
     singles = {hook_name(single): single for single in single_configs(config)}
     singles = {hook: as_recorded(run, hook, single) for hook, single in singles.items()}
-    model = _model(run, config)
+    kept = None if force else _kept_dtype(run, config, singles)
+    model = _model(run, config, kept, quiet=quiet)
     for hook in singles:
         model.place(hook)
     # What cannot be done fails here, before text is read and a stage is recorded as begun.
@@ -68,7 +72,10 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
             folder = run.activations_path / hook
             needs = [folder / "manifest.json"]
             opened = run.stage(f"harvest/{hook}", single, inputs=inputs, outputs=[folder], needs=needs, force=force)
-            targets.append(Target(hook, stack.enter_context(opened), folder, widths[hook]))
+            stage = stack.enter_context(opened)
+            if config.model is not None and not stage.done:
+                stage.plan(model_dtype=_plain(model.dtype))
+            targets.append(Target(hook, stage, folder, widths[hook]))
         waiting = [target for target in targets if not target.stage.done]
         if not quiet:
             for target in targets:
@@ -81,13 +88,27 @@ def harvest_several(run: Run, config: HarvestConfig, *, force: bool, quiet: bool
     return dict(first) if len(datasets) == 1 else dict(first) | {"datasets": datasets}
 
 
-def _model(run: Run, config: HarvestConfig) -> LanguageModel:
+def _kept_dtype(run: Run, config: HarvestConfig, hooks: Iterable[str]) -> str | None:
+    """The type in which these hook points were begun to be harvested with `auto`; None where they were not."""
+    stages = run.config()["stages"] if config.model is not None and config.model_dtype == "auto" else {}
+    for hook in hooks:
+        record = stages.get(f"harvest/{hook}", {})
+        if record.get("settings", {}).get("model_dtype") == "auto" and "model_dtype" in (record.get("plan") or {}):
+            return str(record["plan"]["model_dtype"])
+    return None
+
+
+def _model(run: Run, config: HarvestConfig, kept: str | None, *, quiet: bool) -> LanguageModel:
     if config.model is None:
         run.finished("train-gpt", "sparsecode train-gpt")
         return own_model(load_gpt(run.gpt_path), device=config.device)
     if config.batch_tokens < 1:
         raise InvalidSetting("harvest: --batch-tokens must be at least 1")
-    return load_model(config.model, device=config.device, dtype=config.model_dtype)
+    return load_model(config.model, device=config.device, dtype=config.model_dtype, kept=kept, quiet=quiet)
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _text(
@@ -139,9 +160,9 @@ def _harvest(
     rows = min(config.rows, contexts.rows)
     if rows < config.rows and not quiet:
         say(f"harvest: the corpus holds {rows} rows of training text; storing these instead of {config.rows}")
-    provenance = {
-        # Without whole contexts, neighbouring rows are neighbours in the text but where a context ends.
-        "context": contexts.rows_each or rows,
+    numbered = contexts.rows_each is None
+    provenance: dict[str, Any] = {} if numbered else {"context": contexts.rows_each}
+    provenance |= {
         "tokens_fingerprint": inputs["tokens"],
         "model_fingerprint": inputs.get("model") or inputs["gpt"],
         "model": model.name,
@@ -151,7 +172,7 @@ def _harvest(
     if config.model is not None:
         provenance |= {
             "family": model.family,
-            "model_dtype": str(model.dtype).removeprefix("torch."),
+            "model_dtype": _plain(model.dtype),
             "context_tokens": contexts.width,
             "documents": config.documents,
             "special_tokens": config.special_tokens,
@@ -165,6 +186,7 @@ def _harvest(
                 activation_dim=target.width,
                 dtype=config.dtype,
                 provenance={"hook_point": target.hook} | provenance,
+                contexts=numbered,
                 shard_bytes=config.shard_mb << 20,
                 direct=True,
             )
@@ -173,9 +195,11 @@ def _harvest(
         first = min(done.values())
         progress = stack.enter_context(Progress("harvest", rows, "rows", done=first, quiet=quiet))
         batches = contexts.batches(contexts.order(config.seed), most)
-        found = activation_rows(model, batches, list(writers), rows, first, config.dtype)
-        write_several(writers, done, found, progress, behind=model.device.type != "cpu")
+        left_out: Counter[str] = Counter()
+        found = activation_rows(model, batches, list(writers), rows, first, config.dtype, left_out)
+        write_several(writers, done, found, progress, numbered=numbered, behind=model.device.type != "cpu")
         for target in targets:
+            writers[target.hook].note_left_out(left_out)
             dataset = writers[target.hook].finish()
             target.stage.finish(
                 {
@@ -185,25 +209,39 @@ def _harvest(
                     "activation_dim": dataset.activation_dim,
                     "fingerprint": dataset.fingerprint,
                     "statistics": {name: dataset.statistics[name] for name in ("rms", "variance", "non_finite")},
+                    "left_out": dataset.left_out,
                 }
             )
+    if left_out.total() and not quiet:
+        told = ", ".join(f"{count} {name}" for name, count in left_out.items() if count)
+        say(f"harvest: tokens that gave no row: {told} (docs/models.md says what is left out)")
 
 
 def activation_rows(
-    model: LanguageModel, batches: Iterable[TokenBatch], hooks: Sequence[str], rows: int, skip: int, dtype: str
+    model: LanguageModel,
+    batches: Iterable[TokenBatch],
+    hooks: Sequence[str],
+    rows: int,
+    skip: int,
+    dtype: str,
+    left_out: Counter[str],
 ) -> Iterator[tuple[int, Rows]]:
-    """(number of the first row, rows) of every batch up to `rows` that does not lie before row `skip` as a whole."""
-    row = 0
+    """(number of the first row, rows) of every batch up to `rows` that does not lie before row `skip` as a whole.
+
+    Positions up to there that are no rows are added to `left_out`, by the reason, also of batches that are skipped.
+    """
+    row = before = 0
     for batch in batches:
         count = min(batch.rows, rows - row)
+        left_out.update(batch.left_out(count, model.unknown))
         if row + count > skip:
             given = {"input_ids": torch.from_numpy(batch.ids)}
             if not batch.present.all():
                 given["attention_mask"] = torch.from_numpy(batch.present.astype(np.int64))
             keep = torch.from_numpy(batch.keep)
             found = {hook: kept(value, keep, count, dtype) for hook, value in model.read(given, hooks).items()}
-            yield row, (found, batch.ids[batch.keep][:count].astype(np.int32))
-        row += count
+            yield row, (found, batch.ids[batch.keep][:count].astype(np.int32), batch.contexts(before)[:count])
+        row, before = row + count, before + len(batch.numbers)
         if row >= rows:
             return
 
@@ -223,25 +261,29 @@ def write_several(
     batches: Iterable[tuple[int, Rows]],
     progress: Progress,
     *,
+    numbered: bool,
     behind: bool,
 ) -> None:
-    """Appends to every dataset the rows it does not have yet; `behind` on a second thread, as `harvest` explains."""
+    """Appends to every dataset the rows it does not have yet, with the numbers of their contexts where `numbered`.
 
-    def append(row: int, found: Mapping[str, Tensor], ids: npt.NDArray[np.int32]) -> None:
+    `behind`: on a second thread, as `harvest` explains.
+    """
+
+    def append(row: int, found: Mapping[str, Tensor], ids: Ids, contexts: Ids) -> None:
         for hook, writer in writers.items():
             start = max(done[hook] - row, 0)
             if start < len(ids):
-                writer.append(found[hook][start:], ids[start:])
+                writer.append(found[hook][start:], ids[start:], contexts[start:] if numbered else None)
 
     with ThreadPoolExecutor(1) as background:
         pending: Future[None] | None = None
-        for row, (found, ids) in batches:
+        for row, (found, ids, contexts) in batches:
             if pending is not None:
                 pending.result()
             if behind:
-                pending = background.submit(append, row, found, ids)
+                pending = background.submit(append, row, found, ids, contexts)
             else:
-                append(row, found, ids)
+                append(row, found, ids, contexts)
             progress.advance(min(len(ids), row + len(ids) - min(done.values())))
         if pending is not None:
             pending.result()

@@ -12,7 +12,9 @@ from typing import Any
 from sparsecode.report.blocks import Examples, Figure, Section, Table
 from sparsecode.report.thinness import Banner
 
-_INVISIBLE = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+_SPACES = "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000"  # in French, typeset and Chinese text
+_INVISIBLE = {"\n": "⏎", "\t": "⇥", "\r": "␍"} | dict.fromkeys(_SPACES, "␣")
+_JOINERS = {"\u200c", "\u200d"}  # part of how Persian, Hindi and emoji are written; nothing to see by themselves
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], banner: Banner | None = None) -> str:
@@ -49,7 +51,9 @@ def visible(token: str) -> str:
     if token and set(token) == {" "}:
         return "␣" * len(token) if len(token) < 3 else f"␣×{len(token)}"
     short = re.sub(" {3,}", lambda run: f"␣×{len(run[0])}", token)
-    return "".join(_INVISIBLE.get(letter, letter if letter.isprintable() else "�") for letter in short)
+    return "".join(
+        _INVISIBLE.get(letter, letter if letter.isprintable() or letter in _JOINERS else "�") for letter in short
+    )
 
 
 def strength(activation: float, peak: float) -> int:

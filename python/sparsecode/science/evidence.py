@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from sparsecode.compare import Comparison
 from sparsecode.config import ClaimsConfig
 from sparsecode.science import trained
-from sparsecode.science.examples import Rows
+from sparsecode.science.examples import Decode, Rows
 from sparsecode.science.verdicts import Verdict
 from sparsecode.sweep import Dictionary, metrics
 
@@ -119,7 +118,7 @@ class Evidence:
     plain: Family | None = None
     divided: Family | None = None
     dataset: Rows | None = None
-    decode: Callable[[int], str] | None = None
+    decode: Decode | None = None
     starts: dict[str, Family] = field(default_factory=dict)  # the run's sweep anew from each start, on fewer rows
     start_samples: int = 0
     missing: dict[str, str] = field(default_factory=dict)

@@ -15,11 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sparsecode.errors import ContextsUnknown
 from sparsecode.sweep import Dictionary
 
+Decode = Callable[[Sequence[int], int, int, int], list[str]]  # ids, peak, start, stop: the texts of ids[start:stop]
 CHUNK = 4096  # rows read at a time: codes of 144 directions then stay in the cache
 SPARE = 4  # candidates kept per example shown: text repeats, and a repeated context is shown once
 BEFORE, AFTER = 10, 5  # tokens of context: a line of text
+EDGE = 3  # further tokens that are decoded: a character of UTF-8 has four bytes at most
 SAME = 5  # contexts that agree on the peak and the tokens before it, this many in all, are one context
 
 
@@ -34,6 +37,7 @@ class Rows(Protocol):
     def statistics(self) -> Any: ...  # noqa: D102
     def read(self, start: int, stop: int) -> Tensor: ...  # noqa: D102
     def tokens(self, start: int, stop: int) -> npt.NDArray[np.int32]: ...  # noqa: D102
+    def context_bounds(self, row: int) -> tuple[int, int]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,11 @@ class TopRows:
 
 @dataclass(frozen=True)
 class Example:
-    """A line of tokens, the activation of each, and which is the peak."""
+    """A line of tokens, the activation of each, and which is the peak.
+
+    Joined, `tokens` are the text. Where several tokens make one character, it stands at the peak if that is among them,
+    else at the first of them, and the others are empty.
+    """
 
     row: int
     activation: float
@@ -168,7 +176,7 @@ def _keep(best: Tensor, where: Tensor, codes: Tensor, start: int) -> tuple[Tenso
 
 def contexts(
     dataset: Rows,
-    decode: Callable[[int], str],
+    decode: Decode,
     probes: Probes,
     top: TopRows,
     f: int,
@@ -179,24 +187,23 @@ def contexts(
     """The strongest `count` distinct contexts of direction f, the first `shown` of them with their text.
 
     Args:
-        dataset: activations and tokens, row r being token r % context of window r // context.
-        decode: the text of one token id.
+        dataset: activations and tokens; its contexts decide which rows are neighbours.
+        decode: the texts of tokens that stand side by side.
         probes: all directions.
         top: what `top_rows` found for them, with `count` times SPARE rows kept.
         f: which of them.
         count: contexts to look at.
         shown: contexts to keep.
     """
-    context = int(dataset.provenance["context"])
     seen: set[tuple[int, ...]] = set()
     peaks: list[tuple[int | None, int]] = []
     lines: list[Example] = []
     for row in top.rows[f].tolist():
         if row < 0 or len(peaks) == count:
             break
-        window = row // context * context
-        start, stop = max(window, row - BEFORE), min(window + context, row + AFTER + 1, dataset.rows)
-        ids = [int(token) for token in dataset.tokens(start, stop)]
+        first, last = bounds_of(dataset, row)
+        start, stop = max(first, row - BEFORE), min(last, row + AFTER + 1)
+        ids = dataset.tokens(start, stop).tolist()
         peak = row - start
         key = tuple(ids[max(0, peak - SAME + 1) : peak + 1])
         if key in seen:
@@ -205,9 +212,21 @@ def contexts(
         peaks.append((ids[peak - 1] if peak else None, ids[peak]))
         if len(lines) < shown:
             codes = [round(value, 4) for value in probes[f].encode(dataset.read(start, stop))[:, 0].tolist()]
-            lines.append(Example(row, codes[peak], [decode(token) for token in ids], codes, peak))
+            # A few tokens on either side as well: a character may be cut at the edge.
+            before, after = max(first, start - EDGE), min(last, stop + EDGE)
+            around = dataset.tokens(before, after).tolist()
+            texts = decode(around, row - before, start - before, stop - before)
+            lines.append(Example(row, codes[peak], texts, codes, peak))
     density = float(top.fired[f]) / max(top.searched, 1)
     return Contexts(density, top.searched, consistency(peaks), len(peaks), lines)
+
+
+def bounds_of(dataset: Rows, row: int) -> tuple[int, int]:
+    """The rows of the context that `row` belongs to; all rows where the dataset does not say."""
+    try:
+        return dataset.context_bounds(row)
+    except ContextsUnknown:
+        return 0, dataset.rows
 
 
 def consistency(peaks: Sequence[tuple[int | None, int]]) -> float | None:

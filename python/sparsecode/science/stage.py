@@ -163,7 +163,9 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
         tokens = load_tokens(run)
         if dataset.provenance.get("tokens_fingerprint") != tokens.fingerprint:
             raise StageMissing("The activations were not harvested from this run's text.")
-        decode = tokens.token_text
+        decode = tokens.texts
+        if not dataset.contexts_known and not quiet:
+            say(f"{KEY}: the activations do not say where contexts end; examples may run across; harvest them again")
     except SparsecodeError as error:
         missing.setdefault("sweeps", str(error))
         missing["text"] = str(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ import torch
 from sparsecode import _core
 from sparsecode.errors import InvalidArgument
 from sparsecode.machine import cores
+from sparsecode.store.contexts import RowContexts, every_context
 
 TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -78,7 +81,8 @@ class Dataset:
     @property
     def shard_bytes(self) -> int:
         """Bytes of rows in a full shard: what to pass to a writer to have shards of the same number of rows."""
-        return self._core.shard_rows * (self.activation_dim * TORCH_DTYPES[self.dtype].itemsize + 4)
+        beside = 8 if self._core.has_contexts else 4
+        return self._core.shard_rows * (self.activation_dim * TORCH_DTYPES[self.dtype].itemsize + beside)
 
     @property
     def fingerprint(self) -> str:
@@ -98,6 +102,53 @@ class Dataset:
         """
         rms, variance, non_finite = self._core.spread
         return {"mean": self._core.mean, "rms": rms, "variance": variance, "non_finite": non_finite}
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows that the harvest read and left out, by the reason: special, padding, unknown."""
+        return dict(self._core.left_out)
+
+    @property
+    def contexts_known(self) -> bool:
+        """Whether the dataset says which rows belong to one context."""
+        return self._contexts.known
+
+    @property
+    def contexts_stored(self) -> bool:
+        """Whether its shards hold the number of each row's context; else all have `provenance["context"]` rows."""
+        return self._core.has_contexts
+
+    def context_of(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """The number of the context of each of some rows [n], in any order; they do not fall from row to row.
+
+        Raises:
+            ContextsUnknown: the dataset does not say.
+            InvalidArgument: there are no such rows.
+            ShardCorrupt, ShardTruncated: see `read`.
+        """
+        return self._contexts.of(rows)
+
+    def context_bounds(self, row: int) -> tuple[int, int]:
+        """The first row of the context that `row` belongs to, and the one behind its last.
+
+        Raises:
+            ContextsUnknown, InvalidArgument, ShardCorrupt, ShardTruncated: as `context_of`.
+        """
+        return self._contexts.bounds(row)
+
+    def contexts(self) -> Iterator[npt.NDArray[np.int64]]:
+        """All contexts in the order of their rows, in pieces [n, 3]: number, first row, row behind the last.
+
+        Raises:
+            ContextsUnknown, ShardCorrupt, ShardTruncated: as `context_of`.
+        """
+        return self._contexts.each()
+
+    @cached_property
+    def _contexts(self) -> RowContexts:
+        stored = self._core.has_contexts
+        every = None if stored else every_context(self.provenance, self.statistics["non_finite"])
+        return RowContexts(self.path, self._core, self.rows, every)
 
     @property
     def shards(self) -> list[Shard]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from sparsecode.errors import InvalidArgument, SettingsDiffer
 from sparsecode.store.dataset import Dataset
@@ -14,6 +17,9 @@ _PIECE_BYTES = 32 << 20
 
 def merge_datasets(destination: str | Path, sources: Sequence[str | Path]) -> Dataset:
     """Writes the rows of `sources`, in that order, as one dataset; every row is checked against its digest on the way.
+
+    No context goes on from one source into the next: where they are numbered, those of a source follow those of the one
+    before.
 
     Args:
         destination: folder of the new dataset.
@@ -38,21 +44,41 @@ def merge_datasets(destination: str | Path, sources: Sequence[str | Path]) -> Da
             )
     if (Path(destination) / "manifest.json").exists():
         raise InvalidArgument(f"{destination}: holds a dataset already; delete it, or choose another folder")
+    numbered = _must_number(opened)
     writer = DatasetWriter(
         destination,
         activation_dim=first.activation_dim,
         dtype=first.dtype,
         provenance=first.provenance,
+        contexts=numbered,
         shard_bytes=max(dataset.shard_bytes for dataset in opened),
     )
+    before, left_out = 0, Counter[str]()
     with writer:
         piece = max(1, _PIECE_BYTES // (first.activation_dim * 4))
         for dataset in opened:
             for start in range(0, dataset.rows, piece):
                 stop = min(start + piece, dataset.rows)
-                writer.append(dataset.read_stored(start, stop), dataset.tokens(start, stop))
+                numbers = before + dataset.context_of(np.arange(start, stop)) if numbered else None
+                writer.append(dataset.read_stored(start, stop), dataset.tokens(start, stop), numbers)
+            if numbered and dataset.rows:
+                before += int(dataset.context_of([dataset.rows - 1])[0]) + 1
             writer.count_dropped(dataset.statistics["non_finite"])
+            left_out.update(dataset.left_out)
+        writer.note_left_out(left_out)
         return writer.finish()
+
+
+def _must_number(sources: Sequence[Dataset]) -> bool:
+    """Whether contexts must be numbered: those of a source are, or they have T rows each but a source before the last
+    ends in one with fewer, behind which r // T would be wrong.
+    """
+    unknown = [dataset.path for dataset in sources if not dataset.contexts_known]
+    if any(dataset.contexts_stored for dataset in sources):
+        if unknown:
+            raise SettingsDiffer(f"{unknown[0]}: does not say the context of each row, as others do; harvest it again")
+        return True
+    return not unknown and any(dataset.rows % int(dataset.provenance["context"]) for dataset in sources[:-1])
 
 
 def _differences(first: Dataset, other: Dataset) -> list[str]:

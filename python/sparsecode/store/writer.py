@@ -30,7 +30,9 @@ class DatasetWriter:
         path: folder of the dataset; made if missing.
         activation_dim: width D of a row.
         dtype: type on disk: float16, bfloat16 or float32.
-        provenance: where the rows come from: names and JSON values. Another provenance is another dataset.
+        provenance: where the rows come from: names and JSON values. Another provenance is another dataset. `context` is
+            the number of rows of every context, the last one's perhaps fewer, where all have the same.
+        contexts: rows come with the number of their context, for contexts that differ in their numbers of rows.
         shard_bytes: size of a shard file, about.
         non_finite: what to do with a row that holds NaN or infinities (or a value too large for `dtype`): `error`, or
             `drop` it and count it.
@@ -52,6 +54,7 @@ class DatasetWriter:
         activation_dim: int,
         dtype: str,
         provenance: Mapping[str, Any],
+        contexts: bool = False,
         shard_bytes: int = 256 << 20,
         non_finite: Literal["error", "drop"] = "error",
         durable: bool = True,
@@ -60,6 +63,7 @@ class DatasetWriter:
     ) -> None:
         self.path = Path(path)
         self.activation_dim = activation_dim
+        self._numbered = contexts
         if activation_dim < 1 or shard_bytes < 1:
             raise InvalidArgument(
                 f"{path}: activation_dim {activation_dim} and shard_bytes {shard_bytes} must be at least 1"
@@ -72,6 +76,7 @@ class DatasetWriter:
             self.path,
             activation_dim,
             dtype,
+            contexts,
             text,
             shard_bytes,
             non_finite,
@@ -92,12 +97,19 @@ class DatasetWriter:
         """Rows appended up to the end of the last complete shard, dropped ones included."""
         return self._consumed
 
-    def append(self, activations: torch.Tensor, tokens: torch.Tensor | npt.NDArray[np.integer[Any]]) -> None:
+    def append(
+        self,
+        activations: torch.Tensor,
+        tokens: torch.Tensor | npt.NDArray[np.integer[Any]],
+        contexts: torch.Tensor | npt.NDArray[np.integer[Any]] | None = None,
+    ) -> None:
         """Appends rows; not copied where their type is the one on disk.
 
         Args:
             activations: [R, D], any float type, any device.
             tokens: [R], the token each row belongs to, below 2^31.
+            contexts: [R], the number of the context each row belongs to, from 0 to 2^31 - 1 and never falling; with
+                `contexts=True` only.
 
         Raises:
             NonFiniteActivation: NaN or infinities; nothing of this batch is appended.
@@ -117,9 +129,34 @@ class DatasetWriter:
                 raise InvalidArgument(f"{self.path}: activations must be floating point, not {activations.dtype}")
             activations = activations.to(torch.float32)
         activations = activations.detach().cpu().contiguous()
-        ids = _int32(self.path, tokens, len(activations))
-        self._core.append(as_bytes(activations), _NAMES[activations.dtype], ids.view(np.uint8))
+        ids = _int32(self.path, "tokens", tokens, len(activations))
+        numbers = self._numbers(contexts, len(activations))
+        self._core.append(as_bytes(activations), _NAMES[activations.dtype], ids.view(np.uint8), numbers.view(np.uint8))
         self._rows, self._consumed = self._core.rows, self._core.consumed
+
+    def _numbers(
+        self, contexts: torch.Tensor | npt.NDArray[np.integer[Any]] | None, rows: int
+    ) -> npt.NDArray[np.int32]:
+        if (contexts is not None) != self._numbered:
+            given = (
+                "numbers of contexts, but opened without contexts=True"
+                if contexts is not None
+                else "no numbers of contexts"
+            )
+            raise InvalidArgument(f"{self.path}: append was given {given}; all rows have them, or none has")
+        if contexts is None:
+            return np.empty(0, np.int32)
+        numbers = _int32(self.path, "contexts", contexts, rows)
+        if rows and (int(numbers[0]) < 0 or bool((np.diff(numbers) < 0).any())):
+            raise InvalidArgument(f"{self.path}: numbers of contexts must be at least 0 and never fall")
+        return numbers
+
+    def note_left_out(self, counts: Mapping[str, int]) -> None:
+        """Notes how many rows were read and left out of the whole dataset, by the reason; `finish` writes it.
+
+        What was noted before is forgotten: a program that resumes counts from the first row on again.
+        """
+        self._core.note_left_out({name: int(count) for name, count in counts.items() if count})
 
     def count_dropped(self, rows: int) -> None:
         """Counts rows that were dropped for NaN or infinities before they came here."""
@@ -149,12 +186,14 @@ class DatasetWriter:
         self.close()
 
 
-def _int32(path: Path, tokens: torch.Tensor | npt.NDArray[np.integer[Any]], rows: int) -> npt.NDArray[np.int32]:
-    array = tokens.detach().cpu().numpy() if isinstance(tokens, torch.Tensor) else np.asarray(tokens)
+def _int32(
+    path: Path, name: str, values: torch.Tensor | npt.NDArray[np.integer[Any]], rows: int
+) -> npt.NDArray[np.int32]:
+    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if array.shape != (rows,) or array.dtype.kind not in "iu":
-        raise InvalidArgument(f"{path}: tokens must be integers [{rows}], not {array.dtype} {list(array.shape)}")
+        raise InvalidArgument(f"{path}: {name} must be integers [{rows}], not {array.dtype} {list(array.shape)}")
     if array.dtype.itemsize > 2 and array.size and array.dtype != np.int32:
         low, high = int(array.min()), int(array.max())
         if low < -(2**31) or high >= 2**31:
-            raise InvalidArgument(f"{path}: tokens from {low} to {high} do not fit int32")
+            raise InvalidArgument(f"{path}: {name} from {low} to {high} do not fit int32")
     return np.ascontiguousarray(array, dtype=np.int32)

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
+
+from sparsecode.machine import wide
 
 if TYPE_CHECKING:
     from sparsecode.sweep.engines import StepStats
@@ -35,7 +36,7 @@ class Deviations:
     @classmethod
     def of(cls, x: Tensor) -> Deviations:
         """Of rows [B, D]."""
-        x = x.double()
+        x = wide(x)
         mean = x.mean(0)
         return cls(x.shape[0], mean.cpu(), float((x - mean).square().sum()))
 
@@ -59,7 +60,7 @@ def explained_variance(squared_error: float, squared_deviations: float) -> float
 
 def l0(codes: Tensor) -> float:
     """Mean number of active features per row of codes [B, F]."""
-    return float((codes > 0).sum(dtype=torch.float64)) / codes.shape[0]
+    return int((codes > 0).sum()) / codes.shape[0]
 
 
 def fired(codes: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ def fired(codes: Tensor) -> Tensor:
 
 def density(fired_rows: Tensor, rows: int) -> Tensor:
     """Share of `rows` rows on which each feature fired: [F] float32."""
-    return (fired_rows.double() / rows).float()
+    return (wide(fired_rows) / rows).float()
 
 
 def dead(fired_rows: Tensor) -> int:

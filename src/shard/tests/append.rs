@@ -6,7 +6,7 @@ use std::path::Path;
 use super::settings;
 use crate::error::Error;
 use crate::shard::growing::PARALLEL_BYTES;
-use crate::shard::{DatasetWriter, Dtype, NonFinite, WriterSettings};
+use crate::shard::{Access, Dataset, DatasetWriter, Dtype, Marks, NonFinite, Verify, WriterSettings};
 
 /// A batch lies in several blocks of 1 MiB, and begins and ends within one.
 const DIM: usize = 513;
@@ -19,6 +19,10 @@ const ROWS: usize = 5 * BATCH;
 fn rows() -> (Vec<f32>, Vec<i32>) {
     let values = (0..ROWS * DIM).map(|i| ((i * 7919) % 2048) as f32 * 0.25 - 100.0).collect();
     (values, (0..ROWS as i32).collect())
+}
+
+fn plain(tokens: &[i32]) -> Marks<'_> {
+    Marks { tokens, contexts: &[] }
 }
 
 fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
@@ -45,14 +49,14 @@ fn write_to(folder: &Path, dtype: Dtype, batch: usize, settings: WriterSettings,
                 // One row more, which is dropped.
                 values.splice((bad - first) * DIM..(bad - first) * DIM, vec![f32::NAN; DIM]);
                 let more: Vec<i32> = [&tokens[..bad - first], &[-1], &tokens[bad - first..]].concat();
-                writer.append(&bytes(&values, dtype), dtype, &more).unwrap();
+                writer.append(&bytes(&values, dtype), dtype, plain(&more)).unwrap();
                 continue;
             }
             values[(bad - first) * DIM + DIM / 2] = 1e6;
-            let refused = writer.append(&bytes(&values, dtype), dtype, tokens);
+            let refused = writer.append(&bytes(&values, dtype), dtype, plain(tokens));
             assert!(matches!(refused, Err(Error::NonFiniteActivation { row, .. }) if row == bad as u64), "{refused:?}");
         }
-        writer.append(&good, dtype, tokens).unwrap();
+        writer.append(&good, dtype, plain(tokens)).unwrap();
     }
     writer.finish().unwrap();
 }
@@ -127,7 +131,7 @@ fn rows_dropped_behind_the_end_of_a_shard_are_not_consumed_with_it() {
     let append = |writer: &mut DatasetWriter, from: usize, to: usize| {
         let values: Vec<f32> = (from..to).map(value).collect();
         let tokens: Vec<i32> = (from as i32..to as i32).collect();
-        writer.append(&bytes(&values, Dtype::F32), Dtype::F32, &tokens).unwrap();
+        writer.append(&bytes(&values, Dtype::F32), Dtype::F32, plain(&tokens)).unwrap();
     };
     let mut writer = DatasetWriter::open(&whole, settings()).unwrap();
     append(&mut writer, 0, 20);
@@ -143,4 +147,55 @@ fn rows_dropped_behind_the_end_of_a_shard_are_not_consumed_with_it() {
     append(&mut writer, from, 20);
     writer.finish().unwrap();
     assert!(manifest(&cut) == manifest(&whole));
+}
+
+#[test]
+fn contexts_come_back_with_their_rows_and_are_digested_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, cut] = ["whole", "cut"].map(|name| dir.path().join(name));
+    let settings = || WriterSettings { contexts: true, non_finite: NonFinite::Drop, ..settings(1, 8) };
+    // Shards of 4 to 5 rows, each with a context that goes on in the next; row 5 is dropped.
+    let append = |writer: &mut DatasetWriter, from: usize, to: usize| {
+        let values: Vec<f32> = (from..to).map(|row| if row == 5 { f32::NAN } else { row as f32 }).collect();
+        let (tokens, contexts): (Vec<i32>, Vec<i32>) = (from as i32..to as i32).map(|row| (row, row / 3)).unzip();
+        writer.append(&bytes(&values, Dtype::F32), Dtype::F32, Marks { tokens: &tokens, contexts: &contexts }).unwrap();
+    };
+    let mut writer = DatasetWriter::open(&whole, settings()).unwrap();
+    append(&mut writer, 0, 20);
+    writer.note_left_out([("padding".to_owned(), 7)].into());
+    writer.finish().unwrap();
+    let mut writer = DatasetWriter::open(&cut, settings()).unwrap();
+    append(&mut writer, 0, 9);
+    drop(writer);
+    let mut writer = DatasetWriter::open(&cut, settings()).unwrap();
+    let from = writer.consumed() as usize;
+    assert!(from > 0);
+    append(&mut writer, from, 20);
+    writer.note_left_out([("padding".to_owned(), 7)].into());
+    writer.finish().unwrap();
+    assert_eq!(manifest(&whole), manifest(&cut));
+
+    for access in [Access::Mmap, Access::Pread] {
+        let dataset = Dataset::open(&cut, access, Verify::Once).unwrap();
+        assert_eq!(dataset.manifest().left_out["padding"], 7);
+        let expected: Vec<i32> = (0..20).filter(|&row| row != 5).map(|row| row / 3).collect();
+        let mut found = vec![0; 19];
+        dataset.contexts(&(0..19).collect::<Vec<i64>>(), &mut found).unwrap();
+        assert_eq!(found, expected);
+        let mut some = [0; 3];
+        dataset.contexts(&[18, 0, 7], &mut some).unwrap();
+        assert_eq!(some, [expected[18], expected[0], expected[7]]);
+        assert!(dataset.contexts(&[19], &mut [0]).is_err() && dataset.contexts(&[-1], &mut [0]).is_err());
+    }
+    // The last four bytes of a shard are the number of its last row's context.
+    let name = cut.join(super::super::commit::shard_name(1));
+    let mut shard = std::fs::read(&name).unwrap();
+    *shard.last_mut().unwrap() ^= 1;
+    std::fs::write(&name, shard).unwrap();
+    let dataset = Dataset::open(&cut, Access::Pread, Verify::Once).unwrap();
+    assert_eq!(dataset.bad_shards(1, &false.into()).len(), 1);
+    let mut all = vec![0; 19];
+    let read = dataset.contexts(&(0..19).collect::<Vec<i64>>(), &mut all);
+    assert!(matches!(read, Err(Error::ShardCorrupt { .. })));
+    assert!(matches!(DatasetWriter::open(&cut, super::settings(1, 8)), Err(Error::SettingsDiffer { .. })));
 }

@@ -20,13 +20,16 @@ fn swap(from: &str, to: &str) -> &'static str {
 #[test]
 fn what_is_built_is_read_back_and_aligned() {
     for (rows, dim, dtype) in [(1, 1, Dtype::F16), (1_032_192, 128, Dtype::Bf16), (1 << 31, 1 << 24, Dtype::F32)] {
-        let bytes = build(rows, dim, dtype);
+        let bytes = build(rows, dim, dtype, false);
         let length = header_length(bytes[..8].try_into().unwrap()).unwrap();
         let found = parse(&bytes[8..]).unwrap();
         assert_eq!((length, found.rows, found.dim, found.dtype), (bytes.len() as u64 - 8, rows, dim, dtype));
         assert_eq!((found.activations_at, found.activations_at % 64), (bytes.len() as u64, 0));
         assert_eq!(found.tokens_at, found.activations_at + rows * dim * dtype.size() as u64);
-        assert_eq!(found.file_bytes, found.tokens_at + rows * 4);
+        assert_eq!((found.file_bytes, found.contexts_at), (found.tokens_at + rows * 4, None));
+        let numbered = parse(&build(rows, dim, dtype, true)[8..]).unwrap();
+        assert_eq!((numbered.tokens_at, numbered.contexts_at), (found.tokens_at, Some(found.file_bytes)));
+        assert_eq!(numbered.file_bytes, found.file_bytes + rows * 4);
     }
     assert_eq!(parse(GOOD.as_bytes()).unwrap().file_bytes, 8 + GOOD.len() as u64 + 24);
 }
@@ -132,7 +135,7 @@ fn lengths_that_no_header_has_are_refused_at_once() {
 fn a_lone_shard_cut_anywhere_or_too_long_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x");
-    let whole = [&build(3, 2, Dtype::F16)[..], &[7; 24]].concat();
+    let whole = [&build(3, 2, Dtype::F16, false)[..], &[7; 24]].concat();
     for cut in 0..whole.len() {
         std::fs::write(&path, &whole[..cut]).unwrap();
         assert!(matches!(read_header(&path), Err(Error::ShardTruncated { .. })), "{cut}");
@@ -254,6 +257,6 @@ fn mutated_headers_never_panic_and_what_is_accepted_safetensors_accepts_too() {
 #[test]
 fn the_limit_admits_every_header_that_is_written() {
     assert!((header::WRITTEN_BYTES as u64) < MAX_HEADER);
-    let longest = build(u64::MAX >> 30, header::MAX_DIM, Dtype::Bf16);
+    let longest = build(u64::MAX >> 30, header::MAX_DIM, Dtype::Bf16, true);
     assert!(longest.ends_with(b" "));
 }

@@ -52,8 +52,8 @@ fn every_flipped_bit_cut_and_added_byte_is_corruption() {
 
 #[test]
 fn a_newer_format_is_named() {
-    assert!(matches!(forged("\"format\": 1", "\"format\": 2"), Err(Error::FormatTooNew { found: 2, known: 1, .. })));
-    assert!(matches!(forged("\"format\": 1", "\"format\": 2, \"new\": []"), Err(Error::FormatTooNew { .. })));
+    assert!(matches!(forged("\"format\": 1", "\"format\": 3"), Err(Error::FormatTooNew { found: 3, known: 2, .. })));
+    assert!(matches!(forged("\"format\": 1", "\"format\": 3, \"new\": []"), Err(Error::FormatTooNew { .. })));
     for bad in ["0", "-1", "1.5", "\"1\"", "null"] {
         let error = forged("\"format\": 1", &format!("\"format\": {bad}"));
         assert!(matches!(error, Err(Error::ManifestInvalid { .. })), "{bad}");
@@ -158,6 +158,10 @@ fn contradictions_are_refused_though_the_digest_fits() {
         ("\"complete\": true,", ""),
         ("\"non_finite\"", "\"other\""),
         ("\"provenance\": {}", "\"provenance\": []"),
+        ("\"format\": 1", "\"format\": 2"),
+        ("\"format\": 1", "\"format\": 1, \"contexts\": false, \"left_out\": {}"),
+        ("\"format\": 1", "\"format\": 2, \"contexts\": true, \"left_out\": {}"),
+        ("\"format\": 1", "\"format\": 2, \"contexts\": false, \"left_out\": {\"padding\": -1}"),
     ] {
         let error = forged(from, to);
         assert!(matches!(error, Err(Error::ManifestInvalid { .. })), "{from} {to}: {error:?}");

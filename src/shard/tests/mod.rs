@@ -10,13 +10,14 @@ use std::path::Path;
 use crate::error::Result;
 use crate::shard::commit::Durability;
 use crate::shard::manifest::Provenance;
-use crate::shard::{DatasetWriter, Dtype, NonFinite, WriterSettings};
+use crate::shard::{DatasetWriter, Dtype, Marks, NonFinite, WriterSettings};
 
 /// Settings of a small float16 dataset with full shards of `shard_rows`.
 fn settings(dim: usize, shard_rows: usize) -> WriterSettings {
     WriterSettings {
         dim,
         dtype: Dtype::F16,
+        contexts: false,
         provenance: Provenance::new(),
         shard_bytes: (shard_rows * (dim * 2 + 4)) as u64,
         non_finite: NonFinite::Error,
@@ -30,7 +31,7 @@ fn settings(dim: usize, shard_rows: usize) -> WriterSettings {
 fn append(writer: &mut DatasetWriter, dim: usize, from: u64, to: u64) -> Result<()> {
     for row in from..to {
         let data: Vec<u8> = (0..dim as u64).flat_map(|d| ((row * 31 + d * 7) as u16 & 0x3bff).to_le_bytes()).collect();
-        writer.append(&data, Dtype::F16, &[row as i32])?;
+        writer.append(&data, Dtype::F16, Marks { tokens: &[row as i32], contexts: &[] })?;
     }
     Ok(())
 }

@@ -61,7 +61,8 @@ class LanguageModel:
         vocab_size: V.
         tokenizer: tokenizer.json as text, or None.
         frame: special tokens around each context.
-        special: ids of special tokens.
+        special: ids whose rows are left out: special tokens and the unknown one.
+        unknown: id that stands for text that the tokenizer does not know; None where there is none of its own.
         end: name of the tokenizer's own token that ends a document, or None.
         control: names of the special tokens that the tokenizer reads where a text spells them.
         template: its chat template, or "".
@@ -89,6 +90,7 @@ class LanguageModel:
     tokenizer: str | None = None
     frame: Frame = NO_FRAME
     special: frozenset[int] = frozenset()
+    unknown: int | None = None
     end: str | None = None
     control: tuple[str, ...] = ()
     template: str = ""

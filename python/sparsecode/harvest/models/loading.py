@@ -21,22 +21,29 @@ from sparsecode.errors import MissingExtra, ModelInvalid
 from sparsecode.gpt import GPT, gpt_fingerprint, load_gpt
 from sparsecode.harvest.models.families import OWN_GPT, Hooks, family_of, hook_places, language_config
 from sparsecode.harvest.models.language import NO_FRAME, Frame, LanguageModel
+from sparsecode.harvest.models.special import special_ids, unknown_id
 from sparsecode.harvest.models.weights import guard, key_mapping, missing_weights
-from sparsecode.machine import torch_device
+from sparsecode.machine import computes_in, torch_device
+from sparsecode.progress import say
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TRIED = 256  # tokens, until the text of one is no special token
 _GREETING = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
 
 
-def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> LanguageModel:
+def load_model(
+    name: str, *, device: str = "auto", dtype: str = "auto", kept: str | None = None, quiet: bool = True
+) -> LanguageModel:
     """A model by folder or name.
 
     Args:
         name: a folder that `train-gpt` or `convert` wrote, a folder with a Hugging Face model, or a model's name on
             their hub.
         device: cpu, cuda, mps or auto.
-        dtype: float32, bfloat16 or float16; auto is the one it was saved in.
+        dtype: float32, bfloat16 or float16; auto is the one it was saved in, or float32 where the processor would
+            have to emulate that.
+        kept: the type that `auto` meant before, on whichever machine, to go on with.
+        quiet: do not tell that it computes in another type than it was saved in.
 
     Raises:
         MissingExtra: it is a Hugging Face model and transformers is not installed.
@@ -46,7 +53,24 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Langu
         tokenizer = Path(name) / "tokenizer.json"
         text = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None
         return own_model(load_gpt(name), Path(name).name, device=device, dtype=dtype, tokenizer=text)
-    return _load_hf(name, torch_device(device), dtype)
+    model = _load_hf(name, torch_device(device), dtype)
+    if dtype == "auto":
+        _choose_dtype(model, kept, quiet=quiet)
+    return model
+
+
+def _choose_dtype(model: LanguageModel, kept: str | None, *, quiet: bool) -> None:
+    """Puts a model that is in the type it was saved in into the one to compute in. Its fingerprint stays."""
+    saved = model.dtype
+    chosen = computes_in(saved, model.device) if kept is None else _DTYPES[kept]
+    if chosen != saved:
+        model.module.to(chosen)
+        if not quiet:
+            before, after = (str(one).removeprefix("torch.") for one in (saved, chosen))
+            why = "this processor has no products of that type" if kept is None else "as it did when this was begun"
+            say(
+                f"{model.name}: saved in {before}, computes in {after}: {why}; --model-dtype {before} computes as saved"
+            )
 
 
 def is_own_gpt(path: Path) -> bool:
@@ -170,7 +194,8 @@ def hf_model(
         vocab_size=vocab_size,
         tokenizer=backend.to_str() if backend is not None else None,
         frame=frame,
-        special=_special(tokenizer),
+        special=special_ids(tokenizer),
+        unknown=unknown_id(tokenizer),
         end=_end(tokenizer),
         control=_control(tokenizer),
         template=template,
@@ -281,13 +306,6 @@ def _chat_frame(tokenizer: Any, frame: Frame, render: Callable[[list[dict[str, A
     except Exception:  # the template wants other roles; it says so when it writes a conversation
         return NO_FRAME
     return Frame(frame.before) if tuple(ids[: len(frame.before)]) == frame.before else NO_FRAME
-
-
-def _special(tokenizer: Any | None) -> frozenset[int]:
-    if tokenizer is None:
-        return frozenset()
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return frozenset(tokenizer.all_special_ids) | {token for token, about in added.items() if about.special}
 
 
 def _context(config: Any) -> int:

@@ -88,7 +88,7 @@ def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | No
     Raises:
         InvalidSetting: no such engine, or it cannot run here.
     """
-    where = torch_device(device)
+    where = torch_device(device, mps=False)  # on MPS there is the reference alone, which is made to be read
     if name == "auto":
         name = os.environ.get("SPARSECODE_ENGINE", "auto")
     if name == "auto":

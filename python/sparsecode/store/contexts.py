@@ -1,0 +1,110 @@
+"""Which rows of a dataset are neighbours in one text: the context of each row, and the rows of each context.
+
+Two ways to know: every shard holds the number of each row's context, or all contexts have the same number of rows, T =
+`provenance["context"]`, and row r belongs to context r // T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsecode.errors import ContextsUnknown, InvalidArgument
+
+AT_ONCE = 1 << 20  # rows whose contexts are looked at together
+_NEAR = 256  # rows on either side that are looked at first: most contexts are no longer
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Numbered(Protocol):
+    """What is needed of a dataset's core."""
+
+    @property
+    def has_contexts(self) -> bool: ...  # noqa: D102
+    def contexts_into(self, rows: object, out: object) -> None: ...  # noqa: D102
+
+
+class RowContexts:
+    """The contexts of a dataset's rows.
+
+    Args:
+        path: the dataset's folder, for messages.
+        core: where numbers are read that shards hold.
+        rows: of the dataset.
+        every: T, where all contexts have as many rows; None where shards hold their numbers, or nobody knows.
+    """
+
+    def __init__(self, path: object, core: Numbered, rows: int, every: int | None) -> None:
+        self._path, self._core, self._rows, self.every = path, core, rows, every
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known which rows belong together."""
+        return self.every is not None or self._core.has_contexts
+
+    def of(self, rows: npt.ArrayLike) -> Numbers:
+        """The number of the context of each of some rows [n], in any order."""
+        self._check_known()
+        wanted = np.ascontiguousarray(rows, np.int64)
+        if wanted.ndim != 1 or (wanted.size and (int(wanted.min()) < 0 or int(wanted.max()) >= self._rows)):
+            raise InvalidArgument(f"{self._path}: context_of takes a list of rows from 0 to {self._rows - 1}")
+        if self.every is not None:
+            return wanted // self.every
+        found = np.empty(len(wanted), np.int32)
+        self._core.contexts_into(wanted.view(np.uint8), found.view(np.uint8))
+        return found.astype(np.int64)
+
+    def bounds(self, row: int) -> tuple[int, int]:
+        """The first row of the context that `row` belongs to, and the one behind its last."""
+        number = int(self.of([row])[0])
+        if self.every is not None:
+            return number * self.every, min((number + 1) * self.every, self._rows)
+        return self._end(row, number, -1) + 1, self._end(row, number, 1)
+
+    def _end(self, row: int, number: int, step: int) -> int:
+        """The first row before (`step` -1) or behind (1) `row` that does not belong to context `number`."""
+        at, count = row + step, _NEAR
+        while 0 <= at < self._rows:
+            stop = max(-1, min(self._rows, at + step * count))
+            others = np.flatnonzero(self.of(np.arange(at, stop, step)) != number)
+            if len(others):
+                return at + step * int(others[0])
+            at, count = stop, min(2 * count, AT_ONCE)
+        return at
+
+    def each(self, at_once: int = AT_ONCE) -> Iterator[Numbers]:
+        """All contexts in the order of their rows, in pieces [n, 3]: number, first row, row behind the last."""
+        self._check_known()
+        number, first = -1, 0
+        for start in range(0, self._rows, at_once):
+            stop = min(start + at_once, self._rows)
+            numbers = self.of(np.arange(start, stop))
+            begins = start + np.flatnonzero(np.diff(numbers, prepend=number))
+            if not start:
+                begins, number = begins[1:], int(numbers[0])
+            if len(begins):
+                names = np.concatenate([[number], numbers[begins[:-1] - start]])
+                yield np.stack([names, np.concatenate([[first], begins[:-1]]), begins], axis=1)
+                number, first = int(numbers[-1]), int(begins[-1])
+        if self._rows:
+            yield np.array([[number, first, self._rows]], np.int64)
+
+    def _check_known(self) -> None:
+        if not self.known:
+            raise ContextsUnknown(
+                f"{self._path}: does not say which rows belong to one context; harvest it again with --force"
+            )
+
+
+def every_context(provenance: dict[str, Any], dropped: int) -> int | None:
+    """T, where a dataset without numbers of contexts says that all have T rows and this can be believed."""
+    every = provenance.get("context")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1 or dropped:
+        return None  # with rows dropped, those behind them are not where they would be
+    tokens = provenance.get("context_tokens")
+    # Harvests once wrote the number of all rows where contexts gave different numbers of rows.
+    return None if isinstance(tokens, int) and every > tokens else every
