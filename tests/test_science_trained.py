@@ -216,8 +216,8 @@ def test_claim_4_looks_at_the_sweeps_of_its_own(tmp_path: Path) -> None:
 
     def spoiled(run: Run, *_: Any, **__: Any) -> Any:
         found = fake_sweeps(run)
-        for _, comparison in found:
-            for entry in comparison.record["dictionaries"]:
+        for one in found:
+            for entry in one[1].record["dictionaries"]:
                 entry["metrics"]["fvu"] = 3.0 if entry["l1"] > 1.5 * L1 else 0.3
         return found
 
@@ -283,7 +283,7 @@ def test_the_command_tells_it_as_json(thin_run: tuple[Run, FakeDataset], tmp_pat
 
 
 def test_a_stage_that_is_thin_says_so_when_it_ends_and_replicate_says_it_last(tmp_path: Path) -> None:
-    stages = {
+    stages: dict[str, dict[str, Any]] = {
         "train-gpt": {"val_loss": 6.69, "unigram_loss": 6.31},
         "claims": {"verdicts": {"1": "not tested"}, "not_tested": {"1": "Too little.", "2": "Too few."}, "thin": ["x"]},
         "toy": {"not_tested": {"7": "Too short."}, "thin": []},

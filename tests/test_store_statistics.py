@@ -71,7 +71,7 @@ def test_what_an_evaluation_sums_keeps_its_precision(massive: int) -> None:
     x = rows(massive)
     _, variance, _ = exact(x)
     found, whole = Reconstruction(), Deviations.of(x)
-    for part in x.split(128):
+    for part in torch.split(x, 128):
         found.add(part, part, part)
     assert found.spread is not None
     for spread in (found.spread, whole):

@@ -125,7 +125,7 @@ def test_what_cannot_fit_is_refused_before_it_starts(
 ) -> None:
     monkeypatch.setattr(memory, "usable_memory", lambda: 10**11)
     run = tmp_path / "run"
-    words = ["train-dicts", "--run", run, "--dataset", data, "--samples", "1k", "--batch-size", "128", "-q"]
+    words = ["train-dicts", "--run", str(run), "--dataset", str(data), "--samples", "1k", "--batch-size", "128", "-q"]
     told = refused(*words, "--sizes", "16777216", "--seeds", "99")
     assert "99 dictionaries need" in told
     assert "this machine has" in told

@@ -199,7 +199,8 @@ def hook_places(model: nn.Module, family: Family) -> Hooks:
         outside = {name: _below(place, path) for name, place in family.outside(config).items()}
         last = {name: outside.pop(name) for name in ("ln_final.hook_normalized",)}
         inside: Points = {}
-        for layer, block in enumerate(base.get_submodule(family.blocks)):  # type: ignore[arg-type]
+        blocks: Any = base.get_submodule(family.blocks)
+        for layer, block in enumerate(blocks):
             prefix = f"{path}.{family.blocks}.{layer}".strip(".")
             for name, place in family.inside(config, block).items():
                 inside[f"blocks.{layer}.{name}"] = _below(place, prefix)
