@@ -73,8 +73,14 @@ def lines(path: Path, key: str, values: list[Any]) -> str:
 
 
 def harvested(folder: Path, name: str, text: str, **settings: Any) -> Dataset:
-    settings = {"special_tokens": True, "rows": 10**6, "dtype": "float32", "context": 48, "hook": HOOK} | settings
-    harvest_activations(folder, model=name, text=(text,), device="cpu", quiet=True, **settings)
+    given: dict[str, Any] = {
+        "special_tokens": True,
+        "rows": 10**6,
+        "dtype": "float32",
+        "context": 48,
+        "hook": HOOK,
+    } | settings
+    harvest_activations(folder, model=name, text=(text,), device="cpu", quiet=True, **given)
     return Dataset(folder / "activations" / HOOK)
 
 
@@ -292,4 +298,5 @@ def test_a_configuration_names_no_kernels_of_the_hub(tmp_path: Path) -> None:
     name = model(tmp_path / "model", None)
     config = json.loads((tmp_path / "model/config.json").read_text())
     (tmp_path / "model/config.json").write_text(json.dumps(config | {"attn_implementation": "someone/attention"}))
-    assert load_model(name, device="cpu").module.config._attn_implementation in ("sdpa", "eager")
+    found: Any = load_model(name, device="cpu").module
+    assert found.config._attn_implementation in ("sdpa", "eager")
