@@ -31,7 +31,7 @@ def close(found: Tensor, expected: Tensor, what: str = "") -> None:
 def normalised(norm: Any, x: Tensor, offset: float) -> tuple[Tensor, Tensor]:
     """(TransformerLens's hook_normalized, what the norm gives), by the formulas."""
     eps: Any = getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", 1e-5)
-    weight = getattr(norm, "weight", None)
+    weight: Any = getattr(norm, "weight", None)
     if "RMSNorm" in type(norm).__name__:
         hat = x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
         return hat, hat * (weight + offset)
