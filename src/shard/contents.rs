@@ -77,6 +77,7 @@ pub struct Part {
 
 impl Part {
     /// The block, once all rows of the part were added.
+    #[must_use]
     pub fn end(self) -> Block {
         self.block
     }
@@ -96,6 +97,7 @@ pub struct Added {
 
 impl Added {
     /// Whether all values are finite.
+    #[must_use]
     pub fn is_finite(&self) -> bool {
         self.blocks.iter().all(|block| block.sums.are_finite())
     }
@@ -120,16 +122,19 @@ impl Contents {
     }
 
     /// Rows so far.
+    #[must_use]
     pub fn rows(&self) -> usize {
         self.tokens.len()
     }
 
     /// Rows in about [`PIECE_BYTES`].
+    #[must_use]
     pub fn piece_rows(&self) -> usize {
         (PIECE_BYTES / (self.dim * self.dtype.size())).max(1)
     }
 
     /// The parts of the next `rows` rows, by block.
+    #[must_use]
     pub fn parts(&self, rows: usize) -> Vec<Part> {
         let mut parts = Vec::new();
         let mut done = 0;
@@ -149,6 +154,7 @@ impl Contents {
     }
 
     /// Whether each row has the number of its context.
+    #[must_use]
     pub fn has_contexts(&self) -> bool {
         self.contexts.is_some()
     }
@@ -181,6 +187,7 @@ impl Contents {
     }
 
     /// What follows the activations in the file: all tokens, then all contexts.
+    #[must_use]
     pub fn marks_bytes(&self) -> Vec<u8> {
         let mut bytes = little_endian(&self.tokens);
         bytes.extend(little_endian(self.contexts.as_deref().unwrap_or_default()));
@@ -188,6 +195,7 @@ impl Contents {
     }
 
     /// What the manifest has to say of a shard with this header.
+    #[must_use]
     pub fn finish(mut self, header: &[u8]) -> (ShardEntry, Moments) {
         if !self.rows().is_multiple_of(self.block_rows) {
             self.end_block(self.rows());
