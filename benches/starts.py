@@ -14,7 +14,7 @@ import csv
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
 SEEDS = (0, 1)
 SAMPLES = 4_096_000
 EVAL_ROWS = 65_536
-LEVELS = (10.0, 13.4)  # L0 at which starts are compared
+LEVELS = (10.0, 13.4, 18.0)  # L0 at which starts are compared; a start that reaches beyond has no figure there
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,10 @@ def measure(options: argparse.Namespace) -> None:
     for recipe in RECIPES:
         if options.only and recipe.name not in options.only:
             continue
+        if options.sizes:
+            recipe = replace(recipe, sizes=tuple(map(int, options.sizes.split(","))))
+        if options.l1:
+            recipe = replace(recipe, l1=tuple(map(float, options.l1.split(","))))
         rows = train(recipe, dataset, options.threads, options.samples)
         kept = [row for row in read() if (row["corpus"], row["start"]) != (options.corpus, recipe.name)]
         names = ["corpus", *rows[0]]
@@ -204,21 +208,26 @@ def show(options: argparse.Namespace) -> None:
             for start in starts:
                 cells = (_at(own, start, size, level, "fvu", ".4f") for size in SIZES)
                 print(f"| {start} | " + " | ".join(cells) + " |")
-        print(f"\n{corpus}, at L0 12: dead / found again in the other seed, mutual nearest / near-duplicates\n")
-        print("| start | " + " | ".join(map(str, SIZES)) + " | seconds |\n|---|" + "---|" * (len(SIZES) + 1))
+        print(f"\n{corpus}, at the middle L1: FVU / L0 / dead / found again, mutual nearest / near-duplicates\n")
+        print("| start | L1 | " + " | ".join(map(str, SIZES)) + " |\n|---|---|" + "---|" * len(SIZES))
         for start in starts:
-            cells = (
-                " / ".join(_at(own, start, size, 12.0, name, ".0f") for name in ("dead", "mutual", "near_duplicates"))
-                for size in SIZES
-            )
-            seconds = next(row["sweep_seconds"] for row in own if row["start"] == start)
-            print(f"| {start} | " + " | ".join(cells) + f" | {seconds:.0f} |")
+            values = sorted({row["l1"] for row in own if row["start"] == start})
+            middle = values[len(values) // 2]
+            cells = (_cell(own, start, size, middle) for size in SIZES)
+            print(f"| {start} | {middle:g} | " + " | ".join(cells) + " |")
     FIGURE.write_text(drawn([row for row in rows if row["corpus"] == corpora[0] and row["size"] == options.size]))
 
 
 def _at(rows: list[dict[str, Any]], start: str, size: int, level: float, name: str, form: str) -> str:
     found = at_level([row for row in rows if row["start"] == start and row["size"] == size], level, name)
     return "–" if found is None else format(found, form)
+
+
+def _cell(rows: list[dict[str, Any]], start: str, size: int, l1: float) -> str:
+    for row in rows:
+        if (row["start"], row["size"], row["l1"]) == (start, size, l1):
+            return f"{row['fvu']:.3f} / {row['l0']:.1f} / {row['dead']} / {row['mutual']} / {row['near_duplicates']}"
+    return "–"
 
 
 def drawn(rows: list[dict[str, Any]]) -> str:
@@ -271,7 +280,9 @@ def main() -> None:
     one.add_argument("dataset", type=Path, help="harvested activations")
     one.add_argument("--only", nargs="*", default=[], help="names of recipes; all without it")
     one.add_argument("--threads", type=int, default=torch.get_num_threads())
-    one.add_argument("--samples", type=int, default=SAMPLES)
+    one.add_argument("--samples", type=int, default=SAMPLES, help="rows that each dictionary sees")
+    one.add_argument("--sizes", default="", help="with commas, instead of the recipe's")
+    one.add_argument("--l1", default="", help="with commas, instead of the recipe's")
     one.set_defaults(run=measure)
     other = commands.add_parser("show")
     other.add_argument("--size", type=int, default=1024, help="of the dictionaries in the figure")
