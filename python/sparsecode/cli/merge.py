@@ -35,8 +35,8 @@ def command(sources: tuple[Path, ...], into: Path, quiet: bool) -> None:
         except SparsecodeError as error:
             broken.append(error)
     if len(broken) > 1:
-        for error in broken:
-            click.echo(f"cannot be read: {' '.join(str(error).split())}", err=True)
+        for one in broken:
+            click.echo(f"cannot be read: {' '.join(str(one).split())}", err=True)
         raise type(broken[0])(f"{len(broken)} of {len(sources)} datasets cannot be read (above); nothing was written")
     merged = merge_datasets(into, sources)
     if not quiet:
