@@ -79,7 +79,7 @@ def gemma_scope(w: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
 
 def write_npz(folder: Path, w: dict[str, Tensor] | None = None) -> Path:
     folder.mkdir(parents=True)
-    arrays: Any = {name: value.numpy() for name, value in (w or parts()).items()}
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in (w or parts()).items()}
     np.savez(folder / "params.npz", **arrays)
     return folder
 
@@ -219,7 +219,7 @@ def test_an_npz_file_cannot_run_code_and_cannot_claim_what_it_has_not(tmp_path: 
 
 
 def test_a_packed_npz_file_in_half_precision_is_read(tmp_path: Path) -> None:
-    half: Any = {name: value.half().numpy() for name, value in parts().items()}
+    half: dict[str, Any] = {name: value.half().numpy() for name, value in parts().items()}
     np.savez_compressed(tmp_path / "params.npz", **half)
     assert torch.equal(load_dictionary(tmp_path).W_dec, torch.from_numpy(half["W_dec"]).float())
 

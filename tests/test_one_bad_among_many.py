@@ -210,6 +210,6 @@ def test_a_folder_that_may_not_be_looked_into_is_passed_by(three: Path, monkeypa
 
 def test_numbers_of_names_are_sorted_as_numbers(tmp_path: Path) -> None:
     for layer in (10, 2, 1):
-        arrays: Any = {name: np.ones((2, 2)) for name in ("W_enc", "W_dec", "threshold")}
+        arrays: dict[str, Any] = {name: np.ones((2, 2)) for name in ("W_enc", "W_dec", "threshold")}
         np.savez(tmp_path / f"layer_{layer}.npz", **arrays)
     assert [one.name for one in find_dictionaries(tmp_path)] == ["layer_1", "layer_2", "layer_10"]
