@@ -117,7 +117,7 @@ def test_places_of_the_own_gpt_that_its_forward_pass_does_not_name(own_run: Run)
     dataset = Dataset(own_run.path / result["path"])
     ids = torch.from_numpy(dataset.tokens(0, CONTEXT).astype(np.int64))[None]
     x = gpt.run_to(ids, "blocks.1.hook_resid_pre")
-    block = gpt.blocks[1]
+    block: Any = gpt.blocks[1]
     keys = torch.nn.functional.layer_norm(x, (8,), block.ln_1.weight) @ block.attn.c_attn.weight[8:16].T
     torch.testing.assert_close(dataset.read(0, CONTEXT), keys[0].detach(), rtol=1e-3, atol=1e-4)
     with pytest.raises(HookUnknown, match=r"no hook_embed: it adds up tokens and positions in one step"):

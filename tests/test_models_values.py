@@ -30,8 +30,8 @@ def close(found: Tensor, expected: Tensor, what: str = "") -> None:
 
 def normalised(norm: Any, x: Tensor, offset: float) -> tuple[Tensor, Tensor]:
     """(TransformerLens's hook_normalized, what the norm gives), by the formulas."""
-    eps = getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", 1e-5)
-    weight = getattr(norm, "weight", None)
+    eps: float = getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", 1e-5)
+    weight: Any = getattr(norm, "weight", None)
     if "RMSNorm" in type(norm).__name__:
         hat = x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
         return hat, hat * (weight + offset)
@@ -110,7 +110,7 @@ def block_values(case: Case, block: Any, config: Any, x: Tensor, weights: Tensor
     values |= {"attn.hook_q": q, "attn.hook_k": k, "attn.hook_v": v}
     heads = weights.shape[1]
     width = q.shape[-1] // heads
-    per_head = v.unflatten(-1, (-1, width)).repeat_interleave(heads // (v.shape[-1] // width), dim=2)  # [B,T,H,d]
+    per_head = v.view(B, T, -1, width).repeat_interleave(heads // (v.shape[-1] // width), dim=2)  # [B,T,H,d]
     values["attn.hook_z"] = torch.einsum("bhts,bshd->bthd", weights, per_head).flatten(2)
     added = F.linear(values["attn.hook_z"], *matrix(block.get_submodule(case.out)))
     if case.order in ("around", "post"):

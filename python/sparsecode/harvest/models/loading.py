@@ -180,7 +180,7 @@ def _with_head(module: nn.Module, text: Any) -> str:
     for path, part in module.named_modules():
         own = getattr(part, "config", None)
         if path and getattr(own, "model_type", None) == text.model_type and hasattr(part, "lm_head"):
-            return path
+            return str(path)
     return ""
 
 
