@@ -30,7 +30,7 @@ def close(found: Tensor, expected: Tensor, what: str = "") -> None:
 
 def normalised(norm: Any, x: Tensor, offset: float) -> tuple[Tensor, Tensor]:
     """(TransformerLens's hook_normalized, what the norm gives), by the formulas."""
-    eps: float = getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", 1e-5)
+    eps: Any = getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", 1e-5)
     weight: Any = getattr(norm, "weight", None)
     if "RMSNorm" in type(norm).__name__:
         hat = x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
@@ -192,7 +192,7 @@ def test_changes_reach_the_output_and_no_change_changes_nothing(name: str) -> No
                 found.logits(given, hook, lambda value: value)
             continue
         assert torch.equal(found.logits(given, hook, lambda value: value), clean), hook
-        assert not torch.allclose(found.logits(given, hook, lambda value: value * 1.5 + 1), clean), hook
+        assert not torch.allclose(found.logits(given, hook, lambda value: value.flip(-1) + 1), clean), hook
     # Values of zero make heads of zero, in the right columns of whatever matrix makes them.
     v, z = (found.logits(given, f"blocks.1.attn.hook_{one}", torch.zeros_like) for one in "vz")
     close(v, z)
