@@ -194,7 +194,7 @@ def test_changes_reach_the_output_and_no_change_changes_nothing(name: str) -> No
                 found.logits(given, hook, lambda value: value)
             continue
         assert torch.equal(found.logits(given, hook, lambda value: value), clean), hook
-        assert not torch.allclose(found.logits(given, hook, lambda value: value * 1.5 + 1), clean), hook
+        assert not torch.allclose(found.logits(given, hook, lambda value: value.flip(-1) + 1), clean), hook
     # Values of zero make heads of zero, in the right columns of whatever matrix makes them.
     v, z = (found.logits(given, f"blocks.1.attn.hook_{one}", torch.zeros_like) for one in "vz")
     close(v, z)

@@ -35,7 +35,7 @@ import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -199,7 +199,7 @@ def hook_places(model: nn.Module, family: Family) -> Hooks:
         outside = {name: _below(place, path) for name, place in family.outside(config).items()}
         last = {name: outside.pop(name) for name in ("ln_final.hook_normalized",)}
         inside: Points = {}
-        blocks: Any = base.get_submodule(family.blocks)
+        blocks = cast(nn.ModuleList, base.get_submodule(family.blocks))
         for layer, block in enumerate(blocks):
             prefix = f"{path}.{family.blocks}.{layer}".strip(".")
             for name, place in family.inside(config, block).items():
