@@ -146,7 +146,7 @@ def test_matches_as_csv_and_safetensors(run: Run, tmp_path: Path) -> None:
     pairs = {(row["feature"], row["matched"]) for row in rows if row["from"] == name(16, 0)}
     assert {(row["matched"], row["feature"]) for row in large if row["matched"]} == pairs
     about = json.loads((tmp_path / "matches.json").read_text())
-    assert about["format"] == 1
+    assert about["format"] == 2
     assert [entry["fingerprint"] for entry in about["inputs"]] == [fingerprint(path) for path in paths]
     write_matches(found, tmp_path / "matches.safetensors")
     tensors, _ = load_tensors(tmp_path / "matches.safetensors")

@@ -156,3 +156,13 @@ def test_tables_in_a_folder_count(tmp_path: Path) -> None:
     sources = find_sources(TrainGptConfig(text=(str(tmp_path),)))
     survey = survey_text(sources, skip_bad=False, advance=lambda size: None)
     assert int((survey.sizes > 0).sum()) == 3 * sum(bool(text) for text in TEXTS) + 1
+
+
+def test_runs_that_lie_among_the_text_are_none_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A text.")
+    for name, record in (("run", {"format": 1, "stages": {}}), ("other", {"text": "A record."})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(record))
+        (tmp_path / name / "report.json").write_text(json.dumps({"text": "Another."}))
+    found = [source.name for source in find_sources(TrainGptConfig(text=(str(tmp_path),))).sources]
+    assert [name.partition("/")[2] for name in found] == ["a.txt", "other/config.json", "other/report.json"]

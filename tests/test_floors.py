@@ -184,8 +184,8 @@ def test_a_replication_of_moments_goes_on_until_its_floors(tmp_path: Path, capsy
         ("samples = 20_000\n", "min_samples = 20_000"),
         ("steps = 300\n", "min_steps = 60"),
     ):
-        assert counted in text
-        text = text.replace(counted, f"minutes = 0.001\n{floor}\n")
+        assert f"\n{counted}" in text
+        text = text.replace(f"\n{counted}", f"\nminutes = 0.001\n{floor}\n")
     preset = tmp_path / "moments.toml"
     preset.write_text(text)
     run = Run(tmp_path / "run")

@@ -15,16 +15,21 @@ def configs(changes: dict[str, dict[str, Any]] | None = None, preset: str = "def
     return {stage: chosen.stage(stage).changed(**(changes or {}).get(stage, {})) for stage in STAGES}
 
 
+def planned(config: Any) -> float:
+    """Minutes that a stage's settings give it."""
+    return float(sum(getattr(config, name, None) or 0.0 for name in ("minutes", "start_minutes")))
+
+
 def test_a_default_run_is_its_budgets_and_half_a_minute() -> None:
     own = configs()
-    budgets = 60 * sum(getattr(config, "minutes", None) or 0.0 for config in own.values())
+    budgets = 60 * sum(map(planned, own.values()))
     assert budgets + 20 < sum(seconds(stage, own) for stage in own) < budgets + 90
 
 
 def test_a_slow_machine_takes_its_budgets_until_its_floors_take_longer() -> None:
     own = configs()
     for stage in ("train-gpt", "train-dicts", "claims", "toy"):
-        minutes = 60 * getattr(own[stage], "minutes", 0.0)
+        minutes = 60 * planned(own[stage])
         assert minutes < seconds(stage, own, 0.5) < minutes + 60, "as planned at half the speed"
         assert seconds(stage, own, 0.005) > 2 * minutes
 
@@ -38,8 +43,9 @@ def test_a_slow_machine_takes_its_budgets_until_its_floors_take_longer() -> None
         ("train-dicts", {"minutes": None, "samples": 1_000_000}),
         ("train-dicts", {"minutes": 2.0, "samples": 1_000_000}),
         ("train-dicts", {"minutes": None, "epochs": 2.0}),
-        ("claims", {"minutes": None, "samples": 100_000}),
-        ("claims", {"sweep": False}),
+        ("claims", {"minutes": None, "samples": 100_000, "starts": False}),
+        ("claims", {"sweep": False, "starts": False}),
+        ("claims", {"sweep": False, "start_minutes": None, "start_samples": 100_000}),
         ("toy", {"minutes": None, "steps": 100}),
         ("baselines", {}),
         ("report", {}),

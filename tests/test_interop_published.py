@@ -530,8 +530,9 @@ def test_what_is_not_read_says_what_it_looks_like(tmp_path: Path) -> None:
 def test_the_folder_that_one_is_in_may_be_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_npz(tmp_path / "a")
     monkeypatch.chdir(tmp_path / "a")
-    for path in (".", "", "../a", "./."):
+    for path in (".", "../a", "./."):
         assert find_format(path) is not None
         assert call("info", path).exit_code == 0
+    assert call("info", "").exit_code == 2, "no path at all"
     assert find_format("/") is None
     assert call("convert", ".", "../copy", "--to", "sparsecode").exit_code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib
 import inspect
+import json
 import platform
 import re
 import sys
@@ -224,7 +225,8 @@ def _expand(given: str, text_key: str) -> Iterator[FileSource]:
                 yield FileSource(f"{base}/{file.relative_to(path).as_posix()}", file, text_key, named=True)
             return
         inside = [file for file in path.rglob("*") if _is_text_file(file.relative_to(path)) and file.is_file()]
-        inside = [file for file in inside if not _is_beside_the_data(file)]
+        runs = {file.parent for file in path.rglob("config.json") if file.parent != path and _is_run(file.parent)}
+        inside = [file for file in inside if not _is_beside_the_data(file) and runs.isdisjoint(file.parents)]
         if not inside:
             raise CorpusEmpty(f"{given}: no {', '.join(SUFFIXES)} file in this folder")
         for file in inside:
@@ -240,6 +242,15 @@ def _expand(given: str, text_key: str) -> Iterator[FileSource]:
                 yield FileSource(_name(Path(match)), Path(match), text_key)
     else:
         raise CorpusUnreadable(f"{given}: no such file or folder; --text takes files, folders and globs")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder below the text is a run of this program: its records are JSON, and no text."""
+    try:
+        record = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"format", "stages"} <= record.keys()
 
 
 def _name(path: Path) -> str:
