@@ -98,9 +98,10 @@ def test_both_ways_of_harvesting_give_the_same_rows(run: Run, tmp_path: Path) ->
     for hook, one in own.items():
         a, b = Dataset(run.path / one["path"]), Dataset(tmp_path / "third" / third[hook]["path"])
         assert torch.equal(a.read(0, 150), b.read(0, 150))
-    plain = harvest_activations(other, **shared, model=str(tmp_path / "hf"), context=CONTEXT, force=True)
+    hf["special_tokens"] = False
+    plain = harvest_activations(other, **shared, **hf, context=CONTEXT, force=True)
     ended = Dataset(other.path / plain["path"])
-    assert 0 not in ended.tokens(0, ended.rows)  # without being asked for, no end of text
+    assert 0 not in ended.tokens(0, ended.rows)  # where it is not asked for, no end of text
 
 
 def test_the_runs_own_text_serves_its_exported_model(run: Run, tmp_path: Path) -> None:
