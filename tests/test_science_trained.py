@@ -225,7 +225,7 @@ def test_claim_4_looks_at_the_sweeps_of_its_own(tmp_path: Path) -> None:
         patch.setattr(store, "Dataset", lambda path: dataset)
         patch.setattr(sweeps, "train_both", spoiled)
         sparsecode.compare_dicts(run, quiet=True)
-        sparsecode.check_claims(run, quiet=True, directions=8, contexts=6, draws=100)
+        sparsecode.check_claims(run, quiet=True, directions=8, contexts=6, draws=100, starts=False)
     claims = (load_claims(run) or {})["claims"]
     assert claims["4"]["verdict"] == "not tested"
     assert "16 of 16 dictionaries are untrained" in claims["4"]["reason"], "divided by the size all are above"
@@ -274,7 +274,8 @@ def test_a_page_without_anything_thin_has_no_such_line(tmp_path: Path) -> None:
 def test_the_command_tells_it_as_json(thin_run: tuple[Run, FakeDataset], tmp_path: Path) -> None:
     run, preset = thin_run[0], tmp_path / "plain.toml"
     preset.write_text("")
-    flags = [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
+    counts = {name: value for name, value in SMALL.items() if name != "starts"}
+    flags = ["--no-starts", *(part for name, value in counts.items() for part in (f"--{name}", str(value)))]
     done = CliRunner().invoke(main, ["claims", "--run", str(run.path), "--preset", str(preset), *flags, "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)

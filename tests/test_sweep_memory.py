@@ -188,8 +188,8 @@ def test_info_and_doctor_say_what_a_sweep_would_need(data: Path, tmp_path: Path)
     nothing = call(main, ["info", "--run", str(tmp_path), "--sizes", "64"])
     assert nothing.exit_code == 3
     doctor = json.loads(call(main, ["doctor", "--run", str(tmp_path / "run"), "--json"]).stdout)
-    assert doctor["sweep"]["128"]["dictionaries"] == 7
+    assert doctor["sweep"]["128"]["dictionaries"] == 12, "those of the default preset"
     assert (
-        "train-dicts  sweep of 7 dictionaries at width 128"
+        "train-dicts  sweep of 12 dictionaries at width 128"
         in call(main, ["doctor", "--run", str(tmp_path / "run")]).stdout
     )

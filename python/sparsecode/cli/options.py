@@ -175,9 +175,7 @@ def _remember(key: str) -> Callable[[click.Context, click.Parameter, bool], bool
     return callback
 
 
-def _folder(_: click.Context, param: click.Parameter, value: str) -> Path:
-    if not value:
-        raise click.BadParameter("it is empty; name a folder ('.' is the one you are in)", param=param)
+def _folder(_: click.Context, __: click.Parameter, value: str) -> Path:
     Run(value).check_place()
     return Path(value)
 
