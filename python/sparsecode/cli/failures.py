@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -49,6 +50,14 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
         owner = "ask its owner, or " if isinstance(error, PermissionError) else ""
         place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
         click.echo(f"sparsecode: {place}: {error.strerror}; {owner}name another place", err=True)
+        ctx.exit(IoFailed.exit_code)
+    except RuntimeError as error:  # what pathlib makes of a link that leads to itself, before Python 3.13
+        cause = error.__context__
+        if not isinstance(cause, OSError) or cause.errno != errno.ELOOP:
+            raise
+        if ctx.meta.get(DEBUG):
+            traceback.print_exc()
+        click.echo(f"sparsecode: {cause.filename}: a link that leads to itself; name another place", err=True)
         ctx.exit(IoFailed.exit_code)
     except KeyboardInterrupt:
         if ctx.meta.get(DEBUG):
