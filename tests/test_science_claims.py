@@ -280,14 +280,16 @@ def test_every_start_is_a_run_on_the_same_rows_and_is_judged(tmp_path: Path) -> 
         rows = torch.relu(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)) + 0.5)
         writer.append(rows, np.zeros(2000, dtype=np.int32))
         writer.finish()
-    settings = sparsecode.config.TrainDictsConfig(sizes="8,16", seeds=2, l1="0.1", eval_rows=200, engine="reference")
-    config = ClaimsConfig(start_samples=600, batch_size=100, warmup_steps=2, draws=100)
+    settings = sparsecode.config.TrainDictsConfig(
+        sizes="8,16", seeds=2, l1="0.1", eval_rows=200, engine="reference", min_samples=10**9
+    )
+    config = ClaimsConfig(start_samples=600, min_samples=300, batch_size=100, warmup_steps=2, draws=100)
     found = starts.train_starts(Run(tmp_path / "run"), config, str(activations), settings.record(), quiet=True)
     assert list(found) == list(starts.STARTS) == ["calibrated", "atoms", "linear"]
     families = {kind: family(kind, *one) for kind, one in found.items()}
     for kind, (beside, _) in found.items():
         recorded = beside.config()["stages"]["train-dicts"]
-        assert recorded["result"]["samples"] == 600
+        assert (recorded["result"]["samples"], recorded["settings"]["min_samples"]) == (600, 300)
         assert recorded["settings"] | starts.STARTS[kind].settings == recorded["settings"]
         assert {d.meta["training"]["start"]["kind"] for d in families[kind].dictionaries.values()} == {kind}
     said = starts.summary(families, 600, 100)

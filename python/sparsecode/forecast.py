@@ -73,7 +73,9 @@ def _work(stage: str, configs: Mapping[str, StageConfig], speed: float) -> float
             assert isinstance(own, TrainDictsConfig)
             each = _features(own.sizes, own.l1, width) * own.seeds * width * _SWEEP / speed
             given = config.start_samples or (None if config.start_minutes is not None else _CLAIMS_SAMPLES)
-            fixed += _within(config.start_minutes, None if given is None else 3 * given * each, 0.0)
+            fixed += _within(
+                config.start_minutes, None if given is None else 3 * given * each, 3 * config.min_samples * each
+            )
         if not config.sweep:
             return fixed
         row = 2 * _features(config.sizes, config.l1 or _FOUR, width) * width * _SWEEP / speed

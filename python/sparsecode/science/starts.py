@@ -60,8 +60,8 @@ def train_starts(
     if not config.starts:
         return {}
     base = TrainDictsConfig.from_mapping(settings, "train-dicts").changed(
-        dataset=dataset, hook=None, epochs=None, minutes=None, batch_size=config.batch_size,
-        warmup_steps=config.warmup_steps, seed=config.seed,
+        dataset=dataset, hook=None, epochs=None, minutes=None, min_samples=config.min_samples,
+        batch_size=config.batch_size, warmup_steps=config.warmup_steps, seed=config.seed,
     )  # fmt: skip
     minutes = config.start_minutes and config.start_minutes * SHARE
     samples = config.start_samples or (None if minutes else DEFAULT_SAMPLES)
