@@ -23,6 +23,7 @@ __all__ = [
     "cpu_features",
     "cross_entropy",
     "dataset_damage",
+    "kth_largest",
     "match_one_to_one",
     "nearest",
     "read_shard_header",
