@@ -4,7 +4,7 @@
 
 mod blocks;
 pub mod commit;
-pub mod contents;
+mod contents;
 pub mod dataset;
 pub mod digest;
 mod direct;
