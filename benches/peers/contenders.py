@@ -7,6 +7,7 @@ L1 coefficient is sparsecode's times D.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -143,3 +144,98 @@ def saelens(sweep: Sweep) -> Step:
             one.n_training_steps += 1
 
     return step
+
+
+class OwnRecipe(Protocol):
+    """A library's own trainer with the start, rate and schedule that it comes with, a dictionary per size.
+
+    Attributes:
+        name: of the trainer.
+        mean_square: of the norm of the rows that it is to see.
+    """
+
+    name: str
+    mean_square: float
+
+    def step(self, x: Tensor) -> None: ...
+
+    def into(self, sweep: Sweep) -> Sweep:
+        """`sweep`, which has a pre-bias, with the weights as they are now and atoms of norm 1."""
+        ...
+
+
+class DictionaryLearningRecipe:
+    """dictionary_learning as its constructors' defaults and `normalize_activations` of its `trainSAE` have it: Adam at
+    1e-3, warmed up over 1,000 steps, L1 over 2,000, rows of mean squared norm 1."""
+
+    mean_square = 1.0
+
+    def __init__(self, trainer: str, dim: int, sizes: list[int], l1: float) -> None:
+        from dictionary_learning.trainers import standard
+
+        self.name, self.done = f"dictionary_learning {trainer}", 0
+        self.trainers = [
+            getattr(standard, trainer)(
+                steps=TOTAL, activation_dim=dim, dict_size=size, layer=0, lm_name="", l1_penalty=l1, seed=0,
+                device="cpu",
+            )
+            for size in sizes
+        ]  # fmt: skip
+
+    def step(self, x: Tensor) -> None:
+        for trainer in self.trainers:
+            trainer.update(self.done, x)
+        self.done += 1
+
+    def into(self, sweep: Sweep) -> Sweep:
+        for k, trainer in enumerate(self.trainers):
+            own = trainer.ae
+            _put(sweep, k, own.encoder.weight, own.encoder.bias, own.decoder.weight.T, own.bias)
+        return sweep
+
+
+class SaelensRecipe:
+    """SAELens as its defaults (Adam at 3e-4, atoms of norm 0.1, encoder their copy) and its tutorial (L1 warmed up over
+    the first 5 % of the steps, the rate decaying over the last 20 %, rows of mean norm sqrt(D)) have it."""
+
+    name = "SAELens StandardTrainingSAE"
+
+    def __init__(self, dim: int, sizes: list[int], l1: float, steps: int, batch: int) -> None:
+        from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
+        from sae_lens.config import SAETrainerConfig
+        from sae_lens.training.multi_sae_trainer import MultiSAETrainer
+
+        torch.manual_seed(0)
+        self.mean_square = float(dim)
+        saes = {
+            str(size): StandardTrainingSAE(
+                StandardTrainingSAEConfig(
+                    d_in=dim, d_sae=size, l1_coefficient=l1, l1_warm_up_steps=steps // 20, device="cpu"
+                )
+            )
+            for size in sizes
+        }
+        self.saes = list(saes.values())
+        config = SAETrainerConfig(steps * batch, batch, lr_end=3e-5, lr_decay_steps=steps // 5)
+        self.trainers = MultiSAETrainer(config, saes, dict.fromkeys(saes, "hook"), iter(())).trainers
+
+    def step(self, x: Tensor) -> None:
+        for trainer in self.trainers.values():
+            trainer.step(x)
+            trainer.n_training_steps += 1
+
+    def into(self, sweep: Sweep) -> Sweep:
+        for k, own in enumerate(self.saes):
+            _put(sweep, k, own.W_enc.T, own.b_enc, own.W_dec, own.b_dec)
+        return sweep
+
+
+@torch.no_grad()
+def _put(sweep: Sweep, k: int, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor) -> None:
+    """Weights of another library as dictionary `k`: atoms of norm 1, and codes as many times larger."""
+    assert sweep.b_dec is not None
+    own, norms = sweep.rows(k), W_dec.norm(dim=1)
+    sweep.W_enc[own] = W_enc * norms[:, None]
+    sweep.b_enc[own] = b_enc * norms
+    sweep.W_dec[own] = W_dec / norms[:, None]
+    sweep.b_dec[k] = b_dec
