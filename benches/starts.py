@@ -49,9 +49,9 @@ class Recipe:
     name: str
     start: Start
     normalize: str = "center"
-    l1: tuple[float, ...] = (1.1e-2, 1.5e-2, 2.1e-2)
+    l1: tuple[float, ...] = (0.9e-2, 1.2e-2, 1.7e-2)
     l1_warmup: float = 0.3
-    lr: float = 3e-3
+    lr: float = 8e-3
     batch: int = 1024
     warmup: int = 200
     decay: float = 0.2
@@ -67,12 +67,13 @@ RECIPES = (
     Recipe("linear (the seed's)", Start("linear"), "none", (1e-3, 2e-3, 3.2e-3), 0.0, 1e-3, 256, 0, 0.0, False,
            (256, 1024)),
     # At 4,096 features and the smallest L1 its steps stay dense for so long that a quarter of an hour is not enough.
-    Recipe("atoms (the default of 0.1)", Start("atoms"), "rms", (1.3e-2, 2.3e-2, 3.5e-2), 0.0,
+    Recipe("atoms (the default of 0.1)", Start("atoms"), "rms", (1.3e-2, 2.3e-2, 3.5e-2), 0.0, 3e-3,
            sizes=(256, 512, 1024, 2048)),
-    Recipe("atoms, mean off", Start("atoms"), l1=(1.3e-2, 2.3e-2, 3.5e-2), l1_warmup=0.0, sizes=SOME),
+    Recipe("atoms, mean off", Start("atoms"), l1=(1.3e-2, 2.3e-2, 3.5e-2), l1_warmup=0.0, lr=3e-3, sizes=SOME),
     Recipe("calibrated, norm 1, no L1 warm-up", Start(encoder_norm=1.0), l1_warmup=0.0, sizes=SOME),
     Recipe("calibrated, norm 1", Start(encoder_norm=1.0), sizes=SOME),
     Recipe("calibrated, norm D/F", Start(encoder_norm=1.0), power=1.0, sizes=SOME),
+    Recipe("calibrated, rate 3e-3", Start(), lr=3e-3, sizes=SOME),
     Recipe("calibrated (the default)", Start()),
 )  # fmt: skip
 

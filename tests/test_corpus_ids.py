@@ -169,6 +169,7 @@ def test_arrow_and_parquet_hold_text_and_ids(tmp_path: Path, tokenizer: str, for
         prepare(tmp_path / "other", path, tokenizer=tokenizer, text_key="body")
 
 
+@pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")  # dill, of which `datasets` makes its fingerprints
 def test_a_dataset_that_datasets_saved_is_read(tmp_path: Path, tokenizer: str) -> None:
     datasets = pytest.importorskip("datasets")
     whole = datasets.Dataset.from_dict({"text": TEXTS})

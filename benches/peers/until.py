@@ -29,7 +29,7 @@ from sparsecode.sweep.schedule import Schedule
 from sparsecode.sweep.start import SAMPLE_ROWS
 
 HELD = 32_768  # the last rows, which nobody trains on
-BATCH, LR, WARMUP, DECAY, L1_WARMUP = 1024, 3e-3, 200, 0.2, 0.3  # as `train-dicts` of the default preset has them
+BATCH, LR, WARMUP, DECAY, L1_WARMUP = 1024, 8e-3, 200, 0.2, 0.3  # as `train-dicts` of the default preset has them
 TRIES = 6  # of L1 coefficients, per number of rows
 
 
@@ -86,7 +86,7 @@ def until(
     dataset: Dataset, sizes: list[int], goal: list[tuple[float, float]], first: int
 ) -> tuple[float, int, list[float], list[tuple[float, float]]]:
     """Seconds, rows, L1 coefficients, FVU and L0 of the shortest run found that ends at the goal in every size."""
-    rows, l1 = first, [1.5e-2] * len(sizes)
+    rows, l1 = first, [1.2e-2] * len(sizes)
     while rows <= 64 * first:
         for _ in range(TRIES):
             seconds, found = ours(dataset, sizes, l1, rows)

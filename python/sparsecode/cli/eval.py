@@ -72,7 +72,7 @@ def command(
     \b
     Examples:
       sparsecode eval
-      sparsecode eval my-run/dictionaries/n512_l1-0.015_s0 --rows 64k --json
+      sparsecode eval my-run/dictionaries/n512_l1-0.012_s0 --rows 64k --json
       sparsecode eval --run minilm --model minilm-folder
     """
     from sparsecode.cli.output import print_json, tell_left_out
