@@ -56,10 +56,16 @@ soak: install ## Try every promise of the store at full size and rewrite the tab
 	$(BIN)/python tests/soak/soak_store.py --write
 
 .PHONY: check
-check: install ## Formatting, lints and types of both languages; warnings are errors
+check: check-rust check-python ## Formatting, lints and types of both languages; warnings are errors
+
+.PHONY: check-rust
+check-rust: ## The Rust half of check
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --features python -- -D warnings
+
+.PHONY: check-python
+check-python: install ## The Python half of check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
