@@ -84,6 +84,15 @@ format: install ## Format both languages and Markdown, and apply the lints' own 
 	$(BIN)/ruff format
 	$(BIN)/mdformat $(MARKDOWN)
 
+# Only the packages of the group are installed: the extension is not built again.
+$(VENV)/.docs: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs ## Build the pages of docs/ and a reference of the package in target/docs
+	$(BIN)/mkdocs build
+
 .PHONY: bench
 bench: install ## Run the benchmarks: each row beside its baseline, and all in benches/results
 	$(BIN)/pytest --benchmark-only
