@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MARKDOWN := $(wildcard *.md) docs .github
 RUST := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
@@ -56,21 +57,41 @@ soak: install ## Try every promise of the store at full size and rewrite the tab
 	$(BIN)/python tests/soak/soak_store.py --write
 
 .PHONY: check
-check: install ## Formatting, lints and types of both languages; warnings are errors
+check: check-rust check-python check-docs ## Formatting, lints and types of everything; warnings are errors
+
+.PHONY: check-rust
+check-rust: ## The Rust part of check
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --features python -- -D warnings
+
+.PHONY: check-python
+check-python: install ## The Python part of check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest sparsecode._core --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest-allowed.txt --ignore-unused-allowlist
 
+.PHONY: check-docs
+check-docs: install ## The Markdown part of check
+	$(BIN)/mdformat --check $(MARKDOWN)
+
 .PHONY: format
-format: install ## Format both languages and apply the lints' own fixes
+format: install ## Format both languages and Markdown, and apply the lints' own fixes
 	cargo fmt
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/mdformat $(MARKDOWN)
+
+# Only the packages of the group are installed: the extension is not built again.
+$(VENV)/.docs: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs ## Build the pages of docs/ and a reference of the package in target/docs
+	$(BIN)/mkdocs build
 
 .PHONY: bench
 bench: install ## Run the benchmarks: each row beside its baseline, and all in benches/results

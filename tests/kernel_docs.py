@@ -3,7 +3,7 @@
     python tests/kernel_docs.py            # gates (cached) and model
     python tests/kernel_docs.py mutants    # plants the bugs as well, in this process's own interpreter
 
-A table stands between `<!-- NAME -->` and `<!-- end NAME -->`.
+Each table lies between `<!-- NAME -->` and `<!-- end NAME -->`, as `make format` leaves it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def gate_table() -> str:
         f"Triton {triton.__version__}, 16-bit operands unless the kernel says otherwise.",
         "",
         "| kernel | arch | D | tile | warps, stages | registers | shared, KiB | tensor | loop | spills | bound |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| -- | -- | -- | -- | -- | -- | -- | -- | -- | -- | -- |",
     ]
     for case, report in kernel_gates.run():
         consts = dict(case.consts)
@@ -70,7 +70,7 @@ def model_table() -> str:
     """Milliseconds per step, by device and shape."""
     lines = [
         "| device | sweep | D | torch autograd | fused | products | lists, L0 20/4096 | pay below | engine takes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| -- | -- | -- | -- | -- | -- | -- | -- | -- |",
     ]
     for device in DEVICES:
         for name, D, sizes in SHAPES:
@@ -90,7 +90,7 @@ def mutant_table() -> str:
     from interpreted_mutants import caught_by
     from kernel_mutants import MUTANTS
 
-    lines = ["| kernel | planted bug | caught by | as |", "|---|---|---|---|"]
+    lines = ["| kernel | planted bug | caught by | as |", "| -- | -- | -- | -- |"]
     with TemporaryDirectory() as folder:
         for mutant in MUTANTS:
             found = caught_by(mutant, Path(folder))
@@ -105,7 +105,7 @@ def replace_table(text: str, name: str, table: str) -> str:
     """The text with a named table written anew."""
     begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
     assert text.count(begin) == text.count(end) == 1, f"docs/kernels.md needs one {begin} and one {end}"
-    return text[: text.index(begin) + len(begin)] + f"\n{table}\n" + text[text.index(end) :]
+    return text[: text.index(begin) + len(begin)] + f"\n\n{table}\n\n" + text[text.index(end) :]
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""What reaches users: the contents of the wheel and of the source distribution."""
+"""What reaches users: the contents of the wheel and of the source distribution, and the version."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -67,3 +68,8 @@ def test_sdist_holds_all_that_a_build_needs(sdist: list[str]) -> None:
     assert [name for name in expected if name not in sdist] == []
     kernels = {f"python/sparsecode/kernels/{name}" for name in KERNELS}
     assert "python/sparsecode/kernels" in sdist or kernels <= set(sdist)
+
+
+def test_citation_names_the_version() -> None:
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()

@@ -196,7 +196,7 @@ def main() -> int:
     warnings.simplefilter(
         "ignore", DeprecationWarning
     )  # os.fork beside torch's idle threads: these children do not use torch's
-    lines = ["| Promise | Tried | Happened | Seconds |", "|---|---|---|---|"]
+    lines = ["| Promise | Tried | Happened | Seconds |", "| -- | -- | -- | -- |"]
     failed = 0
     for number, tried, function in TRIALS:
         if arguments.only and number not in arguments.only.split(","):
@@ -212,11 +212,11 @@ def main() -> int:
     table = "\n".join(lines)
     if arguments.write:
         page = ROOT / "docs" / "reliability.md"
-        begin, end = "<!-- table: make soak -->\n", "<!-- end of table -->"
+        begin, end = "<!-- table: make soak -->\n\n", "<!-- end of table -->"
         text = page.read_text()
         where = f"Tried on {machine.processor()}, {machine.cores()} cores, {machine.describe()['system']}.\n\n"
         head, tail = text.split(begin)[0], text.split(end)[1]
-        page.write_text(f"{head}{begin}{where}{table}\n{end}{tail}")
+        page.write_text(f"{head}{begin}{where}{table}\n\n{end}{tail}")
     return 1 if failed else 0
 
 

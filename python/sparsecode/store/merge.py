@@ -28,7 +28,8 @@ def merge_datasets(destination: str | Path, sources: Sequence[str | Path]) -> Da
     Raises:
         InvalidArgument: no sources, an incomplete one, or the destination holds a dataset.
         SettingsDiffer: the sources do not belong together.
-        ShardCorrupt, ShardTruncated, OutOfSpace, IoFailed, RunLocked.
+        ShardCorrupt, ShardTruncated: a source is damaged.
+        OutOfSpace, IoFailed, RunLocked: the destination cannot be written.
     """
     opened = [Dataset(source) for source in sources]
     if not opened:

@@ -44,7 +44,9 @@ class DatasetWriter:
     Raises:
         RunLocked: another process writes here.
         SettingsDiffer: begun with other settings.
-        InvalidArgument, ManifestInvalid, OutOfSpace, IoFailed.
+        InvalidArgument: settings that no dataset can have.
+        ManifestInvalid: the folder's manifest is damaged.
+        OutOfSpace, IoFailed: the folder cannot be written.
     """
 
     def __init__(
