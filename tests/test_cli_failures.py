@@ -26,9 +26,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def stage(*_: Any, **__: Any) -> None:
         raise error
 
-    stand_in = types.ModuleType("sparsecode.harvest")
+    stand_in = types.ModuleType("sparsecode.pipeline.harvest")
     stand_in.harvest_activations = stage  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sparsecode.harvest", stand_in)
+    monkeypatch.setitem(sys.modules, "sparsecode.pipeline.harvest", stand_in)
 
 
 def call(*args: str) -> Result:

@@ -124,10 +124,10 @@ def test_imports_point_left(file: Path) -> None:
         ("compare", "if TYPE_CHECKING:\n    from sparsecode.report import page"),
         ("harvest", "import importlib\nimportlib.import_module('sparsecode.sweep')"),
         ("interop", "from sparsecode.sweep import train_dicts"),
-        ("interop", "from sparsecode.compare import load_members"),
+        ("interop", "from sparsecode.comparison import load_members"),
         ("sweep", "from sparsecode.interop import load_dictionary"),
         ("kernels", "from sparsecode.sweep import Sweep"),
-        ("report", "from sparsecode.pipeline import replicate"),
+        ("report", "from sparsecode.pipeline.replicate import replicate"),
     ],
 )
 def test_a_wrong_import_is_found(owner: str, text: str) -> None:
@@ -145,7 +145,7 @@ def test_a_wrong_import_is_found(owner: str, text: str) -> None:
         ("interop", "from sparsecode.sweep.dictionary import Dictionary"),
         ("compare", "from sparsecode.interop import load_dictionary"),
         ("harvest", "import sparsecode\nfrom sparsecode import errors"),
-        ("cli", "from sparsecode.report import write_report\nfrom sparsecode.pipeline import replicate"),
+        ("cli", "from sparsecode.report import write_report\nfrom sparsecode.pipeline.replicate import replicate"),
     ],
 )
 def test_a_right_import_is_not(owner: str, text: str) -> None:

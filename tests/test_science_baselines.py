@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsecode.science.baselines import BASELINES, Array, Fit, ica, identity, neurons, nmf, pca, random
-from sparsecode.science.reconstruction import fvu_of_strongest, measure
 from sparsecode.sweep import Dictionary
+from sparsecode.sweep.reconstruction import fvu_of_strongest, measure
 
 D = 6
 

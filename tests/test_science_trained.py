@@ -15,9 +15,11 @@ import sparsecode
 from fake_run import L1, FakeDataset, fake_sweeps, make_fake_run
 from sparsecode import store
 from sparsecode.cli import main
-from sparsecode.pipeline import not_tested, summary, thin_stages, warnings
-from sparsecode.run import Run
-from sparsecode.science import load_claims, sweeps, trained
+from sparsecode.pipeline import sweeps
+from sparsecode.pipeline.claims import load_claims
+from sparsecode.pipeline.replicate import not_tested, summary, thin_stages, warnings
+from sparsecode.pipeline.run import Run
+from sparsecode.science import trained
 from sparsecode.science.toy_verdict import verdict
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.metrics import motion

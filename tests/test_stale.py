@@ -12,15 +12,16 @@ import torch
 from click.testing import CliRunner, Result
 
 from sparsecode.cli import main
-from sparsecode.compare import compare_dicts
-from sparsecode.config import STAGES, HarvestConfig
 from sparsecode.errors import StageStale
-from sparsecode.report import write_report
-from sparsecode.run import Run
-from sparsecode.science import check_claims, fit_baselines
-from sparsecode.stale import stale
+from sparsecode.pipeline.baselines import fit_baselines
+from sparsecode.pipeline.claims import check_claims
+from sparsecode.pipeline.compare import compare_dicts
+from sparsecode.pipeline.config import STAGES, HarvestConfig
+from sparsecode.pipeline.report import write_report
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.stale import stale
+from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.store import DatasetWriter
-from sparsecode.sweep import train_dicts
 
 HOOK = "blocks.2.mlp.hook_post"
 SWEEP: dict[str, Any] = {

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparsecode.cli.output import columns, size
-from sparsecode.config import TrainDictsConfig, load_preset
 from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError, StageMissing
 from sparsecode.interop import Found, find_dictionaries, find_format, load_found, looks_like, not_recognised
-from sparsecode.pipeline import DEFAULT_PRESET, headline
-from sparsecode.recall import settings_for
-from sparsecode.run import Run, command_of
-from sparsecode.stale import stale
+from sparsecode.pipeline.config import DEFAULT_PRESET, TrainDictsConfig, load_preset
+from sparsecode.pipeline.recall import settings_for
+from sparsecode.pipeline.replicate import headline
+from sparsecode.pipeline.run import Run, command_of
+from sparsecode.pipeline.stale import stale
 
 T = TypeVar("T")
 SHOWN = 10  # steadiest features of a run: the comparison's record has more
@@ -71,7 +71,8 @@ def sweep_need(found: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         StageMissing: what was found holds no dataset.
         InvalidSetting: a setting that cannot be used.
     """
-    from sparsecode.sweep.memory import device_memory, need
+    from sparsecode.pipeline.plan import need
+    from sparsecode.sweep.memory import device_memory
 
     datasets = {"dataset": [found], "run": found.get("datasets")}.get(found["kind"]) or []
     if not datasets:

@@ -13,7 +13,7 @@ import click
 from sparsecode import machine
 from sparsecode.cli.options import debug_option, json_option, run_option
 from sparsecode.errors import CheckFailed, RunInvalid, SparsecodeError
-from sparsecode.run import Run
+from sparsecode.pipeline.run import Run
 
 # What a package that need not be there is for.
 OPTIONAL = {
@@ -40,7 +40,7 @@ def command(run: Path, gpu: bool, as_json: bool) -> None:
 
     found = examine(run)
     if gpu:
-        from sparsecode.progress import say
+        from sparsecode.pipeline.progress import say
         from sparsecode.sweep.engines.gpu_check import gpu_check
 
         found["gpu_check"] = gpu_check(say=say)

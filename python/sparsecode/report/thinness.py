@@ -9,7 +9,6 @@ from typing import Any
 from sparsecode.report.blocks import Section
 from sparsecode.report.facts import Facts
 from sparsecode.science import trained
-from sparsecode.science.stage import untrained_model
 from sparsecode.science.verdicts import NOT_TESTED
 
 
@@ -50,9 +49,8 @@ def thin_stages(facts: Facts) -> dict[str, list[str]]:
     if facts.claims is not None:
         found = {stage: list(lines) for stage, lines in (facts.claims.get("thin") or {}).items()}
     else:
-        model = untrained_model(facts.run, None)
         found = {
-            "train-gpt": [model] if model else [],
+            "train-gpt": [facts.untrained_model] if facts.untrained_model else [],
             "train-dicts": trained.thin("train-dicts", facts.result("train-dicts")),
         }
     return found | {"toy": trained.thin("toy", facts.result("toy"))}

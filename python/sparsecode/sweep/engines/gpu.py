@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
-from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.gpu_model import prefers_fused, prefers_sparse, sparse_density
+from sparsecode.sweep.engines.protocol import StepStats
+from sparsecode.sweep.engines.stepwise import Stepwise
 from sparsecode.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def architecture(device: torch.device) -> str:
     return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
 
-class GpuEngine:
+class GpuEngine(Stepwise):
     """Trains on a GPU; same interface and semantics as every engine, 16-bit products by default.
 
     Args:
@@ -135,8 +136,8 @@ class GpuEngine:
             own.count_fired()
             return stats
 
-    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Batches of host memory as device tensors; the next is copied while the one given out is worked on.
+    def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """See `Engine.feed`: the next batch is copied while the one given out is worked on.
 
         Two pinned buffers and a stream of their own: a batch given out is valid until the one after next is asked for.
         """
