@@ -49,8 +49,8 @@ class Watch:
         """Begins work that takes a while."""
         return Task(label, total, unit, done=done)
 
-    def note(self, message: str) -> None:
-        """Something worth knowing that is no failure."""
+    def note(self, message: str, remedy: str | None = None) -> None:
+        """Something worth knowing that is no failure; `remedy`: what changes it, see `SparsecodeError`."""
         _LOGGER.info(message)
 
     def planned(self, **decisions: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sparsecode.cli.output import columns, size
 from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError, StageMissing
 from sparsecode.interop import Found, find_dictionaries, find_format, load_found, looks_like, not_recognised
+from sparsecode.pipeline.advice import told
 from sparsecode.pipeline.config import DEFAULT_PRESET, TrainDictsConfig, load_preset
 from sparsecode.pipeline.recall import settings_for
 from sparsecode.pipeline.replicate import headline
@@ -128,7 +129,7 @@ def _several(places: Iterable[T], look: Callable[[T], dict[str, Any]]) -> tuple[
         try:
             held.append(look(place))
         except SparsecodeError as error:
-            left_out.append({"path": str(getattr(place, "path", place)), "reason": str(error)})
+            left_out.append({"path": str(getattr(place, "path", place)), "reason": told(error)})
     return held, left_out
 
 

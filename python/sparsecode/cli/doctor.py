@@ -13,6 +13,7 @@ import click
 from sparsecode import machine
 from sparsecode.cli.options import debug_option, json_option, run_option
 from sparsecode.errors import CheckFailed, RunInvalid, SparsecodeError
+from sparsecode.pipeline.advice import told
 from sparsecode.pipeline.run import Run
 
 # What a package that need not be there is for.
@@ -195,7 +196,7 @@ def _sweep(path: Path, problems: list[str]) -> dict[str, Any] | None:
         datasets = [{"activation_dim": dim} for dim in widths]
         return sweep_need({"kind": "run", "path": str(path), "datasets": datasets}, {})
     except RunInvalid as error:
-        problems.append(str(error))
+        problems.append(told(error))
     except (ImportError, SparsecodeError):  # of the machine; its own lines say so
         pass
     return None

@@ -39,6 +39,7 @@ def command(files: tuple[Path, ...], run: Path, config: EvalConfig, quiet: bool,
       sparsecode eval --run minilm --model minilm-folder
     """
     from sparsecode.cli.output import print_json, tell_left_out
+    from sparsecode.pipeline.advice import told
     from sparsecode.pipeline.eval import evaluate_run
 
     left_out: list[tuple[str, SparsecodeError]] = []
@@ -46,13 +47,13 @@ def command(files: tuple[Path, ...], run: Path, config: EvalConfig, quiet: bool,
     found = evaluate_run(
         run, given or None, config, quiet=quiet, leave_out=lambda name, error: left_out.append((name, error))
     )
-    told = [(name, str(error)) for name, error in left_out]
+    reasons = [(name, told(error)) for name, error in left_out]
     if as_json:
-        listed = [{"name": name, "reason": reason} for name, reason in told]
+        listed = [{"name": name, "reason": reason} for name, reason in reasons]
         print_json({"dictionaries": [one.as_json() for one in found], "left_out": listed})
     else:
         _show(found)
-    tell_left_out(told, len(found) + len(told))
+    tell_left_out(reasons, len(found) + len(reasons))
 
 
 def _load(files: tuple[Path, ...], left_out: list[tuple[str, SparsecodeError]]) -> dict[str, Dictionary]:

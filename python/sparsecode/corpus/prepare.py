@@ -193,7 +193,7 @@ def _trained(survey: Survey, plan: Plan, vocab_size: int, watch: Watch) -> Token
         def text() -> Iterator[str]:
             for _, piece in read_chosen(survey, plan.sample):
                 if piece.ids is not None:
-                    raise InvalidSetting("the text is ids already: name the tokenizer that made them by --tokenizer")
+                    raise InvalidSetting("the text is ids already", remedy="tokenizer_of_ids")
                 yield piece.text
                 progress.advance(piece.size)
 

@@ -106,7 +106,9 @@ class HubSource:
         try:
             datasets = importlib.import_module("datasets")
         except ImportError as error:
-            raise MissingExtra("--hf-dataset needs the package datasets; run: pip install 'sparsecode[hf]'") from error
+            raise MissingExtra(
+                "Hugging Face datasets need the package datasets; run: pip install 'sparsecode[hf]'"
+            ) from error
         name, _, configuration = self.name.partition(":")
         try:
             safe = _no_code(datasets.load_dataset)
@@ -115,7 +117,7 @@ class HubSource:
             return datasets.load_dataset(name, configuration or None, split="train", **safe)
         except Exception as error:  # the library raises what its many back ends raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise IoFailed(f"--hf-dataset {self.name}: cannot be loaded ({reason})") from error
+            raise IoFailed(f"Hugging Face dataset {self.name}: cannot be loaded ({reason})") from error
 
 
 def _no_code(load: Callable[..., Any]) -> dict[str, bool]:
@@ -143,7 +145,9 @@ def find_sources(settings: TextSettings) -> Sources:
         InvalidSetting: a stream without a limit, or of files.
     """
     if settings.hf_stream and (not settings.hf_dataset or settings.max_text_mb is None):
-        raise InvalidSetting("--hf-stream goes with --hf-dataset, and with --max-text-mb: that much of it is read")
+        raise InvalidSetting(
+            "a stream is read of a Hugging Face dataset, and only as far as it is told", remedy="hf_stream"
+        )
     if settings.hf_dataset and saved_files(Path(settings.hf_dataset).expanduser()) is not None:
         return Sources(settings.hf_dataset, _by_name(_expand(settings.hf_dataset, settings.text_key)))
     if settings.hf_dataset:
@@ -241,7 +245,7 @@ def _expand(given: str, text_key: str) -> Iterator[FileSource]:
             if Path(match).is_file():
                 yield FileSource(_name(Path(match)), Path(match), text_key)
     else:
-        raise CorpusUnreadable(f"{given}: no such file or folder; --text takes files, folders and globs")
+        raise CorpusUnreadable(f"{given}: no such file or folder", remedy="text")
 
 
 def _is_run(folder: Path) -> bool:

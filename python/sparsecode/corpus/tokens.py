@@ -27,7 +27,6 @@ from sparsecode.errors import RunInvalid, StageMissing
 FORMAT = 1
 TOKENIZER, FOLDER = "tokenizer.json", "tokens"
 SIDES = ("train", "val")
-_AGAIN = "run sparsecode train-gpt --force to make the tokens again, or choose another run with --run"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +101,9 @@ def load_tokens(home: str | os.PathLike[str]) -> Tokens:
     try:
         text = kept.read_bytes()
     except OSError as error:
-        raise RunInvalid(f"{kept}: {error.strerror}; {_AGAIN}") from error
+        raise RunInvalid(f"{kept}: {error.strerror}", remedy="tokens") from error
     if digest_of(text) != header["tokenizer"]:
-        raise RunInvalid(f"{kept}: not the tokenizer that made the tokens; {_AGAIN}")
+        raise RunInvalid(f"{kept}: not the tokenizer that made the tokens", remedy="tokens")
     tokenizer = plain(Tokenizer.from_str(text.decode()))
     arrays = {side: _mapped(folder / f"{side}.bin", header["dtype"], header[f"{side}_tokens"]) for side in SIDES}
     return Tokens(
@@ -140,7 +139,7 @@ def read_header(home: str | os.PathLike[str]) -> dict[str, Any] | None:
         if wrong or header["dtype"] not in ("<u2", "<u4"):
             raise ValueError(f"wrong {', '.join(wrong) or 'dtype'}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunInvalid(f"{path}: cannot be used ({error}); {_AGAIN}") from error
+        raise RunInvalid(f"{path}: cannot be used ({error})", remedy="tokens") from error
     return dict(header)
 
 
@@ -154,7 +153,7 @@ def _mapped(path: Path, dtype: str, count: int) -> NDArray[Any]:
     try:
         size = path.stat().st_size
         if size != wanted:
-            raise RunInvalid(f"{path}: {size} bytes, not {wanted}; {_AGAIN}")
+            raise RunInvalid(f"{path}: {size} bytes, not {wanted}", remedy="tokens")
         return np.memmap(path, dtype=dtype, mode="r", shape=(count,))
     except OSError as error:
-        raise RunInvalid(f"{path}: {error.strerror}; {_AGAIN}") from error
+        raise RunInvalid(f"{path}: {error.strerror}", remedy="tokens") from error

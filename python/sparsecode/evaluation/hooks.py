@@ -52,12 +52,11 @@ def find_hook(model: LanguageModel, name: str) -> str:
         return f"{found[0]}{mark}{side}"
     if found:
         listed = ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
-        raise HookUnknown(f"{model.name}: '{name}' may be any of {listed}; say which with --hook")
+        raise HookUnknown(f"{model.name}: '{name}' may be any of {listed}", remedy="hook")
     for other in _spoken(name):
         if other in model.places:
             return other
-    told = str(unknown).replace("with --module", "with --hook")
-    raise HookUnknown(told if "--hook" in told else f"{told}; name the place with --hook") from unknown
+    raise HookUnknown(str(unknown), remedy="hook") from unknown
 
 
 def _spoken(name: str) -> Iterator[str]:

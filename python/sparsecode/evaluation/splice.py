@@ -108,8 +108,8 @@ def check_fits(model: LanguageModel, name: str, dictionary: Dictionary, hook: st
         raise DictionaryInvalid(f"{name}: is a transcoder; what it writes belongs elsewhere than what it reads")
     if dictionary.activation_dim != width:
         raise DictionaryInvalid(
-            f"{name}: made for {dictionary.activation_dim} dimensions, but {hook} of {model.name} has {width}; name "
-            "another place with --hook"
+            f"{name}: made for {dictionary.activation_dim} dimensions, but {hook} of {model.name} has {width}",
+            remedy="hook",
         )
 
 

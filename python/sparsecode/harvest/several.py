@@ -110,7 +110,7 @@ def cut(
         return packed(text, model.context, model.frame, frozenset())
     context = min(DEFAULT_CONTEXT, model.context) if settings.context is None else settings.context
     if context > model.context:
-        raise InvalidSetting(f"--context {context}: {model.name} takes at most {model.context} tokens")
+        raise InvalidSetting(f"a context of {context} tokens: {model.name} takes at most {model.context} tokens")
     special = frozenset() if settings.special_tokens else model.special
     frame = model.chat_frame if settings.chat else model.frame
     around = np.array([*frame.before, *frame.after], np.int64)
@@ -120,7 +120,7 @@ def cut(
         return by_document(text, tokens.eot, context, frame, special, model.pad)
     end = tokens.eot if model.tokenizer is None else tokens.tokenizer.token_to_id(model.end or "")
     if end is None or end >= model.vocab_size:
-        raise InvalidSetting(f"{model.name}: its tokenizer has no token that ends a document; add --documents")
+        raise InvalidSetting(f"{model.name}: its tokenizer has no token that ends a document", remedy="documents")
     return packed(text, context, frame, special, model.pad, border=(tokens.eot, end))
 
 

@@ -12,11 +12,9 @@ from sparsecode.corpus.tokenizer import BORDER, checked, plain, prepared, readin
 from sparsecode.errors import InvalidSetting, ModelInvalid
 from sparsecode.harvest.models import LanguageModel
 
-_NEXT = "save its fast tokenizer there, or harvest batches of ids from Python"
 
-
-def control_tokens(model: LanguageModel, wanted: str) -> tuple[tuple[str, ...], str]:
-    """Names of the special tokens that are read where a text spells them, and why these.
+def control_tokens(model: LanguageModel, wanted: str) -> tuple[str, ...]:
+    """Names of the special tokens that are read where a text spells them.
 
     Args:
         model: with its tokenizer.
@@ -25,42 +23,18 @@ def control_tokens(model: LanguageModel, wanted: str) -> tuple[tuple[str, ...], 
     Raises:
         InvalidSetting: the tokenizer has no such special token.
     """
-    if wanted == "none":
-        return (), "--control-tokens none"
-    if wanted == "auto" and not model.template:
-        return (), "the model has no chat template"
+    if wanted == "none" or (wanted == "auto" and not model.template):
+        return ()
     if wanted in ("auto", "all"):
-        return model.control, "the model has a chat template" if wanted == "auto" else "--control-tokens all"
+        return model.control
     names = tuple(dict.fromkeys(name.strip() for name in wanted.split(",")))
     unknown = [name for name in names if name not in model.control]
     if unknown:
         raise InvalidSetting(
-            f"--control-tokens: {model.name} has no special token '{unknown[0]}'; it has "
+            f"{model.name} has no special token '{unknown[0]}'; it has "
             f"{', '.join(model.control[:8]) or 'none'}; or say all, none or auto"
         )
-    return names, "--control-tokens"
-
-
-def told(spelled: dict[str, int], names: tuple[str, ...], why: str) -> str:
-    """One line on what became of the control tokens that a text spells."""
-    read = {name: count for name, count in spelled.items() if name in names}
-    left = {name: count for name, count in spelled.items() if name not in names}
-    parts = []
-    if read:
-        parts.append(
-            f"{_listed(read)} in the text read as control tokens ({why}; --control-tokens none takes them for text)"
-        )
-    if left:
-        parts.append(
-            f"{_listed(left)} in the text taken for ordinary text ({why}; --control-tokens all reads them as tokens)"
-        )
-    return ", ".join(parts)
-
-
-def _listed(spelled: dict[str, int]) -> str:
-    shown = [f"{count} {name}" for name, count in list(spelled.items())[:3]]
-    more = len(spelled) - len(shown)
-    return ", ".join(shown) + (f" and {more} others" if more else "")
+    return names
 
 
 def model_tokenizer(model: LanguageModel, names: tuple[str, ...], *, chat: bool = False) -> ModelTokenizer:
@@ -101,8 +75,10 @@ def tokenizer_of(model: LanguageModel, control: tuple[str, ...] = ()) -> str:
         TokenizerInvalid: it encodes nothing.
     """
     if model.tokenizer is None:
-        raise ModelInvalid(f"{model.name}: no tokenizer, such as tokenizer.json, beside the model; {_NEXT}")
+        raise ModelInvalid(
+            f"{model.name}: no tokenizer, such as tokenizer.json, beside the model", remedy="fast_tokenizer"
+        )
     found = plain(Tokenizer.from_str(model.tokenizer))
-    checked(found, f"the tokenizer of {model.name}", _NEXT)
+    checked(found, f"the tokenizer of {model.name}", "fast_tokenizer")
     # The same one whichever tokens are read: what is between documents is a token of its own, or one that is there.
     return reading(prepared(found, model.end or BORDER)[0].to_str(), control)

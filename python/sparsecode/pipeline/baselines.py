@@ -21,6 +21,7 @@ from sparsecode.comparison.loading import check_memory
 from sparsecode.comparison.statistics import chance_mmcs, mean
 from sparsecode.errors import DatasetUnfit, InvalidSetting
 from sparsecode.machine import versions
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import BaselinesConfig, TrainDictsConfig
 from sparsecode.pipeline.plan import SEEDS, find_dataset
 from sparsecode.pipeline.progress import watching
@@ -43,6 +44,7 @@ _FITTED, _ITERATIVE = ("pca", "ica", "nmf"), ("ica", "nmf")  # kinds that read r
 _LEAST_ROWS = 2  # per dimension: fewer cannot be told from noise
 
 
+@advised
 def fit_baselines(
     run: str | Path | Run = DEFAULT_RUN,
     config: BaselinesConfig | None = None,

@@ -8,11 +8,12 @@ from typing import Any
 from sparsecode import store
 from sparsecode.checkpoint import write_json
 from sparsecode.comparison import Comparison
-from sparsecode.corpus import load_tokens
 from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.pipeline import sweeps
+from sparsecode.pipeline.advice import advised, told
 from sparsecode.pipeline.compare import load_comparison
 from sparsecode.pipeline.config import ClaimsConfig
+from sparsecode.pipeline.model_text import tokens_of
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
@@ -28,6 +29,7 @@ from sparsecode.sweep import Dictionary
 KEY = "claims"
 
 
+@advised
 def check_claims(
     run: str | Path | Run = DEFAULT_RUN,
     config: ClaimsConfig | None = None,
@@ -111,7 +113,7 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
         for kind, (beside, found) in sweeps.train_starts(run, config, str(folder), settings, quiet=quiet).items():
             begun[kind] = family(kind, beside, found)
             samples = int(next(iter(begun[kind].dictionaries.values())).meta.get("samples_seen", 0))
-        tokens = load_tokens(run)
+        tokens = tokens_of(run)
         if dataset.provenance.get("tokens_fingerprint") != tokens.fingerprint:
             raise StageMissing("The activations were not harvested from this run's text.")
         decode = tokens.texts
@@ -120,9 +122,9 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
                 f"{KEY}: the activations do not say where contexts end; examples may run across; harvest them again"
             )
     except SparsecodeError as error:
-        missing.setdefault("sweeps", str(error))
-        missing["text"] = str(error)
-        watch.note(f"{KEY}: not everything can be tested ({error})")
+        missing.setdefault("sweeps", told(error))
+        missing["text"] = told(error)
+        watch.note(f"{KEY}: not everything can be tested ({told(error)})")
     return Evidence(
         config.part(JudgeSettings), main, plain, divided, dataset, decode, begun, samples, missing,
         untrained_model(run, dataset), watch,

@@ -14,15 +14,17 @@ from sparsecode.comparison.scores import stability_summary, store_stability
 from sparsecode.comparison.settings import CompareSettings
 from sparsecode.errors import RunInvalid, StageStale
 from sparsecode.interop import Found
+from sparsecode.pipeline.advice import advice, advised, told
 from sparsecode.pipeline.config import CompareConfig
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage, command_of
-from sparsecode.pipeline.stage import advice, called, run_stage
+from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import require
 
 KEY = "compare"
 
 
+@advised
 def compare_dicts(
     run: str | Path | Run = DEFAULT_RUN,
     config: CompareConfig | None = None,
@@ -99,6 +101,7 @@ def load_comparison(run: Run, *, own: str) -> Comparison:
     return _load(run)
 
 
+@advised
 def compare_files(
     paths: Iterable[str | Path], config: CompareConfig | None = None, *, quiet: bool = False, **settings: Any
 ) -> Comparison:
@@ -121,7 +124,7 @@ def compare_files(
     loaded = load_found_members(found, left_out=left_out)
     members, where = [member for _, member in loaded], [one.path for one, _ in loaded]
     comparison = compare_members(members, where, chosen, match_all=True, watch=watching(quiet))
-    comparison.record["left_out"] = [{"path": str(one.path), "reason": str(one.error)} for one in left_out]
+    comparison.record["left_out"] = [{"path": str(one.path), "reason": told(one.error)} for one in left_out]
     return comparison
 
 

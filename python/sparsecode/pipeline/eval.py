@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sparsecode.corpus import TextSettings, Tokens, load_tokens, prepare_tokens
+from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
 from sparsecode.errors import CorpusEmpty, DictionaryInvalid, HookUnknown, InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.evaluation.hooks import find_hook
 from sparsecode.evaluation.result import Evaluation
@@ -21,7 +21,9 @@ from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.harvest.sequences import Contexts, TokenBatch
 from sparsecode.harvest.several import ContextSettings, cut
 from sparsecode.harvest.text import control_tokens, model_tokenizer, same_tokens, tokenizer_of
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import EvalConfig, TrainGptConfig
+from sparsecode.pipeline.model_text import tokens_of
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stale import require
@@ -35,6 +37,7 @@ _MOST_TOKENS = 4096
 LeaveOut = Callable[[str, SparsecodeError], None]  # told a dictionary's name and what is wrong with it
 
 
+@advised
 def evaluate_run(
     run: str | Path | Run = DEFAULT_RUN,
     dictionaries: Mapping[str, Dictionary] | None = None,
@@ -232,7 +235,7 @@ def _as_harvested(run: Run, hook: str, own: bool) -> dict[str, Any]:
 def _tokens(run: Run, model: LanguageModel, text: tuple[str, ...]) -> Iterator[tuple[Tokens, str]]:
     """The run's held-out text, or that of files, in the model's tokens; and which side of it to read."""
     if not text:
-        tokens = load_tokens(run)
+        tokens = tokens_of(run)
         if model.tokenizer is not None and not same_tokens(tokenizer_of(model), tokens.tokenizer.to_str()):
             raise InvalidSetting(f"{run.path}: holds text in the tokens of another model; name text with --text")
         yield tokens, "val"
@@ -240,7 +243,7 @@ def _tokens(run: Run, model: LanguageModel, text: tuple[str, ...]) -> Iterator[t
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainGptConfig(text=text).part(TextSettings)
         if model.tokenizer is not None:
-            names, _ = control_tokens(model, "auto")
+            names = control_tokens(model, "auto")
             yield prepare_tokens(folder, settings, model=model_tokenizer(model, names)), "train"
         else:
             yield prepare_tokens(folder, replace(settings, tokenizer=str(run.tokenizer_path))), "train"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sparsecode.corpus import Tokens, load_tokens
+from sparsecode.corpus import Tokens
 from sparsecode.errors import CorpusEmpty, InvalidSetting
 from sparsecode.gpt import load_gpt
 from sparsecode.gpt.model import HOOKS
@@ -20,9 +20,10 @@ from sparsecode.harvest.harvest import harvest_gpt
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.harvest.several import ContextSettings, RowSettings, Target, cut, harvest_several
 from sparsecode.machine import keep_freed_memory
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import HarvestConfig
 from sparsecode.pipeline.hooks import hook_name, single_configs
-from sparsecode.pipeline.model_text import model_tokens
+from sparsecode.pipeline.model_text import model_tokens, tokens_of
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.recall import as_recorded
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
@@ -37,6 +38,7 @@ _OF_A_MODEL = (
 )  # fmt: skip
 
 
+@advised
 def harvest_activations(
     run: str | Path | Run = DEFAULT_RUN,
     config: HarvestConfig | None = None,
@@ -95,7 +97,7 @@ def _one(run: Run, config: HarvestConfig, *, force: bool, quiet: bool) -> dict[s
     folder = run.activations_path / hook
 
     def do(_: Stage) -> dict[str, Any]:
-        model, tokens = load_gpt(run.gpt_path), load_tokens(run)
+        model, tokens = load_gpt(run.gpt_path), tokens_of(run)
         dataset = harvest_gpt(
             model, tokens.train, hook, folder, config.part(RowSettings), _provenance(inputs, "sparsecode-gpt", config),
             batch_size=config.batch_size, device=config.device, watch=watching(quiet),
@@ -224,6 +226,6 @@ def _text(
 ) -> tuple[Tokens, dict[str, str]]:
     """The text in the model's tokens, and the fingerprints of both."""
     if config.model is None:
-        return load_tokens(run), _trained(run)
+        return tokens_of(run), _trained(run)
     tokens = model_tokens(run, config, model, force=force, quiet=quiet)
     return tokens, {"model": model.fingerprint, "tokens": tokens.fingerprint}

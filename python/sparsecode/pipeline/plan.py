@@ -11,9 +11,9 @@ from sparsecode import store
 from sparsecode.errors import DatasetUnfit, InvalidSetting, StageMissing
 from sparsecode.machine import memory as machine_memory
 from sparsecode.machine import torch_device
+from sparsecode.pipeline.advice import advice
 from sparsecode.pipeline.config import TrainDictsConfig
 from sparsecode.pipeline.run import Run
-from sparsecode.pipeline.stage import advice
 from sparsecode.sweep import memory
 from sparsecode.sweep.batches import rows_held_out
 from sparsecode.sweep.fit import DEFAULT_SAMPLES

@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+from sparsecode.pipeline.advice import REMEDIES
 from sparsecode.watch import UNWATCHED, Task, Watch, clock, human
 
 _LOG_EVERY_SECONDS = 10.0  # a ten-minute job leaves about sixty lines in a log
@@ -83,9 +84,9 @@ class Console(Watch):
         """Begins work with a line of progress."""
         return Progress(label, total, unit, done=done)
 
-    def note(self, message: str) -> None:
+    def note(self, message: str, remedy: str | None = None) -> None:
         """Prints a line."""
-        say(message)
+        say(message if remedy is None else f"{message}; {REMEDIES[remedy]}")
 
 
 def watching(quiet: bool) -> Watch:

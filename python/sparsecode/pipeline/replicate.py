@@ -22,7 +22,7 @@ from sparsecode.pipeline.progress import say
 from sparsecode.pipeline.recall import as_recorded, settings_for
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stale import stale
-from sparsecode.science import trained
+from sparsecode.pipeline.thin import thin as thin_lines
 from sparsecode.watch import clock, human
 
 # Stage, and the module of this package and the function that do it, in order.
@@ -146,7 +146,7 @@ def tell(stage: str, result: Any, seconds: float | None = None, *, quiet: bool =
 def warnings(stage: str, result: Any) -> list[str]:
     """A line for everything of a finished stage that was trained too little, and for every claim it did not test."""
     held = result if isinstance(result, Mapping) else {}
-    thin = [f"{stage}: thin: {line}" for line in trained.thin(stage, held)]
+    thin = [f"{stage}: thin: {line}" for line in thin_lines(stage, held)]
     untested = (held.get("not_tested") or {}).items()
     return thin + [f"{stage}: claim {number} not tested: {reason}" for number, reason in untested]
 
@@ -226,8 +226,8 @@ def summary(run: Run, stages: Mapping[str, Mapping[str, Any]], seconds: float) -
 
 
 def thin_stages(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """By stage: what of it was trained too little, see `science.trained`."""
-    found = {stage: trained.thin(stage, result) for stage, result in stages.items()}
+    """By stage: what of it was trained too little, see `pipeline.thin`."""
+    found = {stage: thin_lines(stage, result) for stage, result in stages.items()}
     return {stage: lines for stage, lines in found.items() if lines}
 
 

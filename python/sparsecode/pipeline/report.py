@@ -10,6 +10,7 @@ from sparsecode.checkpoint import write_json, write_text
 from sparsecode.comparison import Comparison
 from sparsecode.errors import InvalidSetting
 from sparsecode.machine import versions
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.baselines import load_baselines
 from sparsecode.pipeline.claims import load_claims, untrained_model
 from sparsecode.pipeline.compare import KEY as COMPARE
@@ -19,19 +20,21 @@ from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import OPTIONAL, digest, optional_digests, require
+from sparsecode.pipeline.thin import thin
 from sparsecode.pipeline.toy import load_toy
 from sparsecode.report import export
 from sparsecode.report.blocks import Figure, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.page import render
 from sparsecode.report.sections import ORDER
-from sparsecode.report.thinness import Banner, banner_of, thin_stages
+from sparsecode.report.thinness import Banner, banner_of
 from sparsecode.watch import Watch
 
 KEY = "report"
 FORMAT = 1
 
 
+@advised
 def write_report(
     run: str | Path | Run = DEFAULT_RUN,
     config: ReportConfig | None = None,
@@ -74,7 +77,7 @@ def write_report(
 def _write(run: Run, config: ReportConfig, facts: Facts, watch: Watch) -> dict[str, Any]:
     sections = [section for make in ORDER if (section := make(facts)) is not None]
     judged = sections if facts.claims is not None else [one for one in sections if one.id == "toy"]
-    banner = banner_of(thin_stages(facts), judged)
+    banner = banner_of(thin_stages(facts, untrained_model(run, None)), judged)
     page = render("Features that come back", _subtitle(facts), sections, banner)
     write_text(run.report_path, page)
     write_json(run.report_path.with_suffix(".json"), as_json(sections, banner))
@@ -90,6 +93,18 @@ def _write(run: Run, config: ReportConfig, facts: Facts, watch: Watch) -> dict[s
         "pictures_missing": why,
         "summary": [section.summary for section in sections if section.summary],
     }
+
+
+def thin_stages(facts: Facts, untrained_model: str) -> dict[str, list[str]]:
+    """What of a run is thin, by stage: what `claims` found, or where it was not run, what the stages recorded."""
+    if facts.claims is not None:
+        found = {stage: list(lines) for stage, lines in (facts.claims.get("thin") or {}).items()}
+    else:
+        found = {
+            "train-gpt": [untrained_model] if untrained_model else [],
+            "train-dicts": thin("train-dicts", facts.result("train-dicts")),
+        }
+    return found | {"toy": thin("toy", facts.result("toy"))}
 
 
 def _pictures(run: Run, config: ReportConfig, page: str, figures: Sequence[Figure]) -> tuple[list[str], str | None]:
@@ -110,7 +125,6 @@ def gather(run: Run, config: ReportConfig, comparison: Comparison) -> Facts:
         claims=load_claims(run),
         baselines=load_baselines(run),
         toy=load_toy(run),
-        untrained_model=untrained_model(run, None),
         untested=f"The claims were not tested yet; run: sparsecode claims{run.flag}",
     )
 

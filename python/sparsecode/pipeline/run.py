@@ -44,6 +44,14 @@ FORMAT = 1
 _ADDED = {"sweep", "activations"}  # inputs that older versions did not record: nothing is known of them there
 
 
+@dataclass(frozen=True)
+class Stale:
+    """Why a stage is out of date, and the commands that mend it, the first thing to run first."""
+
+    reason: str
+    commands: tuple[str, ...]
+
+
 @dataclass
 class Stage:
     """One stage while it is open: what was recorded before, and what it now records."""
@@ -73,6 +81,9 @@ class Stage:
         """Marks the stage done; `result` holds small JSON values: fingerprints, counts, headline figures."""
         self.record |= {"status": "done", "result": dict(result), "finished": _now()}
         self.run._write_stage(self.key, self.record)
+
+
+Explain = Callable[["Run"], Mapping[str, Stale]]
 
 
 class Run:
@@ -203,7 +214,7 @@ class Run:
         outputs: Iterable[Path] = (),
         needs: Iterable[Path] | None = None,
         force: bool = False,
-        clean: Callable[[], None] | None = None,
+        explain: Explain | None = None,
     ) -> Iterator[Stage]:
         """Opens a stage: locked against a second process, compared with what was recorded.
 
@@ -217,7 +228,7 @@ class Run:
             inputs: fingerprints of what it reads, by name.
             outputs: files and folders it writes; removed where it starts anew with `force`.
             needs: what must be there of a stage that is done; the first of `outputs` unless named.
-            clean: further removal, called after `outputs` are gone.
+            explain: why a stage is out of date and what mends it, where that is known better than from its own inputs.
 
         Yields:
             A `Stage`: `done` (nothing to do), `resuming` (begun before with the same settings) or neither.
@@ -240,7 +251,7 @@ class Run:
         try:
             lock = FileLock(self.path / f".{key.replace('/', '-')}.lock")
         except IoFailed as error:
-            known = None if force else self._known(key, config, dict(inputs or {}), written, needed)
+            known = None if force else self._known(key, config, dict(inputs or {}), written, needed, explain)
             if known is None or not known.done:
                 raise IoFailed(
                     f"{self.path}: this folder cannot be written to ({error}); choose another run with --run"
@@ -248,7 +259,7 @@ class Run:
             yield known
             return
         try:
-            stage = self._open(key, config, dict(inputs or {}), written, needed, force, clean)
+            stage = self._open(key, config, dict(inputs or {}), written, needed, force, explain)
             try:
                 yield stage
             except SparsecodeError:
@@ -260,7 +271,13 @@ class Run:
             lock.release()
 
     def _known(
-        self, key: str, config: StageConfig, inputs: dict[str, str], outputs: list[Path], needed: list[Path]
+        self,
+        key: str,
+        config: StageConfig,
+        inputs: dict[str, str],
+        outputs: list[Path],
+        needed: list[Path],
+        explain: Explain | None,
     ) -> Stage | None:
         """What was recorded, where it is of these settings and inputs; None where there is nothing to keep."""
         old = self.config()["stages"].get(key)
@@ -280,11 +297,9 @@ class Run:
                 f"{self.path}: {key} was {was} with {'; '.join(differences)}; "
                 "add --force to do it again, or choose another run with --run"
             )
-        from sparsecode.pipeline.stale import stale  # which knows runs
-
         why = f"what it was {was} from has changed since ({', '.join(changed)})"
         commands: tuple[str, ...] = (command_of(self, key, self.config()["stages"], force=True),)
-        if (told := stale(self).get(key)) is not None:
+        if explain is not None and (told := explain(self).get(key)) is not None:
             why, commands = told.reason, told.commands
         raise StageStale(f"{self.path}: {key} is out of date, {why}; run: {' && '.join(commands)}")
 
@@ -296,9 +311,9 @@ class Run:
         outputs: list[Path],
         needed: list[Path],
         force: bool,
-        clean: Callable[[], None] | None,
+        explain: Explain | None,
     ) -> Stage:
-        known = None if force else self._known(key, config, inputs, outputs, needed)
+        known = None if force else self._known(key, config, inputs, outputs, needed, explain)
         if known is not None:
             beside = config.beside()
             if not known.done and known.record.get("beside") != beside:
@@ -309,8 +324,6 @@ class Run:
             return known
         for path in outputs:
             _remove(path)
-        if clean is not None:
-            clean()
         self.rewind_metrics(key, 0)
         record = {
             "status": "running",

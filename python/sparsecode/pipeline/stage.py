@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparsecode.errors import SparsecodeError
 from sparsecode.pipeline.config import StageConfig
 from sparsecode.pipeline.progress import say, watching
 from sparsecode.pipeline.recall import recalled
 from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.stale import stale
 from sparsecode.watch import Task, Watch
 
 S = TypeVar("S", bound=StageConfig)
@@ -34,7 +34,7 @@ def opened(
         quiet: say nothing.
         called: the beginning of the line that says so; the stage's name unless given.
     """
-    with run.stage(key, config, **files) as stage:
+    with run.stage(key, config, explain=stale, **files) as stage:
         if stage.done and not quiet:
             say(f"{called or key + ':'} already done in {run.path} with the same settings")
         yield stage
@@ -88,9 +88,9 @@ class StageWatch(Watch):
         """Begins work with a line of progress."""
         return self._shown.task(label, total, unit, done=done)
 
-    def note(self, message: str) -> None:
+    def note(self, message: str, remedy: str | None = None) -> None:
         """Prints a line."""
-        self._shown.note(message)
+        self._shown.note(message, remedy)
 
     def planned(self, **decisions: int) -> None:
         """Into the stage's record."""
@@ -99,18 +99,3 @@ class StageWatch(Watch):
     def measured(self, step: int, **values: Any) -> None:
         """A line of metrics.jsonl."""
         self._run.log(self._stage.key, step, **values)
-
-
-@contextmanager
-def advice(what_next: str, *kinds: type[SparsecodeError]) -> Iterator[None]:
-    """Adds to a failure of the library what can be done about it here: "x holds NaN" becomes "x holds NaN; lower --lr".
-
-    Args:
-        what_next: the words to add.
-        kinds: the failures that they go with.
-    """
-    try:
-        yield
-    except kinds as error:
-        error.args = (f"{error}; {what_next}",)
-        raise

@@ -20,6 +20,7 @@ from sparsecode.checkpoint import save_tensors, write_json, write_text
 from sparsecode.errors import TrainingDiverged
 from sparsecode.machine import versions
 from sparsecode.pipeline import toy_plan
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import ToyConfig
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.records import load_record
@@ -42,6 +43,7 @@ KEY = "toy"
 FORMAT = 1
 
 
+@advised
 def toy_models(
     run: str | Path | Run = DEFAULT_RUN,
     config: ToyConfig | None = None,

@@ -12,6 +12,7 @@ import torch
 from sparsecode import store
 from sparsecode.errors import TrainingDiverged
 from sparsecode.pipeline import plan
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import TrainDictsConfig
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
@@ -27,6 +28,7 @@ from sparsecode.sweep.trainer import EVAL_BATCH, evaluate
 KEY = "train-dicts"
 
 
+@advised
 def train_dicts(
     run: str | Path | Run = DEFAULT_RUN,
     config: TrainDictsConfig | None = None,

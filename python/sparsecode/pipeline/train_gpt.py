@@ -15,11 +15,12 @@ from sparsecode.gpt.files import gpt_fingerprint, save_gpt
 from sparsecode.gpt.model import GPT, GPTConfig
 from sparsecode.gpt.trainer import Trainer, TrainSettings, diverged
 from sparsecode.machine import keep_freed_memory, torch_device
+from sparsecode.pipeline.advice import advice, advised
 from sparsecode.pipeline.config import TrainGptConfig
 from sparsecode.pipeline.naming import as_recorded
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
-from sparsecode.pipeline.stage import advice, called, run_stage
+from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.watch import Watch, clock
 
 _STAGE = "train-gpt"
@@ -28,6 +29,7 @@ _SAMPLE_TOKENS = 64
 _SEEDS = 1 << 64  # that torch's generators take
 
 
+@advised
 def train_gpt(
     run: str | Path | Run = DEFAULT_RUN,
     config: TrainGptConfig | None = None,

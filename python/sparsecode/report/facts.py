@@ -20,7 +20,6 @@ class Facts:
     claims: dict[str, Any] | None = None  # claims.json; None where the claims were not tested
     baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
     toy: dict[str, Any] | None = None  # toy.json; None where there are none
-    untrained_model: str = ""  # why the model says nothing of a trained one; empty where nothing is known
     untested: str = "The claims were not tested yet"
 
     @property

@@ -233,7 +233,7 @@ def _check(found: Dictionary, where: str) -> None:
         if tuple(value.shape) != shape:
             raise DictionaryInvalid(f"{where}: {name} has shape {list(value.shape)}, not {list(shape)}")
         if not bool(torch.isfinite(value).all()):
-            raise DictionaryInvalid(f"{where}: {name} holds NaN or infinities; its training diverged, lower --lr")
+            raise DictionaryInvalid(f"{where}: {name} holds NaN or infinities", remedy="diverged")
     for name, value in found.features.items():
         if tuple(value.shape) != (n,):
             raise DictionaryInvalid(f"{where}: features.{name} has shape {list(value.shape)}, not [{n}]")

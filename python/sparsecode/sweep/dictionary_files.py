@@ -70,7 +70,7 @@ def needs_format_2(fields: Mapping[str, Any]) -> bool:
 
 
 def load(make: Callable[..., D], path: str | Path) -> D:
-    """Reads a pair by its path, with or without one of the two suffixes: see `Dictionary.load`, whose class makes it."""
+    """Reads a pair by its path, with or without one of the two suffixes; `make` is the class. See `Dictionary.load`."""
     weights, description = pair(path)
     about = read_description(description)
     try:
@@ -97,7 +97,7 @@ def load(make: Callable[..., D], path: str | Path) -> D:
             **_read_settings(about, description),
         )
     except DictionaryInvalid as error:
-        raise type(error)(f"{weights}: {error}") from error
+        raise type(error)(f"{weights}: {error}", remedy=error.remedy) from error
     for key in ("dict_size", "activation_dim", *(("output_dim",) if about["format"] > 1 else ())):
         if about.get(key) != getattr(found, key):
             raise DictionaryInvalid(

@@ -67,9 +67,7 @@ def _choose_dtype(model: LanguageModel, kept: str | None, watch: Watch) -> None:
         model.module.to(chosen)
         before, after = (str(one).removeprefix("torch.") for one in (saved, chosen))
         why = "this processor has no products of that type" if kept is None else "as it did when this was begun"
-        watch.note(
-            f"{model.name}: saved in {before}, computes in {after}: {why}; --model-dtype {before} computes as saved"
-        )
+        watch.note(f"{model.name}: saved in {before}, computes in {after}: {why}", remedy="model_dtype")
 
 
 def is_own_gpt(path: Path) -> bool:
@@ -112,7 +110,7 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise MissingExtra(
-            f"--model {name}: Hugging Face models need the package transformers; run: pip install 'sparsecode[hf]'"
+            f"model {name}: Hugging Face models need the package transformers; run: pip install 'sparsecode[hf]'"
         ) from error
     with _quiet(transformers):
         try:
@@ -131,7 +129,7 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
             if mapping:
                 module, info = load(key_mapping=mapping)
         except Exception as error:  # the library raises what its many back ends raise
-            raise ModelInvalid(f"--model {name}: cannot be loaded ({_reason(error)})") from error
+            raise ModelInvalid(f"model {name}: cannot be loaded ({_reason(error)})") from error
         tokenizer = _tokenizer(transformers, name)
     missing, unused = missing_weights(info), tuple(sorted(info.get("unexpected_keys", ())))
     guard(module, _short(name), missing, unused)

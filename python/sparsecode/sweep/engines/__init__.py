@@ -39,7 +39,7 @@ def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | No
         module: Any = importlib.import_module(f"sparsecode.sweep.engines.{name}")
         found = getattr(module, _CLASSES[name])
     except (ImportError, AttributeError) as error:
-        raise InvalidSetting(f"engine '{name}' is not part of this installation; use --engine auto") from error
+        raise InvalidSetting(f"engine '{name}' is not part of this installation", remedy="engine_auto") from error
     return cast("Engine", found(where, threads))
 
 

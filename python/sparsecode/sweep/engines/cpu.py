@@ -55,7 +55,7 @@ class CpuEngine(Stepwise):
     ) -> None:
         self.device = torch.device(device)
         if self.device.type != "cpu":
-            raise InvalidSetting(f"engine 'cpu' cannot work on {self.device}; use --device cpu or another engine")
+            raise InvalidSetting(f"engine 'cpu' cannot work on {self.device}", remedy="device_cpu")
         asked = os.environ.get("SPARSECODE_ENGINE", "")
         if path == "auto" and asked in CPU_PATHS:
             path = asked

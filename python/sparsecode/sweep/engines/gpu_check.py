@@ -92,7 +92,7 @@ def require_passed(result: dict[str, Any]) -> None:
     """Raises CheckFailed, naming the first check that failed."""
     for check in result["checks"]:
         if not check["passed"]:
-            raise CheckFailed(f"GPU check '{check['name']}' failed: {check['detail']}; use --engine reference")
+            raise CheckFailed(f"GPU check '{check['name']}' failed: {check['detail']}", remedy="engine_reference")
 
 
 def run_checks(
