@@ -297,7 +297,7 @@ def test_samples_are_seeded_and_longer_than_a_context() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_share() -> None:
-    config = TrainGptConfig(lr=1.0, warmup_steps=10, final_lr_fraction=0.1)
+    config = TrainGptConfig(lr=1.0, warmup_steps=10, final_lr_fraction=0.1).part(TrainSettings)
     rates = [learning_rate(step, 100, config) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11)
     assert max(rates) == rates[10] == 1.0

@@ -46,7 +46,7 @@ def do(run: Run, key: str, config: StageConfig, *, finish: bool = True) -> None:
 
 def asked(run: Path | Run, stage: str, **given: Any) -> StageConfig:
     """As the command line does it without --preset."""
-    return settings_for(Run(run), stage, given, default=DEFAULT, hooks=hook_names)
+    return settings_for(Run(run), stage, given, default=DEFAULT)
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "harvest"])

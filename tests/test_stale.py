@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from sparsecode.cli import main
 from sparsecode.errors import StageStale
+from sparsecode.pipeline import replicate
 from sparsecode.pipeline.baselines import fit_baselines
 from sparsecode.pipeline.claims import check_claims
 from sparsecode.pipeline.compare import compare_dicts
@@ -215,16 +216,14 @@ def test_info_says_what_is_out_of_date_and_what_to_run(run: Run) -> None:
 def test_replicate_does_again_what_is_out_of_date(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sparsecode import pipeline
-
     monkeypatch.setattr(
-        pipeline,
+        replicate,
         "STAGE_FUNCTIONS",
-        {key: value for key, value in pipeline.STAGE_FUNCTIONS.items() if key not in ("train-gpt", "harvest", "toy")},
+        {key: value for key, value in replicate.STAGE_FUNCTIONS.items() if key not in ("train-gpt", "harvest", "toy")},
     )
     train_dicts(run, sizes="20", seeds=1, force=True, quiet=True)
     before = run.finished("train-dicts", "")
-    pipeline.replicate(run)
+    replicate.replicate(run)
     told = capsys.readouterr().err
     assert "compare is out of date, train-dicts changed since; doing it again" in told
     assert stale(run) == {}

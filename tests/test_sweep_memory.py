@@ -169,11 +169,12 @@ def test_a_limit_on_addresses_is_seen() -> None:
 
 
 def test_a_setting_that_cannot_be_used_is_told_as_such(data: Path) -> None:
+    from sparsecode.pipeline import plan
     from sparsecode.pipeline.config import TrainDictsConfig
 
     with pytest.raises(InvalidSetting, match="device"):
-        memory.need(TrainDictsConfig(device="nowhere"), 16)
-    assert memory.need(TrainDictsConfig(sizes="16", engine="avx2", device="cpu"), 16).dictionaries == 1
+        plan.need(TrainDictsConfig(device="nowhere"), 16)
+    assert plan.need(TrainDictsConfig(sizes="16", engine="avx2", device="cpu"), 16).dictionaries == 1
 
 
 def test_info_and_doctor_say_what_a_sweep_would_need(data: Path, tmp_path: Path) -> None:

@@ -97,9 +97,14 @@ def compare(
 
 def names_of(dictionaries: Sequence[Dictionary]) -> dict[str, Dictionary]:
     """Dictionaries by a name of their own: that of a sweep where size, L1 and seed tell them apart, else numbers."""
-    about = [(one.dict_size, one.meta.get("l1"), one.meta.get("seed")) for one in dictionaries]
-    told = all(l1 is not None and seed is not None for _, l1, seed in about) and len(set(about)) == len(about)
-    names = [dictionary_name(*each) if told else str(k) for k, each in enumerate(about)]
+    names = [
+        dictionary_name(one.dict_size, one.meta["l1"], one.meta["seed"])
+        if isinstance(one.meta.get("l1"), float) and isinstance(one.meta.get("seed"), int)
+        else ""
+        for one in dictionaries
+    ]
+    if "" in names or len(set(names)) < len(names):
+        names = [str(number) for number in range(len(names))]
     return dict(zip(names, dictionaries, strict=True))
 
 

@@ -16,7 +16,7 @@ from sparsecode.pipeline.config import TrainDictsConfig
 from sparsecode.pipeline.run import Run
 from sparsecode.sweep import memory
 from sparsecode.sweep.batches import rows_held_out
-from sparsecode.sweep.fit import DEFAULT_SAMPLES
+from sparsecode.sweep.fitting import DEFAULT_SAMPLES
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
 from sparsecode.sweep.start import Start

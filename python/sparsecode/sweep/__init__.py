@@ -2,7 +2,7 @@
 
 from sparsecode.sweep.dictionary import Dictionary
 from sparsecode.sweep.engines import Engine, StepStats, choose_engine
-from sparsecode.sweep.fit import fit
+from sparsecode.sweep.fitting import fit
 from sparsecode.sweep.initial import initial_atoms
 from sparsecode.sweep.reconstruction import Reconstruction, evaluate
 from sparsecode.sweep.settings import LossSettings, dictionary_name, grid, parse_l1, parse_sizes

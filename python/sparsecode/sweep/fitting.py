@@ -157,7 +157,8 @@ def _sweep(
     entries = grid(several, coefficients, numbers)
     if not entries:
         raise InvalidArgument("name at least one size, one L1 coefficient and one seed")
-    return Sweep(width, *zip(*entries, strict=True), lr, loss, device=device, orthogonal=start.orthogonal)
+    own_sizes, own_l1, own_seeds = zip(*entries, strict=True)
+    return Sweep(width, own_sizes, own_l1, own_seeds, lr, loss, device=device, orthogonal=start.orthogonal)
 
 
 def _data(
