@@ -19,9 +19,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from sparsecode import _core
-from sparsecode.gpt import train_gpt
-from sparsecode.harvest import harvest_activations
-from sparsecode.run import Run
+from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.train_gpt import train_gpt
 from sparsecode.store import Dataset
 from sparsecode.sweep import LossSettings, Sweep
 from sparsecode.sweep.engines.cpu import CpuEngine

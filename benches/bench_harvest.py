@@ -20,13 +20,13 @@ import pytest
 import torch
 from benches.interleave import interleaved
 
-from sparsecode.config import HarvestConfig
 from sparsecode.gpt import GPT, GPTConfig
 from sparsecode.harvest.harvest import activation_batches, write_batches
 from sparsecode.harvest.windows import window_order, windows
 from sparsecode.machine import keep_freed_memory
-from sparsecode.progress import Progress
+from sparsecode.pipeline.config import HarvestConfig
 from sparsecode.store import DatasetWriter
+from sparsecode.watch import UNWATCHED
 
 HOOK = "blocks.2.mlp.hook_post"
 ROWS = 2048 * 1024  # two seconds each, 537 MB of float16
@@ -69,8 +69,10 @@ class Contenders:
             shard_bytes=CONFIG.shard_mb << 20,
             direct=True,
         )
-        with writer, Progress("harvest", ROWS, "rows", quiet=True) as progress:
-            batches = activation_batches(self.model, self.tokens, HOOK, CONFIG, ROWS)
+        with writer, UNWATCHED.task("harvest", ROWS, "rows") as progress:
+            batches = activation_batches(
+                self.model, self.tokens, HOOK, ROWS, batch_size=CONFIG.batch_size, device=CONFIG.device
+            )
             write_batches(writer, batches, progress, behind=False)
             writer.finish()
 

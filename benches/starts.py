@@ -24,8 +24,8 @@ from benches.rows import write_rows
 from torch import Tensor
 
 from sparsecode import store
-from sparsecode.compare.duplicates import mutual, nearest_own
-from sparsecode.compare.mcs import best_both
+from sparsecode.comparison.duplicates import mutual, nearest_own
+from sparsecode.comparison.mcs import best_both
 from sparsecode.sweep import LossSettings, Start, Sweep, begin, grid
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import sparsecode
 from sparsecode.cli.output import columns
-from sparsecode.evaluate import evaluate_run, load_dictionaries, table
+from sparsecode.evaluation import table
+from sparsecode.pipeline.eval import evaluate_run, load_dictionaries
 
 CONTEXT = 128
 

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sparsecode.compare import Comparison, compare_dicts
-from sparsecode.config import HarvestConfig, TrainDictsConfig, TrainGptConfig
-from sparsecode.corpus import Tokens, prepare_tokens
-from sparsecode.run import Run
+from sparsecode.comparison import Comparison
+from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
+from sparsecode.pipeline.compare import compare_dicts
+from sparsecode.pipeline.config import HarvestConfig, TrainDictsConfig, TrainGptConfig
+from sparsecode.pipeline.run import Run
 from sparsecode.science.starts import STARTS
 from sparsecode.sweep import Dictionary, dictionary_name
 
@@ -121,7 +122,7 @@ def make_fake_run(
         (words / f"{i}.txt").write_text(text()[i * 5000 : (i + 1) * 5000], encoding="utf-8")
     config = TrainGptConfig(text=(str(words),), vocab_size=300, val_fraction=0.25)
     with run.stage("train-gpt", config) as stage:
-        tokens = prepare_tokens(run, config, quiet=True)
+        tokens = prepare_tokens(run, config.part(TextSettings))
         for step in range(20, 401, 20):
             run.log("train-gpt", step, loss=5.7 * step**-0.08, of=20, tokens_seen=step * 8192)
             if step % 100 == 0:
@@ -165,7 +166,7 @@ def fake_sweeps(run: Run, *, tilt: float = 0.1) -> tuple[tuple[Run, Comparison],
 
 
 def fake_starts(run: Run) -> dict[str, tuple[Run, Comparison]]:
-    """What `starts.train_starts` gives: the fake dictionaries of two seeds under every start's name."""
+    """What `sweeps.train_starts` gives: the fake dictionaries of two seeds under every start's name."""
     found = {}
     for kind in STARTS:
         own = Run(run.path / "science" / f"start-{kind}")

@@ -158,7 +158,7 @@ def test_bad_settings_are_named() -> None:
 
 def test_prefetch_hands_out_every_batch() -> None:
     batches = [batch(3, 4, seed) for seed in range(5)]
-    assert [one.data_ptr() for one in GpuEngine("cpu").prefetch(batches)] == [one.data_ptr() for one in batches]
+    assert [one.data_ptr() for one in GpuEngine("cpu").feed(batches)] == [one.data_ptr() for one in batches]
 
 
 def test_doctor_suite_passes_here(monkeypatch: pytest.MonkeyPatch) -> None:

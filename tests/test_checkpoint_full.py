@@ -11,7 +11,7 @@ import torch
 
 from sparsecode.checkpoint import load_tensors, save_tensors, write_atomic, write_json
 from sparsecode.errors import IoFailed, OutOfSpace
-from sparsecode.run import Run
+from sparsecode.pipeline.run import Run
 
 resource = pytest.importorskip("resource", reason="limits of POSIX stand for a full disk")
 

@@ -26,9 +26,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def stage(*_: Any, **__: Any) -> None:
         raise error
 
-    stand_in = types.ModuleType("sparsecode.harvest")
+    stand_in = types.ModuleType("sparsecode.pipeline.harvest")
     stand_in.harvest_activations = stage  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sparsecode.harvest", stand_in)
+    monkeypatch.setitem(sys.modules, "sparsecode.pipeline.harvest", stand_in)
 
 
 def call(*args: str) -> Result:
@@ -165,12 +165,12 @@ def test_a_real_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
     script.write_text(
         "import sys, time\n"
         "import types\n"
-        "stand_in = types.ModuleType('sparsecode.harvest')\n"
+        "stand_in = types.ModuleType('sparsecode.pipeline.harvest')\n"
         "def harvest_activations(*a, **k):\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(300)\n"
         "stand_in.harvest_activations = harvest_activations\n"
-        "sys.modules['sparsecode.harvest'] = stand_in\n"
+        "sys.modules['sparsecode.pipeline.harvest'] = stand_in\n"
         "from sparsecode.cli import main\n"
         "main(['harvest'], prog_name='sparsecode')\n"
     )

@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sparsecode import progress
 from sparsecode.cli import COMMANDS, main
 from sparsecode.corpus.sources import FileSource, Sources
-from sparsecode.gpt import train_gpt
 from sparsecode.interop import TARGETS, save_dictionary
+from sparsecode.pipeline import progress
+from sparsecode.pipeline.train_gpt import train_gpt
 from sparsecode.store import DatasetWriter
 from sparsecode.sweep import Dictionary
 

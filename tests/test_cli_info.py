@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 
 from sparsecode.cli import doctor, main
 from sparsecode.cli.output import columns, size
-from sparsecode.config import STAGES
-from sparsecode.run import Run
+from sparsecode.pipeline.config import STAGES
+from sparsecode.pipeline.run import Run
 from sparsecode.store import DatasetWriter
 
 HOOK = "blocks.2.mlp.hook_post"

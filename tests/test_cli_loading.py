@@ -52,7 +52,7 @@ def test_help_loads_nothing_idle(args: list[str]) -> None:
     loaded = loaded_by(*args) - set(json.loads(click_alone.stdout))
     assert not IDLE & loaded
     if args == ["--help"]:
-        assert not {"sparsecode.run", "sparsecode.config", "sparsecode.machine"} & loaded
+        assert not {"sparsecode.pipeline.run", "sparsecode.pipeline.config", "sparsecode.machine"} & loaded
 
 
 def test_help_of_all_commands_loads_no_command() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import sparsecode.pipeline
 from sparsecode.cli import main
 from sparsecode.cli.options import number
-from sparsecode.config import (
+from sparsecode.errors import InvalidSetting
+from sparsecode.pipeline.config import (
     STAGES,
     ClaimsConfig,
     HarvestConfig,
@@ -23,8 +23,7 @@ from sparsecode.config import (
     load_preset,
     preset_names,
 )
-from sparsecode.errors import InvalidSetting
-from sparsecode.pipeline import STAGE_FUNCTIONS
+from sparsecode.pipeline.replicate import STAGE_FUNCTIONS
 
 
 class Nothing(dict[str, Any]):
@@ -54,10 +53,10 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     monkeypatch.delenv("SPARSECODE_PRESET", raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))  # no run lies there whose settings would be taken
     stand_in = Recorder()
-    modules = {package: types.ModuleType(f"sparsecode.{package}") for package, _ in STAGE_FUNCTIONS.values()}
-    for package, name in (*STAGE_FUNCTIONS.values(), ("report", "toy")):  # `toy` is the stage and its page
+    modules = {package: types.ModuleType(f"sparsecode.pipeline.{package}") for package, _ in STAGE_FUNCTIONS.values()}
+    for package, name in (*STAGE_FUNCTIONS.values(), ("toy", "toy")):  # `toy` is the stage and its page
         setattr(modules[package], name, stand_in)
-        monkeypatch.setitem(sys.modules, f"sparsecode.{package}", modules[package])
+        monkeypatch.setitem(sys.modules, f"sparsecode.pipeline.{package}", modules[package])
     return stand_in
 
 
@@ -113,7 +112,7 @@ def test_common_flags_reach_the_stage(recorder: Recorder, tmp_path: Path) -> Non
 def test_a_preset_applies_to_every_stage(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, preset: str, stage: str
 ) -> None:
-    monkeypatch.setattr("sparsecode.pipeline.tell", lambda *_, **__: None)
+    monkeypatch.setattr("sparsecode.pipeline.replicate.tell", lambda *_, **__: None)
     result = call(stage, "--preset", preset, "--quiet")
     assert result.exit_code == 0, result.output
     assert recorder.config == load_preset(preset).stage(stage)
@@ -316,4 +315,4 @@ def test_run_may_not_be_a_file(recorder: Recorder, tmp_path: Path) -> None:
 
 
 def test_the_stages_told_by_the_pipeline_are_those_with_settings() -> None:
-    assert list(sparsecode.pipeline.STAGE_FUNCTIONS) == list(STAGES)
+    assert list(STAGE_FUNCTIONS) == list(STAGES)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sparsecode import _core
-from sparsecode.compare import best_of_all, nearest
-from sparsecode.compare.mcs import unit_rows
+from sparsecode.comparison import best_of_all, nearest
+from sparsecode.comparison.mcs import unit_rows
 from sparsecode.errors import InvalidArgument
 
 PATHS = _core.CpuEngine.paths()

@@ -15,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sparsecode import _core
-from sparsecode.compare import encoder_cosines, matched_mcs, pw_mcc, shared
-from sparsecode.compare.mcs import unit_rows
+from sparsecode.comparison import encoder_cosines, matched_mcs, pw_mcc, shared
+from sparsecode.comparison.mcs import unit_rows
 from sparsecode.errors import InvalidArgument
 
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsecode.compare import histogram, matched_mcs, mcs, mcs_both, mmcs, share_above
-from sparsecode.compare.mcs import unit_rows
-from sparsecode.compare.pairs import all_pairs, live_mmcs_matrix, mmcs_matrix
-from sparsecode.compare.statistics import chance_mmcs, summary
+from sparsecode.comparison import histogram, matched_mcs, mcs, mcs_both, mmcs, share_above
+from sparsecode.comparison.mcs import unit_rows
+from sparsecode.comparison.pairs import all_pairs, live_mmcs_matrix, mmcs_matrix
+from sparsecode.comparison.statistics import chance_mmcs, summary
 from sparsecode.errors import DictionaryInvalid, ZeroAtom
 
 

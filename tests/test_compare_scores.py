@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from fake_run import L1, make_fake_run
 from sparsecode.checkpoint import load_tensors
 from sparsecode.cli import main
-from sparsecode.compare import Comparison, compare_dicts, compare_files, write_matches
-from sparsecode.compare.loading import fingerprint
-from sparsecode.compare.scores import store_stability
-from sparsecode.config import ReportConfig
+from sparsecode.comparison import Comparison, write_matches
+from sparsecode.comparison.loading import fingerprint
+from sparsecode.comparison.scores import store_stability
 from sparsecode.errors import InvalidSetting, SettingsDiffer, StageMissing
-from sparsecode.run import Run
+from sparsecode.pipeline.compare import compare_dicts, compare_files
+from sparsecode.pipeline.config import ReportConfig
+from sparsecode.pipeline.run import Run
 from sparsecode.sweep import Dictionary, dictionary_name
 
 SIZES = (16, 32)
@@ -90,7 +91,7 @@ def test_a_comparison_killed_while_it_wrote_scores_is_finished_by_the_next(
             raise KeyboardInterrupt
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("sparsecode.compare.stage.store_stability", killed)
+    monkeypatch.setattr("sparsecode.pipeline.compare.store_stability", killed)
     with pytest.raises(KeyboardInterrupt):
         compare_dicts(run, quiet=True)
     assert "stability" not in Dictionary.load(run.dictionaries_path / name(32, 1)).features

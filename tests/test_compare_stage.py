@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from fake_run import L1, SEEDS, SIZES, TRUE, dictionary, make_fake_run
-from sparsecode.compare import Comparison, compare_dicts, compare_files, matched_mcs, mcs
-from sparsecode.compare.members import load_members, place
+from sparsecode.comparison import Comparison, matched_mcs, mcs
+from sparsecode.comparison.members import load_members, place
 from sparsecode.errors import DictionaryInvalid, InvalidSetting, RunInvalid, SettingsDiffer, StageMissing, ZeroAtom
-from sparsecode.run import Run
+from sparsecode.pipeline.compare import compare_dicts, compare_files
+from sparsecode.pipeline.run import Run
 from sparsecode.sweep import Dictionary, dictionary_name
 
 

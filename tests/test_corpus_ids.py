@@ -6,6 +6,7 @@ import json
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,12 @@ import numpy as np
 import pytest
 from tokenizers import processors
 
-from sparsecode.config import TrainGptConfig
-from sparsecode.corpus import Tokens, prepare_tokens
+from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
 from sparsecode.corpus.given import GivenIds
 from sparsecode.corpus.saved import saved_files
 from sparsecode.corpus.sources import find_sources
 from sparsecode.corpus.tokenizer import prepared, train_tokenizer, vocabulary_size
 from sparsecode.errors import CorpusUnreadable, InvalidSetting, IoFailed, SparsecodeError
-from sparsecode.run import Run
 
 TEXTS = [f"Story {number}: {'once upon a time ' * (number % 7 + 1)}é {number * number}.\n" for number in range(40)]
 TOKENIZER = train_tokenizer(iter(TEXTS), 300)
@@ -38,8 +37,8 @@ def tokenizer(tmp_path: Path) -> str:
 
 
 def prepare(run: Path, text: Path | str, **settings: Any) -> Tokens:
-    config = TrainGptConfig(text=(str(text),), val_fraction=0.2, **{"text_key": "input_ids"} | settings)
-    return prepare_tokens(Run(run), config, quiet=True)
+    config = TextSettings(text=(str(text),), val_fraction=0.2, **{"text_key": "input_ids"} | settings)
+    return prepare_tokens(run, config)
 
 
 def split(tokens: Tokens) -> tuple[list[str], list[str]]:
@@ -135,7 +134,7 @@ def test_a_saved_dataset_is_found_by_its_description(tmp_path: Path) -> None:
     assert saved_files(tmp_path / "train") == [tmp_path / "train" / name for name in names]
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     assert saved_files(tmp_path) == [tmp_path / "train" / name for name in names]
-    inside = [source.name for source in find_sources(TrainGptConfig(text=(str(tmp_path.parent),))).sources]
+    inside = [source.name for source in find_sources(TextSettings(text=(str(tmp_path.parent),))).sources]
     assert [name.rpartition("/")[2] for name in inside if tmp_path.name in name] == list(names)
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["test"]}')
     with pytest.raises(CorpusUnreadable, match="without a split train; name the folder of one: test"):
@@ -178,7 +177,7 @@ def test_a_dataset_that_datasets_saved_is_read(tmp_path: Path, tokenizer: str) -
     for name in ("one", "splits"):
         train, val = split(prepare(tmp_path / f"run-{name}", tmp_path / name, tokenizer=tokenizer, text_key="text"))
         assert sorted(train + val) == sorted(TEXTS)
-    config = TrainGptConfig(hf_dataset=str(tmp_path / "one"))
+    config = TextSettings(hf_dataset=str(tmp_path / "one"))
     assert len(find_sources(config).sources) == 1
 
 
@@ -200,17 +199,17 @@ def test_a_stream_is_read_once_and_as_far_as_asked(
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
     settings: dict[str, Any] = {"hf_dataset": "someone/texts:small", "hf_stream": True, "tokenizer": tokenizer}
-    config = TrainGptConfig(max_text_mb=1, val_fraction=0.2, **settings)
+    config = TextSettings(max_text_mb=1, val_fraction=0.2, **settings)
     with pytest.raises(CorpusUnreadable, match="row 2: 'text' is null"):
-        prepare_tokens(Run(tmp_path / "run"), config, quiet=True)
+        prepare_tokens(tmp_path / "run", config)
     drawn.clear()
-    tokens = prepare_tokens(Run(tmp_path / "run"), config.changed(skip_bad=True), quiet=True)
+    tokens = prepare_tokens(tmp_path / "run", replace(config, skip_bad=True))
     assert drawn == list(range(12)), "once: ten of 100 kB, the one that is null, and the one after the end"
     assert (tokens.corpus["documents"], tokens.corpus["skipped"]) == (10, 1)
     assert "its first 1 MB" in tokens.corpus["description"]
     for wrong in ({"max_text_mb": None}, {"max_text_mb": 1, "hf_dataset": None}):
         with pytest.raises(InvalidSetting, match="--hf-stream goes with"):
-            find_sources(config.changed(**wrong))
+            find_sources(replace(config, **wrong))
 
 
 def test_a_stream_that_breaks_off_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +219,7 @@ def test_a_stream_that_breaks_off_is_one_line(monkeypatch: pytest.MonkeyPatch) -
 
     module = types.SimpleNamespace(load_dataset=lambda *args, **kwargs: broken())
     monkeypatch.setitem(sys.modules, "datasets", module)
-    source = find_sources(TrainGptConfig(hf_dataset="x", hf_stream=True, max_text_mb=1)).sources[0]
+    source = find_sources(TextSettings(hf_dataset="x", hf_stream=True, max_text_mb=1)).sources[0]
 
     def fail(error: SparsecodeError) -> None:
         raise error

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sparsecode.config import TextConfig, TrainGptConfig
-from sparsecode.corpus import as_recorded, prepare_tokens
-from sparsecode.corpus.naming import full_path
+from sparsecode.corpus import TextSettings, prepare_tokens
 from sparsecode.corpus.tokenizer import train_tokenizer
 from sparsecode.errors import SettingsDiffer
-from sparsecode.run import Run
+from sparsecode.pipeline.config import TextConfig, TrainGptConfig
+from sparsecode.pipeline.naming import as_recorded, full_path
+from sparsecode.pipeline.run import Run
 
 KEY = "tokens"
 
@@ -23,7 +23,7 @@ def read(run: Run, *text: str, tokenizer: str | None = None) -> None:
     """Opens and finishes the stage as those that read text do."""
     config = TrainGptConfig(text=text, vocab_size=300, tokenizer=tokenizer)
     with run.stage(KEY, as_recorded(run, KEY, config)) as stage:
-        prepare_tokens(run, config, quiet=True)
+        prepare_tokens(run, config.part(TextSettings))
         stage.finish({})
 
 

@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecode.config import TrainGptConfig
-from sparsecode.corpus import readers
+from sparsecode.corpus import TextSettings, readers
 from sparsecode.corpus.readers import SEPARATOR, Piece, read_file
 from sparsecode.corpus.sources import find_sources, python_sources, required_distributions
 from sparsecode.corpus.survey import survey_text
@@ -148,12 +147,12 @@ def test_streaming_loses_nothing(
 
 
 def corpus(*text: Path | str, skip_bad: bool = False) -> Any:
-    config = TrainGptConfig(text=tuple(str(path) for path in text))
+    config = TextSettings(text=tuple(str(path) for path in text))
     return survey_text(find_sources(config), skip_bad=skip_bad, advance=lambda size: None)
 
 
 def names(*text: Path | str) -> list[str]:
-    return [source.name for source in find_sources(TrainGptConfig(text=tuple(map(str, text)))).sources]
+    return [source.name for source in find_sources(TextSettings(text=tuple(map(str, text)))).sources]
 
 
 def test_folders_globs_and_files(tmp_path: Path) -> None:
@@ -199,7 +198,7 @@ def test_skip_bad_counts_files_and_records(tmp_path: Path) -> None:
 
 
 def test_hub_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = TrainGptConfig(hf_dataset="someone/texts:small")
+    config = TextSettings(hf_dataset="someone/texts:small")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"sparsecode\[hf\]"):
         list(find_sources(config).sources[0].pieces(raising))
@@ -226,7 +225,7 @@ def test_a_dataset_of_the_hub_is_never_asked_to_run_its_code(monkeypatch: pytest
         return ROWS
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    assert list(find_sources(TrainGptConfig(hf_dataset="someone/texts")).sources[0].pieces(raising))
+    assert list(find_sources(TextSettings(hf_dataset="someone/texts")).sources[0].pieces(raising))
     assert calls == [False]
 
 

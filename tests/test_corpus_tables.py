@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecode.config import TrainGptConfig
-from sparsecode.corpus import readers
+from sparsecode.corpus import TextSettings, readers
 from sparsecode.corpus.readers import read_file
 from sparsecode.corpus.sources import find_sources
 from sparsecode.corpus.survey import survey_text
@@ -153,7 +152,7 @@ def test_tables_in_a_folder_count(tmp_path: Path) -> None:
     for name in ("a.json", "a.csv", "a.tsv"):
         (tmp_path / name).write_text(FORMS[name])
     (tmp_path / "b.txt").write_text("prose")
-    sources = find_sources(TrainGptConfig(text=(str(tmp_path),)))
+    sources = find_sources(TextSettings(text=(str(tmp_path),)))
     survey = survey_text(sources, skip_bad=False, advance=lambda size: None)
     assert int((survey.sizes > 0).sum()) == 3 * sum(bool(text) for text in TEXTS) + 1
 
@@ -164,5 +163,5 @@ def test_runs_that_lie_among_the_text_are_none_of_it(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(record))
         (tmp_path / name / "report.json").write_text(json.dumps({"text": "Another."}))
-    found = [source.name for source in find_sources(TrainGptConfig(text=(str(tmp_path),))).sources]
+    found = [source.name for source in find_sources(TextSettings(text=(str(tmp_path),))).sources]
     assert [name.partition("/")[2] for name in found] == ["a.txt", "other/config.json", "other/report.json"]

@@ -14,13 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecode.config import TrainGptConfig
-from sparsecode.corpus import Tokens, load_tokens, prepare, prepare_tokens, survey
+from sparsecode.corpus import TextSettings, Tokens, load_tokens, prepare, prepare_tokens, survey
 from sparsecode.corpus.readers import SEPARATOR
 from sparsecode.corpus.survey import choose
 from sparsecode.corpus.tokenizer import train_tokenizer
 from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, RunInvalid, StageMissing
-from sparsecode.run import Run
+from sparsecode.pipeline.config import TrainGptConfig
 
 
 def stories(count: int) -> list[str]:
@@ -38,7 +37,7 @@ def text(tmp_path: Path) -> Path:
 
 def prepared(run: Path, *text: Path, **settings: Any) -> Tokens:
     settings = {"vocab_size": 300, "val_fraction": 0.2} | settings
-    return prepare_tokens(Run(run), TrainGptConfig(text=tuple(map(str, text)), **settings), quiet=True)
+    return prepare_tokens(run, TextSettings(text=tuple(map(str, text)), **settings))
 
 
 def split(tokens: Tokens) -> tuple[list[str], list[str]]:
@@ -116,7 +115,7 @@ def test_a_single_document_is_split_by_its_tail(tmp_path: Path, capsys: pytest.C
     path = tmp_path / "one.md"
     path.write_text("".join(stories(50)))
     config = TrainGptConfig(text=(str(path),), vocab_size=300, val_fraction=0.1)
-    tokens = prepare_tokens(Run(tmp_path / "run"), config)
+    tokens = prepare_tokens(tmp_path / "run", config.part(TextSettings))
     (train,), (val,) = split(tokens)
     assert train + val == "".join(stories(50))
     assert len(val) / len(train + val) == pytest.approx(0.1, abs=0.01)
@@ -197,7 +196,7 @@ def test_other_text_or_settings_are_done_anew(tmp_path: Path, text: Path, change
         text.write_text(text.read_text() + " More.")
     second = prepared(tmp_path / "run", text, **({} if change == "text" else {change: other[change]})).fingerprint
     assert second != first
-    assert load_tokens(Run(tmp_path / "run")).fingerprint == second
+    assert load_tokens(tmp_path / "run").fingerprint == second
 
 
 def test_a_given_tokenizer_is_used_and_32_bits_where_needed(tmp_path: Path, text: Path) -> None:
@@ -235,7 +234,7 @@ def test_interrupted_leaves_nothing_visible_and_starts_again(
             prepared(run, text, vocab_size=310)
     assert not [name for name in files(run) if "tmp" in name]
     with pytest.raises(StageMissing, match="sparsecode train-gpt"):
-        load_tokens(Run(run))
+        load_tokens(run)
     assert prepared(run, text, vocab_size=310).fingerprint == whole
 
 
@@ -244,20 +243,20 @@ def test_killed_at_each_commit_starts_again(tmp_path: Path, text: Path, step: st
     whole = prepared(tmp_path / "whole", text)
     script = f"""
 import os, pathlib
-from sparsecode.config import TrainGptConfig
-from sparsecode.corpus import prepare_tokens
-from sparsecode.run import Run
+from sparsecode.pipeline.config import TrainGptConfig
+from sparsecode.corpus import TextSettings, prepare_tokens
+from sparsecode.pipeline.run import Run
 replace = pathlib.Path.replace
 def dying(self, target):
     if target.name == {step!r}:
         os._exit(9)
     return replace(self, target)
 pathlib.Path.replace = dying
-prepare_tokens(Run({str(tmp_path / "run")!r}), TrainGptConfig(text=({str(text)!r},), vocab_size=300, val_fraction=0.2))
+prepare_tokens({str(tmp_path / "run")!r}, TextSettings(text=({str(text)!r},), vocab_size=300, val_fraction=0.2))
 """
     assert subprocess.run([sys.executable, "-c", script], stderr=subprocess.DEVNULL, timeout=60).returncode == 9
     with pytest.raises(StageMissing):
-        load_tokens(Run(tmp_path / "run"))
+        load_tokens(tmp_path / "run")
     assert prepared(tmp_path / "run", text).fingerprint == whole.fingerprint
     ours, theirs = files(tmp_path / "run"), files(tmp_path / "whole")
     assert ours == theirs
@@ -286,7 +285,7 @@ def test_broken_files_are_named_and_made_again(tmp_path: Path, text: Path) -> No
             (run / name).unlink() if broken is None else (run / name).write_bytes(broken)
             if broken is not None or name != "tokens/tokens.json":
                 with pytest.raises(RunInvalid, match=name) as raised:
-                    load_tokens(Run(run))
+                    load_tokens(run)
                 assert "--force" in str(raised.value)
             assert prepared(run, text).fingerprint == fingerprint
 
@@ -299,7 +298,7 @@ def test_foolish_settings_are_refused(tmp_path: Path, text: Path) -> None:
 
 def test_no_tokens_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(StageMissing, match="run: sparsecode train-gpt --run"):
-        load_tokens(Run(tmp_path))
+        load_tokens(tmp_path)
 
 
 def test_token_text_shows_bytes_of_split_characters(tmp_path: Path, text: Path) -> None:
@@ -312,7 +311,7 @@ def test_token_text_shows_bytes_of_split_characters(tmp_path: Path, text: Path) 
 
 def test_default_corpus_end_to_end(tmp_path: Path) -> None:
     config = TrainGptConfig(max_text_mb=1, vocab_size=300)
-    tokens = prepare_tokens(Run(tmp_path), config, quiet=True)
+    tokens = prepare_tokens(tmp_path, config.part(TextSettings))
     assert tokens.corpus["available_bytes"] > 10_000_000
     assert 900_000 < tokens.corpus["bytes"] <= 1_000_000
     assert tokens.corpus["description"].startswith("Python sources")

@@ -9,10 +9,8 @@ from unittest import mock
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from sparsecode.config import TrainGptConfig
-from sparsecode.corpus import prepare, prepare_tokens, readers, whole
+from sparsecode.corpus import TextSettings, prepare, prepare_tokens, readers, whole
 from sparsecode.corpus.whole import OVERLAP
-from sparsecode.run import Run
 
 WORDS = [
     "the", "quick", "brown", "fox,", "1234567", "jumps", "over", "it's", "lazy", "dogs;", "caf\u00e9", "na\u00efve",
@@ -160,9 +158,7 @@ def test_the_tokens_of_a_run_are_those_of_each_whole_document(tmp_path: Path) ->
     for number, document in enumerate(documents):
         (tmp_path / f"{number}.txt").write_text(document)
     files = tuple(str(tmp_path / f"{number}.txt") for number in range(3))
-    tokens = prepare_tokens(
-        Run(tmp_path / "run"), TrainGptConfig(text=files, tokenizer=str(tmp_path / "tokenizer.json")), quiet=True
-    )
+    tokens = prepare_tokens(tmp_path / "run", TextSettings(text=files, tokenizer=str(tmp_path / "tokenizer.json")))
     found = []
     for side, starts in ((tokens.train, tokens.train_offsets), (tokens.val, tokens.val_offsets)):
         ends = [*starts[1:], len(side)]

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from sparsecode.errors import InvalidArgument
+from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.store import ActivationStream, Dataset, DatasetWriter
-from sparsecode.sweep import Sweep, train, train_dicts
+from sparsecode.sweep import Sweep, trainer
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine
 
@@ -112,7 +113,7 @@ def test_train_dicts_gives_the_same_bytes_however_many_steps_a_call_has(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
     train_dicts(tmp_path / "usual", dataset=str(dataset.path), **SETTINGS)
-    monkeypatch.setattr(train, "_PATIENCE", patience)
+    monkeypatch.setattr(trainer, "PATIENCE", patience)
     calls: list[int] = []
     inner = CpuEngine.train
 

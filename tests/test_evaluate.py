@@ -18,14 +18,16 @@ from torch import Tensor
 
 from sparsecode.cli import main
 from sparsecode.errors import DictionaryInvalid, HookUnknown, InvalidSetting, StageMissing
-from sparsecode.evaluate import evaluate_dictionaries, evaluate_run
-from sparsecode.evaluate.result import Evaluation, max_decoder_cosine
-from sparsecode.evaluate.sums import density_histogram
-from sparsecode.gpt import GPT, GPTConfig, train_gpt
+from sparsecode.evaluation import evaluate_dictionaries
+from sparsecode.evaluation.result import Evaluation, max_decoder_cosine
+from sparsecode.evaluation.sums import density_histogram
+from sparsecode.gpt import GPT, GPTConfig
 from sparsecode.harvest.models import LanguageModel, own_model
 from sparsecode.harvest.sequences import Contexts, by_document, packed
 from sparsecode.interop import save_dictionary
-from sparsecode.run import Run
+from sparsecode.pipeline.eval import evaluate_run
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.train_gpt import train_gpt
 from sparsecode.sweep import Dictionary
 
 T, V, D, LAYERS = 12, 50, 8, 3

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from sparsecode.cli import main
 from sparsecode.errors import DictionaryInvalid, HookUnknown
-from sparsecode.evaluate import evaluate_run
-from sparsecode.evaluate.hooks import find_hook
-from sparsecode.gpt import GPT, GPTConfig, train_gpt
+from sparsecode.evaluation.hooks import find_hook
+from sparsecode.gpt import GPT, GPTConfig
 from sparsecode.harvest.models import LanguageModel, own_model
 from sparsecode.harvest.models.loading import hf_model
 from sparsecode.interop import load_dictionary, save_dictionary
+from sparsecode.pipeline.eval import evaluate_run
+from sparsecode.pipeline.train_gpt import train_gpt
 from sparsecode.sweep import Dictionary
 
 transformers = pytest.importorskip("transformers")

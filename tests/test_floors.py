@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from sparsecode import corpus, forecast, store
-from sparsecode.config import ClaimsConfig, ToyConfig, TrainDictsConfig, load_preset
-from sparsecode.gpt import train_gpt
+from sparsecode import corpus, store
 from sparsecode.gpt.batches import validation_starts
 from sparsecode.gpt.evaluate import unigram_loss
-from sparsecode.gpt.pretrain import fitted_steps
-from sparsecode.pipeline import replicate
-from sparsecode.run import Run
-from sparsecode.science import sweeps, toy_models
-from sparsecode.sweep import train, train_dicts
+from sparsecode.pipeline import forecast, sweeps, training
+from sparsecode.pipeline.config import ClaimsConfig, ToyConfig, TrainDictsConfig, load_preset
+from sparsecode.pipeline.replicate import replicate
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.toy import toy_models
+from sparsecode.pipeline.train_dicts import train_dicts
+from sparsecode.pipeline.train_gpt import fitted_steps, train_gpt
 from sparsecode.sweep.schedule import Budget
 from test_gpt_pretrain import TINY, StubTokens, walk
 from test_sweep_train import Stopped, StoppingEngine, outcome
@@ -62,11 +62,13 @@ def test_a_floor_is_told_only_where_it_decides() -> None:
     budget = Budget(10.0, None, 400)
     assert budget.guess(20, 2.0) == 400, "a progress bar does not shrink below the floor"
     total, _ = planned(budget, 0.1)
-    told = budget.extension(total, 1000, "--min-samples")
-    assert told == "--minutes 0.167 would end after 100k rows here; going on to 400k (--min-samples), about 0:30 more"
+    told = budget.extension(total, 1000)
+    assert told == (
+        "0.167 minutes would end after 100k rows here; going on to 400k, the least that was asked for, about 0:30 more"
+    )
     enough = Budget(10.0, None, 50)
     assert enough.guess(20, 2.0) == 100
-    assert enough.extension(planned(enough, 0.1)[0], 1000, "--min-samples") is None
+    assert enough.extension(planned(enough, 0.1)[0], 1000) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_the_unigram_is_that_of_the_tokens_that_validation_reads() -> None:
 def test_a_gpt_trains_on_its_tokens_however_short_its_minutes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(corpus, "prepare_tokens", lambda run, config, *, quiet=False: StubTokens(), raising=False)
+    monkeypatch.setattr(corpus, "prepare_tokens", lambda home, settings, *, watch: StubTokens(), raising=False)
     settings = TINY | {"steps": 1000, "minutes": MOMENT}
     assert train_gpt(tmp_path / "none", quiet=True, **settings)["steps"] == 1
     result = train_gpt(tmp_path / "floor", min_tokens=2000, **settings)
@@ -125,7 +127,7 @@ def test_dictionaries_train_on_their_rows_however_short_their_minutes(
 ) -> None:
     result = train_dicts(tmp_path / "floor", dataset=str(activations), min_samples=3050, **SWEEP)
     assert (result["steps"], result["samples"]) == (31, 3100)
-    assert "going on to 3.1k (--min-samples)" in capsys.readouterr().err
+    assert "going on to 3.1k, the least" in capsys.readouterr().err
     assert Run(tmp_path / "floor").config()["stages"]["train-dicts"]["plan"]["steps"] == 31
     few = train_dicts(tmp_path / "few", dataset=str(activations), quiet=True, min_samples=3050, samples=500, **SWEEP)
     assert few["samples"] == 500, "who asked for 500 rows gets 500"
@@ -139,7 +141,7 @@ def test_a_training_that_stopped_on_its_way_to_the_floor_ends_in_the_same_bytes(
     engine = StoppingEngine()
     engine.stop = 17
     with monkeypatch.context() as patch:
-        patch.setattr(train, "choose_engine", lambda *_, **__: engine)
+        patch.setattr(training, "choose_engine", lambda *_, **__: engine)
         with pytest.raises(Stopped):
             train_dicts(tmp_path / "broken", **settings)
     assert train_dicts(tmp_path / "broken", **settings)["steps"] == 31
@@ -162,7 +164,7 @@ def test_toy_models_train_for_their_steps_however_short_their_minutes(
     config = ToyConfig(dim=16, true_features=24, active=2.0, draw_rows=64, sizes="24,48", l1="2e-3", steps=1000,
                        batch_size=128, warmup_steps=5, eval_rows=500, threads=1, minutes=MOMENT)  # fmt: skip
     assert toy_models(tmp_path / "floor", config, min_steps=37)["steps"] == 37
-    assert "(--min-steps)" in capsys.readouterr().err
+    assert "the least that was asked for" in capsys.readouterr().err
     assert toy_models(tmp_path / "few", config, quiet=True, min_steps=37, steps=20)["steps"] == 20
 
 
@@ -180,7 +182,7 @@ def test_a_replication_of_moments_goes_on_until_its_floors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forecast, "_TELLING", 0.0)  # on a fast machine these stages are too short to tell its rate
-    text = (resources.files("sparsecode") / "presets" / "smoke.toml").read_text()
+    text = (resources.files("sparsecode.pipeline") / "presets" / "smoke.toml").read_text()
     for counted, floor in (
         ("steps = 40\n", "min_tokens = 40_960"),
         ("samples = 60_000\n", "min_samples = 60_000"),

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sparsecode.config import STAGES, StageConfig, load_preset
-from sparsecode.forecast import measured_speed, seconds
+from sparsecode.pipeline.config import STAGES, StageConfig, load_preset
+from sparsecode.pipeline.forecast import measured_speed, seconds
 
 
 def configs(changes: dict[str, dict[str, Any]] | None = None, preset: str = "default") -> dict[str, StageConfig]:

@@ -19,13 +19,15 @@ import pytest
 import torch
 
 from sparsecode import corpus
-from sparsecode.config import TrainGptConfig
 from sparsecode.errors import CheckpointCorrupt, CorpusEmpty, InvalidSetting, SettingsDiffer, TrainingDiverged
-from sparsecode.gpt import GPT, GPTConfig, gpt_fingerprint, load_gpt, pretrain, train_gpt
+from sparsecode.gpt import GPT, GPTConfig, gpt_fingerprint, load_gpt
 from sparsecode.gpt.batches import contexts, training_starts, validation_starts
 from sparsecode.gpt.evaluate import bits_per_byte, sample, validation_loss
-from sparsecode.gpt.trainer import Trainer, learning_rate
-from sparsecode.run import Run
+from sparsecode.gpt.trainer import Trainer, TrainSettings, learning_rate
+from sparsecode.pipeline import train_gpt as stage
+from sparsecode.pipeline.config import TrainGptConfig
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.train_gpt import train_gpt
 
 VOCAB = 40
 TINY: dict[str, Any] = {
@@ -56,7 +58,7 @@ class StubTokens:
 @pytest.fixture(autouse=True)
 def tokens(monkeypatch: pytest.MonkeyPatch) -> StubTokens:
     stub = StubTokens()
-    monkeypatch.setattr(corpus, "prepare_tokens", lambda run, config, *, quiet=False: stub, raising=False)
+    monkeypatch.setattr(corpus, "prepare_tokens", lambda home, settings, *, watch: stub, raising=False)
     return stub
 
 
@@ -117,7 +119,7 @@ def test_a_stop_between_the_last_step_and_the_end_resumes_too(tmp_path: Path, mo
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "save_gpt", dies)
+        patch.setattr(stage, "save_gpt", dies)
         with pytest.raises(KilledError):
             train_gpt(tmp_path / "broken", quiet=True, **TINY)
     train_gpt(tmp_path / "broken", quiet=True, **TINY)
@@ -174,7 +176,9 @@ def test_steps_bound_what_minutes_allow(tmp_path: Path) -> None:
 
 
 def test_measuring_the_rate_changes_nothing(tokens: StubTokens) -> None:
-    trainer = Trainer(GPT(GPTConfig(vocab_size=VOCAB, n_layer=1, context=16)), TrainGptConfig(batch_size=2))
+    trainer = Trainer(
+        GPT(GPTConfig(vocab_size=VOCAB, n_layer=1, context=16)), TrainGptConfig(batch_size=2).part(TrainSettings)
+    )
     before = gpt_fingerprint(trainer.model)
     assert trainer.seconds_per_step(tokens.train, 0.01) > 0
     assert gpt_fingerprint(trainer.model) == before
@@ -186,7 +190,7 @@ def test_other_settings_or_another_text_do_not_resume(
     tmp_path: Path, tokens: StubTokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "save_gpt", lambda *_: (_ for _ in ()).throw(KilledError()))
+        patch.setattr(stage, "save_gpt", lambda *_: (_ for _ in ()).throw(KilledError()))
         with pytest.raises(KilledError):
             train_gpt(tmp_path, quiet=True, **TINY)
     with pytest.raises(SettingsDiffer, match=r"lr 0.006, not 0.1"):
@@ -199,7 +203,7 @@ def test_other_settings_or_another_text_do_not_resume(
 
 def test_a_broken_state_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "save_gpt", lambda *_: (_ for _ in ()).throw(KilledError()))
+        patch.setattr(stage, "save_gpt", lambda *_: (_ for _ in ()).throw(KilledError()))
         with pytest.raises(KilledError):
             train_gpt(tmp_path, quiet=True, **TINY)
     state = tmp_path / "gpt" / "state.safetensors"
@@ -293,7 +297,7 @@ def test_samples_are_seeded_and_longer_than_a_context() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_share() -> None:
-    config = TrainGptConfig(lr=1.0, warmup_steps=10, final_lr_fraction=0.1)
+    config = TrainGptConfig(lr=1.0, warmup_steps=10, final_lr_fraction=0.1).part(TrainSettings)
     rates = [learning_rate(step, 100, config) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11)
     assert max(rates) == rates[10] == 1.0
@@ -304,6 +308,6 @@ def test_the_learning_rate_warms_up_and_falls_to_its_share() -> None:
 
 
 def test_decay_is_on_matrices_only() -> None:
-    trainer = Trainer(GPT(GPTConfig(vocab_size=VOCAB)), TrainGptConfig(weight_decay=0.3))
+    trainer = Trainer(GPT(GPTConfig(vocab_size=VOCAB)), TrainGptConfig(weight_decay=0.3).part(TrainSettings))
     decay = {p.dim(): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
     assert decay == {2: 0.3, 1: 0.0}

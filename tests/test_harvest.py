@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from sparsecode.config import HarvestConfig
 from sparsecode.errors import HookUnknown, InvalidSetting, SettingsDiffer, StageMissing
-from sparsecode.gpt import load_gpt, train_gpt
+from sparsecode.gpt import load_gpt
 from sparsecode.harvest import harvest as harvest_module
-from sparsecode.harvest import harvest_activations, hook_name, window_order, windows
-from sparsecode.run import Run
+from sparsecode.harvest import several, window_order, windows
+from sparsecode.pipeline.config import HarvestConfig
+from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.hooks import hook_name
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.train_dicts import train_dicts
+from sparsecode.pipeline.train_gpt import train_gpt
 from sparsecode.store import Dataset, DatasetWriter
-from sparsecode.sweep import train_dicts
 
 CONTEXT, D_MLP = 16, 32
 ROWS = 7 * CONTEXT + 5  # not a multiple of anything
@@ -103,7 +106,7 @@ def test_a_harvest_stopped_anywhere_resumes_to_the_same_dataset(
         def __init__(self, path: Path, **options: object) -> None:
             super().__init__(path, **(options | {"shard_bytes": 10 * D_MLP * 4}))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(harvest_module, "DatasetWriter", SmallShards)
+    monkeypatch.setattr(several, "DatasetWriter", SmallShards)
     unbroken = harvest_activations(run, settings(), quiet=True)
     plain = harvest_module.activation_batches
     for stop_after in range(4):

@@ -17,15 +17,18 @@ from torch import Tensor, nn
 
 from sparsecode import machine
 from sparsecode.cli import main
-from sparsecode.config import HarvestConfig
 from sparsecode.corpus import load_tokens
-from sparsecode.harvest import harvest_activations, harvest_module
+from sparsecode.harvest import harvest_module
 from sparsecode.harvest import several as several_module
 from sparsecode.harvest.models import load_model
 from sparsecode.harvest.models.language import Frame
 from sparsecode.harvest.models.special import special_ids, unknown_id
 from sparsecode.harvest.sequences import by_document, packed
-from sparsecode.run import Run
+from sparsecode.harvest.several import ContextSettings
+from sparsecode.pipeline.config import HarvestConfig
+from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.progress import Console
+from sparsecode.pipeline.run import Run
 from sparsecode.store import Dataset, DatasetWriter
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -81,7 +84,7 @@ def test_every_row_knows_its_context_and_nothing_goes_uncounted(
     config = wanted(bert, texts, documents=documents, special_tokens=special, rows=rows)
     result = harvest_activations(run, config, quiet=True)
     dataset = Dataset(run.path / result["path"])
-    cut = several_module.cut(load_tokens(run), config, load_model(str(bert), device="cpu"))
+    cut = several_module.cut(load_tokens(run), load_model(str(bert), device="cpu"), config.part(ContextSettings))
     numbers: list[int] = []
     left_out: Counter[str] = Counter()
     batches = list(cut.batches(cut.order(config.seed), config.batch_tokens))
@@ -170,7 +173,7 @@ def test_auto_computes_in_what_the_processor_has_and_a_resumed_harvest_keeps_it(
 ) -> None:  # fmt: skip
     expected = "bfloat16" if "avx512_bf16" in flags else "float32"
     monkeypatch.setattr(machine, "processor_flags", lambda: flags)
-    loaded = load_model(str(bert), device="cpu", quiet=False)
+    loaded = load_model(str(bert), device="cpu", watch=Console())
     assert str(loaded.dtype) == f"torch.{expected}"
     told = capsys.readouterr().err
     line = "small-bert: saved in bfloat16, computes in float32: this processor has no products of that type"

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparsecode.errors import ModelInvalid
-from sparsecode.gpt import GPT, GPTConfig, load_gpt, save_gpt, train_gpt
-from sparsecode.harvest import harvest_activations
+from sparsecode.gpt import GPT, GPTConfig, load_gpt, save_gpt
 from sparsecode.interop.gpt2 import export_gpt, export_nanogpt, import_gpt, import_nanogpt
-from sparsecode.run import Run
+from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.train_gpt import train_gpt
 from sparsecode.store import Dataset
 
 CONTEXT, V, D, MLP, LAYERS, HEADS = 16, 41, 12, 20, 2, 3

@@ -11,7 +11,7 @@ import torch
 from sparsecode import machine
 from sparsecode.checkpoint import os_failure
 from sparsecode.errors import IoFailed, OutOfSpace
-from sparsecode.evaluate.sums import Predictions, Reconstruction
+from sparsecode.evaluation.sums import Predictions, Reconstruction
 from sparsecode.sweep.engines import choose_engine
 from sparsecode.sweep.metrics import Deviations
 
@@ -76,7 +76,7 @@ def test_nothing_is_float64_on_a_device_that_has_none(monkeypatch: pytest.Monkey
         raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
 
     plain = torch.Tensor.double
-    for module in ("sparsecode.evaluate.sums", "sparsecode.sweep.metrics"):
+    for module in ("sparsecode.evaluation.sums", "sparsecode.sweep.metrics"):
         monkeypatch.setattr(f"{module}.wide", lambda values: plain(values))
     monkeypatch.setattr(torch.Tensor, "double", refuse)
     x = torch.randn(6, 4)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from fake_run import make_fake_run
-from sparsecode.compare import compare_dicts, compare_files, loading
+from sparsecode.comparison import loading
 from sparsecode.errors import InvalidSetting
-from sparsecode.run import Run
-from sparsecode.science import check_claims
+from sparsecode.pipeline.claims import check_claims
+from sparsecode.pipeline.compare import compare_dicts, compare_files
+from sparsecode.pipeline.run import Run
 from sparsecode.sweep import memory
 
 

@@ -16,7 +16,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
 from sparsecode.cli import main
-from sparsecode.config import HarvestConfig
 from sparsecode.corpus import load_tokens
 from sparsecode.errors import (
     HookUnknown,
@@ -26,14 +25,18 @@ from sparsecode.errors import (
     ModelInvalid,
     SettingsDiffer,
 )
-from sparsecode.gpt import load_gpt, train_gpt
-from sparsecode.harvest import harvest_activations, harvest_module, parse_layers
+from sparsecode.gpt import load_gpt
+from sparsecode.harvest import harvest_module
 from sparsecode.harvest import several as several_module
-from sparsecode.harvest.hooks import hook_name, single_configs
 from sparsecode.harvest.models import load_model
 from sparsecode.harvest.models.language import Frame
 from sparsecode.harvest.sequences import by_document, packed
-from sparsecode.run import Run
+from sparsecode.harvest.several import ContextSettings
+from sparsecode.pipeline.config import HarvestConfig
+from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.hooks import hook_name, parse_layers, single_configs
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.train_gpt import train_gpt
 from sparsecode.store import Dataset, DatasetWriter
 
 CONTEXT = 16
@@ -204,7 +207,7 @@ def test_rows_of_a_model_are_its_values_at_kept_tokens(
     model = transformers.AutoModel.from_pretrained(bert).eval()
     loaded = load_model(str(bert), device="cpu")
     assert (loaded.kind, loaded.name, loaded.frame) == ("masked", "small-bert", Frame((2,), (3,)))
-    contexts = several_module.cut(load_tokens(run), wanted, loaded)
+    contexts = several_module.cut(load_tokens(run), loaded, wanted.part(ContextSettings))
     row = 0
     for number in contexts.order(0).tolist():
         stretch = contexts.tokens[contexts.starts[number] : contexts.stops[number]].tolist()

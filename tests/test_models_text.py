@@ -14,10 +14,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from sparsecode.cli import main
 from sparsecode.corpus import load_tokens
 from sparsecode.errors import CorpusUnreadable, InvalidSetting, ModelInvalid, SettingsDiffer, TokensUnknown
-from sparsecode.harvest import harvest_activations, harvest_module
+from sparsecode.harvest import harvest_module
 from sparsecode.harvest.models import LanguageModel, load_model
 from sparsecode.harvest.models.ids import embedded
-from sparsecode.run import Run
+from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.run import Run
 from sparsecode.store import Dataset
 
 transformers = pytest.importorskip("transformers")

@@ -13,10 +13,11 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from sparsecode.cli import main
-from sparsecode.compare import compare_files, load_members, mcs
-from sparsecode.compare.matching import matched_mcs
+from sparsecode.comparison import load_members, mcs
+from sparsecode.comparison.matching import matched_mcs
 from sparsecode.errors import DictionaryInvalid, ZeroAtom
 from sparsecode.interop import find_dictionaries, save_dictionary
+from sparsecode.pipeline.compare import compare_files
 from sparsecode.store import DatasetWriter
 from sparsecode.sweep import Dictionary
 

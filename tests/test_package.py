@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KERNELS = sorted(path.name for path in (ROOT / "kernels").glob("*.py"))
-PRESETS = sorted(path.name for path in (ROOT / "python/sparsecode/presets").glob("*.toml"))
+PRESETS = sorted(path.name for path in (ROOT / "python/sparsecode/pipeline/presets").glob("*.toml"))
 
 
 def maturin(*arguments: str) -> None:
@@ -44,7 +44,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_wheel_holds_extension_stub_kernels_presets_and_typing_marker(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     expected = ["_core.pyi", "py.typed", "cli/__init__.py", "report/template.html"]
-    expected += [f"kernels/{name}" for name in KERNELS] + [f"presets/{name}" for name in PRESETS]
+    expected += [f"kernels/{name}" for name in KERNELS] + [f"pipeline/presets/{name}" for name in PRESETS]
     assert KERNELS and PRESETS
     assert [name for name in expected if f"sparsecode/{name}" not in names] == []
     assert [name for name in names if name.startswith("sparsecode/_core.") and not name.endswith(".pyi")]

@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 import sparsecode.sweep.settings  # noqa: F401  (the forecast reads it; the stand-ins below hide its package)
-from sparsecode import forecast
 from sparsecode.cli import main
-from sparsecode.config import STAGES, load_preset
 from sparsecode.errors import SettingsDiffer
-from sparsecode.pipeline import STAGE_FUNCTIONS, headline, replicate
-from sparsecode.run import Run
+from sparsecode.pipeline import forecast
+from sparsecode.pipeline.config import STAGES, load_preset
+from sparsecode.pipeline.replicate import STAGE_FUNCTIONS, headline, replicate
+from sparsecode.pipeline.run import Run
 
 RESULTS: dict[str, dict[str, Any]] = {
     "train-gpt": {"steps": 60, "val_loss": 4.6712, "bits_per_byte": 1.25},
@@ -37,10 +37,12 @@ class Stages:
         self.worked: list[str] = []
         self.broken: str | None = None
         self.hook: str | None = None
-        modules = {package: types.ModuleType(f"sparsecode.{package}") for package, _ in STAGE_FUNCTIONS.values()}
+        modules = {
+            package: types.ModuleType(f"sparsecode.pipeline.{package}") for package, _ in STAGE_FUNCTIONS.values()
+        }
         for stage, (package, name) in STAGE_FUNCTIONS.items():
             setattr(modules[package], name, self.stand_in(stage))
-            monkeypatch.setitem(sys.modules, f"sparsecode.{package}", modules[package])
+            monkeypatch.setitem(sys.modules, f"sparsecode.pipeline.{package}", modules[package])
 
     def stand_in(self, stage: str) -> Any:
         def work(run: Run, config: Any, *, force: bool, quiet: bool) -> Any:

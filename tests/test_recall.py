@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sparsecode.cli import main
-from sparsecode.config import (
+from sparsecode.errors import CorpusEmpty, RunInvalid, SettingsDiffer
+from sparsecode.pipeline.config import (
     STAGES,
     BaselinesConfig,
     ClaimsConfig,
@@ -23,10 +24,9 @@ from sparsecode.config import (
     TrainGptConfig,
     load_preset,
 )
-from sparsecode.errors import CorpusEmpty, RunInvalid, SettingsDiffer
-from sparsecode.harvest.hooks import hook_names
-from sparsecode.recall import as_recorded, recalled, settings_for
-from sparsecode.run import Run
+from sparsecode.pipeline.hooks import hook_names
+from sparsecode.pipeline.recall import as_recorded, recalled, settings_for
+from sparsecode.pipeline.run import Run
 
 DEFAULT, SMOKE, PAPER = (load_preset(name) for name in ("default", "smoke", "paper"))
 
@@ -46,7 +46,7 @@ def do(run: Run, key: str, config: StageConfig, *, finish: bool = True) -> None:
 
 def asked(run: Path | Run, stage: str, **given: Any) -> StageConfig:
     """As the command line does it without --preset."""
-    return settings_for(Run(run), stage, given, default=DEFAULT, hooks=hook_names)
+    return settings_for(Run(run), stage, given, default=DEFAULT)
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "harvest"])

@@ -15,14 +15,14 @@ import pytest
 import sparsecode
 from fake_run import TRUE, FakeDataset, dictionary, fake_starts, fake_sweeps, make_fake_run
 from sparsecode import store
-from sparsecode.config import ReportConfig
 from sparsecode.errors import StageMissing
+from sparsecode.pipeline import sweeps
+from sparsecode.pipeline.config import ReportConfig
+from sparsecode.pipeline.report import gather
+from sparsecode.pipeline.run import Run
 from sparsecode.report.blocks import Claim, Section
 from sparsecode.report.page import render, strength, visible
 from sparsecode.report.sections import ORDER, claim2
-from sparsecode.report.stage import gather
-from sparsecode.run import Run
-from sparsecode.science import starts, sweeps
 
 FIGURES = {
     "found-again", "counts-by-l1", "mcs-histograms", "mcs-by-l1", "consistency", "l0-maps", "mmcs-maps", "growth-curve",
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, FakeDataset, di
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "Dataset", lambda path: dataset, raising=False)
         patch.setattr(sweeps, "train_both", lambda run, *_, **__: fake_sweeps(run))
-        patch.setattr(starts, "train_starts", lambda run, *_, **__: fake_starts(run))
+        patch.setattr(sweeps, "train_starts", lambda run, *_, **__: fake_starts(run))
         sparsecode.compare_dicts(run, quiet=True)
         sparsecode.check_claims(run, quiet=True, directions=10, contexts=8, draws=100)
         result = sparsecode.write_report(run, quiet=True, features=8, tokens=5, images=False)

@@ -15,12 +15,12 @@ import pytest
 import sparsecode
 from fake_run import fake_starts, fake_sweeps, make_fake_run
 from sparsecode import store
-from sparsecode.compare import Comparison
-from sparsecode.config import ReportConfig
+from sparsecode.comparison import Comparison
+from sparsecode.pipeline.config import ReportConfig
+from sparsecode.pipeline.report import gather
+from sparsecode.pipeline.run import Run
 from sparsecode.report import export
 from sparsecode.report.sections import ORDER
-from sparsecode.report.stage import gather
-from sparsecode.run import Run
 from sparsecode.science import starts, sweeps
 
 CHROMIUM = shutil.which("chromium")

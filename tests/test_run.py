@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsecode.config import TrainDictsConfig
 from sparsecode.errors import CorpusEmpty, SettingsDiffer
-from sparsecode.run import Run, Stage
+from sparsecode.pipeline.config import TrainDictsConfig
+from sparsecode.pipeline.run import Run, Stage
 
 KEY = "train-dicts"
 

@@ -12,13 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sparsecode.cli import main
-from sparsecode.compare import compare_dicts
-from sparsecode.gpt import train_gpt
-from sparsecode.harvest import harvest_activations
-from sparsecode.report import toy, write_report
-from sparsecode.run import Run, Stage
-from sparsecode.science import check_claims, fit_baselines
-from sparsecode.sweep import train_dicts
+from sparsecode.pipeline.baselines import fit_baselines
+from sparsecode.pipeline.claims import check_claims
+from sparsecode.pipeline.compare import compare_dicts
+from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.report import write_report
+from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.toy import toy
+from sparsecode.pipeline.train_dicts import train_dicts
+from sparsecode.pipeline.train_gpt import train_gpt
 
 TEXT = "\n".join(f"Line {i}: the quick brown fox number {i * 7} jumps over a lazy dog; {i % 13}." for i in range(300))
 SMALL: dict[str, Any] = {"engine": "reference", "device": "cpu", "quiet": True}

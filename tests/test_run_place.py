@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from sparsecode import Run, compare_dicts, replicate, train_dicts, write_report
 from sparsecode.cli import COMMANDS, main
-from sparsecode.config import CompareConfig
 from sparsecode.errors import InvalidSetting, IoFailed, RunInvalid
+from sparsecode.pipeline.config import CompareConfig
 
 TAKE_A_RUN = [name for name in COMMANDS if name not in ("convert", "merge")]
 FUNCTIONS = [replicate, train_dicts, compare_dicts, write_report]

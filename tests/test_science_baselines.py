@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparsecode.errors import InvalidArgument
 from sparsecode.science.baselines import BASELINES, Array, Fit, ica, identity, neurons, nmf, pca, random
-from sparsecode.science.reconstruction import fvu_of_strongest, measure
 from sparsecode.sweep import Dictionary
+from sparsecode.sweep.reconstruction import evaluate, fvu_of_strongest
 
 D = 6
 
@@ -52,10 +53,10 @@ def test_fvu_of_leading_components_is_the_tail_of_the_spectrum() -> None:
     made = pca(fit(x))
     kept = [0, 1, D, D + 1]  # both signs of the first two
     first = Dictionary(made.W_enc[kept], made.b_enc[kept], made.W_dec[kept], mean=made.mean)
-    found, _ = measure(first, torch.split(torch.from_numpy(x).float(), 4096))
+    found = evaluate(first, torch.split(torch.from_numpy(x).float(), 4096))
     variances = np.linalg.eigvalsh(np.cov(x.T))[::-1]
-    assert found["fvu"] == pytest.approx(variances[2:].sum() / variances.sum(), rel=1e-3)
-    assert found["l0"] == pytest.approx(2)
+    assert found.fvu == pytest.approx(variances[2:].sum() / variances.sum(), rel=1e-3)
+    assert found.l0 == pytest.approx(2)
 
 
 def test_ica_recovers_independent_sources() -> None:
@@ -80,7 +81,7 @@ def test_ica_says_where_it_did_not_converge_and_leaves_flat_directions_out() -> 
     made = ica(fit(x, ica_iterations=1))
     assert made.dict_size == 2 * 3, "three directions vary"
     assert not made.meta["fit"]["converged"]
-    assert measure(made, [torch.from_numpy(x).float()])[0]["fvu"] < 1e-9
+    assert evaluate(made, [torch.from_numpy(x).float()]).fvu < 1e-9
 
 
 def test_nmf_recovers_non_negative_parts() -> None:
@@ -94,9 +95,9 @@ def test_nmf_recovers_non_negative_parts() -> None:
         made = nmf(fit(x))
     assert cosines(parts, made.W_dec).max(axis=1).min() > 0.97
     assert made.meta["fit"]["own_fvu"] < 1e-2
-    found, _ = measure(made, [torch.from_numpy(x).float()])
+    found = evaluate(made, [torch.from_numpy(x).float()])
     # The map from rows to codes is linear here (the parts are independent), so the encoder loses next to nothing.
-    assert found["fvu"] < 2e-2
+    assert found.fvu < 2e-2
     assert bool((made.W_dec >= 0).all())
 
 
@@ -104,19 +105,19 @@ def test_neurons_are_the_identity_and_lose_what_is_below_zero() -> None:
     x = values(1000, D)
     made = neurons(fit(x.double().numpy()))
     assert torch.equal(made.W_dec, torch.eye(D)) and torch.equal(made.W_enc, torch.eye(D))
-    found, density = measure(made, [x])
+    found = evaluate(made, [x])
     below = x.clamp(max=0)
-    assert found["fvu"] == pytest.approx(float(below.square().sum() / (x - x.mean(0)).square().sum()), rel=1e-5)
-    torch.testing.assert_close(density, (x > 0).float().mean(0))
+    assert found.fvu == pytest.approx(float(below.square().sum() / (x - x.mean(0)).square().sum()), rel=1e-5)
+    torch.testing.assert_close(found.density, (x > 0).float().mean(0))
 
 
 def test_identity_loses_nothing() -> None:
     x = values(1000, D)
     x[0] = 0.0
-    found, _ = measure(identity(fit(x.double().numpy())), [x])
-    assert found["fvu"] == 0.0 == found["mse"]
-    assert found["l0"] == D * 999 / 1000
-    assert found["l1"] == pytest.approx(float(x.abs().sum()) / 1000)
+    found = evaluate(identity(fit(x.double().numpy())), [x])
+    assert found.fvu == 0.0 == found.mse
+    assert found.l0 == D * 999 / 1000
+    assert found.l1 == pytest.approx(float(x.abs().sum()) / 1000)
 
 
 def test_random_is_a_rotation_that_its_seed_decides() -> None:
@@ -126,7 +127,7 @@ def test_random_is_a_rotation_that_its_seed_decides() -> None:
     assert torch.equal(made.W_dec, random(fit(x)).W_dec)
     other = random(Fit(x, 10, 1, 1, seed=1))
     assert float((made.W_dec - other.W_dec).abs().max()) > 0.1
-    assert measure(made, [torch.from_numpy(x).float()])[0]["fvu"] < 1e-12
+    assert evaluate(made, [torch.from_numpy(x).float()]).fvu < 1e-12
 
 
 @pytest.mark.parametrize("kind", ["identity", "random", "pca", "ica"])
@@ -148,11 +149,11 @@ def silent() -> Dictionary:
 
 
 def test_the_mean_predictor_explains_nothing() -> None:
-    found, density = measure(silent(), [values(500, D)])
-    assert found["fvu"] == pytest.approx(1.0, abs=1e-6)
-    assert (found["l0"], found["l1"], found["dead"], density.tolist()) == (0.0, 0.0, 2, [0.0, 0.0])
-    with pytest.raises(ValueError, match="no rows"):
-        measure(silent(), [])
+    found = evaluate(silent(), [values(500, D)])
+    assert found.fvu == pytest.approx(1.0, abs=1e-6)
+    assert (found.l0, found.l1, found.dead, found.density.tolist()) == (0.0, 0.0, 2, [0.0, 0.0])
+    with pytest.raises(InvalidArgument, match="no rows"):
+        evaluate(silent(), [])
 
 
 @settings(max_examples=20, deadline=None)
@@ -162,10 +163,10 @@ def test_metrics_do_not_depend_on_batches_or_order(batch: int, shuffle: object) 
     made = Dictionary(values(9, D, seed=4), values(9, seed=5) - 1, torch.nn.functional.normalize(values(9, D, seed=6)))
     order = list(range(60))
     shuffle.shuffle(order)  # type: ignore[attr-defined]
-    found, density = measure(made, torch.split(x[order], batch))
-    whole, own = measure(made, [x])
-    assert found == pytest.approx(whole, rel=1e-5)
-    assert torch.equal(density, own)
+    found = evaluate(made, torch.split(x[order], batch))
+    whole = evaluate(made, [x])
+    assert found.as_json() == pytest.approx(whole.as_json(), rel=1e-5)
+    assert torch.equal(found.density, whole.density)
 
 
 def test_the_strongest_codes_are_the_strongest() -> None:
@@ -184,4 +185,4 @@ def test_the_strongest_codes_are_the_strongest() -> None:
             active += sum(codes[j] > 0 for j in kept)
         assert point["fvu"] == pytest.approx(error / spread, rel=1e-4)
         assert point["l0"] == pytest.approx(active / 40)
-    assert points[-1]["fvu"] == pytest.approx(measure(made, [x])[0]["fvu"], rel=1e-5)
+    assert points[-1]["fvu"] == pytest.approx(evaluate(made, [x]).fvu, rel=1e-5)

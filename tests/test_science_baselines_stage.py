@@ -14,15 +14,17 @@ from click.testing import CliRunner
 
 from sparsecode import store
 from sparsecode.cli import main
-from sparsecode.compare import compare_files, load_members
-from sparsecode.compare.members import place
+from sparsecode.comparison import load_members
+from sparsecode.comparison.members import place
 from sparsecode.errors import DatasetUnfit, InvalidSetting, RunInvalid, SettingsDiffer, StageMissing
+from sparsecode.pipeline.baselines import fit_baselines, load_baselines
+from sparsecode.pipeline.compare import compare_files
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.report.page import render
 from sparsecode.report.sections.baselines import baselines_section
-from sparsecode.run import Run
-from sparsecode.science import fit_baselines, load_baselines
 from sparsecode.science.baselines import BASELINES
-from sparsecode.sweep import Dictionary, train_dicts
+from sparsecode.sweep import Dictionary
 
 D, ROWS, HELD_OUT = 12, 3000, 500
 SMALL: dict[str, Any] = {"nmf_iterations": 30, "iterative_rows": 1500, "curve_rows": 300, "eval_rows": HELD_OUT}

@@ -13,11 +13,13 @@ import torch
 import sparsecode
 from fake_run import SIZES, TRUE, D, FakeDataset, fake_sweeps, make_fake_run
 from sparsecode import store
-from sparsecode.config import ClaimsConfig
 from sparsecode.errors import InvalidSetting, RunInvalid, SettingsDiffer, StageMissing
-from sparsecode.run import Run
-from sparsecode.science import CLAIMS, load_claims, starts, sweeps
-from sparsecode.science.stage import family
+from sparsecode.pipeline import sweeps
+from sparsecode.pipeline.claims import family, load_claims
+from sparsecode.pipeline.config import ClaimsConfig, TrainDictsConfig
+from sparsecode.pipeline.run import Run
+from sparsecode.science import starts
+from sparsecode.science.judge import CLAIMS
 from sparsecode.sweep import Dictionary
 
 SMALL: dict[str, Any] = {"starts": False, "directions": 8, "contexts": 6, "features": 4, "shown": 3, "draws": 100}
@@ -260,7 +262,7 @@ def test_the_sweeps_are_runs_that_see_the_same_rows(tmp_path: Path) -> None:
         rows = torch.relu(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)))
         writer.append(rows, np.zeros(2000, dtype=np.int32))
         writer.finish()
-    settings = sparsecode.config.TrainDictsConfig(eval_rows=200, engine="reference").record()
+    settings = TrainDictsConfig(eval_rows=200, engine="reference").record()
     config = ClaimsConfig(sizes="4,8", l1="0.1,0.2", samples=600, batch_size=100)
     found = sweeps.train_both(Run(tmp_path / "run"), config, str(activations), settings, 8, quiet=True)
     for (own, comparison), factor in zip(found, (1, 8), strict=True):
@@ -280,11 +282,9 @@ def test_every_start_is_a_run_on_the_same_rows_and_is_judged(tmp_path: Path) -> 
         rows = torch.relu(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)) + 0.5)
         writer.append(rows, np.zeros(2000, dtype=np.int32))
         writer.finish()
-    settings = sparsecode.config.TrainDictsConfig(
-        sizes="8,16", seeds=2, l1="0.1", eval_rows=200, engine="reference", min_samples=10**9
-    )
+    settings = TrainDictsConfig(sizes="8,16", seeds=2, l1="0.1", eval_rows=200, engine="reference", min_samples=10**9)
     config = ClaimsConfig(start_samples=600, min_samples=300, batch_size=100, warmup_steps=2, draws=100)
-    found = starts.train_starts(Run(tmp_path / "run"), config, str(activations), settings.record(), quiet=True)
+    found = sweeps.train_starts(Run(tmp_path / "run"), config, str(activations), settings.record(), quiet=True)
     assert list(found) == list(starts.STARTS) == ["calibrated", "atoms", "linear"]
     families = {kind: family(kind, *one) for kind, one in found.items()}
     for kind, (beside, _) in found.items():
@@ -304,4 +304,4 @@ def test_every_start_is_a_run_on_the_same_rows_and_is_judged(tmp_path: Path) -> 
             share = float((own.features["initial_cosine"][live] < 0.5**0.5).double().mean())
             assert row["moved"] == pytest.approx(share)
             assert row["fvu"] == own.meta["metrics"]["fvu"]
-    assert starts.train_starts(Run(tmp_path / "x"), ClaimsConfig(starts=False), "", {}, quiet=True) == {}
+    assert sweeps.train_starts(Run(tmp_path / "x"), ClaimsConfig(starts=False), "", {}, quiet=True) == {}

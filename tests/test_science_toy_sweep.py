@@ -14,19 +14,23 @@ import pytest
 import torch
 from click.testing import CliRunner
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 from sparsecode.checkpoint import load_tensors
 from sparsecode.cli import main
-from sparsecode.config import ToyConfig
 from sparsecode.errors import InvalidSetting, RunInvalid, SettingsDiffer, TrainingDiverged
+from sparsecode.pipeline import training
+from sparsecode.pipeline.config import ToyConfig
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.toy import load_toy, toy_models
+from sparsecode.pipeline.toy_plan import data_settings, entries
 from sparsecode.report.page import render
 from sparsecode.report.sections.toy import MAPS, toy_section
-from sparsecode.run import Run
-from sparsecode.science import load_toy, toy_models, toy_training
 from sparsecode.science.toy import ToyData
 from sparsecode.science.toy_measures import against_truth, grid_of, next_larger
-from sparsecode.science.toy_plan import data_settings, entries
-from sparsecode.sweep import Dictionary, initial_atoms
+from sparsecode.sweep import Dictionary, Sweep, Trainer, initial_atoms
+from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.engines.reference import ReferenceEngine
 
 TINY = ToyConfig(
     dim=16, true_features=24, active=2.0, draw_rows=64, sizes="12,24,48", l1="2e-3,2e-2", steps=60,
@@ -114,27 +118,28 @@ def test_a_killed_run_ends_byte_for_byte_as_an_unbroken_one(
     made: tuple[Run, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     whole, broken = digests(made[0]), Run(tmp_path / "run")
-    log = toy_training.ToyTraining._plan
 
-    def killed(self: toy_training.ToyTraining, progress: Any) -> None:
-        log(self, progress)
-        if self.sweep.step == at + 1:
-            raise RuntimeError("killed")
+    class Killed(ReferenceEngine):
+        def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
+            found = super().step(sweep, x, lr_scale, l1_factor)
+            if sweep.step == at + 1:
+                raise RuntimeError("killed")
+            return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(toy_training.ToyTraining, "_plan", killed)
+        patch.setattr(training, "choose_engine", lambda *_, **__: Killed())
         with pytest.raises(RuntimeError, match="killed"):
             toy_models(broken, TINY, quiet=True)
     assert (broken.path / "toy/state.safetensors").is_file()
     assert load_toy(broken) is None
     starts: list[int] = []
-    real = toy_training.ToyTraining.train
+    real = Trainer.train
 
-    def train(self: toy_training.ToyTraining, *, quiet: bool) -> None:
-        starts.append(self.sweep.step)
-        real(self, quiet=quiet)
+    def train(self: Trainer) -> None:
+        starts.append(self.step)
+        real(self)
 
-    monkeypatch.setattr(toy_training.ToyTraining, "train", train)
+    monkeypatch.setattr(Trainer, "train", train)
     toy_models(broken, TINY, quiet=True)
     assert starts == [25], "from the saved state, not from the start"
     assert digests(broken) == whole
@@ -188,14 +193,14 @@ def test_settings_that_cannot_be_used_are_named_before_anything_is_written(
 
 
 def test_dictionaries_that_ran_into_nan_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = toy_training.ToyTraining.train
+    real = Trainer.train
 
-    def spoil(self: toy_training.ToyTraining, *, quiet: bool) -> None:
-        real(self, quiet=quiet)
+    def spoil(self: Trainer) -> None:
+        real(self)
         for k in spoiled:
             self.sweep.W_dec[self.sweep.rows(k)] = torch.nan
 
-    monkeypatch.setattr(toy_training.ToyTraining, "train", spoil)
+    monkeypatch.setattr(Trainer, "train", spoil)
     spoiled = [2]
     result = toy_models(tmp_path, TINY, steps=3, quiet=True)
     assert result["diverged"] == ["n24_l1-0.002_s0"] and len(result["dictionaries"]) == 5

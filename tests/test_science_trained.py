@@ -15,9 +15,12 @@ import sparsecode
 from fake_run import L1, FakeDataset, fake_sweeps, make_fake_run
 from sparsecode import store
 from sparsecode.cli import main
-from sparsecode.pipeline import not_tested, summary, thin_stages, warnings
-from sparsecode.run import Run
-from sparsecode.science import load_claims, sweeps, trained
+from sparsecode.pipeline import sweeps
+from sparsecode.pipeline.claims import load_claims
+from sparsecode.pipeline.replicate import not_tested, summary, thin_stages, warnings
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.thin import thin
+from sparsecode.science import trained
 from sparsecode.science.toy_verdict import verdict
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.metrics import motion
@@ -40,7 +43,7 @@ UNTOUCHED = "hardly moved"
 def test_a_model_must_know_more_than_frequencies(result: dict[str, Any], word: str) -> None:
     found = trained.gpt(result)
     assert word in found and bool(found) == bool(word)
-    assert trained.thin("train-gpt", result) == ([f"{found}; give it more --minutes, or more text"] if word else [])
+    assert thin("train-gpt", result) == ([f"{found}; give it more --minutes, or more text"] if word else [])
 
 
 @pytest.mark.parametrize(
@@ -70,12 +73,12 @@ def test_dictionaries_are_listed_by_the_first_of_them() -> None:
     assert list(found) == ["n1", "n2", "n9"] and found["n9"] == "only 2 live features"
     assert trained.listed(found) == "n1 (FVU 3 is above 1, that of the mean), and 2 more"
     assert trained.share(found, 5) and not trained.share(found, 6) and not trained.listed({})
-    told = trained.thin("train-dicts", {"metrics": rows})
+    told = thin("train-dicts", {"metrics": rows})
     assert told == [
         "2 of 3 dictionaries: n1 (FVU 3 is above 1, that of the mean), and 1 more; give them more --minutes"
     ]
-    assert trained.thin("train-dicts", {"metrics": {"n0": {"fvu": 0.5}}}) == []
-    assert trained.thin("harvest", {"rows": 3}) == trained.thin("train-dicts", {}) == []
+    assert thin("train-dicts", {"metrics": {"n0": {"fvu": 0.5}}}) == []
+    assert thin("harvest", {"rows": 3}) == thin("train-dicts", {}) == []
 
 
 def test_motion_is_that_of_live_features() -> None:

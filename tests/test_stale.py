@@ -12,15 +12,17 @@ import torch
 from click.testing import CliRunner, Result
 
 from sparsecode.cli import main
-from sparsecode.compare import compare_dicts
-from sparsecode.config import STAGES, HarvestConfig
 from sparsecode.errors import StageStale
-from sparsecode.report import write_report
-from sparsecode.run import Run
-from sparsecode.science import check_claims, fit_baselines
-from sparsecode.stale import stale
+from sparsecode.pipeline import replicate
+from sparsecode.pipeline.baselines import fit_baselines
+from sparsecode.pipeline.claims import check_claims
+from sparsecode.pipeline.compare import compare_dicts
+from sparsecode.pipeline.config import STAGES, HarvestConfig
+from sparsecode.pipeline.report import write_report
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.stale import stale
+from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.store import DatasetWriter
-from sparsecode.sweep import train_dicts
 
 HOOK = "blocks.2.mlp.hook_post"
 SWEEP: dict[str, Any] = {
@@ -214,16 +216,14 @@ def test_info_says_what_is_out_of_date_and_what_to_run(run: Run) -> None:
 def test_replicate_does_again_what_is_out_of_date(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sparsecode import pipeline
-
     monkeypatch.setattr(
-        pipeline,
+        replicate,
         "STAGE_FUNCTIONS",
-        {key: value for key, value in pipeline.STAGE_FUNCTIONS.items() if key not in ("train-gpt", "harvest", "toy")},
+        {key: value for key, value in replicate.STAGE_FUNCTIONS.items() if key not in ("train-gpt", "harvest", "toy")},
     )
     train_dicts(run, sizes="20", seeds=1, force=True, quiet=True)
     before = run.finished("train-dicts", "")
-    pipeline.replicate(run)
+    replicate.replicate(run)
     told = capsys.readouterr().err
     assert "compare is out of date, train-dicts changed since; doing it again" in told
     assert stale(run) == {}

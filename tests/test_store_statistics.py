@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsecode.evaluate.sums import Reconstruction
+from sparsecode.evaluation.sums import Reconstruction
 from sparsecode.store import Dataset, DatasetWriter, merge_datasets
 from sparsecode.sweep.metrics import Deviations
 

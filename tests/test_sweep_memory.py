@@ -33,7 +33,7 @@ def test_what_is_held_and_saved_is_counted_exactly(
     loss = LossSettings(tied=tied, pre_bias=True)
     sweep = Sweep(dim, sizes, [0.02] * len(sizes), list(range(len(sizes))), loss=loss)
     found = need_of(sizes, dim, batch=batch, tied=tied, pre_bias=True)
-    tensors = [*sweep.parameters().values(), sweep.fired, sweep.lag]
+    tensors = [*sweep.parameters().values(), sweep.fired, torch.zeros(sweep.total, dtype=torch.int32)]  # and the lag
     tensors += [moment for pair in sweep.moments.values() for moment in pair]
     assert found.held == sum(tensor.nbytes for tensor in tensors)
     file = tmp_path / "state.safetensors"
@@ -169,11 +169,12 @@ def test_a_limit_on_addresses_is_seen() -> None:
 
 
 def test_a_setting_that_cannot_be_used_is_told_as_such(data: Path) -> None:
-    from sparsecode.config import TrainDictsConfig
+    from sparsecode.pipeline import plan
+    from sparsecode.pipeline.config import TrainDictsConfig
 
     with pytest.raises(InvalidSetting, match="device"):
-        memory.need(TrainDictsConfig(device="nowhere"), 16)
-    assert memory.need(TrainDictsConfig(sizes="16", engine="avx2", device="cpu"), 16).dictionaries == 1
+        plan.need(TrainDictsConfig(device="nowhere"), 16)
+    assert plan.need(TrainDictsConfig(sizes="16", engine="avx2", device="cpu"), 16).dictionaries == 1
 
 
 def test_info_and_doctor_say_what_a_sweep_would_need(data: Path, tmp_path: Path) -> None:

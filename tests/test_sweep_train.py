@@ -17,8 +17,11 @@ import torch
 
 from sparsecode import store
 from sparsecode.errors import DatasetUnfit, InvalidSetting, SettingsDiffer, StageMissing, TrainingDiverged
-from sparsecode.run import Run
-from sparsecode.sweep import Dictionary, train, train_dicts
+from sparsecode.pipeline import training
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.stage import StageWatch
+from sparsecode.pipeline.train_dicts import train_dicts
+from sparsecode.sweep import Dictionary
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.reference import ReferenceEngine
 from sparsecode.sweep.sweep import Sweep
@@ -146,7 +149,7 @@ def test_a_training_stopped_anywhere_resumes_to_the_same_bytes(
     engine = StoppingEngine()
     engine.stop, engine.interrupt = stop, interrupt
     with monkeypatch.context() as patch:
-        patch.setattr(train, "choose_engine", lambda *_, **__: engine)
+        patch.setattr(training, "choose_engine", lambda *_, **__: engine)
         with pytest.raises(KeyboardInterrupt if interrupt else Stopped):
             train_dicts(run, dataset=str(data), **SMALL)
     assert (run / "dictionaries" / "state.safetensors").exists() == (interrupt or stop > 5)
@@ -159,7 +162,7 @@ def test_a_training_stopped_twice_resumes_to_the_same_bytes(
 ) -> None:
     engine = StoppingEngine()
     with monkeypatch.context() as patch:
-        patch.setattr(train, "choose_engine", lambda *_, **__: engine)
+        patch.setattr(training, "choose_engine", lambda *_, **__: engine)
         for engine.stop in (12, 29):
             with pytest.raises(Stopped):
                 train_dicts(tmp_path / "run", dataset=str(data), **SMALL)
@@ -170,10 +173,10 @@ def test_a_training_stopped_twice_resumes_to_the_same_bytes(
 def test_a_killed_process_resumes_to_the_same_bytes(data: Path, tmp_path: Path, unbroken: dict[str, Any]) -> None:
     run, state = tmp_path / "run", tmp_path / "run" / "dictionaries" / "state.safetensors"
     slow = (
-        "import sys, time, json\nfrom sparsecode.sweep import train_dicts, train\n"
-        "plain = train._Training.save\n"
+        "import sys, time, json\nfrom sparsecode import train_dicts\nfrom sparsecode.sweep import Trainer\n"
+        "plain = Trainer.save\n"
         "def save(self):\n    plain(self)\n    time.sleep(0.05)\n"
-        "train._Training.save = save\n"
+        "Trainer.save = save\n"
         f"train_dicts({str(run)!r}, dataset={str(data)!r}, **json.loads(sys.argv[1]))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", slow, json.dumps(SMALL)])
@@ -218,16 +221,17 @@ def test_minutes_plan_the_steps_and_a_resumed_run_keeps_the_plan(
     def stop_after_plan(*_: Any, **__: Any) -> ReferenceEngine:
         return engine
 
-    plain = train._Training._fix_total
+    plain = StageWatch.planned
 
-    def fix(self: Any, total: int, planned_at: int) -> None:
-        plain(self, total, planned_at)
-        plans.append({"steps": total, "planned_at": planned_at})
-        engine.stop = (total + planned_at) // 2
+    def planned_and_stopped(self: StageWatch, **decisions: int) -> None:
+        plain(self, **decisions)
+        if "steps" in decisions:
+            plans.append(decisions)
+            engine.stop = (decisions["steps"] + decisions["planned_at"]) // 2
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "choose_engine", stop_after_plan)
-        patch.setattr(train._Training, "_fix_total", fix)
+        patch.setattr(training, "choose_engine", stop_after_plan)
+        patch.setattr(StageWatch, "planned", planned_and_stopped)
         with pytest.raises(Stopped):
             train_dicts(run, dataset=str(data), **budget)
     planned = Run(run).config()["stages"]["train-dicts"]["plan"]

@@ -1,6 +1,14 @@
 """sparsecode: find the features of a transformer that come back.
 
-Every stage of the pipeline is one call, and `replicate` is all of them:
+Dictionaries of your own activations, compared with one another:
+
+    import sparsecode as sc
+    dictionaries = sc.fit(x, sizes=[64, 256, 1024], l1=[1e-2, 2e-2], seeds=2)
+    comparison = sc.compare(dictionaries)
+    sc.evaluate(dictionaries[0], x)
+
+The whole experiment in a run folder, which can be killed and goes on. Every stage of the pipeline is one call, and
+`replicate` is all of them:
 
     import sparsecode
     sparsecode.train_gpt("my-run", minutes=3)
@@ -22,44 +30,58 @@ from sparsecode import errors
 from sparsecode.errors import SparsecodeError
 
 if TYPE_CHECKING:
-    from sparsecode.compare import compare_dicts
-    from sparsecode.gpt import train_gpt
-    from sparsecode.harvest import harvest_activations
+    from sparsecode.comparison import Comparison, compare
     from sparsecode.interop import load_dictionary
-    from sparsecode.pipeline import replicate
-    from sparsecode.report import toy, write_report
-    from sparsecode.run import Run
-    from sparsecode.science import check_claims, fit_baselines, toy_models
+    from sparsecode.pipeline.baselines import fit_baselines
+    from sparsecode.pipeline.claims import check_claims
+    from sparsecode.pipeline.compare import compare_dicts
+    from sparsecode.pipeline.harvest import harvest_activations
+    from sparsecode.pipeline.replicate import replicate
+    from sparsecode.pipeline.report import write_report
+    from sparsecode.pipeline.run import Run
+    from sparsecode.pipeline.toy import toy, toy_models
+    from sparsecode.pipeline.train_dicts import train_dicts
+    from sparsecode.pipeline.train_gpt import train_gpt
     from sparsecode.store import ActivationStream, Dataset
-    from sparsecode.sweep import Dictionary, train_dicts
+    from sparsecode.sweep import Dictionary, Reconstruction, evaluate, fit
 
 _HOME = {
-    "Run": "run",
-    "train_gpt": "gpt",
-    "harvest_activations": "harvest",
+    "Run": "pipeline.run",
+    "train_gpt": "pipeline.train_gpt",
+    "harvest_activations": "pipeline.harvest",
     "Dataset": "store",
     "ActivationStream": "store",
+    "Comparison": "comparison",
     "Dictionary": "sweep",
+    "Reconstruction": "sweep",
+    "compare": "comparison",
+    "evaluate": "sweep",
+    "fit": "sweep",
     "load_dictionary": "interop",
-    "train_dicts": "sweep",
-    "compare_dicts": "compare",
-    "check_claims": "science",
-    "fit_baselines": "science",
-    "toy_models": "science",
-    "toy": "report",
-    "write_report": "report",
-    "replicate": "pipeline",
+    "train_dicts": "pipeline.train_dicts",
+    "compare_dicts": "pipeline.compare",
+    "check_claims": "pipeline.claims",
+    "fit_baselines": "pipeline.baselines",
+    "toy_models": "pipeline.toy",
+    "toy": "pipeline.toy",
+    "write_report": "pipeline.report",
+    "replicate": "pipeline.replicate",
 }
 
 __all__ = [
     "ActivationStream",
+    "Comparison",
     "Dataset",
     "Dictionary",
+    "Reconstruction",
     "Run",
     "SparsecodeError",
     "check_claims",
+    "compare",
     "compare_dicts",
     "errors",
+    "evaluate",
+    "fit",
     "fit_baselines",
     "harvest_activations",
     "load_dictionary",
@@ -74,9 +96,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from sparsecode.version import version
 
-        return version("sparsecode")
+        return version()
     if name in _HOME:
         return getattr(importlib.import_module(f"sparsecode.{_HOME[name]}"), name)
     raise AttributeError(f"module 'sparsecode' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """Every way sparsecode can fail: one class each, under `SparsecodeError`.
 
-A message is one line: what happened, where, and what to do next. `exit_code` is what the command line returns.
+A message is one line: what happened and where, and what to do next; the words of a command line are added above.
 The Rust core raises the classes of the same name (`src/error.rs`).
 """
 
@@ -8,9 +8,18 @@ from __future__ import annotations
 
 
 class SparsecodeError(Exception):
-    """Base of every foreseen failure. Exit code 3: something is wrong with the data or the machine."""
+    """Base of every foreseen failure. Exit code 3: something is wrong with the data or the machine.
+
+    Attributes:
+        remedy: what would help, as a name of `pipeline.advice`, which knows how this is said on a command line; None
+            where the message says it all.
+    """
 
     exit_code = 3
+
+    def __init__(self, *args: object, remedy: str | None = None) -> None:
+        super().__init__(*args)
+        self.remedy = remedy
 
 
 class CheckFailed(SparsecodeError):

@@ -172,7 +172,7 @@ def torch_device(name: str, *, mps: bool = True) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidSetting(f"device '{name}' cannot be used here ({reason}); use --device auto or cpu") from error
+        raise InvalidSetting(f"device '{name}' cannot be used here ({reason})", remedy="device") from error
     return device
 
 

@@ -1,4 +1,4 @@
-"""SAELens's own evaluation beside `sparsecode.evaluate`: one SAE, one model, the same text.
+"""SAELens's own evaluation beside `sparsecode.evaluation`: one SAE, one model, the same text.
 
 Runs in SAELens's environment, with this package on the path:
 
@@ -21,7 +21,7 @@ from sae_lens.load_model import HookedProxyLM
 from sae_lens.training.activation_scaler import ActivationScaler
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from sparsecode.evaluate import evaluate_dictionaries
+from sparsecode.evaluation import evaluate_dictionaries
 from sparsecode.harvest.models.loading import hf_model
 from sparsecode.harvest.sequences import packed
 from sparsecode.sweep import Dictionary

@@ -10,7 +10,7 @@ import click
 from sparsecode.cli.options import Command, json_option, stage_options
 
 if TYPE_CHECKING:
-    from sparsecode.config import BaselinesConfig
+    from sparsecode.pipeline.config import BaselinesConfig
 
 
 @click.command("baselines", cls=Command)
@@ -30,14 +30,14 @@ def command(config: BaselinesConfig, run: Path, force: bool, quiet: bool, as_jso
       sparsecode compare sparsecode-run/baselines/ica sparsecode-run/dictionaries/n512_l1-0.012_s0
     """
     from sparsecode.cli.output import columns, print_json
-    from sparsecode.pipeline import tell
-    from sparsecode.science import fit_baselines
+    from sparsecode.pipeline.baselines import fit_baselines
+    from sparsecode.pipeline.replicate import tell
 
     result = fit_baselines(run, config, force=force, quiet=quiet)
     if quiet and not as_json:
         return
-    from sparsecode.run import Run
-    from sparsecode.science import load_baselines
+    from sparsecode.pipeline.baselines import load_baselines
+    from sparsecode.pipeline.run import Run
 
     record = load_baselines(Run(run)) or {}
     if as_json:

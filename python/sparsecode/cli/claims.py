@@ -11,7 +11,7 @@ import click
 from sparsecode.cli.options import Command, json_option, stage_options
 
 if TYPE_CHECKING:
-    from sparsecode.config import ClaimsConfig
+    from sparsecode.pipeline.config import ClaimsConfig
 
 
 @click.command("claims", cls=Command)
@@ -24,8 +24,8 @@ def command(config: ClaimsConfig, run: Path, force: bool, quiet: bool, as_json: 
     science/ the sweeps over size and L1 under both normalisations of L1 that one of the claims needs.
     """
     from sparsecode.cli.output import print_json
-    from sparsecode.run import Run
-    from sparsecode.science import check_claims
+    from sparsecode.pipeline.claims import check_claims
+    from sparsecode.pipeline.run import Run
 
     result = check_claims(run, config, force=force, quiet=quiet)
     if quiet and not as_json:

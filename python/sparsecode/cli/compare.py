@@ -11,7 +11,7 @@ import click
 from sparsecode.cli.options import Command, json_option, stage_options
 
 if TYPE_CHECKING:
-    from sparsecode.config import CompareConfig
+    from sparsecode.pipeline.config import CompareConfig
 
 
 @click.command("compare", cls=Command)
@@ -59,19 +59,19 @@ def command(
             raise click.UsageError(f"there is no {files[0]}")
         raise click.UsageError(f"{files[0]} alone has nothing to be compared with; name two dictionaries or more")
     if out is not None:
-        from sparsecode.compare.matches import check_free
+        from sparsecode.comparison.matches import check_free
 
         check_free(out)
     if files:
-        from sparsecode.compare import compare_files
+        from sparsecode.pipeline.compare import compare_files
 
         found = compare_files(files, config, quiet=quiet)
     else:
-        from sparsecode.compare import compare_dicts
+        from sparsecode.pipeline.compare import compare_dicts
 
         found = compare_dicts(run, config, force=force, quiet=quiet)
     if out is not None:
-        from sparsecode.compare import write_matches
+        from sparsecode.comparison import write_matches
 
         write_matches(found, out)
     if as_json:

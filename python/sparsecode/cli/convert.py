@@ -70,6 +70,7 @@ def _convert_all(
     """Converts what can be read and said in the target, and says of the rest why not; of a lone one, raises it."""
     from sparsecode.errors import DictionaryInvalid, InvalidSetting, NotExpressible
     from sparsecode.interop.convert import convert
+    from sparsecode.pipeline.advice import told
 
     converted, refused = [], []
     for one in found:
@@ -81,7 +82,7 @@ def _convert_all(
         except (DictionaryInvalid, InvalidSetting, NotExpressible) as error:
             if len(found) == 1:
                 raise
-            refused.append({"source": str(one.path), "reason": str(error)})
+            refused.append({"source": str(one.path), "reason": told(error)})
     return converted, refused
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparsecode.cli.output import columns, size
-from sparsecode.config import TrainDictsConfig, load_preset
 from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError, StageMissing
 from sparsecode.interop import Found, find_dictionaries, find_format, load_found, looks_like, not_recognised
-from sparsecode.pipeline import DEFAULT_PRESET, headline
-from sparsecode.recall import settings_for
-from sparsecode.run import Run, command_of
-from sparsecode.stale import stale
+from sparsecode.pipeline.advice import told
+from sparsecode.pipeline.config import DEFAULT_PRESET, TrainDictsConfig, load_preset
+from sparsecode.pipeline.recall import settings_for
+from sparsecode.pipeline.replicate import headline
+from sparsecode.pipeline.run import Run, command_of
+from sparsecode.pipeline.stale import stale
 
 T = TypeVar("T")
 SHOWN = 10  # steadiest features of a run: the comparison's record has more
@@ -71,7 +72,8 @@ def sweep_need(found: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         StageMissing: what was found holds no dataset.
         InvalidSetting: a setting that cannot be used.
     """
-    from sparsecode.sweep.memory import device_memory, need
+    from sparsecode.pipeline.plan import need
+    from sparsecode.sweep.memory import device_memory
 
     datasets = {"dataset": [found], "run": found.get("datasets")}.get(found["kind"]) or []
     if not datasets:
@@ -127,7 +129,7 @@ def _several(places: Iterable[T], look: Callable[[T], dict[str, Any]]) -> tuple[
         try:
             held.append(look(place))
         except SparsecodeError as error:
-            left_out.append({"path": str(getattr(place, "path", place)), "reason": str(error)})
+            left_out.append({"path": str(getattr(place, "path", place)), "reason": told(error)})
     return held, left_out
 
 

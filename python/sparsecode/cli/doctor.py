@@ -13,7 +13,8 @@ import click
 from sparsecode import machine
 from sparsecode.cli.options import debug_option, json_option, run_option
 from sparsecode.errors import CheckFailed, RunInvalid, SparsecodeError
-from sparsecode.run import Run
+from sparsecode.pipeline.advice import told
+from sparsecode.pipeline.run import Run
 
 # What a package that need not be there is for.
 OPTIONAL = {
@@ -40,7 +41,7 @@ def command(run: Path, gpu: bool, as_json: bool) -> None:
 
     found = examine(run)
     if gpu:
-        from sparsecode.progress import say
+        from sparsecode.pipeline.progress import say
         from sparsecode.sweep.engines.gpu_check import gpu_check
 
         found["gpu_check"] = gpu_check(say=say)
@@ -195,7 +196,7 @@ def _sweep(path: Path, problems: list[str]) -> dict[str, Any] | None:
         datasets = [{"activation_dim": dim} for dim in widths]
         return sweep_need({"kind": "run", "path": str(path), "datasets": datasets}, {})
     except RunInvalid as error:
-        problems.append(str(error))
+        problems.append(told(error))
     except (ImportError, SparsecodeError):  # of the machine; its own lines say so
         pass
     return None

@@ -8,60 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsecode.cli.options import Command, debug_option, json_option, number, quiet_option, run_option
+from sparsecode.cli.options import Command, debug_option, json_option, quiet_option, run_option, settings_options
+from sparsecode.pipeline.config import EvalConfig
 
 if TYPE_CHECKING:
     from sparsecode.errors import SparsecodeError
-    from sparsecode.evaluate.result import Evaluation
+    from sparsecode.evaluation.result import Evaluation
     from sparsecode.sweep import Dictionary
-
-
-def _whole(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    found = None if value is None else number(value, whole=True, optional=False)
-    return None if found is None else int(found)
 
 
 @click.command("eval", cls=Command)
 @click.argument("files", nargs=-1, metavar="[FILE...]", type=click.Path(path_type=Path))
 @run_option
-@click.option("--model", metavar="TEXT", help="Folder or name of the model; without it, the run's own GPT.")
-@click.option(
-    "--model-dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    help="Type the model computes in.  [default: auto, the one it was saved in, or float32 where that is emulated]",
-)
-@click.option("--hook", metavar="TEXT", help="Hook point or module, where a dictionary does not say its own.")
-@click.option("--rows", metavar="N", callback=_whole, default="16k", help="Positions to evaluate on.  [default: 16k]")
-@click.option("--context", metavar="N", callback=_whole, help="Tokens in a context.  [default: as harvested]")
-@click.option("--documents/--no-documents", default=None, help="One document per context.  [default: as harvested]")
-@click.option(
-    "--special-tokens/--no-special-tokens", default=None, help="Special tokens count too.  [default: as harvested]"
-)
-@click.option("--batch-tokens", metavar="N", callback=_whole, help="Tokens in a forward pass.  [default: as fits]")
-@click.option("--text", multiple=True, metavar="PATH...", help="Text to read instead of the run's held-out text.")
-@click.option("--seed", metavar="N", callback=_whole, default="0", help="Which tokens a masked model is asked for.")
-@click.option("--device", metavar="TEXT", default="auto", help="cpu, cuda, mps, or auto: the fastest here.")
+@settings_options(EvalConfig)
 @quiet_option
 @json_option
 @debug_option
-def command(
-    files: tuple[Path, ...],
-    run: Path,
-    model: str | None,
-    model_dtype: str,
-    hook: str | None,
-    rows: int,
-    context: int | None,
-    documents: bool | None,
-    special_tokens: bool | None,
-    batch_tokens: int | None,
-    text: tuple[str, ...],
-    seed: int,
-    device: str,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def command(files: tuple[Path, ...], run: Path, config: EvalConfig, quiet: bool, as_json: bool) -> None:
     """Put reconstructions into the model and see what they cost.
 
     Evaluates the dictionaries of the run, or FILEs of any library that convert knows, over held-out text: what they
@@ -76,34 +39,21 @@ def command(
       sparsecode eval --run minilm --model minilm-folder
     """
     from sparsecode.cli.output import print_json, tell_left_out
-    from sparsecode.evaluate import evaluate_run
+    from sparsecode.pipeline.advice import told
+    from sparsecode.pipeline.eval import evaluate_run
 
     left_out: list[tuple[str, SparsecodeError]] = []
     given = _load(files, left_out)
     found = evaluate_run(
-        run,
-        given or None,
-        model=model,
-        model_dtype=model_dtype,
-        hook=hook,
-        rows=rows,
-        context=context,
-        documents=documents,
-        special_tokens=special_tokens,
-        batch_tokens=batch_tokens,
-        text=text,
-        seed=seed,
-        device=device,
-        quiet=quiet,
-        leave_out=lambda name, error: left_out.append((name, error)),
+        run, given or None, config, quiet=quiet, leave_out=lambda name, error: left_out.append((name, error))
     )
-    told = [(name, str(error)) for name, error in left_out]
+    reasons = [(name, told(error)) for name, error in left_out]
     if as_json:
-        listed = [{"name": name, "reason": reason} for name, reason in told]
+        listed = [{"name": name, "reason": reason} for name, reason in reasons]
         print_json({"dictionaries": [one.as_json() for one in found], "left_out": listed})
     else:
         _show(found)
-    tell_left_out(told, len(found) + len(told))
+    tell_left_out(reasons, len(found) + len(reasons))
 
 
 def _load(files: tuple[Path, ...], left_out: list[tuple[str, SparsecodeError]]) -> dict[str, Dictionary]:
@@ -133,7 +83,7 @@ def _load(files: tuple[Path, ...], left_out: list[tuple[str, SparsecodeError]]) 
 
 def _show(found: Sequence[Evaluation]) -> None:
     from sparsecode.cli.output import columns
-    from sparsecode.evaluate import table
+    from sparsecode.evaluation import table
 
     header, lines = table(found)
     first = found[0]

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import click
 
 from sparsecode.errors import IoFailed, SparsecodeError
+from sparsecode.pipeline.advice import advise
 
 DEBUG = "sparsecode.debug"  # keys of ctx.meta, which a command shares with its group
 FORCE = "sparsecode.force"
@@ -34,6 +35,7 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
         yield
         sys.stdout.flush()  # a reader that left is noticed here, not while the interpreter shuts down
     except SparsecodeError as error:
+        advise(error)
         if ctx.meta.get(DEBUG):
             traceback.print_exc()
         click.echo(f"sparsecode: {' '.join(str(error).split())}", err=True)

@@ -10,7 +10,7 @@ import click
 from sparsecode.cli.options import Command, stage_options
 
 if TYPE_CHECKING:
-    from sparsecode.config import HarvestConfig
+    from sparsecode.pipeline.config import HarvestConfig
 
 
 @click.command("harvest", cls=Command)
@@ -31,8 +31,8 @@ def command(config: HarvestConfig, run: Path, force: bool, quiet: bool) -> None:
       sparsecode harvest --run pythia --model EleutherAI/pythia-70m --layer 3 --text books/
       sparsecode harvest --run own --model my-model --module encoder.layers.2.act
     """
-    from sparsecode.harvest import harvest_activations
-    from sparsecode.pipeline import tell
+    from sparsecode.pipeline.harvest import harvest_activations
+    from sparsecode.pipeline.replicate import tell
 
     found = harvest_activations(run, config, force=force, quiet=quiet)
     for one in found.get("datasets", {}).values() or [found]:

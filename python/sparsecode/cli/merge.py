@@ -25,7 +25,7 @@ def command(sources: tuple[Path, ...], into: Path, quiet: bool) -> None:
     sources = tuple(folder for source in sources for folder in _datasets(source))
     if len(sources) < 2:
         raise click.UsageError("name two or more datasets")
-    from sparsecode.progress import say
+    from sparsecode.pipeline.progress import say
     from sparsecode.store import Dataset, merge_datasets
 
     broken: list[SparsecodeError] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +16,11 @@ import click
 from click.core import ParameterSource
 
 from sparsecode.cli.failures import DEBUG, FORCE
-from sparsecode.config import STAGES, HarvestConfig, StageConfig, load_preset, preset_names
-from sparsecode.recall import settings_for
-from sparsecode.run import DEFAULT_RUN, Run
+from sparsecode.pipeline.config import DEFAULT_PRESET, STAGES, StageConfig, load_preset, preset_names
+from sparsecode.pipeline.recall import settings_for
+from sparsecode.pipeline.run import DEFAULT_RUN, Run
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_PRESET = "default"
 
 
 _SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -84,11 +82,43 @@ def stage_options(stage: str) -> Callable[[F], F]:
     """Adds an option for each setting of `stage`, and --run, --preset, --force, --quiet and --debug.
 
     The decorated function is called with `config`, `run`, `force`, `quiet` and its own parameters: settings are those
-    of the preset that is named, else those that the run has (`sparsecode.recall`), changed by the flags; `none` unsets
+    of the preset that is named, else those that the run has (`pipeline.recall`), changed by the flags; `none` unsets
     what may be unset.
     """
-    shown = load_preset(DEFAULT_PRESET).stage(stage)
-    fields = dataclasses.fields(STAGES[stage])
+    default = load_preset(DEFAULT_PRESET)
+
+    def chosen(values: dict[str, Any], given: dict[str, Any]) -> StageConfig:
+        named = values.pop("preset")
+        preset = None if named is None else load_preset(named)
+        run = Run(values["run"], preset)
+        if preset is not None:
+            values["run"] = run
+        return settings_for(run, stage, given, preset=preset, default=default)
+
+    options = (debug_option, quiet_option, force_option, preset_option, run_option)
+    return _settings(STAGES[stage], default.stage(stage), chosen, options)
+
+
+def settings_options(kind: type[StageConfig]) -> Callable[[F], F]:
+    """Adds an option for each setting of a command that no run remembers, which is called with them as `config`."""
+    return _settings(kind, kind(), lambda _, given: kind().changed(**given))
+
+
+def _settings(
+    kind: type[StageConfig],
+    shown: StageConfig,
+    chosen: Callable[[dict[str, Any], dict[str, Any]], StageConfig],
+    others: Iterable[Callable[[Any], Any]] = (),
+) -> Callable[[F], F]:
+    """Adds an option for each setting, and `others`.
+
+    Args:
+        kind: the settings.
+        shown: the defaults that `--help` shows.
+        chosen: from the other parameters and the settings that were given, those to call the command with.
+        others: decorators, the last of them first in the help.
+    """
+    fields = dataclasses.fields(kind)
 
     def decorate(function: F) -> F:
         @click.pass_context
@@ -99,16 +129,11 @@ def stage_options(stage: str) -> Callable[[F], F]:
                 value = values.pop(field.name)
                 if ctx.get_parameter_source(field.name) is not ParameterSource.DEFAULT:
                     given[field.name] = value
-            named = values.pop("preset")
-            preset = None if named is None else load_preset(named)
-            run = Run(values["run"], preset)
-            values["config"] = settings_for(
-                run, stage, given, preset=preset, default=load_preset(DEFAULT_PRESET), hooks=_hooks
-            )
-            return function(**values | {"run": run if preset is not None else values["run"]})
+            config = chosen(values, given)
+            return function(**values, config=config)
 
         decorated: Any = command
-        for decorator in (debug_option, quiet_option, force_option, preset_option, run_option):
+        for decorator in others:
             decorated = decorator(decorated)
         for field in reversed(fields):
             decorated = _option(field, shown)(decorated)
@@ -117,18 +142,14 @@ def stage_options(stage: str) -> Callable[[F], F]:
     return decorate
 
 
-def _hooks(config: HarvestConfig) -> list[str]:
-    from sparsecode.harvest.hooks import hook_names  # needs torch
-
-    return hook_names(config)
-
-
 def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], F]:
     flag = f"--{field.name.replace('_', '-')}"
     kinds = {kind.strip() for kind in str(field.type).split("|")}
     default = getattr(shown, field.name)
     help = field.metadata["help"]
-    if default is not None and default != ():
+    if field.metadata["shown"] is not None:
+        help += f"  [default: {field.metadata['shown']}]" * bool(field.metadata["shown"])
+    elif default is not None and default != ():
         spelled = ("on" if default else "off") if isinstance(default, bool) else default
         help += f"  [default: {spelled}]"
     settings: dict[str, Any] = {"help": help, "default": None}

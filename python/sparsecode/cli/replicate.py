@@ -15,7 +15,7 @@ from sparsecode.cli.options import (
     quiet_option,
     run_option,
 )
-from sparsecode.config import load_preset, preset_names
+from sparsecode.pipeline.config import load_preset, preset_names
 
 
 def _costs() -> str:
@@ -42,7 +42,7 @@ def command(run: Path, preset: str | None, force: bool, quiet: bool, as_json: bo
       sparsecode replicate --preset smoke --run /tmp/smoke
     """
     from sparsecode.cli.output import print_json
-    from sparsecode.pipeline import replicate
+    from sparsecode.pipeline.replicate import replicate
 
     result = replicate(run, preset, force=force, quiet=quiet)
     if as_json:

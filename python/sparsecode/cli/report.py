@@ -11,7 +11,7 @@ import click
 from sparsecode.cli.options import Command, json_option, stage_options
 
 if TYPE_CHECKING:
-    from sparsecode.config import ReportConfig
+    from sparsecode.pipeline.config import ReportConfig
 
 
 @click.command("report", cls=Command)
@@ -23,8 +23,8 @@ def command(config: ReportConfig, run: Path, force: bool, quiet: bool, as_json: 
     Writes report.html, which needs no network, and its numbers as report.json. --json prints these numbers.
     """
     from sparsecode.cli.output import print_json
-    from sparsecode.report import write_report
-    from sparsecode.run import Run
+    from sparsecode.pipeline.report import write_report
+    from sparsecode.pipeline.run import Run
 
     write_report(run, config, force=force, quiet=quiet)
     page = Run(run).report_path

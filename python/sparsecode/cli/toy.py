@@ -10,7 +10,7 @@ import click
 from sparsecode.cli.options import Command, json_option, stage_options
 
 if TYPE_CHECKING:
-    from sparsecode.config import ToyConfig
+    from sparsecode.pipeline.config import ToyConfig
 
 
 @click.command("toy", cls=Command)
@@ -30,14 +30,14 @@ def command(config: ToyConfig, run: Path, force: bool, quiet: bool, as_json: boo
       sparsecode toy --preset paper --run paper-toy
     """
     from sparsecode.cli.output import columns, print_json
-    from sparsecode.pipeline import tell
-    from sparsecode.report import toy
+    from sparsecode.pipeline.replicate import tell
+    from sparsecode.pipeline.toy import toy
 
     result = toy(run, config, force=force, quiet=quiet)
     if quiet and not as_json:
         return
-    from sparsecode.run import Run
-    from sparsecode.science import load_toy
+    from sparsecode.pipeline.run import Run
+    from sparsecode.pipeline.toy import load_toy
 
     record = load_toy(Run(run)) or {}
     if as_json:

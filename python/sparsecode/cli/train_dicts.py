@@ -10,7 +10,7 @@ import click
 from sparsecode.cli.options import Command, stage_options
 
 if TYPE_CHECKING:
-    from sparsecode.config import TrainDictsConfig
+    from sparsecode.pipeline.config import TrainDictsConfig
 
 
 @click.command("train-dicts", cls=Command)
@@ -26,7 +26,7 @@ def command(config: TrainDictsConfig, run: Path, force: bool, quiet: bool) -> No
       sparsecode train-dicts --sizes 64-4096
       sparsecode train-dicts --sizes 2x-32x --l1 1e-3:1e-1:8 --seeds 3
     """
-    from sparsecode.pipeline import tell
-    from sparsecode.sweep import train_dicts
+    from sparsecode.pipeline.replicate import tell
+    from sparsecode.pipeline.train_dicts import train_dicts
 
     tell("train-dicts", train_dicts(run, config, force=force, quiet=quiet), quiet=quiet)

@@ -10,7 +10,7 @@ import click
 from sparsecode.cli.options import Command, stage_options
 
 if TYPE_CHECKING:
-    from sparsecode.config import TrainGptConfig
+    from sparsecode.pipeline.config import TrainGptConfig
 
 
 @click.command("train-gpt", cls=Command)
@@ -26,7 +26,7 @@ def command(config: TrainGptConfig, run: Path, force: bool, quiet: bool) -> None
       sparsecode train-gpt --minutes 3
       sparsecode train-gpt --text notes/ "books/*.txt.gz" --vocab-size 8192
     """
-    from sparsecode.gpt import train_gpt
-    from sparsecode.pipeline import tell
+    from sparsecode.pipeline.replicate import tell
+    from sparsecode.pipeline.train_gpt import train_gpt
 
     tell("train-gpt", train_gpt(run, config, force=force, quiet=quiet), quiet=quiet)

@@ -9,6 +9,7 @@ import click
 
 from sparsecode.cli.options import debug_option, json_option, run_option
 from sparsecode.errors import CheckFailed, NotRecognised, SparsecodeError
+from sparsecode.pipeline.advice import told
 
 
 @click.command("verify")
@@ -57,7 +58,7 @@ def _verified(folder: Path) -> dict[str, Any]:
         except SparsecodeError:  # the manifest itself
             damage = []
         listed = [{"shard": shard, "message": message} for shard, message in damage]
-        return {"path": str(folder), "damage": listed or [{"shard": None, "message": str(unopened)}]}
+        return {"path": str(folder), "damage": listed or [{"shard": None, "message": told(unopened)}]}
     return {
         "path": str(folder),
         "complete": dataset.complete,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sparsecode.corpus.naming import as_recorded
 from sparsecode.corpus.prepare import prepare_tokens
+from sparsecode.corpus.text import TextSettings
 from sparsecode.corpus.tokens import Tokens, load_tokens
 
-__all__ = ["Tokens", "as_recorded", "load_tokens", "prepare_tokens"]
+__all__ = ["TextSettings", "Tokens", "load_tokens", "prepare_tokens"]

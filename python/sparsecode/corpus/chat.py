@@ -32,14 +32,12 @@ class Messages(str):
         if not isinstance(found, list) or not told:
             keys = ", ".join(map(str, list(record)[:8])) if isinstance(record, dict) else type(record).__name__
             raise CorpusUnreadable(
-                f"{where}: no conversation under '{self}' (found: {keys or 'nothing'}); --chat takes lists of messages "
-                "with role and content, and --text-key names theirs"
+                f"{where}: no conversation under '{self}' (found: {keys or 'nothing'})", remedy="chat_messages"
             )
         try:
             return self.render(found)
         except Exception as error:  # a template raises what its author chose, and jinja what is wrong in it
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise CorpusUnreadable(
-                f"{where}: the chat template refuses this conversation ({reason}); leave it out, or skip it with "
-                "--skip-bad"
+                f"{where}: the chat template refuses this conversation ({reason})", remedy="skip_bad"
             ) from error

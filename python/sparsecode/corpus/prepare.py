@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,17 +15,16 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from sparsecode.checkpoint import os_failure, write_atomic, write_json, write_text
-from sparsecode.config import TrainGptConfig
 from sparsecode.corpus.given import GivenIds
 from sparsecode.corpus.readers import Piece
 from sparsecode.corpus.sources import Sources, find_sources
 from sparsecode.corpus.survey import Plan, Survey, first_bytes, plan_text, read_chosen, survey_text
+from sparsecode.corpus.text import TextSettings
 from sparsecode.corpus.tokenizer import end_of_document, prepared, read_tokenizer, train_tokenizer, vocabulary_size
-from sparsecode.corpus.tokens import FORMAT, SIDES, Tokens, digest_of, load_tokens, read_header
+from sparsecode.corpus.tokens import FOLDER, FORMAT, SIDES, TOKENIZER, Tokens, digest_of, load_tokens, read_header
 from sparsecode.corpus.whole import OVERLAP, Spelled, Whole
 from sparsecode.errors import CorpusEmpty, InvalidSetting, RunInvalid, TokenizerInvalid
-from sparsecode.progress import Progress, human, say
-from sparsecode.run import Run
+from sparsecode.watch import UNWATCHED, Watch, human
 
 # 5, 10, 20 and 40 MB of the default corpus give 3.23, 3.263, 3.264 and 3.277 bytes per held-out token.
 _SAMPLE_BYTES = 10_000_000
@@ -50,15 +50,19 @@ class ModelTokenizer:
 
 
 def prepare_tokens(
-    run: Run, config: TrainGptConfig, *, model: ModelTokenizer | None = None, quiet: bool = False
+    home: str | os.PathLike[str],
+    config: TextSettings,
+    *,
+    model: ModelTokenizer | None = None,
+    watch: Watch = UNWATCHED,
 ) -> Tokens:
-    """Builds RUN/tokenizer.json and RUN/tokens/, or reuses them where settings and text are the same.
+    """Builds HOME/tokenizer.json and HOME/tokens/, or reuses them where settings and text are the same.
 
     Args:
-        run: the run folder; its `train-gpt` stage is open, so that no other process is here.
+        home: the folder; no other process may be at work there.
         config: text, tokenizer and split.
         model: the tokenizer instead, of a model.
-        quiet: show nothing.
+        watch: told what is read and made.
 
     Raises:
         CorpusEmpty, CorpusUnreadable: see `survey_text`.
@@ -85,59 +89,59 @@ def prepare_tokens(
         # Only what is not as earlier versions had it without saying so.
         settings |= {} if end == end_of_document(Tokenizer.from_str(model.json)) else {"end": end}
         settings |= {"template": digest_of(model.template.encode())} if model.template else {}
+    folder, kept = Path(home) / FOLDER, Path(home) / TOKENIZER
     sources = find_sources(config)
     state = text_state(sources, config)
-    header = _old_header(run)
+    header = _old_header(home)
     if header and header["settings"] == settings and header["state"] == state:
-        return _reused(run, quiet)
+        return _reused(home, watch)
 
-    with Progress("reading text", None, "bytes", quiet=quiet) as progress:
+    with watch.task("reading text", None, "bytes") as progress:
         survey = survey_text(sources, skip_bad=config.skip_bad, advance=progress.advance)
     most = None if config.max_text_mb is None else config.max_text_mb * 1_000_000
     plan = plan_text(survey, max_bytes=most, val_fraction=config.val_fraction, sample_bytes=_SAMPLE_BYTES)
     if header and header["settings"] == settings and header["text"] == plan.fingerprint:
-        write_json(run.tokens_path / "tokens.json", header | {"state": state})
-        return _reused(run, quiet)
+        write_json(folder / "tokens.json", header | {"state": state})
+        return _reused(home, watch)
 
     corpus = _describe(survey, plan)
-    if not quiet:
-        _tell(corpus, plan)
+    _tell(corpus, plan, watch)
     # From here until tokens.json is written again, the folder does not count as complete.
-    _remove(run.tokens_path / "tokens.json")
-    tokenizer = given or _trained(survey, plan, config.vocab_size, quiet)
-    made = _encode(run.tokens_path, survey, plan, tokenizer, end, model.watched if model else (), quiet)
+    _remove(folder / "tokens.json")
+    tokenizer = given or _trained(survey, plan, config.vocab_size, watch)
+    made = _encode(folder, survey, plan, tokenizer, end, model.watched if model else (), watch)
     text = tokenizer.to_str(pretty=True)
-    write_text(run.tokenizer_path, text)
+    write_text(kept, text)
     corpus |= made.pop("corpus")
     fingerprint = digest_of("\n".join([made.pop("digests"), digest_of(text.encode())]).encode())
     write_json(
-        run.tokens_path / "tokens.json",
+        folder / "tokens.json",
         {"format": FORMAT, "fingerprint": fingerprint, "tokenizer": digest_of(text.encode())}
         | made
         | {"corpus": corpus, "settings": settings, "text": plan.fingerprint, "state": state},
     )
-    tokens = load_tokens(run)
-    if not quiet:
-        say(f"tokens: {human(len(tokens.train))} for training, {human(len(tokens.val))} held out, "
-            f"vocabulary {tokens.vocab_size}")  # fmt: skip
+    tokens = load_tokens(home)
+    watch.note(
+        f"tokens: {human(len(tokens.train))} for training, {human(len(tokens.val))} held out, "
+        f"vocabulary {tokens.vocab_size}"
+    )
     return tokens
 
 
-def _old_header(run: Run) -> dict[str, Any] | None:
+def _old_header(home: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What an earlier preparation recorded, where all its files can still be used."""
     try:
-        header = read_header(run)
+        header = read_header(home)
         if header:
-            load_tokens(run)
+            load_tokens(home)
     except RunInvalid:
         return None
     return header
 
 
-def _reused(run: Run, quiet: bool) -> Tokens:
-    if not quiet:
-        say("tokens: already made from the same text with the same settings")
-    return load_tokens(run)
+def _reused(home: str | os.PathLike[str], watch: Watch) -> Tokens:
+    watch.note("tokens: already made from the same text with the same settings")
+    return load_tokens(home)
 
 
 def _remove(path: Path) -> None:
@@ -147,7 +151,7 @@ def _remove(path: Path) -> None:
         raise os_failure(path, error) from error
 
 
-def text_state(sources: Sources, config: TrainGptConfig) -> str:
+def text_state(sources: Sources, config: TextSettings) -> str:
     """Changes when a file is added, removed or written, without reading any."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{config.text_key}\n{config.skip_bad}\n".encode())
@@ -173,23 +177,23 @@ def _describe(survey: Survey, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _tell(corpus: dict[str, Any], plan: Plan) -> None:
+def _tell(corpus: dict[str, Any], plan: Plan, watch: Watch) -> None:
     chosen = "" if corpus["bytes"] == corpus["available_bytes"] else f" of {human(corpus['available_bytes'])}"
     documents = f"{corpus['documents']} document" + "s" * (corpus["documents"] != 1)
-    say(f"corpus: {documents}, {human(corpus['bytes'])}{chosen} bytes: {corpus['description']}")
+    watch.note(f"corpus: {documents}, {human(corpus['bytes'])}{chosen} bytes: {corpus['description']}")
     if corpus["skipped"]:
-        say(f"corpus: {corpus['skipped']} unreadable skipped, the first: {corpus['skipped_first'][0]}")
+        watch.note(f"corpus: {corpus['skipped']} unreadable skipped, the first: {corpus['skipped_first'][0]}")
     if plan.tail is not None:
-        say("corpus: a single document; its tail is the validation text")
+        watch.note("corpus: a single document; its tail is the validation text")
 
 
-def _trained(survey: Survey, plan: Plan, vocab_size: int, quiet: bool) -> Tokenizer:
-    with Progress("training the tokenizer", int(plan.sample.sum()), "bytes", quiet=quiet) as progress:
+def _trained(survey: Survey, plan: Plan, vocab_size: int, watch: Watch) -> Tokenizer:
+    with watch.task("training the tokenizer", int(plan.sample.sum()), "bytes") as progress:
 
         def text() -> Iterator[str]:
             for _, piece in read_chosen(survey, plan.sample):
                 if piece.ids is not None:
-                    raise InvalidSetting("the text is ids already: name the tokenizer that made them by --tokenizer")
+                    raise InvalidSetting("the text is ids already", remedy="tokenizer_of_ids")
                 yield piece.text
                 progress.advance(piece.size)
 
@@ -203,7 +207,7 @@ def _encode(
     tokenizer: Tokenizer,
     end: str | None,
     watched: tuple[str, ...],
-    quiet: bool,
+    watch: Watch,
 ) -> dict[str, Any]:
     """Writes train.bin and val.bin; returns what tokens.json says of them."""
     size = vocabulary_size(tokenizer)
@@ -216,7 +220,7 @@ def _encode(
         with train.open("wb") as train_file, val.open("wb") as val_file:
             for side, file in zip(SIDES, (train_file, val_file), strict=True):
                 writers[side] = _Writer(file, dtype, eot)
-            with Progress("encoding", int(plan.take.sum()), "bytes", quiet=quiet) as progress:
+            with watch.task("encoding", int(plan.take.sum()), "bytes") as progress:
                 for parts, made in _encoded(tokenizer, _parts(survey, plan)):
                     for part, ids in zip(parts, made, strict=True):
                         writer = writers["val" if part.held_out else "train"]

@@ -110,7 +110,7 @@ def read_file(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
     if kind in tables.TABLES:
         return _read_table(path, kind, text_key, bad)
     if isinstance(text_key, Messages):
-        raise CorpusUnreadable(f"{path}: prose, not conversations; --chat takes tables of them, such as .jsonl")
+        raise CorpusUnreadable(f"{path}: prose, not conversations", remedy="chat_tables")
     return _read_text(path, several=kind == ".txt")
 
 
@@ -131,9 +131,6 @@ def cut(text: str) -> Iterator[Piece]:
         yield Piece(text[start:stop], False)
         start = stop
     yield Piece(text[start:], True)
-
-
-_NEXT = "; leave it out, or skip what is unreadable with --skip-bad"
 
 
 def _read_text(path: Path, *, several: bool) -> Iterator[Piece]:
@@ -179,17 +176,21 @@ def _decoded(path: Path) -> Generator[str, None, None]:
             data = start + file.read(_CHUNK)
             start = b""
             if encoding == "utf-8" and (zero := data.find(b"\0")) >= 0:
-                raise CorpusUnreadable(f"{path}: binary, not text (a zero byte at byte {offset + zero}){_NEXT}")
+                raise CorpusUnreadable(
+                    f"{path}: binary, not text (a zero byte at byte {offset + zero})", remedy="skip_bad"
+                )
             held = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
                 place = offset - held + error.start
                 raise CorpusUnreadable(
-                    f"{path}: not {encoding.upper()} ({error.reason} at byte {place}){_NEXT}"
+                    f"{path}: not {encoding.upper()} ({error.reason} at byte {place})", remedy="skip_bad"
                 ) from error
             if encoding != "utf-8" and (zero := text.find("\0")) >= 0:
-                raise CorpusUnreadable(f"{path}: binary, not text (a zero at character {zero} of a chunk){_NEXT}")
+                raise CorpusUnreadable(
+                    f"{path}: binary, not text (a zero at character {zero} of a chunk)", remedy="skip_bad"
+                )
             if offset == 0:
                 text = text.removeprefix("\ufeff")
             offset += len(data)
@@ -282,6 +283,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         with opened as file:
             yield file
     except broken as error:
-        raise CorpusUnreadable(f"{path}: not a whole {path.suffix} file ({error}){_NEXT}") from error
+        raise CorpusUnreadable(f"{path}: not a whole {path.suffix} file ({error})", remedy="skip_bad") from error
     except OSError as error:
         raise os_failure(path, error) from error

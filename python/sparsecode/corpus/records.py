@@ -12,7 +12,6 @@ from sparsecode.corpus.tables import MASK
 from sparsecode.errors import CorpusUnreadable
 
 IDS = "input_ids"
-_NEXT = "; leave it out, or skip what is unreadable with --skip-bad"
 
 
 def content(value: Any, where: str, text_key: str) -> str | NDArray[np.int64]:
@@ -32,16 +31,16 @@ def content(value: Any, where: str, text_key: str) -> str | NDArray[np.int64]:
         return _encodable(value, where)
     if not isinstance(value, dict):
         raise CorpusUnreadable(
-            f"{where}: no text under '{text_key}' (found: {_kind(value)} instead of an object){_NEXT}"
+            f"{where}: no text under '{text_key}' (found: {_kind(value)} instead of an object)", remedy="skip_bad"
         )
     if text_key not in value:
         raise CorpusUnreadable(
-            f"{where}: no text under '{text_key}' (found: {', '.join(map(str, list(value)[:8])) or 'nothing'}); "
-            f"name it by --text-key{f', or ids of the tokenizer by --text-key {IDS}' if IDS in value else ''}"
+            f"{where}: no text under '{text_key}' (found: {', '.join(map(str, list(value)[:8])) or 'nothing'})",
+            remedy="text_key_or_ids" if IDS in value else "text_key",
         )
     found = value[text_key]
     if found is None:
-        raise CorpusUnreadable(f"{where}: '{text_key}' is null, there is no text{_NEXT}")
+        raise CorpusUnreadable(f"{where}: '{text_key}' is null, there is no text", remedy="skip_bad")
     if isinstance(found, str):
         if text_key == IDS:
             raise CorpusUnreadable(
@@ -50,13 +49,15 @@ def content(value: Any, where: str, text_key: str) -> str | NDArray[np.int64]:
         return _encodable(found, where)
     ids = _ids(found)
     if ids is None:
-        raise CorpusUnreadable(f"{where}: '{text_key}' is {_kind(found)}, neither text nor a list of ids{_NEXT}")
+        raise CorpusUnreadable(
+            f"{where}: '{text_key}' is {_kind(found)}, neither text nor a list of ids", remedy="skip_bad"
+        )
     mask = value.get(MASK) if text_key == IDS else None
     if mask is None:
         return ids
     present = _ids(mask)
     if present is None or len(present) != len(ids):
-        raise CorpusUnreadable(f"{where}: '{MASK}' does not fit '{IDS}'{_NEXT}")
+        raise CorpusUnreadable(f"{where}: '{MASK}' does not fit '{IDS}'", remedy="skip_bad")
     kept: NDArray[np.int64] = ids[present != 0]
     return kept
 
@@ -65,7 +66,9 @@ def _encodable(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise CorpusUnreadable(f"{where}: half a surrogate pair at character {error.start}{_NEXT}") from error
+        raise CorpusUnreadable(
+            f"{where}: half a surrogate pair at character {error.start}", remedy="skip_bad"
+        ) from error
     return text
 
 

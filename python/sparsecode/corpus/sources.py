@@ -17,11 +17,11 @@ from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from sparsecode.config import TrainGptConfig
 from sparsecode.corpus.begun import Begun
 from sparsecode.corpus.readers import SUFFIXES, Piece, file_kind, read_file, record_pieces
 from sparsecode.corpus.saved import is_description, saved_files
 from sparsecode.corpus.tables import ARROW, Bad
+from sparsecode.corpus.text import TextSettings
 from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, IoFailed, MissingExtra
 
 
@@ -106,7 +106,9 @@ class HubSource:
         try:
             datasets = importlib.import_module("datasets")
         except ImportError as error:
-            raise MissingExtra("--hf-dataset needs the package datasets; run: pip install 'sparsecode[hf]'") from error
+            raise MissingExtra(
+                "Hugging Face datasets need the package datasets; run: pip install 'sparsecode[hf]'"
+            ) from error
         name, _, configuration = self.name.partition(":")
         try:
             safe = _no_code(datasets.load_dataset)
@@ -115,7 +117,7 @@ class HubSource:
             return datasets.load_dataset(name, configuration or None, split="train", **safe)
         except Exception as error:  # the library raises what its many back ends raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise IoFailed(f"--hf-dataset {self.name}: cannot be loaded ({reason})") from error
+            raise IoFailed(f"Hugging Face dataset {self.name}: cannot be loaded ({reason})") from error
 
 
 def _no_code(load: Callable[..., Any]) -> dict[str, bool]:
@@ -134,7 +136,7 @@ class Sources:
     """Unreadable files are left out and counted without asking: nobody chose these files."""
 
 
-def find_sources(config: TrainGptConfig) -> Sources:
+def find_sources(settings: TextSettings) -> Sources:
     """The sources that the settings ask for.
 
     Raises:
@@ -142,21 +144,23 @@ def find_sources(config: TrainGptConfig) -> Sources:
         CorpusUnreadable: a path does not exist.
         InvalidSetting: a stream without a limit, or of files.
     """
-    if config.hf_stream and (not config.hf_dataset or config.max_text_mb is None):
-        raise InvalidSetting("--hf-stream goes with --hf-dataset, and with --max-text-mb: that much of it is read")
-    if config.hf_dataset and saved_files(Path(config.hf_dataset).expanduser()) is not None:
-        return Sources(config.hf_dataset, _by_name(_expand(config.hf_dataset, config.text_key)))
-    if config.hf_dataset:
-        limit = config.max_text_mb * 1_000_000 if config.hf_stream and config.max_text_mb else None
-        hub = HubSource(config.hf_dataset, config.text_key, stream=limit)
-        beginning = f" (its first {config.max_text_mb} MB)" if limit else ""
-        return Sources(f"Hugging Face dataset {config.hf_dataset}{beginning}", [hub])
-    if config.text:
+    if settings.hf_stream and (not settings.hf_dataset or settings.max_text_mb is None):
+        raise InvalidSetting(
+            "a stream is read of a Hugging Face dataset, and only as far as it is told", remedy="hf_stream"
+        )
+    if settings.hf_dataset and saved_files(Path(settings.hf_dataset).expanduser()) is not None:
+        return Sources(settings.hf_dataset, _by_name(_expand(settings.hf_dataset, settings.text_key)))
+    if settings.hf_dataset:
+        limit = settings.max_text_mb * 1_000_000 if settings.hf_stream and settings.max_text_mb else None
+        hub = HubSource(settings.hf_dataset, settings.text_key, stream=limit)
+        beginning = f" (its first {settings.max_text_mb} MB)" if limit else ""
+        return Sources(f"Hugging Face dataset {settings.hf_dataset}{beginning}", [hub])
+    if settings.text:
         found: dict[Path, FileSource] = {}
-        for given in config.text:
-            for source in _expand(given, config.text_key):
+        for given in settings.text:
+            for source in _expand(given, settings.text_key):
                 found.setdefault(source.path.resolve(), source)
-        return Sources(", ".join(config.text), _by_name(found.values()))
+        return Sources(", ".join(settings.text), _by_name(found.values()))
     return python_sources()
 
 
@@ -241,7 +245,7 @@ def _expand(given: str, text_key: str) -> Iterator[FileSource]:
             if Path(match).is_file():
                 yield FileSource(_name(Path(match)), Path(match), text_key)
     else:
-        raise CorpusUnreadable(f"{given}: no such file or folder; --text takes files, folders and globs")
+        raise CorpusUnreadable(f"{given}: no such file or folder", remedy="text")
 
 
 def _is_run(folder: Path) -> bool:

@@ -90,7 +90,7 @@ def survey_text(sources: Sources, *, skip_bad: bool, advance: Callable[[int], No
                 sizes.append(size)
                 owner.append(position)
             if source.named and not any(sizes[before:]):
-                raise CorpusEmpty(f"{source.name}: empty, no text in it; leave it out, or add --skip-bad")
+                raise CorpusEmpty(f"{source.name}: empty, no text in it", remedy="skip_bad")
         except (CorpusUnreadable, CorpusEmpty, IoFailed) as error:
             if not skip_bad:
                 raise

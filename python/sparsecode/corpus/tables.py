@@ -25,7 +25,6 @@ MASK = "attention_mask"  # beside ids: 0 where they are padding
 Bad = Callable[[CorpusUnreadable], None]
 Record = tuple[str, Any]
 
-_NEXT = "; leave it out, or skip what is unreadable with --skip-bad"
 _SPACE = " \t\r\n"
 _SLACK = 16  # characters: a name or number that the end of what was read cuts off is shorter
 
@@ -39,7 +38,7 @@ def json_lines(lines: Iterable[bytes | str], path: Path, bad: Bad) -> Iterator[R
         try:
             yield where, json.loads(line)
         except (ValueError, RecursionError) as error:
-            bad(CorpusUnreadable(f"{where}: not JSON ({error}){_NEXT}"))
+            bad(CorpusUnreadable(f"{where}: not JSON ({error})", remedy="skip_bad"))
 
 
 def json_values(chunks: Iterator[str], path: Path) -> Iterator[Record]:
@@ -98,11 +97,15 @@ def csv_rows(lines: Iterator[str], path: Path, text_key: str, bad: Bad) -> Itera
         for row in reader:
             where, before = f"{path}: line {before + 1}", reader.line_num
             if row and len(row) != len(names):
-                bad(CorpusUnreadable(f"{where}: {len(row)} cells under {len(names)} names; quote the text{_NEXT}"))
+                bad(
+                    CorpusUnreadable(
+                        f"{where}: {len(row)} cells under {len(names)} names; quote the text", remedy="skip_bad"
+                    )
+                )
             elif row:
                 yield where, dict(zip(names, row, strict=True))
     except csv.Error as error:
-        raise CorpusUnreadable(f"{path}: line {reader.line_num}: not CSV ({error}){_NEXT}") from error
+        raise CorpusUnreadable(f"{path}: line {reader.line_num}: not CSV ({error})", remedy="skip_bad") from error
 
 
 def parquet_rows(file: IO[bytes], path: Path, text_key: str) -> Iterator[Record]:
@@ -243,10 +246,10 @@ def _pyarrow(path: Path, module: str) -> tuple[Any, Any]:
 
 
 def _no_json(path: Path, number: int, reason: str) -> CorpusUnreadable:
-    return CorpusUnreadable(f"{path}: record {number}: not JSON ({reason}){_NEXT}")
+    return CorpusUnreadable(f"{path}: record {number}: not JSON ({reason})", remedy="skip_bad")
 
 
 def _no_table(path: Path, error: Exception) -> CorpusUnreadable:
     kind = "a parquet" if ".parquet" in path.name.lower() else "an arrow"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CorpusUnreadable(f"{path}: not {kind} file ({reason}){_NEXT}")
+    return CorpusUnreadable(f"{path}: not {kind} file ({reason})", remedy="skip_bad")

@@ -19,7 +19,6 @@ _ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
 _BYTES = 256
 _PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))  # as OpenAI wrote it, as transformers does
 _TRIED = 1024  # tokens, until one can be encoded
-_CHOOSE = "--tokenizer takes a tokenizer.json, or a folder with it or with encoder.json and vocab.bpe"
 
 
 def train_tokenizer(text: Iterator[str], vocab_size: int) -> Tokenizer:
@@ -57,9 +56,9 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
         for vocabulary, merges in _PAIRS:
             if (path / vocabulary).is_file() and (path / merges).is_file():
                 return _from_pair(path / vocabulary, path / merges)
-        raise TokenizerInvalid(f"{path}: no tokenizer in this folder; {_CHOOSE}")
+        raise TokenizerInvalid(f"{path}: no tokenizer in this folder", remedy="tokenizer")
     if not path.is_file():
-        raise TokenizerInvalid(f"{path}: no such file; {_CHOOSE}")
+        raise TokenizerInvalid(f"{path}: no such file", remedy="tokenizer")
     for vocabulary, merges in _PAIRS:
         if path.name in (vocabulary, merges):
             return _from_pair(path.with_name(vocabulary), path.with_name(merges))
@@ -109,20 +108,20 @@ def reading(tokenizer: str, names: Iterable[str]) -> str:
     return json.dumps(about, ensure_ascii=False)
 
 
-def checked(tokenizer: Tokenizer, where: str, next_: str) -> Tokenizer:
+def checked(tokenizer: Tokenizer, where: str, remedy: str = "tokenizer") -> Tokenizer:
     """A tokenizer that has tokens, and makes some of a text.
 
     Args:
         tokenizer: to look at.
         where: what to name in an error: a file, or a model.
-        next_: what to do about it.
+        remedy: what would help, see `SparsecodeError`.
 
     Raises:
         TokenizerInvalid: it encodes nothing, or has ids that are too large.
     """
     ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
     if not any(_encodes(tokenizer, token) for token in ids[:_TRIED]):
-        raise TokenizerInvalid(f"{where}: encodes nothing ({len(ids)} tokens); {next_}")
+        raise TokenizerInvalid(f"{where}: encodes nothing ({len(ids)} tokens)", remedy=remedy)
     if ids[-1] >= 2**31:
         raise TokenizerInvalid(f"{where}: ids go up to {ids[-1]}, more than the tokens' int32 can hold")
     return tokenizer
@@ -186,9 +185,9 @@ def _from_pair(vocabulary: Path, merges: Path) -> Tokenizer:
 
 
 def _checked(tokenizer: Tokenizer, path: Path) -> Tokenizer:
-    return prepared(checked(tokenizer, str(path), _CHOOSE))[0]
+    return prepared(checked(tokenizer, str(path)))[0]
 
 
 def _invalid(path: Path, error: Exception) -> TokenizerInvalid:
     reason = " ".join(str(error).split())[:160]
-    return TokenizerInvalid(f"{path}: not a tokenizer ({reason}); {_CHOOSE}")
+    return TokenizerInvalid(f"{path}: not a tokenizer ({reason})", remedy="tokenizer")

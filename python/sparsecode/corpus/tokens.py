@@ -1,14 +1,15 @@
-"""Tokens of a run on disk: two memory-mapped arrays, the tokenizer that made them, and what they were made from.
+"""Tokens on disk: two memory-mapped arrays, the tokenizer that made them, and what they were made from.
 
-RUN/tokenizer.json
-RUN/tokens/train.bin, val.bin    raw little-endian uint16 (uint32 above 65,536 tokens); each document ends with `eot`
-RUN/tokens/tokens.json           written last: where it is, the others are whole
+HOME/tokenizer.json
+HOME/tokens/train.bin, val.bin    raw little-endian uint16 (uint32 above 65,536 tokens); each document ends with `eot`
+HOME/tokens/tokens.json          written last: where it is, the others are whole
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,16 +23,15 @@ from tokenizers import Tokenizer
 from sparsecode.corpus.display import token_text, token_texts
 from sparsecode.corpus.tokenizer import byte_lengths, plain
 from sparsecode.errors import RunInvalid, StageMissing
-from sparsecode.run import Run
 
 FORMAT = 1
+TOKENIZER, FOLDER = "tokenizer.json", "tokens"
 SIDES = ("train", "val")
-_AGAIN = "run sparsecode train-gpt --force to make the tokens again, or choose another run with --run"
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The text of a run as numbers."""
+    """A text as numbers."""
 
     train: NDArray[Any]
     """[n] uint16 or uint32, memory-mapped; each document ends with `eot`."""
@@ -84,26 +84,28 @@ class Tokens:
         return np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1]) if len(ends) else np.zeros(0, np.int64)
 
 
-def load_tokens(run: Run) -> Tokens:
+def load_tokens(home: str | os.PathLike[str]) -> Tokens:
     """The tokens that `prepare_tokens` wrote.
+
+    Args:
+        home: the folder that holds tokenizer.json and tokens/.
 
     Raises:
         StageMissing: there are none.
         RunInvalid: files are missing, cut off or from different preparations.
     """
-    header = read_header(run)
+    folder, kept = Path(home) / FOLDER, Path(home) / TOKENIZER
+    header = read_header(home)
     if header is None:
-        raise StageMissing(f"{run.path}: no tokens; run: sparsecode train-gpt{run.flag}")
+        raise StageMissing(f"{home}: no tokens")
     try:
-        text = run.tokenizer_path.read_bytes()
+        text = kept.read_bytes()
     except OSError as error:
-        raise RunInvalid(f"{run.tokenizer_path}: {error.strerror}; {_AGAIN}") from error
+        raise RunInvalid(f"{kept}: {error.strerror}", remedy="tokens") from error
     if digest_of(text) != header["tokenizer"]:
-        raise RunInvalid(f"{run.tokenizer_path}: not the tokenizer that made the tokens; {_AGAIN}")
+        raise RunInvalid(f"{kept}: not the tokenizer that made the tokens", remedy="tokens")
     tokenizer = plain(Tokenizer.from_str(text.decode()))
-    arrays = {
-        side: _mapped(run.tokens_path / f"{side}.bin", header["dtype"], header[f"{side}_tokens"]) for side in SIDES
-    }
+    arrays = {side: _mapped(folder / f"{side}.bin", header["dtype"], header[f"{side}_tokens"]) for side in SIDES}
     return Tokens(
         train=arrays["train"],
         val=arrays["val"],
@@ -116,13 +118,13 @@ def load_tokens(run: Run) -> Tokens:
     )
 
 
-def read_header(run: Run) -> dict[str, Any] | None:
+def read_header(home: str | os.PathLike[str]) -> dict[str, Any] | None:
     """tokens.json; None where there is none.
 
     Raises:
         RunInvalid: it is not what `prepare_tokens` writes.
     """
-    path = run.tokens_path / "tokens.json"
+    path = Path(home) / FOLDER / "tokens.json"
     if not path.exists():
         return None
     try:
@@ -137,7 +139,7 @@ def read_header(run: Run) -> dict[str, Any] | None:
         if wrong or header["dtype"] not in ("<u2", "<u4"):
             raise ValueError(f"wrong {', '.join(wrong) or 'dtype'}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunInvalid(f"{path}: cannot be used ({error}); {_AGAIN}") from error
+        raise RunInvalid(f"{path}: cannot be used ({error})", remedy="tokens") from error
     return dict(header)
 
 
@@ -151,7 +153,7 @@ def _mapped(path: Path, dtype: str, count: int) -> NDArray[Any]:
     try:
         size = path.stat().st_size
         if size != wanted:
-            raise RunInvalid(f"{path}: {size} bytes, not {wanted}; {_AGAIN}")
+            raise RunInvalid(f"{path}: {size} bytes, not {wanted}", remedy="tokens")
         return np.memmap(path, dtype=dtype, mode="r", shape=(count,))
     except OSError as error:
-        raise RunInvalid(f"{path}: {error.strerror}; {_AGAIN}") from error
+        raise RunInvalid(f"{path}: {error.strerror}", remedy="tokens") from error

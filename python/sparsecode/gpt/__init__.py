@@ -2,6 +2,5 @@
 
 from sparsecode.gpt.files import gpt_fingerprint, load_gpt, save_gpt
 from sparsecode.gpt.model import GPT, GPTConfig
-from sparsecode.gpt.pretrain import train_gpt
 
-__all__ = ["GPT", "GPTConfig", "gpt_fingerprint", "load_gpt", "save_gpt", "train_gpt"]
+__all__ = ["GPT", "GPTConfig", "gpt_fingerprint", "load_gpt", "save_gpt"]

@@ -16,7 +16,6 @@ from sparsecode.errors import InvalidSetting, ModelInvalid, WeightsMissing
 from sparsecode.gpt.model import GPT, GPTConfig
 
 FORMAT = 1
-_AGAIN = "run sparsecode train-gpt again"
 
 
 def save_gpt(model: GPT, path: str | Path) -> None:
@@ -39,7 +38,7 @@ def load_gpt(path: str | Path) -> GPT:
             raise ModelInvalid(f"{folder / 'config.json'}: not format {FORMAT}; update sparsecode")
         config = GPTConfig(**stored)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, InvalidSetting) as error:
-        raise ModelInvalid(f"{folder / 'config.json'}: not a GPT's sizes ({error}); {_AGAIN}") from error
+        raise ModelInvalid(f"{folder / 'config.json'}: not a GPT's sizes ({error})", remedy="gpt") from error
     tensors, _ = load_tensors(folder / "model.safetensors")
     names = bare_names(tensors)
     model = GPT(config)
@@ -53,10 +52,10 @@ def _fill(model: GPT, tensors: Mapping[str, Tensor], folder: Path) -> None:
     expected = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
     missing = [name for name in expected if name not in tensors]
     if missing:
-        raise WeightsMissing(f"{file}: {some(missing)} missing that {folder / 'config.json'} speaks of; {_AGAIN}")
+        raise WeightsMissing(f"{file}: {some(missing)} missing that {folder / 'config.json'} speaks of", remedy="gpt")
     wrong = [name for name, tensor in tensors.items() if expected.get(name) != (tensor.shape, tensor.dtype)]
     if wrong:
-        raise ModelInvalid(f"{file}: tensors do not fit {folder / 'config.json'}, first {wrong[0]}; {_AGAIN}")
+        raise ModelInvalid(f"{file}: tensors do not fit {folder / 'config.json'}, first {wrong[0]}", remedy="gpt")
     model.load_state_dict(dict(tensors))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from sparsecode.checkpoint import load_tensors, save_tensors
-from sparsecode.config import TrainGptConfig
 from sparsecode.errors import CheckpointCorrupt, TrainingDiverged
 from sparsecode.gpt.batches import Ids, contexts, training_starts
 from sparsecode.gpt.model import GPT
@@ -20,7 +20,33 @@ from sparsecode.gpt.model import GPT
 _MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
 
-def learning_rate(step: int, steps: int, config: TrainGptConfig) -> float:
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a GPT is trained: batches, and AdamW with its schedule.
+
+    Attributes:
+        batch_size: contexts in a batch.
+        lr: peak learning rate.
+        warmup_steps: steps of linear warm-up.
+        final_lr_fraction: the rate at the end of the cosine, as a share of the peak.
+        weight_decay: on matrices.
+        beta1, beta2: decay of the mean gradient, and of the mean squared gradient.
+        grad_clip: largest norm of the gradient.
+        seed: of the order of contexts.
+    """
+
+    batch_size: int
+    lr: float
+    warmup_steps: int
+    final_lr_fraction: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    grad_clip: float
+    seed: int
+
+
+def learning_rate(step: int, steps: int, config: TrainSettings) -> float:
     """Rate of step 0 .. steps - 1: linear warm-up to the peak, then half a cosine down to a share of it.
 
     A run too short for the warm-up warms up over its first fifth.
@@ -36,7 +62,7 @@ def learning_rate(step: int, steps: int, config: TrainGptConfig) -> float:
 class Trainer:
     """A model with its optimiser. The state after n steps is a function of (config, tokens, n) alone."""
 
-    def __init__(self, model: GPT, config: TrainGptConfig) -> None:
+    def __init__(self, model: GPT, config: TrainSettings) -> None:
         self.model = model
         self.config = config
         self.step = 0
@@ -112,13 +138,11 @@ class Trainer:
                     raise ValueError(f"moments of {name} have another shape")
                 self.optimizer.state[p] = state | {"step": torch.tensor(float(step), device=p.device)}
         except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointCorrupt(
-                f"{path}: not the state of this training ({error}); start anew with --force"
-            ) from error
+            raise CheckpointCorrupt(f"{path}: not the state of this training ({error})") from error
         self.step = step
         return metadata
 
 
 def diverged(where: Path, step: int) -> TrainingDiverged:
     """The named error for a loss or parameter that is not finite."""
-    return TrainingDiverged(f"{where}: training diverged before step {step}; try a smaller --lr, with --force")
+    return TrainingDiverged(f"{where}: training diverged before step {step}")

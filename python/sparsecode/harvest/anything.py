@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import sparsecode
 from sparsecode.errors import InvalidArgument
 from sparsecode.harvest.models import Place, read_places
 from sparsecode.harvest.models.ids import embedded, embeddings
 from sparsecode.harvest.models.padding import LeftPadding
-from sparsecode.progress import Progress
 from sparsecode.store import Dataset, DatasetWriter
+from sparsecode.version import version
+from sparsecode.watch import UNWATCHED, Watch
 
 NO_TOKEN = -1  # of rows that belong to none
 _LEFT_OUT = (None, "padding", "special", "not kept")  # why a place is no row; by number, as in `_Batch.why`
@@ -43,7 +43,7 @@ def harvest_module(
     rows: int | None = None,
     provenance: Mapping[str, Any] | None = None,
     shard_bytes: int = 256 << 20,
-    quiet: bool = True,
+    watch: Watch = UNWATCHED,
 ) -> dict[str, Dataset]:
     """Stores what modules give, or are given, as one dataset each; a batch's forward pass ends at the last of them.
 
@@ -69,7 +69,7 @@ def harvest_module(
         rows: stop after this many.
         provenance: what else to record; JSON values.
         shard_bytes: size of a shard file, about.
-        quiet: no progress.
+        watch: what it is watched with.
 
     Returns:
         The datasets by module path. Called again with the same model and batches after an interruption, it goes on
@@ -95,13 +95,13 @@ def harvest_module(
         "model": type(model).__name__,
         "model_fingerprint": fingerprint(model),
         "special_left_out": left_out.tolist(),
-        "sparsecode_version": sparsecode.__version__,
+        "sparsecode_version": version(),
     } | dict(provenance or {})
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with ExitStack() as stack:
-            progress = stack.enter_context(Progress("harvest", rows, "rows", quiet=quiet))
+            progress = stack.enter_context(watch.task("harvest", rows, "rows"))
             padding = LeftPadding(type(model).__name__, model)
             files: dict[str, _Output] = {}
             for batch in batches:

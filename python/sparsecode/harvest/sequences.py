@@ -222,6 +222,6 @@ def by_document(tokens: Ids, end: int, context: int, frame: Frame, special: froz
 def _room(context: int, frame: Frame) -> int:
     if context <= len(frame):
         raise InvalidSetting(
-            f"--context {context}: the tokenizer's {len(frame)} special tokens leave no room; take more"
+            f"a context of {context} tokens: the tokenizer's {len(frame)} special tokens leave no room; take more"
         )
     return context - len(frame)

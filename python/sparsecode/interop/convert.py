@@ -97,6 +97,6 @@ def _check_place(source: Found, path: Path, to: str, force: bool) -> None:
         raise InvalidSetting(f"{path}: source and destination are the same place")
     taken = [place for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))]
     if taken and not force:
-        raise InvalidSetting(f"{taken[0]}: is there already; --force writes over it")
+        raise InvalidSetting(f"{taken[0]}: is there already", remedy="force")
     if to != "sparsecode" and path.is_file():
         raise InvalidSetting(f"{path}: is a file, and {to} dictionaries are folders")

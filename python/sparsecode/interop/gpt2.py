@@ -79,8 +79,8 @@ def import_nanogpt(source: str | Path, destination: str | Path) -> dict[str, Any
     biased = [name for name, value in tensors.items() if name.endswith(".bias") and bool(value.any())]
     if biased:
         raise ModelInvalid(
-            f"{source}: trained with bias=True ({biased[0]} is not zero), which this project's GPT has not; "
-            "convert it --to hf and harvest that with --model"
+            f"{source}: trained with bias=True ({biased[0]} is not zero), which this project's GPT has not",
+            remedy="convert_hf",
         )
     model = _own_model(sizes, {name: value for name, value in tensors.items() if not name.endswith(".bias")}, folder)
     _write_own(model, Path(destination), folder)
@@ -120,8 +120,8 @@ def _read_hf(folder: Path) -> GPT:
     for name, fits in expected.items():
         if not fits(config.get(name)):
             raise ModelInvalid(
-                f"{folder / 'config.json'}: {name} is {config.get(name)!r}, which this project's GPT has not; "
-                "harvest the folder as it is with --model"
+                f"{folder / 'config.json'}: {name} is {config.get(name)!r}, which this project's GPT has not",
+                remedy="harvest_model",
             )
     tensors = _tensors(folder, _tensor_file(folder))
     tensors = {
@@ -130,15 +130,15 @@ def _read_hf(folder: Path) -> GPT:
     output = tensors.pop("lm_head.weight", None)
     if output is not None and not torch.equal(output, tensors.setdefault("wte.weight", output)):
         raise ModelInvalid(
-            f"{folder}: lm_head.weight is not transformer.wte.weight, which this project's GPT ties; harvest the "
-            "folder as it is with --model"
+            f"{folder}: lm_head.weight is not transformer.wte.weight, which this project's GPT ties",
+            remedy="harvest_model",
         )
     _check_biases(tensors, _config(config, folder), folder)
     biased = [name for name, value in tensors.items() if name.endswith(".bias") and bool(value.any())]
     if biased:
         raise ModelInvalid(
-            f"{folder}: has biases ({biased[0]} is not zero), which this project's GPT has not; harvest the folder as "
-            "it is with --model"
+            f"{folder}: has biases ({biased[0]} is not zero), which this project's GPT has not",
+            remedy="harvest_model",
         )
     own = {
         name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value

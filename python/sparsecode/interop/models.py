@@ -53,14 +53,12 @@ def convert_model(kind: str | None, source: Path, destination: Path, to: str, *,
         InvalidSetting: something is at `destination` already and `force` is not given.
     """
     if kind is None:
-        raise NotRecognised(
-            f"{source}: no model that sparsecode, Hugging Face or nanoGPT wrote; --to {to} is for these"
-        )
+        raise NotRecognised(f"{source}: no model that sparsecode, Hugging Face or nanoGPT wrote, which {to} is for")
     if (kind, to) not in _CONVERTERS:
         possible = ", ".join(target for one, target in _CONVERTERS if one == kind)
         raise NotExpressible(f"{source}: a {kind} model cannot become {to}; possible: {possible}")
     if destination.exists() and (destination.is_file() or any(destination.iterdir())) and not force:
-        raise InvalidSetting(f"{destination}: is there already; --force writes over it")
+        raise InvalidSetting(f"{destination}: is there already", remedy="force")
     if kind == "gpt" and (source / "gpt/model.safetensors").is_file():
         source = source / "gpt"
     run: Callable[[Path, Path], dict[str, Any]] = getattr(

@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sparsecode.compare import Comparison
-from sparsecode.config import ReportConfig
-from sparsecode.run import Run
+from sparsecode.comparison import Comparison
 
 
 @dataclass(frozen=True)
 class Facts:
     """A run as its report sees it."""
 
-    run: Run
-    config: ReportConfig
+    features: int  # most features whose contexts are shown
+    tokens: int  # most contexts of a feature
     stages: dict[str, Any]  # config.json's record of every stage
     gpt_metrics: list[dict[str, Any]]
     comparison: Comparison
-    claims: dict[str, Any] | None = None  # claims.json; None where `sparsecode claims` was not run
+    claims: dict[str, Any] | None = None  # claims.json; None where the claims were not tested
+    baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
+    toy: dict[str, Any] | None = None  # toy.json; None where there are none
+    untested: str = "The claims were not tested yet"
 
     @property
     def dictionaries(self) -> list[dict[str, Any]]:
@@ -41,8 +42,7 @@ class Facts:
         found = (self.claims or {}).get("claims", {}).get(number)
         if found is not None:
             return dict(found)
-        why = f"The claims were not tested yet; run: sparsecode claims{self.run.flag}"
-        return {"verdict": "not tested", "reason": why, "number": "–", "numbers": {}}
+        return {"verdict": "not tested", "reason": self.untested, "number": "–", "numbers": {}}
 
     def result(self, key: str) -> dict[str, Any]:
         """What a stage recorded when it finished; empty where it did not run here."""

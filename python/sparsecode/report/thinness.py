@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsecode.report.blocks import Section
-from sparsecode.report.facts import Facts
-from sparsecode.science import trained
-from sparsecode.science.stage import untrained_model
 from sparsecode.science.verdicts import NOT_TESTED
 
 
@@ -43,16 +40,3 @@ def banner_of(thin: Mapping[str, Sequence[str]], sections: Sequence[Section]) ->
         if section.claim is not None and section.claim.verdict == NOT_TESTED:
             by_reason.setdefault(section.claim.reason, []).append(section)
     return Banner({stage: lines for stage, lines in thin.items() if lines}, by_reason)
-
-
-def thin_stages(facts: Facts) -> dict[str, list[str]]:
-    """What of a run is thin, by stage: what `claims` found, or where it was not run, what the stages recorded."""
-    if facts.claims is not None:
-        found = {stage: list(lines) for stage, lines in (facts.claims.get("thin") or {}).items()}
-    else:
-        model = untrained_model(facts.run, None)
-        found = {
-            "train-gpt": [model] if model else [],
-            "train-dicts": trained.thin("train-dicts", facts.result("train-dicts")),
-        }
-    return found | {"toy": trained.thin("toy", facts.result("toy"))}

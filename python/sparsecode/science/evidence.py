@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.compare import Comparison
-from sparsecode.config import ClaimsConfig
+from sparsecode.comparison import Comparison
 from sparsecode.science import trained
 from sparsecode.science.examples import Decode, Rows
 from sparsecode.science.verdicts import Verdict
 from sparsecode.sweep import Dictionary, metrics
+from sparsecode.watch import UNWATCHED, Watch
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,29 @@ class Finding:
     def as_json(self) -> dict[str, Any]:
         """What claims.json holds of it."""
         return {"claim": self.claim} | self.verdict.as_json() | {"numbers": self.numbers}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """How much is read and resampled for a verdict.
+
+    Attributes:
+        rows: rows searched for the strongest contexts; None: all.
+        directions: features, neurons and random directions whose contexts are compared.
+        contexts: strongest distinct contexts looked at for each.
+        features: features whose contexts are kept as text.
+        shown: contexts kept as text for each.
+        draws: resamples of a bootstrap interval.
+        seed: of random directions and of resampling.
+    """
+
+    rows: int | None = None
+    directions: int = 48
+    contexts: int = 20
+    features: int = 12
+    shown: int = 12
+    draws: int = 1000
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +136,7 @@ class Evidence:
     `untrained_model` says why the model's activations say nothing of a trained one; empty where nothing is known.
     """
 
-    config: ClaimsConfig
+    config: JudgeSettings
     main: Family
     plain: Family | None = None
     divided: Family | None = None
@@ -123,6 +146,7 @@ class Evidence:
     start_samples: int = 0
     missing: dict[str, str] = field(default_factory=dict)
     untrained_model: str = ""
+    watch: Watch = UNWATCHED
 
     @property
     def families(self) -> list[Family]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from sparsecode.progress import Progress
 from sparsecode.science import bootstrap, trained
 from sparsecode.science.evidence import Evidence, Family, Finding
 from sparsecode.science.examples import SPARE, Probes, contexts, directions, features, neurons, top_rows
@@ -16,7 +15,7 @@ CLAIM = "Maximum-activating examples of the features found across sizes usually 
 BESIDE = 3  # one neuron and one random direction are shown for this many features
 
 
-def judge(evidence: Evidence, *, quiet: bool = True) -> Finding:
+def judge(evidence: Evidence) -> Finding:
     """The strongest contexts of features, of neurons of the same layer and of random directions."""
     config, dataset, family = evidence.config, evidence.dataset, evidence.main
     if dataset is None or evidence.decode is None:
@@ -38,7 +37,7 @@ def judge(evidence: Evidence, *, quiet: bool = True) -> Finding:
     about += [("random", {"direction": i}) for i in range(count)]
 
     rows = dataset.rows if config.rows is None else min(config.rows, dataset.rows)
-    with Progress("claims", rows, "rows", quiet=quiet) as progress:
+    with evidence.watch.task("claims", rows, "rows") as progress:
         top = top_rows(dataset, probes, config.contexts * SPARE, rows, advance=progress.advance)
     found: dict[str, list[dict[str, Any]]] = {"feature": [], "neuron": [], "random": []}
     for f, (kind, words) in enumerate(about):

@@ -10,16 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sparsecode.compare import Comparison, compare_dicts
-from sparsecode.config import ClaimsConfig, CompareConfig, TrainDictsConfig
-from sparsecode.run import Run
 from sparsecode.science import bimodality, growth
 from sparsecode.science.evidence import Family
 from sparsecode.science.verdicts import HARDLY_MOVED
-from sparsecode.sweep import train_dicts
-
-FOLDER = "science"
-DEFAULT_SAMPLES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -43,36 +36,6 @@ STARTS = {
 # codes are active at first.
 ORDER = ("atoms", "linear", "calibrated")
 SHARE = 0.4  # of the minutes, for the first
-
-
-def train_starts(
-    run: Run, config: ClaimsConfig, dataset: str, settings: dict[str, Any], *, quiet: bool
-) -> dict[str, tuple[Run, Comparison]]:
-    """Trains and compares the sweeps; nothing where `config` asks for none.
-
-    Args:
-        run: the run that they lie in.
-        config: how long.
-        dataset: folder of the activations.
-        settings: those of the run's own sweep.
-        quiet: no progress.
-    """
-    if not config.starts:
-        return {}
-    base = TrainDictsConfig.from_mapping(settings, "train-dicts").changed(
-        dataset=dataset, hook=None, epochs=None, minutes=None, min_samples=config.min_samples,
-        batch_size=config.batch_size, warmup_steps=config.warmup_steps, seed=config.seed,
-    )  # fmt: skip
-    minutes = config.start_minutes and config.start_minutes * SHARE
-    samples = config.start_samples or (None if minutes else DEFAULT_SAMPLES)
-    found = {}
-    for kind in ORDER:
-        folder = Run(run.path / FOLDER / f"start-{kind}")
-        changed = base.changed(**STARTS[kind].settings, samples=samples, minutes=minutes, threads=None)
-        result = train_dicts(folder, changed, quiet=quiet)
-        samples, minutes = result["samples"], None
-        found[kind] = (folder, compare_dicts(folder, CompareConfig(threshold=config.threshold), quiet=True))
-    return {kind: found[kind] for kind in STARTS}
 
 
 def summary(families: dict[str, Family], samples: int, draws: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.compare import matched_mcs, mcs
+from sparsecode.comparison import matched_mcs, mcs
 from sparsecode.science import bootstrap
 
 Key = tuple[int, float, int]  # size, l1, seed

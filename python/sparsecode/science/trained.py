@@ -113,25 +113,6 @@ def too_thin(why: str) -> Verdict:
     return not_tested(f"Too little training for a verdict: {why}.")
 
 
-def thin(stage: str, result: Mapping[str, Any]) -> list[str]:
-    """What of a finished stage is below the bounds, and what to do, one line each.
-
-    Args:
-        stage: its name.
-        result: what it recorded.
-    """
-    if stage == "train-gpt":
-        why = gpt(result)
-        return [f"{why}; give it more --minutes, or more text"] if why else []
-    if stage == "train-dicts":
-        rows = result.get("metrics") or {}
-        untrained = dictionaries(rows)
-        if not untrained:
-            return []
-        return [f"{len(untrained)} of {len(rows)} dictionaries: {listed(untrained)}; give them more --minutes"]
-    return [str(line) for line in result.get("thin") or []]
-
-
 def _live(row: Mapping[str, Any]) -> int | None:
     if row.get("live") is not None or row.get("dead") is None or row.get("dict_size") is None:
         return row.get("live")

@@ -96,7 +96,7 @@ class RowContexts:
     def _check_known(self) -> None:
         if not self.known:
             raise ContextsUnknown(
-                f"{self._path}: does not say which rows belong to one context; harvest it again with --force"
+                f"{self._path}: does not say which rows belong to one context", remedy="harvest_again"
             )
 
 

@@ -108,6 +108,11 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
         """Where the next batch (with ranks: the next round) starts; pass it as `position` to go on from here."""
         return self._core.position
 
+    @property
+    def native(self) -> _core.Stream:
+        """The core's own stream, for what reads it without Python in between."""
+        return self._core
+
     def __next__(self) -> torch.Tensor:
         batch = self._core.next()
         return torch.frombuffer(batch, dtype=self.dtype).view(self.batch_size, -1)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.errors import DictionaryInvalid, InvalidArgument, ZeroAtom
-from sparsecode.sweep import activations
+from sparsecode.sweep import activations, dictionary_files
 from sparsecode.sweep.activations import ACTIVATIONS
 
 INPUT_NORMS = ("none", "layer_norm", "constant_norm_rescale")
@@ -25,7 +25,7 @@ INPUT_NORMS = ("none", "layer_norm", "constant_norm_rescale")
 _NORM_EPS = {"layer_norm": 1e-5, "constant_norm_rescale": 0.0}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Dictionary:
     """Encodes activations into codes and back.
 
@@ -83,6 +83,10 @@ class Dictionary:
 
     def __post_init__(self) -> None:
         _check(self, "dictionary")
+
+    def __repr__(self) -> str:
+        told = "".join(f", {name} {self.meta[name]}" for name in ("l1", "seed") if self.meta.get(name) is not None)
+        return f"Dictionary({self.dict_size} features of {self.activation_dim} dimensions, {self.activation}{told})"
 
     @property
     def dict_size(self) -> int:
@@ -175,9 +179,8 @@ class Dictionary:
 
     def save(self, path: str | Path) -> None:
         """Writes PATH.safetensors, then PATH.json; each appears whole or not at all."""
-        from sparsecode.sweep.dictionary_files import save
-
-        save(self, path)
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        dictionary_files.save(fields, self.normalization, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Dictionary:
@@ -187,9 +190,7 @@ class Dictionary:
             DictionaryInvalid: a file is missing or broken, or the two contradict each other.
             ZeroAtom: an atom has no direction.
         """
-        from sparsecode.sweep.dictionary_files import load
-
-        return load(path)
+        return dictionary_files.load(cls, path)
 
     def _activate(self, pre: Tensor) -> Tensor:
         if self.activation == "relu":
@@ -232,7 +233,7 @@ def _check(found: Dictionary, where: str) -> None:
         if tuple(value.shape) != shape:
             raise DictionaryInvalid(f"{where}: {name} has shape {list(value.shape)}, not {list(shape)}")
         if not bool(torch.isfinite(value).all()):
-            raise DictionaryInvalid(f"{where}: {name} holds NaN or infinities; its training diverged, lower --lr")
+            raise DictionaryInvalid(f"{where}: {name} holds NaN or infinities", remedy="diverged")
     for name, value in found.features.items():
         if tuple(value.shape) != (n,):
             raise DictionaryInvalid(f"{where}: features.{name} has shape {list(value.shape)}, not [{n}]")

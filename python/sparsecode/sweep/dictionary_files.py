@@ -11,9 +11,9 @@ its activation has them, and in the JSON `output_dim, k, apply_b_dec_to_input, i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from torch import Tensor
 from sparsecode import machine
 from sparsecode.checkpoint import load_tensors, save_tensors, write_json
 from sparsecode.errors import CheckpointCorrupt, DictionaryInvalid
-from sparsecode.sweep.dictionary import Dictionary
+
+D = TypeVar("D")
 
 FORMATS = (1, 2)
 _SUFFIXES = (".safetensors", ".json")
@@ -29,54 +30,61 @@ _SETTINGS = ("output_dim", "k", "apply_b_dec_to_input", "input_norm", "transcode
 _OWN_KEYS = (
     "format", "sparsecode_version", "dict_size", "activation_dim", "activation", "normalization", *_SETTINGS,
 )  # fmt: skip
+_WEIGHTS = ("W_enc", "b_enc", "W_dec")
 _OPTIONAL = ("b_dec", "threshold", "selection_scale", "r_mag", "b_mag", "W_skip")
 _PREFIX = "features."
 
 
-def save(found: Dictionary, path: str | Path) -> None:
-    """Writes PATH.safetensors, then PATH.json; each appears whole or not at all."""
+def save(fields: Mapping[str, Any], normalization: Mapping[str, Any], path: str | Path) -> None:
+    """Writes PATH.safetensors, then PATH.json; each appears whole or not at all.
+
+    Args:
+        fields: of a `Dictionary`, by name.
+        normalization: what is done to raw activations: kind, mean and scale.
+        path: with or without one of the two suffixes.
+    """
     weights, description = pair(path)
-    tensors = {"W_enc": found.W_enc, "b_enc": found.b_enc, "W_dec": found.W_dec}
-    for name in _OPTIONAL:
-        if (value := getattr(found, name)) is not None:
-            tensors[name] = value
-    tensors |= {_PREFIX + name: values for name, values in found.features.items()}
+    tensors = {name: fields[name] for name in (*_WEIGHTS, *_OPTIONAL) if fields[name] is not None}
+    tensors |= {_PREFIX + name: values for name, values in fields["features"].items()}
     save_tensors(weights, {name: value.clone() for name, value in tensors.items()})
+    dict_size, output_dim = map(int, fields["W_dec"].shape)
+    second = needs_format_2(fields)
     record = {
-        "format": 2 if needs_format_2(found) else 1,
+        "format": 2 if second else 1,
         "sparsecode_version": machine.versions().get("sparsecode"),
-        "dict_size": found.dict_size,
-        "activation_dim": found.activation_dim,
-        "activation": found.activation,
-        "normalization": found.normalization,
+        "dict_size": dict_size,
+        "activation_dim": int(fields["W_enc"].shape[1]),
+        "activation": fields["activation"],
+        "normalization": dict(normalization),
     }
-    if needs_format_2(found):
-        record |= {name: getattr(found, name) for name in _SETTINGS}
-    write_json(description, record | {key: value for key, value in found.meta.items() if key not in _OWN_KEYS})
+    if second:
+        record |= {"output_dim": output_dim} | {name: fields[name] for name in _SETTINGS[1:]}
+    write_json(description, record | {key: value for key, value in fields["meta"].items() if key not in _OWN_KEYS})
 
 
-def needs_format_2(found: Dictionary) -> bool:
+def needs_format_2(fields: Mapping[str, Any]) -> bool:
     """Whether a reader that knows format 1 alone would read something else."""
-    plain = found.activation == "relu" and found.input_norm == "none" and found.W_skip is None
-    return not plain or found.transcoder or (found.b_dec is not None and not found.apply_b_dec_to_input)
+    plain = fields["activation"] == "relu" and fields["input_norm"] == "none" and fields["W_skip"] is None
+    other = fields["b_dec"] is not None and not fields["apply_b_dec_to_input"]
+    return not plain or fields["transcoder"] or other
 
 
-def load(path: str | Path) -> Dictionary:
-    """Reads a pair by its path, with or without one of the two suffixes: see `Dictionary.load`."""
+def load(make: Callable[..., D], path: str | Path) -> D:
+    """Reads a pair by its path, with or without one of the two suffixes; `make` is the class. See `Dictionary.load`."""
     weights, description = pair(path)
     about = read_description(description)
     try:
         tensors, _ = load_tensors(weights)
     except CheckpointCorrupt as error:
         raise DictionaryInvalid(f"{weights}: missing or not a safetensors file; train or copy it again") from error
-    missing = {"W_enc", "b_enc", "W_dec"} - tensors.keys()
+    missing = set(_WEIGHTS) - tensors.keys()
     if missing:
         raise DictionaryInvalid(f"{weights}: no tensor {', '.join(sorted(missing))}; is this a dictionary?")
     mean, scale = _read_normalization(about, description)
     optional: dict[str, Any] = {name: tensors[name].float() for name in _OPTIONAL if name in tensors}
     facts = {name[len(_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_PREFIX)}
     try:
-        found = Dictionary(
+        found = make(
             W_enc=tensors["W_enc"].float(),
             b_enc=tensors["b_enc"].float(),
             W_dec=tensors["W_dec"].float(),
@@ -89,7 +97,7 @@ def load(path: str | Path) -> Dictionary:
             **_read_settings(about, description),
         )
     except DictionaryInvalid as error:
-        raise type(error)(f"{weights}: {error}") from error
+        raise type(error)(f"{weights}: {error}", remedy=error.remedy) from error
     for key in ("dict_size", "activation_dim", *(("output_dim",) if about["format"] > 1 else ())):
         if about.get(key) != getattr(found, key):
             raise DictionaryInvalid(

@@ -19,10 +19,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsecode.config import TrainDictsConfig
 from sparsecode.errors import InvalidSetting
-from sparsecode.machine import cores, torch_device, usable_memory
-from sparsecode.sweep.settings import grid, parse_l1, parse_sizes
+from sparsecode.machine import cores, usable_memory
 
 _BASE = 300e6  # Python and torch before the first step; more with CUDA's libraries, which lie in files
 _TILE, _BLOCK_TILES = 64, 4  # src/engine: codes are dense for this many rows of each thread at the start
@@ -78,7 +76,7 @@ def need_of(
         dim: D.
         batch: B.
         engine: reference, cpu or gpu.
-        tied, pre_bias: as in the settings of `train-dicts`.
+        tied, pre_bias: as in `LossSettings`.
         threads: of the CPU engine; None: all cores.
         device: where it is trained.
     """
@@ -101,40 +99,24 @@ def need_of(
     return Need(K, held, int(working), ending, state, files, device)
 
 
-def need(config: TrainDictsConfig, dim: int) -> Need:
-    """What the sweep of these settings needs at width `dim`.
-
-    Raises:
-        InvalidSetting: sizes, coefficients or the device cannot be used.
-    """
-    seeds = list(range(config.seed, config.seed + config.seeds))
-    sizes = [size for size, _, _ in grid(parse_sizes(config.sizes, dim), parse_l1(config.l1), seeds)]
-    where = torch_device(config.device).type
-    return need_of(
-        sizes, dim, batch=config.batch_size, engine=engine_kind(config.engine, where), tied=config.tied,
-        pre_bias=config.pre_bias, threads=config.threads, device=where,
-    )  # fmt: skip
-
-
-def check_memory(config: TrainDictsConfig, dim: int) -> None:
+def refuse(who: str, found: Need, dim: int) -> None:
     """Refuses a sweep that cannot fit, before anything of it is made.
 
+    Args:
+        who: what wants to train it, named in the error.
+        found: what it needs.
+        dim: D.
+
     Raises:
-        InvalidSetting: it needs more memory than there is.
+        InvalidSetting: it needs more memory than the device has.
     """
-    refuse("train-dicts", need(config, dim), dim)
-
-
-def refuse(command: str, found: Need, dim: int) -> None:
-    """Raises InvalidSetting where `found` is more than the device has."""
     there = device_memory(found.device)
     if there is not None and found.memory > there:
         what = "dictionary needs" if found.dictionaries == 1 else "dictionaries need"
         place = "this machine has" if found.device == "cpu" else f"{found.device} has"
         raise InvalidSetting(
-            f"{command}: {found.dictionaries:,} {what} {found.memory / 1e9:,.1f} GB of memory at a width of {dim:,} "
-            f"({found.held / 1e9:,.1f} for parameters and Adam's moments); {place} {there / 1e9:,.1f}; take fewer or "
-            "smaller --sizes, --l1 or --seeds"
+            f"{who}: {found.dictionaries:,} {what} {found.memory / 1e9:,.1f} GB of memory at a width of {dim:,} "
+            f"({found.held / 1e9:,.1f} for parameters and Adam's moments); {place} {there / 1e9:,.1f}"
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from sparsecode.progress import clock, human
+from sparsecode.watch import clock, human
 
 # With a budget, the total is fixed when this share of it is used. The start is slower than the rest (codes are dense
 # until L1 has done its work), so the rate is measured from the mark on: after the warm-up, and late enough to be
@@ -37,6 +38,11 @@ class Schedule:
     planned_at: int = 0
     l1_from: int = 0
     l1_until: int | None = None
+
+    def planned(self, decisions: Mapping[str, int]) -> Schedule:
+        """With what an interrupted training had decided: l1_from and l1_until, and steps and planned_at."""
+        known = {name: decisions[name] for name in ("l1_from", "l1_until", "planned_at") if name in decisions}
+        return replace(self, total=decisions.get("steps", self.total), **known)
 
     @property
     def decay_steps(self) -> int:
@@ -126,19 +132,19 @@ class Budget:
         planned = max(self.fits, self.least)
         return planned if self.most is None else min(planned, self.most)
 
-    def extension(self, total: int, per_step: int, setting: str) -> str | None:
+    def extension(self, total: int, per_step: int) -> str | None:
         """In words, that the floor decided and how long that takes; None where the time did.
 
         Args:
             total: what `total` gave.
             per_step: rows of a step.
-            setting: the name of the floor's flag.
         """
         if self.fits is None or self.per_step is None or total <= self.fits:
             return None
         return (
-            f"--minutes {self.seconds / 60:.3g} would end after {human(self.fits * per_step)} rows here; going on to "
-            f"{human(total * per_step)} ({setting}), about {clock((total - self.fits) * self.per_step)} more"
+            f"{self.seconds / 60:.3g} minutes would end after {human(self.fits * per_step)} rows here; going on to "
+            f"{human(total * per_step)}, the least that was asked for, about "
+            f"{clock((total - self.fits) * self.per_step)} more"
         )
 
     def guess(self, step: int, elapsed: float) -> int:

@@ -7,19 +7,30 @@ dictionaries. Nothing is padded: dictionary k owns rows offsets[k] to offsets[k+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sparsecode.errors import CheckpointCorrupt, InvalidArgument
+from sparsecode.sweep.dictionary import Dictionary
 from sparsecode.sweep.initial import initial_atoms
 from sparsecode.sweep.settings import LossSettings, dictionary_name
 
-if TYPE_CHECKING:
-    from sparsecode.sweep.dictionary import Dictionary
-
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults, for every engine
+
+
+class Resting(Protocol):
+    """Features that an engine leaves out of its steps because nothing but their moments would change.
+
+    Attributes:
+        lag: [N] int32, for a feature that rests 1 and the steps by which its stored moments are behind; else 0.
+    """
+
+    lag: Tensor
+
+    def wake(self) -> None:
+        """Lets their moments catch up."""
 
 
 class Sweep:
@@ -41,9 +52,9 @@ class Sweep:
         W_dec: [N, D], atoms, rows of norm 1.
         b_dec: [K, D] or None.
         moments: name -> (m, v), shaped as the parameter; one pair for the one matrix of a tied sweep ("W_dec"). Read
-            them anew after a step: the CPU engine leaves out features that fire no more, and reading makes up for it.
-        lag: [N] int32, for a feature that rests 1 and the steps by which its stored moments are behind; else 0.
-        rest_rates: [K] float32, the learning rate up to which resting features stand still.
+            them anew after a step: an engine may leave out features that have stopped firing, and reading makes up for
+            it.
+        resting: what an engine has left out; None while everything is up to date.
         step: Adam's t, steps done.
         fired: [N] int64, rows on which each feature was active since the caller last zeroed it.
 
@@ -91,8 +102,7 @@ class Sweep:
         }
         self.step = 0
         self.fired = torch.zeros(self.total, device=device, dtype=torch.int64)
-        self.lag = torch.zeros(self.total, dtype=torch.int32)
-        self.rest_rates = torch.zeros(K, dtype=torch.float32)
+        self.resting: Resting | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -136,18 +146,21 @@ class Sweep:
     @property
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Adam's moments by name, of every feature up to date."""
-        self.wake()
+        self.settle()
         return self.stored_moments
 
-    def wake(self) -> None:
-        """Ends the rest of features that the CPU engine leaves out (docs/engine.md): their moments catch up.
+    def settle(self) -> None:
+        """Lets the moments of features that an engine left out catch up (docs/engine.md).
 
         Call it before writing to a parameter through something else than torch, such as a numpy view.
         """
-        if bool(self.lag.any()):
-            from sparsecode.sweep.engines.cpu import wake
+        resting, self.resting = self.resting, None
+        if resting is not None:
+            resting.wake()
 
-            wake(self)
+    def __getstate__(self) -> dict[str, Any]:
+        self.settle()
+        return dict(self.__dict__)
 
     def penalty(self, k: int) -> float:
         """What multiplies the mean L1 norm of dictionary k's codes in its loss."""
@@ -213,7 +226,6 @@ class Sweep:
         self, k: int, *, mean: Tensor | None = None, scale: float = 1.0, meta: Mapping[str, Any] | None = None
     ) -> Dictionary:
         """A copy of dictionary k on the CPU, in float32, with the normalisation of the data it was trained on."""
-        from sparsecode.sweep.dictionary import Dictionary
 
         def copy(values: Tensor) -> Tensor:
             return values.detach().to(device="cpu", dtype=torch.float32, copy=True)

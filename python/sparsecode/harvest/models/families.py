@@ -212,7 +212,8 @@ def hook_places(model: nn.Module, family: Family) -> Hooks:
         version = importlib.metadata.version("transformers")
         raise ModelInvalid(
             f"{type(model).__name__}: its modules in transformers {version} are not those that its family is known by "
-            f"({error or 'there are no blocks'}), so it has no hook points; name modules with --module"
+            f"({error or 'there are no blocks'}), so it has no hook points",
+            remedy="module",
         ) from error
     return Hooks(
         {name: place for name, place in every.items() if isinstance(place, Place)},

@@ -132,7 +132,7 @@ class LanguageModel:
             submodule(self.module, place.module)
             return place
         if self.unread:
-            raise ModelInvalid(f"{self.name}: {self.unread}")
+            raise ModelInvalid(f"{self.name}: {self.unread}", remedy="module")
         if self.places:
             inside = [name.split(".", 2) for name in self.places if name.startswith("blocks.")]
             layers = 1 + max(int(layer) for _, layer, _ in inside)
@@ -140,11 +140,13 @@ class LanguageModel:
             outside = [name for name in self.places if not name.startswith("blocks.")]
             raise HookUnknown(
                 f"{self.name} ({self.family}): no hook point '{hook}'; there are blocks.L.X with L 0 to {layers - 1}, "
-                f"X {', '.join(kinds)}; {', '.join(outside)}; other modules with --module"
+                f"X {', '.join(kinds)}; {', '.join(outside)}",
+                remedy="module",
             )
         raise HookUnknown(
-            f"{self.name}: its family, {self.family}, has no hook points here; name a module with --module, one of "
-            f"{listed(module_paths(self.module))}"
+            f"{self.name}: its family, {self.family}, has no hook points here; its modules are "
+            f"{listed(module_paths(self.module))}",
+            remedy="module",
         )
 
     def _refusal(self, hook: str) -> str | None:
@@ -217,8 +219,8 @@ class LanguageModel:
             return self.call(self.module, given)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelInvalid(
-                f"{self.name} ({self.family}): its forward pass over the tokens of a text fails ({error}); harvest can "
-                "still read its modules, with --module"
+                f"{self.name} ({self.family}): its forward pass over the tokens of a text fails ({error})",
+                remedy="only_modules",
             ) from error
 
     def strange(self) -> list[str]:

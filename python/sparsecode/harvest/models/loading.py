@@ -24,7 +24,7 @@ from sparsecode.harvest.models.language import NO_FRAME, Frame, LanguageModel
 from sparsecode.harvest.models.special import special_ids, unknown_id
 from sparsecode.harvest.models.weights import guard, key_mapping, missing_weights
 from sparsecode.machine import computes_in, torch_device
-from sparsecode.progress import say
+from sparsecode.watch import UNWATCHED, Watch
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TRIED = 256  # tokens, until the text of one is no special token
@@ -32,7 +32,7 @@ _GREETING = [{"role": "user", "content": "a"}, {"role": "assistant", "content": 
 
 
 def load_model(
-    name: str, *, device: str = "auto", dtype: str = "auto", kept: str | None = None, quiet: bool = True
+    name: str, *, device: str = "auto", dtype: str = "auto", kept: str | None = None, watch: Watch = UNWATCHED
 ) -> LanguageModel:
     """A model by folder or name.
 
@@ -43,7 +43,7 @@ def load_model(
         dtype: float32, bfloat16 or float16; auto is the one it was saved in, or float32 where the processor would
             have to emulate that.
         kept: the type that `auto` meant before, on whichever machine, to go on with.
-        quiet: do not tell that it computes in another type than it was saved in.
+        watch: told where it computes in another type than it was saved in.
 
     Raises:
         MissingExtra: it is a Hugging Face model and transformers is not installed.
@@ -55,22 +55,19 @@ def load_model(
         return own_model(load_gpt(name), Path(name).name, device=device, dtype=dtype, tokenizer=text)
     model = _load_hf(name, torch_device(device), dtype)
     if dtype == "auto":
-        _choose_dtype(model, kept, quiet=quiet)
+        _choose_dtype(model, kept, watch)
     return model
 
 
-def _choose_dtype(model: LanguageModel, kept: str | None, *, quiet: bool) -> None:
+def _choose_dtype(model: LanguageModel, kept: str | None, watch: Watch) -> None:
     """Puts a model that is in the type it was saved in into the one to compute in. Its fingerprint stays."""
     saved = model.dtype
     chosen = computes_in(saved, model.device) if kept is None else _DTYPES[kept]
     if chosen != saved:
         model.module.to(chosen)
-        if not quiet:
-            before, after = (str(one).removeprefix("torch.") for one in (saved, chosen))
-            why = "this processor has no products of that type" if kept is None else "as it did when this was begun"
-            say(
-                f"{model.name}: saved in {before}, computes in {after}: {why}; --model-dtype {before} computes as saved"
-            )
+        before, after = (str(one).removeprefix("torch.") for one in (saved, chosen))
+        why = "this processor has no products of that type" if kept is None else "as it did when this was begun"
+        watch.note(f"{model.name}: saved in {before}, computes in {after}: {why}", remedy="model_dtype")
 
 
 def is_own_gpt(path: Path) -> bool:
@@ -113,7 +110,7 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise MissingExtra(
-            f"--model {name}: Hugging Face models need the package transformers; run: pip install 'sparsecode[hf]'"
+            f"model {name}: Hugging Face models need the package transformers; run: pip install 'sparsecode[hf]'"
         ) from error
     with _quiet(transformers):
         try:
@@ -132,7 +129,7 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
             if mapping:
                 module, info = load(key_mapping=mapping)
         except Exception as error:  # the library raises what its many back ends raise
-            raise ModelInvalid(f"--model {name}: cannot be loaded ({_reason(error)})") from error
+            raise ModelInvalid(f"model {name}: cannot be loaded ({_reason(error)})") from error
         tokenizer = _tokenizer(transformers, name)
     missing, unused = missing_weights(info), tuple(sorted(info.get("unexpected_keys", ())))
     guard(module, _short(name), missing, unused)

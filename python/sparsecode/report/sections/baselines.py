@@ -8,7 +8,6 @@ from typing import Any
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science import load_baselines
 
 TITLES = {
     "neurons": "neurons",
@@ -22,8 +21,7 @@ TITLES = {
 
 def section(facts: Facts) -> Section | None:
     """The section of a run's report; None where the run has no baselines."""
-    record = load_baselines(facts.run)
-    return None if record is None else baselines_section(record)
+    return None if facts.baselines is None else baselines_section(facts.baselines)
 
 
 def baselines_section(record: Mapping[str, Any]) -> Section:

@@ -50,7 +50,7 @@ def _summary(numbers: dict[str, Any]) -> str:
 
 
 def _contexts(facts: Facts, kind: str, found: list[dict[str, Any]], numbers: dict[str, Any]) -> Examples | None:
-    if not found or not facts.config.features:
+    if not found or not facts.features:
         return None
     captions = {
         "feature": f"The steadiest features, with the strongest of {numbers['searched']:,} tokens. The darker the "
@@ -58,8 +58,8 @@ def _contexts(facts: Facts, kind: str, found: list[dict[str, Any]], numbers: dic
         "neuron": "Neurons of the same layer, drawn at random.",
         "random": "Random directions.",
     }
-    limit = facts.config.features if kind == "feature" else len(found)
-    shown = [_one(kind, one) | {"examples": one["examples"][: facts.config.tokens]} for one in found[:limit]]
+    limit = facts.features if kind == "feature" else len(found)
+    shown = [_one(kind, one) | {"examples": one["examples"][: facts.tokens]} for one in found[:limit]]
     return Examples({"feature": "features", "neuron": "neurons", "random": "directions"}[kind], captions[kind], shown)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Claim, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science import load_toy
 from sparsecode.science.toy_measures import axes, grid_of
 
 CELLS_WITH_NUMBERS = 63  # more do not fit beside each other
@@ -42,8 +41,7 @@ MAPS = (
 
 def section(facts: Facts) -> Section | None:
     """The section of a run's report; None where the run has no toy models."""
-    record = load_toy(facts.run)
-    return None if record is None else toy_section(record)
+    return None if facts.toy is None else toy_section(facts.toy)
 
 
 def toy_section(record: Mapping[str, Any]) -> Section:

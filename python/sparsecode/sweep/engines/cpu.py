@@ -6,9 +6,8 @@ Every path of instructions gives the same bits, for any number of threads, and f
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +15,12 @@ from torch import Tensor
 from sparsecode import _core
 from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.machine import cores
-from sparsecode.sweep.engines import CPU_PATHS, StepStats
+from sparsecode.sweep.engines.protocol import CPU_PATHS, StepStats
+from sparsecode.sweep.engines.stepwise import Stepwise
 from sparsecode.sweep.sweep import Sweep
 
-if TYPE_CHECKING:
-    from sparsecode.store import ActivationStream
 
-
-class CpuEngine:
+class CpuEngine(Stepwise):
     """Trains on the CPU: float32, exact codes, work only where codes are not zero.
 
     Sweeps must be contiguous float32 on the CPU. No other thread may touch a sweep while the engine works on it: the
@@ -58,7 +55,7 @@ class CpuEngine:
     ) -> None:
         self.device = torch.device(device)
         if self.device.type != "cpu":
-            raise InvalidSetting(f"engine 'cpu' cannot work on {self.device}; use --device cpu or another engine")
+            raise InvalidSetting(f"engine 'cpu' cannot work on {self.device}", remedy="device_cpu")
         asked = os.environ.get("SPARSECODE_ENGINE", "")
         if path == "auto" and asked in CPU_PATHS:
             path = asked
@@ -105,34 +102,33 @@ class CpuEngine:
         """See `Engine.evaluate`."""
         return self._stats(x.shape[0], self._core.evaluate(self._prepare(sweep, x), _array(x)))
 
+    def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """See `Engine.feed`."""
+        return iter(batches)
+
     def train(
         self,
         sweep: Sweep,
-        stream: ActivationStream,
+        batches: Iterator[Tensor],
         schedule: Sequence[tuple[float, float]],
         sums: StepStats | None = None,
     ) -> StepStats:
-        """One `step` for each of `schedule` on the stream's next batches, without Python in between.
+        """See `Engine.train`; the core reads a stream of stored activations itself, without Python in between.
 
         Ctrl-C ends it after the step that has begun.
 
-        Args:
-            sweep: changed in place.
-            stream: float32 batches of the sweep's width; its position moves with the steps.
-            schedule: (lr_scale, l1_factor) of each step.
-            sums: stats of steps before, which those of each step are added to: however a training is cut into calls,
-                the result has the same bits.
-
         Raises:
-            InvalidArgument: the stream's rows do not fit the sweep.
-            SparsecodeError: what the stream fails with. Steps done before count, whatever is raised.
+            SparsecodeError: what the stream fails with, too.
         """
+        if not hasattr(batches, "native"):
+            return super().train(sweep, batches, schedule, sums)
+        stream: Any = batches
         view = self._prepare(sweep)
         before = sums or StepStats.zeros(len(sweep))
         factors = [(float(lr_scale), float(l1_factor)) for lr_scale, l1_factor in schedule]
         start = [part.tolist() for part in (before.sse, before.l1, before.l0)]
         steps, found, stopped = self._core.train(
-            view, stream._core, sweep.step + 1, factors,
+            view, stream.native, sweep.step + 1, factors,
             (start[0], start[1], start[2], [0.0] * len(sweep)),
         )  # fmt: skip
         sweep.step += steps
@@ -140,16 +136,26 @@ class CpuEngine:
             raise stopped
         return self._stats(before.rows + steps * stream.batch_size, found)
 
+    def reading_threads(self, threads: int | None) -> int | None:
+        """See `Engine.reading_threads`.
+
+        One is enough beside an engine that keeps every core busy: it gathers a batch in a quarter of a millisecond, a
+        step takes 15, and more of them would take turns with the engine's own threads.
+        """
+        return max(1, (threads or cores()) // 8)
+
     def _prepare(self, sweep: Sweep, x: Tensor | None = None) -> _core.SweepView:
         if x is not None:
             sweep.check_batch(x)
-        if not self._rest:
-            sweep.wake()
+        if self._view is None or self._view is not sweep.resting or not self._rest:
+            sweep.settle()
         key = _key(sweep)
         if self._view is None or self._view.key != key:
-            sweep.wake()  # what rests, rests as the sweep was
-            self._view = _View(key, _view(sweep, self._rest))
-        return self._view.view
+            sweep.settle()  # what rests, rests as the sweep was
+            self._view = _View(key, sweep, self._rest)
+        if self._rest:
+            sweep.resting = self._view
+        return self._view.core
 
     def _stats(self, rows: int, sums: Sequence[Sequence[float]]) -> StepStats:
         sse, l1, l0, self.candidates = (torch.tensor(values, dtype=torch.float64) for values in sums)
@@ -163,51 +169,56 @@ def _array(x: Tensor) -> Any:
 _PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
 
 
-@dataclass
 class _View:
-    """A sweep as the core sees it, valid while its tensors and settings are those of `key`."""
+    """A sweep as the core sees it, valid while its tensors and settings are those of `key`.
 
-    key: tuple[Any, ...]
-    view: _core.SweepView
+    Attributes:
+        core: what the core works on.
+        lag: see `Resting`.
+        rest_rates: [K] float32, the learning rate up to which resting features stand still.
+    """
+
+    def __init__(self, key: tuple[Any, ...], sweep: Sweep, rest: bool) -> None:
+        tensors = _tensors(sweep)
+        for name, triple in tensors.items():
+            for tensor in triple:
+                if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
+                    raise InvalidArgument(
+                        f"engine 'cpu' needs contiguous float32 on the CPU; {name} or a moment of it is "
+                        f"{tensor.dtype} on {tensor.device}"
+                    )
+        self.key = key
+        self.lag = torch.zeros(sweep.total, dtype=torch.int32)
+        self.rest_rates = torch.zeros(len(sweep), dtype=torch.float32)
+        parts: dict[str, Any] = {
+            name: tuple(part.detach().numpy() for part in tensors[name]) if name in tensors else None
+            for name in _PARAMETERS
+        }
+        self.core = _core.SweepView(
+            sweep.activation_dim,
+            sweep.sizes,
+            sweep.l1,
+            sweep.lr,
+            mean=sweep.loss.mse == "mean",
+            per_size=sweep.loss.l1_scale == "per-size",
+            project=sweep.loss.project_gradient,
+            fired=sweep.fired.numpy(),
+            idle=(self.lag.numpy(), self.rest_rates.numpy()) if rest else None,
+            **parts,
+        )
+
+    def wake(self) -> None:
+        """Lets the moments of resting features catch up."""
+        if bool(self.lag.any()):
+            self.core.wake()
 
 
 def _tensors(sweep: Sweep) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    return {name: (value, *sweep.stored_moments[name]) for name, value in sweep.parameters().items()}
+    moments = sweep.stored_moments
+    return {name: (value, *moments[name]) for name, value in sweep.parameters().items()}
 
 
 def _key(sweep: Sweep) -> tuple[Any, ...]:
     # The versions tell that torch has written to a tensor.
     places = [(tensor.data_ptr(), tensor._version) for triple in _tensors(sweep).values() for tensor in triple]
-    places += [(tensor.data_ptr(), 0) for tensor in (sweep.fired, sweep.lag, sweep.rest_rates)]
-    return (*places, *sweep.sizes, *sweep.l1, *sweep.lr, sweep.loss, sweep.activation_dim)
-
-
-def wake(sweep: Sweep) -> None:
-    """See `Sweep.wake`."""
-    _view(sweep, rest=True).wake()
-
-
-def _view(sweep: Sweep, rest: bool) -> _core.SweepView:
-    for name, triple in _tensors(sweep).items():
-        for tensor in triple:
-            if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
-                raise InvalidArgument(
-                    f"engine 'cpu' needs contiguous float32 on the CPU; {name} or a moment of it is {tensor.dtype} on "
-                    f"{tensor.device}"
-                )
-    buffers: dict[str, Any] = {
-        name: tuple(part.detach().numpy() for part in triple) for name, triple in _tensors(sweep).items()
-    }
-    parts: dict[str, Any] = {name: buffers.get(name) for name in _PARAMETERS}
-    return _core.SweepView(
-        sweep.activation_dim,
-        sweep.sizes,
-        sweep.l1,
-        sweep.lr,
-        mean=sweep.loss.mse == "mean",
-        per_size=sweep.loss.l1_scale == "per-size",
-        project=sweep.loss.project_gradient,
-        fired=sweep.fired.numpy(),
-        idle=(sweep.lag.numpy(), sweep.rest_rates.numpy()) if rest else None,
-        **parts,
-    )
+    return (*places, sweep.fired.data_ptr(), *sweep.sizes, *sweep.l1, *sweep.lr, sweep.loss, sweep.activation_dim)

@@ -21,7 +21,7 @@ from torch import Tensor
 from sparsecode.kernels import adam, backward, forward, prebias, reduce
 from sparsecode.kernels.configs import FusedTiles, adam_tile
 from sparsecode.kernels.tables import FeatureTiles, Segments, batch_splits, tiles_in
-from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.engines.protocol import StepStats
 from sparsecode.sweep.sweep import BETA1, BETA2, EPS, Sweep
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.fused import GpuStep
+from sparsecode.sweep.engines.protocol import StepStats
 from sparsecode.sweep.sweep import Sweep
 
 EXTRA = 2  # columns added, at least

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
-from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.gpu_model import prefers_fused, prefers_sparse, sparse_density
+from sparsecode.sweep.engines.protocol import StepStats
+from sparsecode.sweep.engines.stepwise import Stepwise
 from sparsecode.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -60,12 +61,12 @@ def architecture(device: torch.device) -> str:
         return "gfx942"
     major = properties.major
     if major < 8:
-        raise InvalidSetting(f"{properties.name}: older than compute capability 8.0; use --engine reference")
+        raise InvalidSetting(f"{properties.name}: older than compute capability 8.0", remedy="engine_reference")
     # 8.6, 8.9 and 12.x multiply as 8.0 does; their smaller shared memory is what the gates hold sm_80's tiles to.
     return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
 
-class GpuEngine:
+class GpuEngine(Stepwise):
     """Trains on a GPU; same interface and semantics as every engine, 16-bit products by default.
 
     Args:
@@ -94,10 +95,10 @@ class GpuEngine:
         self.device = torch.device(device)
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"
         if not _has_triton():
-            raise InvalidSetting("engine gpu needs Triton, which is not installed here; use --engine reference")
+            raise InvalidSetting("engine gpu needs Triton, which is not installed here", remedy="engine_reference")
         if not (self.device.type == "cuda" and available()) and not (self.device.type == "cpu" and interpreted):
             raise InvalidSetting(
-                f"engine gpu needs a CUDA or ROCm device; '{self.device}' is none here; use --engine cpu"
+                f"engine gpu needs a CUDA or ROCm device; '{self.device}' is none here", remedy="engine_cpu"
             )
         self.precision = precision or os.environ.get("SPARSECODE_GPU_PRECISION", DEFAULT_PRECISION)
         if self.precision not in ("float16", "bfloat16", "float32"):
@@ -135,8 +136,8 @@ class GpuEngine:
             own.count_fired()
             return stats
 
-    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Batches of host memory as device tensors; the next is copied while the one given out is worked on.
+    def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """See `Engine.feed`: the next batch is copied while the one given out is worked on.
 
         Two pinned buffers and a stream of their own: a batch given out is valid until the one after next is asked for.
         """
@@ -163,7 +164,9 @@ class GpuEngine:
         from sparsecode.sweep.engines.sparse import SparseStep
 
         if sweep.W_dec.dtype != torch.float32:
-            raise InvalidSetting(f"engine gpu trains float32 weights, not {sweep.W_dec.dtype}; use --engine reference")
+            raise InvalidSetting(
+                f"engine gpu trains float32 weights, not {sweep.W_dec.dtype}", remedy="engine_reference"
+            )
         arch, D = architecture(self.device), sweep.activation_dim
         tiles = fused_tiles(arch, D, self.precision)
         wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.sizes, batch)

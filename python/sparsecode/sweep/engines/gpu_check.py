@@ -92,7 +92,7 @@ def require_passed(result: dict[str, Any]) -> None:
     """Raises CheckFailed, naming the first check that failed."""
     for check in result["checks"]:
         if not check["passed"]:
-            raise CheckFailed(f"GPU check '{check['name']}' failed: {check['detail']}; use --engine reference")
+            raise CheckFailed(f"GPU check '{check['name']}' failed: {check['detail']}", remedy="engine_reference")
 
 
 def run_checks(
@@ -312,7 +312,7 @@ def _prefetched(device: torch.device, D: int) -> Check:
     import torch
 
     batches = [_batch(64, D, torch.device("cpu"), seed) for seed in range(6)]
-    arrived = list(_engine(device, "float16").prefetch(iter(batches)))
+    arrived = list(_engine(device, "float16").feed(iter(batches)))
     whole = [torch.equal(mine.cpu(), sent) for mine, sent in zip(arrived, batches, strict=False)]
     passed = len(arrived) == len(batches) and all(whole)
     return Check("batches from pinned memory", passed, f"{sum(whole)} of {len(batches)} arrived whole")

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecode.sweep.engines import StepStats
+from sparsecode.sweep.engines.protocol import StepStats
+from sparsecode.sweep.engines.stepwise import Stepwise
 from sparsecode.sweep.sweep import BETA1, BETA2, EPS, Sweep
 
 
-class ReferenceEngine:
+class ReferenceEngine(Stepwise):
     """Trains on any device and in any float type of the sweep's parameters.
 
     Args:

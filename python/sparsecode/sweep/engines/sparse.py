@@ -22,8 +22,8 @@ from torch import Tensor
 from sparsecode.kernels import lists, prebias, reduce, sparse
 from sparsecode.kernels.configs import Tile
 from sparsecode.kernels.tables import WORD, FeatureTiles, Segments, tiles_in
-from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.fused import FusedStep, GpuStep, Operands
+from sparsecode.sweep.engines.protocol import StepStats
 
 
 class SparseStep(GpuStep):

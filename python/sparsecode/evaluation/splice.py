@@ -1,0 +1,195 @@
+"""Evaluate dictionaries inside a model: its values at a hook point are replaced by reconstructions, and by nothing.
+
+Only kept positions are replaced, those whose rows a harvest stores: at padding and special tokens the model's own
+values stay, in ablations too. So a dictionary that reconstructs zeros is the zero ablation, whatever the text.
+
+Shapes: B contexts, T positions, D activation dimension, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsecode.errors import DictionaryInvalid, HookUnknown, ModelInvalid, TokensUnknown
+from sparsecode.evaluation.result import Evaluation, Shared
+from sparsecode.evaluation.sums import Predictions, Sums
+from sparsecode.harvest.models import LanguageModel
+from sparsecode.harvest.sequences import TokenBatch
+from sparsecode.sweep import Dictionary
+
+MASKED_SHARE = 0.15  # of the tokens that a masked model is asked for, as in its training (Devlin et al. 2018, 3.1)
+Advance = Callable[[int], None]
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One batch as the model is given it, and what counts in it.
+
+    Attributes:
+        given: input_ids and attention_mask.
+        keep: [B,T] positions whose values are replaced.
+        asked: the same as `given`, with masks for a masked model.
+        targets: [B,T] what is to be predicted.
+        score: [B,T] positions whose prediction counts.
+    """
+
+    given: Mapping[str, Tensor]
+    keep: Tensor
+    asked: Mapping[str, Tensor]
+    targets: Tensor
+    score: Tensor
+
+
+def evaluate_dictionaries(
+    model: LanguageModel,
+    dictionaries: Mapping[str, Dictionary],
+    hook: str,
+    batches: Callable[[], Iterable[TokenBatch]],
+    *,
+    seed: int = 0,
+    advance: Advance = lambda rows: None,
+) -> dict[str, Evaluation]:
+    """Metrics of dictionaries by name, all over the same batches.
+
+    Args:
+        model: which model.
+        dictionaries: trained on its values at `hook`.
+        hook: the hook point.
+        batches: called twice, gives the same batches each time: once for the mean, once for everything else.
+        seed: of the tokens that are masked, with a masked model.
+        advance: told the rows that were evaluated since the last call.
+
+    Raises:
+        HookUnknown: the model has no such hook point, or one that can only be read.
+        DictionaryInvalid: a dictionary is of another width, or a transcoder.
+    """
+    width = model.width(hook)
+    if model.kind != "none" and (why := model.place(hook).fixed):
+        raise HookUnknown(f"{hook} of {model.name} can only be read, not evaluated: {why}")
+    for name, dictionary in dictionaries.items():
+        check_fits(model, name, dictionary, hook, width)
+    mean = _mean(model, hook, batches())
+    moved = {name: dictionary.to(model.device) for name, dictionary in dictionaries.items()}
+    sums = {name: Sums() for name in moved}
+    clean, zero, averaged = Predictions(), Predictions(), Predictions()
+    for batch in batches():
+        prepared = prepare(model, batch, seed)
+        keep = prepared.keep.to(model.device)
+        x, original = _unchanged(model, prepared, hook)
+        rows = x[keep].float()
+        for name, dictionary in moved.items():
+            codes = dictionary.encode(rows)
+            sums[name].reconstruction.add(rows, dictionary.decode(codes, rows), codes)
+        if original is not None:
+            scores = {"zero": (zero, torch.zeros_like), "mean": (averaged, _constant(mean))}
+            scores |= {f"dictionary {name}": (sums[name].spliced, _reconstruct(one)) for name, one in moved.items()}
+            clean.add(original, original, prepared.targets, prepared.score, prepared.keep)
+            for into, change in scores.values():
+                changed = _changed(model, prepared, hook, keep, change)
+                into.add(changed, original, prepared.targets, prepared.score, prepared.keep)
+        advance(len(rows))
+    shared = Shared(model.name, model.kind, hook, clean, zero, averaged)
+    return {name: Evaluation.of(name, dictionaries[name], shared, sums[name]) for name in dictionaries}
+
+
+def check_fits(model: LanguageModel, name: str, dictionary: Dictionary, hook: str, width: int) -> None:
+    """Sees to it that a dictionary can stand in for the values at a hook point.
+
+    Raises:
+        DictionaryInvalid: it is a transcoder, or of another width.
+    """
+    if dictionary.transcoder:
+        raise DictionaryInvalid(f"{name}: is a transcoder; what it writes belongs elsewhere than what it reads")
+    if dictionary.activation_dim != width:
+        raise DictionaryInvalid(
+            f"{name}: made for {dictionary.activation_dim} dimensions, but {hook} of {model.name} has {width}",
+            remedy="hook",
+        )
+
+
+def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:
+    """A batch with what is to be predicted: the next tokens, or a masked model's hidden ones.
+
+    Raises:
+        ModelInvalid: a masked model whose mask is not known, or has no embedding.
+    """
+    ids, present, keep = (torch.from_numpy(value) for value in (batch.ids, batch.present, batch.keep))
+    given = {"input_ids": ids}
+    if not batch.present.all():
+        given["attention_mask"] = present.long()
+    if model.kind == "masked" and model.mask is None:
+        raise ModelInvalid(f"{model.name}: its tokenizer has no mask token, so there is nothing to ask it for")
+    if model.kind == "masked" and model.mask is not None and model.mask >= model.vocab_size:
+        raise TokensUnknown(f"{model.name}: no embedding for its mask token ({model.mask}), it has {model.vocab_size}; "
+                            "take the tokenizer that it was trained with")  # fmt: skip
+    if model.kind != "masked":
+        targets = torch.roll(ids, -1, dims=1)
+        following = torch.roll(present, -1, dims=1)
+        following[:, -1] = False
+        return Prepared(given, keep, given, targets, keep & following)
+    hidden = (
+        torch.from_numpy(np.stack([_draw(seed, int(number), batch.ids.shape[1]) for number in batch.numbers])) & keep
+    )
+    return Prepared(given, keep, given | {"input_ids": torch.where(hidden, torch.tensor(model.mask), ids)}, ids, hidden)
+
+
+def spread(count: int, wanted: int) -> np.ndarray:
+    """Numbers of `wanted` of `count` contexts, evenly spread; all where there are no more."""
+    wanted = max(1, min(wanted, count))
+    return np.arange(wanted, dtype=np.int64) * count // wanted
+
+
+def _draw(seed: int, number: int, length: int) -> np.ndarray:
+    """Which positions of a context are masked: a function of the seed and the context, not of its batch."""
+    generator = np.random.Generator(np.random.PCG64([seed, number, 0x6D61736B]))  # "mask"
+    return generator.random(length) < MASKED_SHARE
+
+
+def _mean(model: LanguageModel, hook: str, batches: Iterable[TokenBatch]) -> Tensor:
+    total, rows = torch.zeros(()), 0
+    for batch in batches:
+        prepared = prepare(model, batch)
+        x = model.read(prepared.given, [hook])[hook]
+        chosen = x[prepared.keep.to(x.device)].cpu().double()
+        total, rows = total + chosen.sum(0), rows + len(chosen)
+    return total / max(rows, 1)
+
+
+def _reconstruct(dictionary: Dictionary) -> Change:
+    return dictionary.reconstruct
+
+
+def _constant(vector: Tensor) -> Change:
+    return lambda value: vector.to(value.dtype).to(value.device).expand_as(value)  # MPS takes no float64
+
+
+def _unchanged(model: LanguageModel, prepared: Prepared, hook: str) -> tuple[Tensor, Tensor | None]:
+    """The values at the hook point [B,T,D], and the logits [B,T,V] where there are any."""
+    if model.kind == "none":
+        return model.read(prepared.given, [hook])[hook], None
+    if prepared.asked is not prepared.given:  # values of the text as it is, predictions of the text with masks
+        return model.read(prepared.given, [hook])[hook], model.logits(prepared.asked)
+    seen: list[Tensor] = []
+
+    def note(value: Tensor) -> Tensor:
+        seen.append(value.clone())  # what runs after it may write in place
+        return value
+
+    logits = model.logits(prepared.asked, hook, note)
+    return seen[0], logits
+
+
+def _changed(model: LanguageModel, prepared: Prepared, hook: str, keep: Tensor, change: Change) -> Tensor:
+    """Logits after the values at kept positions were replaced."""
+
+    def replace(value: Tensor) -> Tensor:
+        new = change(value[keep].float()).to(value)
+        return value.masked_scatter(keep[..., None], new)
+
+    return model.logits(prepared.asked, hook, replace)

@@ -1,0 +1,178 @@
+"""The claims stage: every claim of the seed experiment with its verdict and numbers, in RUN/claims.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparsecode import store
+from sparsecode.checkpoint import write_json
+from sparsecode.comparison import Comparison
+from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
+from sparsecode.pipeline import sweeps
+from sparsecode.pipeline.advice import advised, told
+from sparsecode.pipeline.compare import load_comparison
+from sparsecode.pipeline.config import ClaimsConfig
+from sparsecode.pipeline.model_text import tokens_of
+from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.records import load_record
+from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
+from sparsecode.pipeline.stage import called, run_stage
+from sparsecode.pipeline.stale import digest
+from sparsecode.science import trained
+from sparsecode.science.evidence import Evidence, Family, JudgeSettings
+from sparsecode.science.examples import Rows
+from sparsecode.science.judge import FORMAT, as_json, judged, thin_of
+from sparsecode.science.verdicts import NOT_TESTED
+from sparsecode.sweep import Dictionary
+
+KEY = "claims"
+
+
+@advised
+def check_claims(
+    run: str | Path | Run = DEFAULT_RUN,
+    config: ClaimsConfig | None = None,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Tests the claims on a run and writes `RUN/claims.json`, and the sweeps it needs into `RUN/science`.
+
+    A claim whose data are gone (activations, text) is "not tested", with the reason.
+
+    Args:
+        run: the run folder, after `compare_dicts`.
+        config: settings; without it those of the run (`pipeline.recall`). `settings` change single ones
+            (`sweep=False`).
+        force: do it again where it was done with other settings or from another comparison.
+        quiet: no progress.
+
+    Returns:
+        {"verdicts": number of the claim -> verdict, "not_tested": number -> why, "thin": what of the sweeps beside the
+        run's own is below the bounds of `trained`}.
+
+    Raises:
+        StageMissing: the run's dictionaries were not compared.
+        InvalidSetting: a setting that cannot be used.
+        SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
+    """
+    home, chosen = called(run, ClaimsConfig, config, settings)
+    _check(chosen)
+    comparison = load_comparison(home, own=KEY)
+    inputs = {"comparison": digest(home.comparison_path), "activations": _fingerprint(home, chosen)}
+    outputs = [home.claims_path, home.path / sweeps.FOLDER]
+    if chosen.sweep and (force or not home.is_done(KEY)):
+        own = home.config()["stages"]["train-dicts"]["settings"]
+        sweeps.check_memory(chosen, own, int(comparison.record["dictionaries"][0]["activation_dim"]))
+
+    def do(_: Stage) -> dict[str, Any]:
+        evidence = gather(home, chosen, comparison, quiet=quiet)
+        found = judged(evidence)
+        write_json(home.claims_path, as_json(evidence, found, chosen.record()))
+        verdicts = {number: finding.verdict for number, finding in found.items()}
+        return {
+            "verdicts": {number: verdict.verdict for number, verdict in verdicts.items()},
+            "not_tested": {
+                number: verdict.reason for number, verdict in verdicts.items() if verdict.verdict == NOT_TESTED
+            },
+            "thin": thin_of(evidence).get(KEY, []),
+        }
+
+    return run_stage(home, KEY, chosen, do, inputs=inputs, outputs=outputs, force=force, quiet=quiet)
+
+
+def load_claims(run: Run) -> dict[str, Any] | None:
+    """What claims.json holds; None where the run has no finished claims stage.
+
+    Raises:
+        RunInvalid: the stage is done and its file is not what it wrote.
+    """
+    return load_record(run, KEY, run.claims_path, FORMAT, "claims", dict)
+
+
+def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: bool) -> Evidence:
+    """Everything the claims may use; what cannot be had is left out and named in `missing`."""
+    watch = watching(quiet)
+    main = family("run", run, comparison)
+    missing: dict[str, str] = {}
+    dataset = decode = plain = divided = None
+    begun: dict[str, Family] = {}
+    samples = 0
+    try:
+        folder = _dataset_path(run, config)
+        dataset = store.Dataset(folder)
+        if config.sweep:
+            settings = run.config()["stages"]["train-dicts"]["settings"]
+            one, other = sweeps.train_both(run, config, str(folder), settings, main.dimensions, quiet=quiet)
+            plain, divided = family("plain", *one), family("per-size", *other)
+        else:
+            missing["sweeps"] = "The sweep under both normalisations was not asked for (--sweep)."
+        settings = run.config()["stages"]["train-dicts"]["settings"]
+        for kind, (beside, found) in sweeps.train_starts(run, config, str(folder), settings, quiet=quiet).items():
+            begun[kind] = family(kind, beside, found)
+            samples = int(next(iter(begun[kind].dictionaries.values())).meta.get("samples_seen", 0))
+        tokens = tokens_of(run)
+        if dataset.provenance.get("tokens_fingerprint") != tokens.fingerprint:
+            raise StageMissing("The activations were not harvested from this run's text.")
+        decode = tokens.texts
+        if not dataset.contexts_known:
+            watch.note(
+                f"{KEY}: the activations do not say where contexts end; examples may run across; harvest them again"
+            )
+    except SparsecodeError as error:
+        missing.setdefault("sweeps", told(error))
+        missing["text"] = told(error)
+        watch.note(f"{KEY}: not everything can be tested ({told(error)})")
+    return Evidence(
+        config.part(JudgeSettings), main, plain, divided, dataset, decode, begun, samples, missing,
+        untrained_model(run, dataset), watch,
+    )  # fmt: skip
+
+
+def untrained_model(run: Run, dataset: Rows | None) -> str:
+    """Why the model whose activations these are says nothing of a trained one; empty where it is not the run's own."""
+    stages = run.config()["stages"]
+    result = stages.get("train-gpt", {}).get("result") or {}
+    if dataset is not None:
+        read = dataset.provenance.get("model_fingerprint")
+    else:
+        hook = (stages.get("train-dicts", {}).get("result") or {}).get("hook_point")
+        read = stages.get(f"harvest/{hook}", {}).get("inputs", {}).get("gpt")
+    return trained.gpt(result) if read is not None and read == result.get("fingerprint") else ""
+
+
+def family(label: str, run: Run, comparison: Comparison) -> Family:
+    """A comparison with the weights of its dictionaries."""
+    return Family(label, comparison, {name: Dictionary.load(run.dictionaries_path / name) for name in comparison.names})
+
+
+def _dataset_path(run: Run, config: ClaimsConfig) -> Path:
+    if config.dataset is not None:
+        return Path(config.dataset)
+    record = run.config()["stages"].get("train-dicts", {})
+    if (record.get("beside") or {}).get("dataset"):
+        return Path(record["beside"]["dataset"])
+    hook = (record.get("result") or {}).get("hook_point")
+    folder = Path(run.activations_path / str(hook))
+    if not hook or not folder.exists():
+        raise StageMissing(f"{run.path}: its activations are not there; run: sparsecode harvest{run.flag}")
+    return folder
+
+
+def _fingerprint(run: Run, config: ClaimsConfig) -> str:
+    """Of the activations; of those that were read where they are gone now: what was found of them stays true."""
+    try:
+        return store.Dataset(_dataset_path(run, config)).fingerprint
+    except SparsecodeError:
+        before = run.config()["stages"].get(KEY, {})
+        return str((before.get("inputs") or {}).get("activations") or "")
+
+
+def _check(config: ClaimsConfig) -> None:
+    for name, least in {"draws": 100, "contexts": 1, "directions": 1, "batch_size": 1}.items():
+        if getattr(config, name) < least:
+            raise InvalidSetting(f"claims: --{name.replace('_', '-')} must be at least {least}")
+    if not -1 <= config.threshold < 1:
+        raise InvalidSetting("claims: --threshold must be below 1")

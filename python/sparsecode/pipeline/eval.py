@@ -1,0 +1,249 @@
+"""Evaluate the dictionaries of a run, or any others, over held-out text."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
+from sparsecode.errors import CorpusEmpty, DictionaryInvalid, HookUnknown, InvalidSetting, SparsecodeError, StageMissing
+from sparsecode.evaluation.hooks import find_hook
+from sparsecode.evaluation.result import Evaluation
+from sparsecode.evaluation.splice import check_fits, evaluate_dictionaries, spread
+from sparsecode.gpt import load_gpt
+from sparsecode.harvest.models import LanguageModel, load_model, own_model
+from sparsecode.harvest.sequences import Contexts, TokenBatch
+from sparsecode.harvest.several import ContextSettings, cut
+from sparsecode.harvest.text import control_tokens, model_tokenizer, same_tokens, tokenizer_of
+from sparsecode.pipeline.advice import advised
+from sparsecode.pipeline.config import EvalConfig, TrainGptConfig
+from sparsecode.pipeline.model_text import tokens_of
+from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.run import DEFAULT_RUN, Run
+from sparsecode.pipeline.stale import require
+from sparsecode.store import Dataset
+from sparsecode.sweep import Dictionary
+from sparsecode.watch import Watch
+
+_LOGITS = 1 << 26  # of one forward pass: 256 MB in float32
+_MOST_TOKENS = 4096
+
+LeaveOut = Callable[[str, SparsecodeError], None]  # told a dictionary's name and what is wrong with it
+
+
+@advised
+def evaluate_run(
+    run: str | Path | Run = DEFAULT_RUN,
+    dictionaries: Mapping[str, Dictionary] | None = None,
+    config: EvalConfig | None = None,
+    *,
+    model: str | LanguageModel | None = None,
+    quiet: bool = False,
+    leave_out: LeaveOut | None = None,
+    **settings: Any,
+) -> list[Evaluation]:
+    """Metrics of dictionaries, each at its hook point, over the same evenly spread contexts of held-out text.
+
+    Args:
+        run: where the model, the text and, unless given, the dictionaries are.
+        dictionaries: by name; all those of the run if None.
+        config: settings; `settings` change single ones (`rows=64_000`). A `hook` beats what a dictionary says of
+            itself; names of other libraries are looked for in the model (see `evaluate.hooks`). `context`, `documents`
+            and `special_tokens` are, where None, as the run's harvest of the hook point had them.
+        model: folder or name of the model, or one that is loaded; the run's own GPT if None.
+        quiet: no progress.
+        leave_out: called for each dictionary that cannot be evaluated, so that the others can be; without it, or where
+            none is left, the first such failure is raised.
+
+    Raises:
+        StageMissing, StageStale, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see
+            `sparsecode.errors`.
+    """
+    run, watch = run if isinstance(run, Run) else Run(run), watching(quiet)
+    config = (config or EvalConfig()).changed(**settings)
+    model = config.model if model is None else model
+    if config.rows < 1 or (config.batch_tokens is not None and config.batch_tokens < 1):
+        raise InvalidSetting("eval: --rows and --batch-tokens must be at least 1")
+    if model is None and dictionaries is None:
+        require(run, ["train-dicts"])  # else they may be of the activations of another model than the one there now
+    apart = _Apart(leave_out)
+    chosen = load_dictionaries(run, apart) if dictionaries is None else dict(dictionaries)
+    said = group_by_hook(chosen, config.hook, apart)
+    loaded, own = _model(run, model, config, watch)
+    by_hook = _found_in(loaded, said, apart)
+    if loaded.kind != "none":  # what cannot be predicted fails here, before text is read
+        loaded.logits({"input_ids": torch.zeros((1, 2), dtype=torch.int64)})
+    for line in loaded.strange():
+        watch.note(f"eval: {line}")
+    given = {name: getattr(config, name) for name in ("context", "documents", "special_tokens")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if own and given:
+        raise InvalidSetting(
+            f"eval: --{next(iter(given)).replace('_', '-')} goes with --model; the run's own GPT is read in the "
+            "contexts that it was trained on"
+        )
+    found: dict[str, Evaluation] = {}
+    with _tokens(run, loaded, config.text) as (tokens, side):
+        for (point, name), group in by_hook.items():
+            harvested = ContextSettings(**_as_harvested(run, name, own) | given)
+            contexts = cut(tokens, loaded, None if own else harvested, side=side)
+            if not len(contexts.starts):
+                raise CorpusEmpty(
+                    f"the held-out text is shorter than a context of {contexts.width}; name more with --text"
+                )
+            numbers = spread(len(contexts.starts), -(-config.rows // contexts.length))
+            most = config.batch_tokens or min(_MOST_TOKENS, max(1, _LOGITS // loaded.vocab_size))
+
+            def batches(
+                contexts: Contexts = contexts, numbers: Any = numbers, most: int = most
+            ) -> Iterator[TokenBatch]:
+                return contexts.batches(numbers, most)
+
+            with watch.task("eval", sum(batch.rows for batch in batches()), "rows") as progress:
+                found |= evaluate_dictionaries(
+                    loaded, group, point, batches, seed=config.seed, advance=progress.advance
+                )
+    return [found[name] for name in chosen if name in found]
+
+
+class _Apart:
+    """Dictionaries that cannot be evaluated, told to whoever wants to know of them; else the first ends everything."""
+
+    def __init__(self, leave_out: LeaveOut | None = None) -> None:
+        self._leave_out = leave_out
+        self.first: SparsecodeError | None = None
+
+    def put(self, name: str, error: SparsecodeError) -> None:
+        """Leaves out a dictionary.
+
+        Raises:
+            SparsecodeError: `error` itself, where nobody wants to know.
+        """
+        if self._leave_out is None:
+            raise error
+        self.first = self.first or error
+        self._leave_out(name, error)
+
+    def check(self, left: Mapping[Any, Any]) -> None:
+        """Raises the first failure where no dictionary is left."""
+        if not left and self.first is not None:
+            raise self.first
+
+
+def load_dictionaries(run: Run, apart: _Apart | None = None) -> dict[str, Dictionary]:
+    """All dictionaries of a run by name.
+
+    Raises:
+        StageMissing: it has none.
+    """
+    if "train-dicts" in run.config()["stages"]:
+        run.finished("train-dicts", "sparsecode train-dicts")  # what an interrupted training has written is not all
+    paths = sorted(path for path in run.dictionaries_path.glob("*.json") if path.with_suffix(".safetensors").is_file())
+    if not paths:
+        raise StageMissing(f"{run.path}: no dictionaries; run: sparsecode train-dicts{run.flag}")
+    apart = apart or _Apart()
+    found: dict[str, Dictionary] = {}
+    for path in paths:
+        try:
+            found[path.stem] = Dictionary.load(path)
+        except DictionaryInvalid as error:
+            apart.put(path.stem, error)
+    apart.check(found)
+    keys = {name: (one.meta.get("l1") or 0, one.dict_size, one.meta.get("seed") or 0) for name, one in found.items()}
+    return dict(sorted(found.items(), key=lambda item: keys[item[0]]))
+
+
+def group_by_hook(
+    dictionaries: Mapping[str, Dictionary], hook: str | None, apart: _Apart | None = None
+) -> dict[str, dict[str, Dictionary]]:
+    """Dictionaries by the hook point they were trained on, or all by `hook`.
+
+    Raises:
+        DictionaryInvalid: one does not say where it was trained, and `hook` is None.
+    """
+    apart = apart or _Apart()
+    found: dict[str, dict[str, Dictionary]] = {}
+    for name, dictionary in dictionaries.items():
+        point = hook or dictionary.meta.get("hook_point")
+        if point:
+            found.setdefault(str(point), {})[name] = dictionary
+            continue
+        layer = dictionary.meta.get("layer")
+        such = f" (such as blocks.{layer}.hook_resid_post: it says layer {layer})" if isinstance(layer, int) else ""
+        apart.put(name, DictionaryInvalid(f"{name}: does not say which hook point it was trained on; add --hook{such}"))
+    apart.check(found)
+    return found
+
+
+def _found_in(
+    model: LanguageModel, said: Mapping[str, Mapping[str, Dictionary]], apart: _Apart
+) -> dict[tuple[str, str], dict[str, Dictionary]]:
+    """The dictionaries that fit, by the hook point as the model has it and as they name it."""
+    found: dict[tuple[str, str], dict[str, Dictionary]] = {}
+    for hook, group in said.items():
+        try:
+            point = find_hook(model, hook)
+            width = model.width(point)
+        except HookUnknown as error:
+            for name in group:
+                apart.put(name, error)
+            continue
+        for name, dictionary in group.items():
+            try:
+                check_fits(model, name, dictionary, point, width)
+            except DictionaryInvalid as error:
+                apart.put(name, error)
+            else:
+                found.setdefault((point, hook), {})[name] = dictionary
+    apart.check(found)
+    return found
+
+
+def _model(run: Run, model: str | LanguageModel | None, config: EvalConfig, watch: Watch) -> tuple[LanguageModel, bool]:
+    """The model, and whether it is the run's own GPT."""
+    if isinstance(model, LanguageModel):
+        return model, False
+    if model is not None:
+        return load_model(model, device=config.device, dtype=config.model_dtype, watch=watch), False
+    stages = run.config()["stages"]
+    if "train-gpt" not in stages and "tokens" in stages:
+        name = (stages["tokens"].get("result") or {}).get("model", "")
+        raise StageMissing(
+            f"{run.path}: its activations are of {name or 'another model'}; name its folder with --model"
+        )
+    run.finished("train-gpt", "sparsecode train-gpt")
+    return own_model(load_gpt(run.gpt_path), device=config.device), True
+
+
+def _as_harvested(run: Run, hook: str, own: bool) -> dict[str, Any]:
+    """The settings that decide which positions are rows, as the run's dataset of a hook point records them."""
+    path = run.activations_path / hook
+    if own or not (path / "manifest.json").is_file():
+        return {}
+    told = Dataset(path).provenance
+    names = {"context": "context_tokens"} | {name: name for name in ("documents", "special_tokens", "chat")}
+    return {name: told[key] for name, key in names.items() if told.get(key) is not None}
+
+
+@contextmanager
+def _tokens(run: Run, model: LanguageModel, text: tuple[str, ...]) -> Iterator[tuple[Tokens, str]]:
+    """The run's held-out text, or that of files, in the model's tokens; and which side of it to read."""
+    if not text:
+        tokens = tokens_of(run)
+        if model.tokenizer is not None and not same_tokens(tokenizer_of(model), tokens.tokenizer.to_str()):
+            raise InvalidSetting(f"{run.path}: holds text in the tokens of another model; name text with --text")
+        yield tokens, "val"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TrainGptConfig(text=text).part(TextSettings)
+        if model.tokenizer is not None:
+            names = control_tokens(model, "auto")
+            yield prepare_tokens(folder, settings, model=model_tokenizer(model, names)), "train"
+        else:
+            yield prepare_tokens(folder, replace(settings, tokenizer=str(run.tokenizer_path))), "train"

@@ -1,0 +1,110 @@
+"""The text of a run as the tokens of a model that was not trained here: the stage `tokens`, which a harvest opens."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from sparsecode.corpus import TextSettings, Tokens, load_tokens, prepare_tokens
+from sparsecode.corpus.chat import Messages
+from sparsecode.errors import InvalidSetting, StageMissing
+from sparsecode.harvest.models import LanguageModel
+from sparsecode.harvest.text import control_tokens, model_tokenizer, same_tokens, tokenizer_of
+from sparsecode.pipeline.advice import advice
+from sparsecode.pipeline.config import HarvestConfig, TextConfig, TrainGptConfig
+from sparsecode.pipeline.naming import as_recorded
+from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.stage import opened
+
+KEY = "tokens"
+_TEXT = ("text", "text_key", "hf_dataset", "hf_stream", "skip_bad", "max_text_mb")
+_CHAT_KEY = "messages"
+
+
+def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force: bool, quiet: bool) -> Tokens:
+    """The run's text in the tokens of `model`: those that are there, or made now where there are none or text is named.
+
+    Raises:
+        ModelInvalid: the model came without a tokenizer.
+        InvalidSetting: the run holds the tokens of another tokenizer.
+        SettingsDiffer: the run holds other text, and not `force`.
+        CorpusEmpty, CorpusUnreadable: see `sparsecode.corpus`.
+    """
+    watch = watching(quiet)
+    names = control_tokens(model, config.control_tokens)
+    tokenizer = tokenizer_of(model, names)
+    if config.chat and model.chat is None:
+        raise InvalidSetting(f"--chat: the tokenizer of {model.name} has no chat template; write the texts yourself")
+    stages = run.config()["stages"]
+    chosen = TextConfig(**{name: getattr(config, name) for name in (*_TEXT, "chat", "control_tokens")})
+    asked = bool(config.text) or config.hf_dataset is not None
+    if "train-gpt" in stages:
+        run.finished("train-gpt", "sparsecode train-gpt")
+        tokens = tokens_of(run)
+        if asked or not same_tokens(tokens.tokenizer.to_str(), tokenizer):
+            raise InvalidSetting(
+                f"{run.path}: holds the text of the GPT trained there; choose another run for {model.name} with --run"
+            )
+        return tokens
+    digest = hashlib.sha256(tokenizer.encode()).hexdigest()[:16]
+    before = stages.get(KEY, {})
+    if not asked and before.get("status") == "done" and before["inputs"] == {"tokenizer": digest}:
+        return tokens_of(run)
+    if not asked and before.get("status") == "running" and before.get("inputs") == {"tokenizer": digest}:
+        chosen = TextConfig.recorded(before, KEY)  # goes on with the text that it was begun with
+    named = as_recorded(run, KEY, chosen)
+    with opened(run, KEY, named, inputs={"tokenizer": digest}, force=force, quiet=True) as stage:
+        text = replace(TrainGptConfig().part(TextSettings), **{name: getattr(chosen, name) for name in _TEXT})
+        if config.chat and model.chat is not None:
+            key = _CHAT_KEY if config.text_key == HarvestConfig().text_key else config.text_key
+            text = replace(text, text_key=Messages(key, model.chat))
+        given = model_tokenizer(model, names, chat=config.chat)
+        tokens = prepare_tokens(run, text, model=given, watch=watch)
+        stage.finish(
+            {"tokens_fingerprint": tokens.fingerprint, "model": model.name, "train_tokens": len(tokens.train),
+             "val_tokens": len(tokens.val)}
+        )  # fmt: skip
+    if not asked:
+        watch.note(f"harvest: read the default text, {tokens.corpus['description']}; --text names another")
+    if spelled := tokens.corpus.get("control_tokens"):
+        watch.note(f"harvest: {_spelled(spelled, names, _why(model, config.control_tokens))}")
+    return tokens
+
+
+def tokens_of(run: Run) -> Tokens:
+    """The tokens of a run.
+
+    Raises:
+        StageMissing, RunInvalid: see `load_tokens`.
+    """
+    with advice(f"run: sparsecode train-gpt{run.flag}", StageMissing):
+        return load_tokens(run)
+
+
+def _why(model: LanguageModel, wanted: str) -> str:
+    if wanted == "auto":
+        return f"the model has {'a' if model.template else 'no'} chat template"
+    return "--control-tokens" + (f" {wanted}" if wanted in ("all", "none") else "")
+
+
+def _spelled(spelled: dict[str, int], names: tuple[str, ...], why: str) -> str:
+    """One line on what became of the control tokens that a text spells."""
+    read = {name: count for name, count in spelled.items() if name in names}
+    left = {name: count for name, count in spelled.items() if name not in names}
+    parts = []
+    if read:
+        parts.append(
+            f"{_listed(read)} in the text read as control tokens ({why}; --control-tokens none takes them for text)"
+        )
+    if left:
+        parts.append(
+            f"{_listed(left)} in the text taken for ordinary text ({why}; --control-tokens all reads them as tokens)"
+        )
+    return ", ".join(parts)
+
+
+def _listed(spelled: dict[str, int]) -> str:
+    shown = [f"{count} {name}" for name, count in list(spelled.items())[:3]]
+    more = len(spelled) - len(shown)
+    return ", ".join(shown) + (f" and {more} others" if more else "")

@@ -1,0 +1,101 @@
+"""What all stages do alike: the settings of a call, the lock and the record of a stage, and what to do on a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sparsecode.pipeline.config import StageConfig
+from sparsecode.pipeline.progress import say, watching
+from sparsecode.pipeline.recall import recalled
+from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.stale import stale
+from sparsecode.watch import Task, Watch
+
+S = TypeVar("S", bound=StageConfig)
+
+
+def called(run: str | Path | Run, kind: type[S], config: S | None, settings: Mapping[str, Any]) -> tuple[Run, S]:
+    """The run and the settings that a stage's function was called with; see `recall`."""
+    run = run if isinstance(run, Run) else Run(run)
+    return run, recalled(run, kind, config, settings)
+
+
+@contextmanager
+def opened(
+    run: Run, key: str, config: StageConfig, *, quiet: bool, called: str | None = None, **files: Any
+) -> Iterator[Stage]:
+    """Opens a stage as `Run.stage` does, and says so where there is nothing to do.
+
+    Args:
+        run, key, config: see `Run.stage`, as all of `files`.
+        quiet: say nothing.
+        called: the beginning of the line that says so; the stage's name unless given.
+    """
+    with run.stage(key, config, explain=stale, **files) as stage:
+        if stage.done and not quiet:
+            say(f"{called or key + ':'} already done in {run.path} with the same settings")
+        yield stage
+
+
+def run_stage(
+    run: Run,
+    key: str,
+    config: StageConfig,
+    do: Callable[[Stage], Mapping[str, Any]],
+    *,
+    force: bool,
+    quiet: bool,
+    called: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+    outputs: Iterable[Path] = (),
+    needs: Iterable[Path] | None = None,
+    state: Path | None = None,
+) -> dict[str, Any]:
+    """Does a stage unless it is done, and records what `do` returns.
+
+    Args:
+        run, key, config, inputs, outputs, needs, force: see `Run.stage`.
+        do: the work; its result is what the stage recorded when it finished.
+        quiet, called: see `opened`.
+        state: what an interrupted stage goes on from; removed once it is recorded as done.
+
+    Returns:
+        The result, of now or of before.
+
+    Raises:
+        SparsecodeError: what `Run.stage` and `do` raise.
+    """
+    with opened(
+        run, key, config, quiet=quiet, called=called, inputs=inputs, outputs=outputs, needs=needs, force=force
+    ) as stage:
+        if not stage.done:
+            stage.finish(do(stage))
+            if state is not None:
+                state.unlink(missing_ok=True)
+        return stage.result
+
+
+class StageWatch(Watch):
+    """Shows work on the console unless `quiet`, and keeps a stage's decisions and measurements in the run's record."""
+
+    def __init__(self, run: Run, stage: Stage, *, quiet: bool) -> None:
+        self._run, self._stage, self._shown = run, stage, watching(quiet)
+
+    def task(self, label: str, total: int | None, unit: str, *, done: int = 0) -> Task:
+        """Begins work with a line of progress."""
+        return self._shown.task(label, total, unit, done=done)
+
+    def note(self, message: str, remedy: str | None = None) -> None:
+        """Prints a line."""
+        self._shown.note(message, remedy)
+
+    def planned(self, **decisions: int) -> None:
+        """Into the stage's record."""
+        self._stage.plan(**decisions)
+
+    def measured(self, step: int, **values: Any) -> None:
+        """A line of metrics.jsonl."""
+        self._run.log(self._stage.key, step, **values)

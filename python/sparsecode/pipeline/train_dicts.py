@@ -1,0 +1,163 @@
+"""The train-dicts stage: a dataset in, a sweep of dictionaries out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsecode import store
+from sparsecode.errors import TrainingDiverged
+from sparsecode.pipeline import plan
+from sparsecode.pipeline.advice import advised
+from sparsecode.pipeline.config import TrainDictsConfig
+from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
+from sparsecode.pipeline.stage import called, run_stage
+from sparsecode.pipeline.stale import require
+from sparsecode.pipeline.training import engine_of, train
+from sparsecode.sweep.batches import DatasetBatches
+from sparsecode.sweep.engines import choose_engine
+from sparsecode.sweep.normalization import Normalization
+from sparsecode.sweep.schedule import Budget
+from sparsecode.sweep.trainer import EVAL_BATCH, evaluate
+
+KEY = "train-dicts"
+
+
+@advised
+def train_dicts(
+    run: str | Path | Run = DEFAULT_RUN,
+    config: TrainDictsConfig | None = None,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Trains a sweep of dictionaries on a dataset and writes each as a pair of files in `RUN/dictionaries`.
+
+    Args:
+        run: the run folder, after `harvest_activations` (or with `dataset=FOLDER`).
+        config: settings; without it those of the run (`pipeline.recall`). `settings` change single ones
+            (`sizes="64-512", minutes=2`).
+        force: do it again where it was done with other settings.
+        quiet: no progress.
+
+    Returns:
+        {"dictionaries": names, "fingerprint": of their files, "diverged": names of those that ran into NaN and were
+        not saved, "hook_point", "dataset_fingerprint", "activation_dim", "samples", "steps", "engine", "eval_rows",
+        "metrics": name -> {mse, l1, l0, fvu, dead, rows, live, start_cosine}}.
+
+    Raises:
+        StageMissing: nothing was harvested.
+        InvalidSetting: a setting that cannot be used.
+        DatasetUnfit: too few rows, or all the same.
+        TrainingDiverged: every dictionary ran into NaN.
+        SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
+    """
+    home, chosen = called(run, TrainDictsConfig, config, settings)
+    data = plan.find_dataset(home, chosen)
+    if chosen.dataset is None:
+        chosen = chosen.changed(hook=data.name)  # for the run to remember: others may be harvested
+        require(home, [f"harvest/{data.name}"], own=KEY)
+    dataset = store.Dataset(data)
+    plan.check(chosen, dataset)
+    if force or not home.is_done(KEY):
+        plan.check_memory(chosen, dataset.activation_dim)
+    if force or KEY not in home.config()["stages"]:
+        choose_engine(chosen.engine, chosen.device)  # fails here, before the stage is recorded as begun
+    folder = home.dictionaries_path
+    state = folder / "state.safetensors"
+
+    def do(stage: Stage) -> dict[str, Any]:
+        result = _train(home, stage, chosen, dataset, state, quiet=quiet)
+        if result["diverged"]:
+            names = ", ".join(result["diverged"])
+            watching(quiet).note(
+                f"{KEY}: {len(result['diverged'])} dictionaries ran into NaN and were not saved: {names}"
+            )
+        return result
+
+    return run_stage(
+        home, KEY, chosen, do, inputs={"dataset": dataset.fingerprint}, outputs=[folder], needs=_written(home),
+        state=state, force=force, quiet=quiet,
+    )  # fmt: skip
+
+
+def _written(run: Run) -> list[Path]:
+    """The files of the dictionaries that a finished training recorded; their folder before there are any."""
+    result = run.config()["stages"].get(KEY, {}).get("result") or {}
+    names = result.get("dictionaries", ())
+    files = [run.dictionaries_path / f"{name}{suffix}" for name in names for suffix in (".safetensors", ".json")]
+    return files or [run.dictionaries_path]
+
+
+def _fingerprint(paths: list[Path]) -> str:
+    """Of dictionaries as they were written: what is read from them later is compared with it."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for suffix in (".safetensors", ".json"):
+            file = path.with_name(path.name + suffix)
+            digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _train(
+    run: Run, stage: Stage, config: TrainDictsConfig, dataset: store.Dataset, state: Path, *, quiet: bool
+) -> dict[str, Any]:
+    """Trains, measures on the held-out rows and writes the dictionaries.
+
+    Raises:
+        TrainingDiverged: no dictionary is left.
+    """
+    engine = engine_of(stage, config)
+    sweep = plan.build_sweep(config, dataset.activation_dim, engine.device)
+    normalization = plan.normalization(config, dataset)
+    eval_rows = plan.held_out(config, dataset)
+    train_rows = dataset.rows - eval_rows
+    steps = plan.known_steps(config, train_rows)
+    budget = None
+    if config.minutes is not None:
+        budget = Budget(config.minutes * 60, steps, least=-(-config.min_samples // config.batch_size))
+    # Deviations of the batches are those of the dataset in expectation, and cost nothing.
+    per_row = dataset.statistics["variance"] * dataset.activation_dim / normalization.scale**2
+    trainer = train(
+        run, stage, config, sweep,
+        DatasetBatches(dataset, config.batch_size, train_rows, normalization, config.seed), engine,
+        start=plan.start(config), steps=steps, budget=budget, deviations=lambda rows: per_row * rows, state=state,
+        quiet=quiet,
+    )  # fmt: skip
+    found, fired = evaluate(engine, sweep, _chunks(dataset, train_rows, normalization))
+    diverged = [sweep.names[k] for k in sorted(sweep.diverged())]
+    if len(diverged) == len(sweep):
+        raise TrainingDiverged(
+            f"{run.path}: all {len(sweep)} dictionaries ran into NaN; use a lower --lr, with --force"
+        )
+    hook = str(dataset.provenance.get("hook_point", ""))
+    about = {"hook_point": hook, "dataset_fingerprint": dataset.fingerprint}
+    names = []
+    for name, dictionary in trainer.finished(found, fired, eval_rows, normalization, about):
+        dictionary.save(run.dictionaries_path / name)
+        names.append(name)
+    return {
+        "dictionaries": names,
+        "fingerprint": _fingerprint([run.dictionaries_path / name for name in names]),
+        "diverged": diverged,
+        "hook_point": hook,
+        "dataset_fingerprint": dataset.fingerprint,
+        "activation_dim": sweep.activation_dim,
+        "samples": trainer.samples,
+        "steps": trainer.step,
+        "engine": engine.name,
+        "eval_rows": eval_rows,
+        "metrics": {name: found[name] for name in names},
+    }
+
+
+def _chunks(dataset: store.Dataset, start: int, normalization: Normalization) -> Iterator[torch.Tensor]:
+    """Normalised rows `start` to the end."""
+    for first in range(start, dataset.rows, EVAL_BATCH):
+        yield normalization.apply(dataset.read(first, min(first + EVAL_BATCH, dataset.rows)))

@@ -1,0 +1,68 @@
+"""Training as a part of a stage: what a killed one decided is kept, its state taken up, its measurements logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sparsecode.pipeline.config import ToyConfig, TrainDictsConfig
+from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.stage import StageWatch
+from sparsecode.sweep.batches import Batches
+from sparsecode.sweep.engines import Engine, choose_engine
+from sparsecode.sweep.schedule import Budget, Schedule
+from sparsecode.sweep.start import Start
+from sparsecode.sweep.sweep import Sweep
+from sparsecode.sweep.trainer import Trainer
+
+
+def engine_of(stage: Stage, config: TrainDictsConfig | ToyConfig) -> Engine:
+    """The engine that the settings ask for; a stage that resumes keeps the one it began with: another would round
+    differently.
+    """
+    return choose_engine(stage.planned.get("engine", config.engine), config.device, threads=config.threads)
+
+
+def train(
+    run: Run,
+    stage: Stage,
+    config: TrainDictsConfig | ToyConfig,
+    sweep: Sweep,
+    batches: Batches,
+    engine: Engine,
+    *,
+    start: Start,
+    steps: int | None,
+    budget: Budget | None,
+    deviations: Callable[[int], float],
+    state: Path,
+    quiet: bool,
+) -> Trainer:
+    """Trains a sweep to its end, from where the stage was left.
+
+    Args:
+        run, stage: what the training is a part of.
+        config: its settings.
+        sweep, batches, engine, start, deviations, state: see `Trainer`.
+        steps: how many, or the most of them; None where only the time decides.
+        budget: decides the number of steps; None where `steps` does.
+        quiet: no progress.
+
+    Returns:
+        The trainer after its last step.
+    """
+    warmup = config.warmup_steps if steps is None else min(config.warmup_steps, steps // 2)
+    schedule = Schedule(warmup, config.decay_fraction, config.l1_warmup, steps if budget is None else None)
+    trainer = Trainer(
+        sweep, batches, schedule.planned(stage.planned), engine, StageWatch(run, stage, quiet=quiet), start=start,
+        budget=budget, deviations=deviations, state=state, label=stage.key, log_every=config.log_every,
+        save_every=config.save_every, threads=config.threads,
+    )  # fmt: skip
+    if not (stage.resuming and trainer.restore()):
+        trainer.begin()
+    if stage.resuming:
+        run.rewind_metrics(stage.key, trainer.step)
+    if not stage.planned:
+        stage.plan(engine=engine.name)
+    trainer.train()
+    return trainer

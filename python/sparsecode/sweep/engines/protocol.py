@@ -1,0 +1,104 @@
+"""What an engine is: the protocol that a training relies on, and the sums that every step gives.
+
+Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sparsecode.sweep.sweep import Sweep
+
+ENGINES = ("reference", "cpu", "gpu")
+# Ways for the cpu engine to compute, fastest first: all give the same bits. A machine can run some of them.
+CPU_PATHS = ("amx", "vnni", "avx512", "avxvnni", "avx2", "neon", "scalar")
+
+
+@dataclass
+class StepStats:
+    """Sums over rows, per dictionary; stats of several batches are added.
+
+    Attributes:
+        rows: rows summed over.
+        sse: [K] float64, squared error summed over rows and dimensions.
+        l1: [K] float64, sum over rows of the sum of the codes.
+        l0: [K] float64, active codes summed over rows.
+    """
+
+    rows: int
+    sse: Tensor
+    l1: Tensor
+    l0: Tensor
+
+    @classmethod
+    def zeros(cls, dictionaries: int, device: torch.device | str = "cpu") -> StepStats:
+        """The neutral element of the sum."""
+        where = "cpu" if torch.device(device).type == "mps" else device  # MPS has no float64
+        return cls(0, *(torch.zeros(dictionaries, dtype=torch.float64, device=where) for _ in range(3)))
+
+    def __add__(self, other: StepStats) -> StepStats:
+        return StepStats(self.rows + other.rows, self.sse + other.sse, self.l1 + other.l1, self.l0 + other.l0)
+
+
+class Engine(Protocol):
+    """What trains a sweep. Classes are made with `(device, threads)`; `threads` None means all cores.
+
+    `step` and `evaluate` add to `sweep.fired` the rows on which each feature was active (z > 0).
+    """
+
+    name: str
+    device: torch.device
+
+    def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
+        """One optimiser step of every dictionary on a batch; the stats are those before the step.
+
+        Order: gradients at the current parameters; with `project_gradient` the part along each atom removed; Adam
+        with rate `lr[k] * lr_scale`; atoms renormalised to 1. `sweep.step` grows by one.
+
+        Args:
+            sweep: changed in place.
+            x: [B, D], contiguous, normalised, of the parameters' type and device.
+            lr_scale: the schedule's factor of the learning rates.
+            l1_factor: that of the L1 coefficients.
+
+        Raises:
+            InvalidArgument: `x` does not fit the sweep.
+        """
+
+    def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
+        """Stats and gradients by name, before projection, shaped as `sweep.parameters()`; changes nothing."""
+
+    def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
+        """Stats of a batch without an update."""
+
+    def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The batches where the engine works; one with memory of its own copies the next while it computes."""
+
+    def train(
+        self,
+        sweep: Sweep,
+        batches: Iterator[Tensor],
+        schedule: Sequence[tuple[float, float]],
+        sums: StepStats | None = None,
+    ) -> StepStats:
+        """One `step` for each of `schedule` on the next of the batches, which `feed` gave.
+
+        Args:
+            sweep: changed in place.
+            batches: [B, D] each.
+            schedule: (lr_scale, l1_factor) of each step.
+            sums: stats of steps before, which those of each step are added to: however a training is cut into calls,
+                the result has the same bits.
+
+        Raises:
+            StopIteration: there is no other batch. Steps done before count, whatever is raised.
+            InvalidArgument: the batches do not fit the sweep.
+        """
+
+    def reading_threads(self, threads: int | None) -> int | None:
+        """Of `threads` that a training may use (None: all), how many are to make batches ready beside the engine."""

@@ -1,0 +1,47 @@
+"""How activations are put on one scale before dictionaries see them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecode.errors import DatasetUnfit
+
+KINDS = ("center", "rms", "none")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Data become (x - mean) / scale; the mean is [D] or None."""
+
+    mean: Tensor | None
+    scale: float
+
+    @classmethod
+    def of(cls, statistics: Mapping[str, Any], kind: str, where: object = "the data") -> Normalization:
+        """From the statistics of a dataset's rows.
+
+        Args:
+            statistics: mean [D], variance (per value) and rms.
+            kind: center: subtract the mean, divide by the standard deviation; rms: divide by the root mean square;
+                none.
+            where: the data's name in an error.
+
+        Raises:
+            DatasetUnfit: all rows are the same, or zero.
+        """
+        mean = torch.as_tensor(statistics["mean"], dtype=torch.float32) if kind == "center" else None
+        scales = {"rms": statistics["rms"], "center": math.sqrt(statistics["variance"]), "none": 1.0}
+        scale = float(scales[kind])
+        if not (math.isfinite(scale) and scale > 0 and statistics["variance"] > 0):
+            raise DatasetUnfit(f"{where}: all rows are equal, there is nothing to learn")
+        return cls(mean, scale)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Rows [B, D] on that scale."""
+        return (x if self.mean is None else x - self.mean) / self.scale
