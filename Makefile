@@ -107,6 +107,8 @@ bench: install ## Run the benchmarks: each row beside its baseline, and all in b
 bench-peers: install .venv-peers/.tools ## Time training steps beside other libraries, on the activations of `make demo`
 	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
 	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/from_start.py sparsecode-run/activations/blocks.2.mlp.hook_post
+	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/from_start.py --start calibrated --csv benches/results/peers-from-calibrated-start.csv sparsecode-run/activations/blocks.2.mlp.hook_post
+	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/until.py sparsecode-run/activations/blocks.2.mlp.hook_post
 	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/reader_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
 
 INTEROP := saelens dictionary_learning sparsify

@@ -17,9 +17,11 @@ from sparsecode.errors import CorpusUnreadable, InvalidSetting, ModelInvalid, Se
 from sparsecode.harvest import harvest_module
 from sparsecode.harvest.models import LanguageModel, load_model
 from sparsecode.harvest.models.ids import embedded
+from sparsecode.pipeline.eval import evaluate_run
 from sparsecode.pipeline.harvest import harvest_activations
 from sparsecode.pipeline.run import Run
 from sparsecode.store import Dataset
+from sparsecode.sweep import Dictionary
 
 transformers = pytest.importorskip("transformers")
 
@@ -140,6 +142,30 @@ def test_without_a_template_a_spelled_token_is_text(tmp_path: Path) -> None:
     assert all(0 not in document for document in documents(tmp_path / "run"))
     harvested(tmp_path / "all", name, file, control_tokens="all", context=8)
     assert documents(tmp_path / "all") == [tok("a<|endoftext|>b")["input_ids"]] * 9
+
+
+def test_conversations_are_evaluated_as_the_text_that_the_template_makes_of_them(tmp_path: Path) -> None:
+    tok = chat_tokenizer()
+    name = model(tmp_path / "chat", tok)
+    talks = lines(tmp_path / "talks.jsonl", "talk", TALKS)
+    texts = [tok.apply_chat_template(talk, tokenize=False) for talk in TALKS]
+    text = lines(tmp_path / "text.jsonl", "text", texts)
+    eye = torch.cat([torch.eye(8), -torch.eye(8)])
+    given = {"eye": Dictionary(eye, torch.zeros(16), eye)}
+    settings: dict[str, Any] = {"hook": HOOK, "context": 48, "documents": True, "special_tokens": True, "device": "cpu"}
+
+    def losses(file: str, **more: Any) -> tuple[int, float]:
+        (found,) = evaluate_run(tmp_path / "run", given, model=name, text=(file,), quiet=True, **settings, **more)
+        return found.predictions, found.loss_clean
+
+    talked = losses(talks, chat=True, text_key="talk")
+    assert talked == losses(text)
+    assert losses(text, control_tokens="none")[0] > talked[0], "each control token is then several of ordinary text"
+    with pytest.raises(InvalidSetting, match="eval: --chat goes with --text"):
+        evaluate_run(tmp_path / "run", given, model=name, chat=True, quiet=True, **settings)
+    with pytest.raises(InvalidSetting, match="--chat: the tokenizer of base has no chat template"):
+        base = model(tmp_path / "base", tokenizer("<|endoftext|>", eos_token="<|endoftext|>"))
+        evaluate_run(tmp_path / "run", given, model=base, text=(talks,), chat=True, quiet=True, **settings)
 
 
 @pytest.mark.parametrize("name", ["<END>", "</s>", "[SEP]"])

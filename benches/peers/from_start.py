@@ -17,18 +17,20 @@ import prepare
 import torch
 from benches.rows import write_rows
 
-from sparsecode.sweep import LossSettings, Sweep
+from sparsecode.sweep import LossSettings, Start, Sweep, begin
 from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.start import SAMPLE_ROWS
 
 TURN = 50
 EVAL = 8
 
 
-def ours(dim: int, sizes: list[int], l1: float, pre_bias: bool) -> Sweep:
+def ours(dim: int, sizes: list[int], l1: float, pre_bias: bool, start: str, sample: torch.Tensor) -> Sweep:
     loss = LossSettings(mse="sum", pre_bias=pre_bias)
     # The same initial atoms as of the other: they depend on the coefficient, so it is set afterwards.
     sweep = Sweep(dim, sizes, [l1] * len(sizes), [0] * len(sizes), prepare.LR, loss)
     sweep.l1 = [l1 * dim] * len(sizes)
+    begin(sweep, Start(start), sample)
     return sweep
 
 
@@ -46,11 +48,14 @@ def main() -> None:
     parser.add_argument("--l1", type=float, default=2.3e-2)
     parser.add_argument("--sizes", default="64,128,256,512,1024,2048,4096")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--start", default="atoms", choices=("atoms", "calibrated"), help="of both alike")
     parser.add_argument("--csv", type=Path, default=Path("benches/results/peers-from-start.csv"))
     options = parser.parse_args()
     sizes, stream = prepare.sizes(options.sizes), prepare.stream_of(options.dataset)
     dim = stream.dataset.activation_dim
-    with_bias, without = (ours(dim, sizes, options.l1, pre_bias) for pre_bias in (True, False))
+    with prepare.stream_of(options.dataset, SAMPLE_ROWS) as first:
+        sample = next(first).clone()
+    with_bias, without = (ours(dim, sizes, options.l1, bias, options.start, sample) for bias in (True, False))
     theirs = contenders.DictionaryLearning(with_bias, prepare.LR, prepare.WARMUP)
     steps: dict[str, contenders.Step] = {
         "sparsecode, with pre-bias": contenders.sparsecode_from_start(with_bias, prepare.WARMUP),
@@ -70,8 +75,9 @@ def main() -> None:
         if done % (4 * TURN) == 0:
             print(f"{done} steps: {', '.join(f'{name} {value:.1f} s' for name, value in seconds.items())}", flush=True)
     held = [next(stream).clone() for _ in range(EVAL)]
+    end = ours(dim, sizes, options.l1, True, "atoms", sample)
     ends = {name: measured(sweep, held) for name, sweep in
-            zip(steps, (with_bias, without, theirs.into(ours(dim, sizes, options.l1, True))), strict=True)}  # fmt: skip
+            zip(steps, (with_bias, without, theirs.into(end)), strict=True)}  # fmt: skip
     base = seconds["dictionary_learning StandardTrainer"]
     rows: list[dict[str, Any]] = []
     for name, found in ends.items():

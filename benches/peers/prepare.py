@@ -20,10 +20,10 @@ def sizes(text: str) -> list[int]:
     return [int(size) for size in text.split(",")]
 
 
-def stream_of(path: Path) -> ActivationStream:
+def stream_of(path: Path, batch: int = BATCH) -> ActivationStream:
     """Batches of a dataset, divided by its root mean square."""
     dataset = Dataset(path)
-    return ActivationStream(dataset, batch_size=BATCH, scale=dataset.statistics["rms"])
+    return ActivationStream(dataset, batch_size=batch, scale=dataset.statistics["rms"])
 
 
 def scales(first: int, last: int) -> list[float]:

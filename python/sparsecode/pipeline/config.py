@@ -470,6 +470,12 @@ class EvalConfig(StageConfig):
     special_tokens: bool | None = setting(None, "Special tokens count too.", shown="as harvested")
     batch_tokens: int | None = setting(None, "Tokens in a forward pass.", shown="as fits")
     text: tuple[str, ...] = setting((), "Text to read instead of the run's held-out text.")
+    text_key: str = setting("text", "With --text: key of the text in tables.")
+    chat: bool | None = setting(None, "With --model and --text: conversations instead of text, as the model's own chat "
+                                "template writes them.")  # fmt: skip
+    control_tokens: str = setting("auto", "With --model and --text: control tokens to read where the text spells them: "
+                                  "all, none, names with commas, or auto: all where the model has a chat template.",
+                                  shown="auto")  # fmt: skip
     seed: int = setting(0, "Which tokens a masked model is asked for.", shown="")
     device: str = setting("auto", "cpu, cuda, mps, or auto: the fastest here.", shown="")
 

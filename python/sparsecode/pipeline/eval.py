@@ -20,10 +20,10 @@ from sparsecode.gpt import load_gpt
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.harvest.sequences import Contexts, TokenBatch
 from sparsecode.harvest.several import ContextSettings, cut
-from sparsecode.harvest.text import control_tokens, model_tokenizer, same_tokens, tokenizer_of
+from sparsecode.harvest.text import same_tokens, tokenizer_of
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import EvalConfig, TrainGptConfig
-from sparsecode.pipeline.model_text import tokens_of
+from sparsecode.pipeline.model_text import check_chat, prepared, tell_control_tokens, tokens_of
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stale import require
@@ -81,15 +81,18 @@ def evaluate_run(
         loaded.logits({"input_ids": torch.zeros((1, 2), dtype=torch.int64)})
     for line in loaded.strange():
         watch.note(f"eval: {line}")
-    given = {name: getattr(config, name) for name in ("context", "documents", "special_tokens")}
+    _check_text(config, loaded, own)
+    given = {name: getattr(config, name) for name in ("context", "documents", "special_tokens", "chat")}
     given = {name: value for name, value in given.items() if value is not None}
+    if config.text and not own:
+        given["chat"] = bool(config.chat)  # named text is not what was harvested
     if own and given:
         raise InvalidSetting(
             f"eval: --{next(iter(given)).replace('_', '-')} goes with --model; the run's own GPT is read in the "
             "contexts that it was trained on"
         )
     found: dict[str, Evaluation] = {}
-    with _tokens(run, loaded, config.text) as (tokens, side):
+    with _tokens(run, loaded, config, watch) as (tokens, side):
         for (point, name), group in by_hook.items():
             harvested = ContextSettings(**_as_harvested(run, name, own) | given)
             contexts = cut(tokens, loaded, None if own else harvested, side=side)
@@ -231,19 +234,33 @@ def _as_harvested(run: Run, hook: str, own: bool) -> dict[str, Any]:
     return {name: told[key] for name, key in names.items() if told.get(key) is not None}
 
 
+def _check_text(config: EvalConfig, model: LanguageModel, own: bool) -> None:
+    """Raises InvalidSetting where settings of a text go with no text, or with no other model."""
+    default = EvalConfig()
+    names = [name for name in ("text_key", "chat", "control_tokens") if getattr(config, name) != getattr(default, name)]
+    for name in names:
+        flag = f"--{name.replace('_', '-')}"
+        if not config.text:
+            raise InvalidSetting(f"eval: {flag} goes with --text; the run's own text is read as it was prepared")
+        if own and name != "text_key":
+            raise InvalidSetting(f"eval: {flag} goes with --model; the run's own GPT has no such tokens")
+    check_chat(model, bool(config.chat))
+
+
 @contextmanager
-def _tokens(run: Run, model: LanguageModel, text: tuple[str, ...]) -> Iterator[tuple[Tokens, str]]:
+def _tokens(run: Run, model: LanguageModel, config: EvalConfig, watch: Watch) -> Iterator[tuple[Tokens, str]]:
     """The run's held-out text, or that of files, in the model's tokens; and which side of it to read."""
-    if not text:
+    if not config.text:
         tokens = tokens_of(run)
         if model.tokenizer is not None and not same_tokens(tokenizer_of(model), tokens.tokenizer.to_str()):
             raise InvalidSetting(f"{run.path}: holds text in the tokens of another model; name text with --text")
         yield tokens, "val"
         return
     with tempfile.TemporaryDirectory() as folder:
-        settings = TrainGptConfig(text=text).part(TextSettings)
+        text = TrainGptConfig(text=config.text, text_key=config.text_key).part(TextSettings)
         if model.tokenizer is not None:
-            names = control_tokens(model, "auto")
-            yield prepare_tokens(folder, settings, model=model_tokenizer(model, names)), "train"
+            tokens = prepared(folder, text, model, control=config.control_tokens, chat=bool(config.chat), watch=Watch())
+            tell_control_tokens("eval", tokens, model, config.control_tokens, watch)
+            yield tokens, "train"
         else:
-            yield prepare_tokens(folder, replace(settings, tokenizer=str(run.tokenizer_path))), "train"
+            yield prepare_tokens(folder, replace(text, tokenizer=str(run.tokenizer_path))), "train"

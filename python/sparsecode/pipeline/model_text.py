@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 from sparsecode.corpus import TextSettings, Tokens, load_tokens, prepare_tokens
 from sparsecode.corpus.chat import Messages
@@ -16,6 +17,7 @@ from sparsecode.pipeline.naming import as_recorded
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.stage import opened
+from sparsecode.watch import Watch
 
 KEY = "tokens"
 _TEXT = ("text", "text_key", "hf_dataset", "hf_stream", "skip_bad", "max_text_mb")
@@ -32,10 +34,8 @@ def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force
         CorpusEmpty, CorpusUnreadable: see `sparsecode.corpus`.
     """
     watch = watching(quiet)
-    names = control_tokens(model, config.control_tokens)
-    tokenizer = tokenizer_of(model, names)
-    if config.chat and model.chat is None:
-        raise InvalidSetting(f"--chat: the tokenizer of {model.name} has no chat template; write the texts yourself")
+    tokenizer = tokenizer_of(model, control_tokens(model, config.control_tokens))
+    check_chat(model, config.chat)
     stages = run.config()["stages"]
     chosen = TextConfig(**{name: getattr(config, name) for name in (*_TEXT, "chat", "control_tokens")})
     asked = bool(config.text) or config.hf_dataset is not None
@@ -56,20 +56,51 @@ def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force
     named = as_recorded(run, KEY, chosen)
     with opened(run, KEY, named, inputs={"tokenizer": digest}, force=force, quiet=True) as stage:
         text = replace(TrainGptConfig().part(TextSettings), **{name: getattr(chosen, name) for name in _TEXT})
-        if config.chat and model.chat is not None:
-            key = _CHAT_KEY if config.text_key == HarvestConfig().text_key else config.text_key
-            text = replace(text, text_key=Messages(key, model.chat))
-        given = model_tokenizer(model, names, chat=config.chat)
-        tokens = prepare_tokens(run, text, model=given, watch=watch)
+        tokens = prepared(run, text, model, control=config.control_tokens, chat=config.chat, watch=watch)
         stage.finish(
             {"tokens_fingerprint": tokens.fingerprint, "model": model.name, "train_tokens": len(tokens.train),
              "val_tokens": len(tokens.val)}
         )  # fmt: skip
     if not asked:
         watch.note(f"harvest: read the default text, {tokens.corpus['description']}; --text names another")
-    if spelled := tokens.corpus.get("control_tokens"):
-        watch.note(f"harvest: {_spelled(spelled, names, _why(model, config.control_tokens))}")
+    tell_control_tokens("harvest", tokens, model, config.control_tokens, watch)
     return tokens
+
+
+def check_chat(model: LanguageModel, chat: bool) -> None:
+    """Raises InvalidSetting where conversations are to be written by a template that is not there."""
+    if chat and model.chat is None:
+        raise InvalidSetting(f"--chat: the tokenizer of {model.name} has no chat template; write the texts yourself")
+
+
+def prepared(
+    place: str | Path | Run, text: TextSettings, model: LanguageModel, *, control: str, chat: bool, watch: Watch
+) -> Tokens:
+    """Text in the tokens of a model.
+
+    Args:
+        place: where they are written.
+        text: which.
+        model: whose tokenizer and chat template are used.
+        control: which control tokens are read in the text; see `control_tokens`.
+        chat: the text is conversations.
+        watch: told the progress.
+
+    Raises:
+        ModelInvalid: the model came without a tokenizer.
+        CorpusEmpty, CorpusUnreadable: see `sparsecode.corpus`.
+    """
+    if chat and model.chat is not None:
+        key = _CHAT_KEY if text.text_key == TextSettings().text_key else text.text_key
+        text = replace(text, text_key=Messages(str(key), model.chat))
+    given = model_tokenizer(model, control_tokens(model, control), chat=chat)
+    return prepare_tokens(place, text, model=given, watch=watch)
+
+
+def tell_control_tokens(stage: str, tokens: Tokens, model: LanguageModel, control: str, watch: Watch) -> None:
+    """Notes what became of the control tokens that a text spells, if it spells any."""
+    if spelled := tokens.corpus.get("control_tokens"):
+        watch.note(f"{stage}: {_spelled(spelled, control_tokens(model, control), _why(model, control))}")
 
 
 def tokens_of(run: Run) -> Tokens:
