@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Everything that can go wrong in the core. Each message says what happened, where, and what to do next.
+/// Everything that can go wrong in the core. Each message says what happened and where; the Python side adds what to do on a command line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Another process holds the lock of a file that only one may write.
-    #[error("{}: another process is writing here; wait for it to finish, or choose another run with --run", .0.display())]
+    #[error("{}: another process is writing here; wait for it to finish", .0.display())]
     RunLocked(PathBuf),
 
     /// The disk is full (or a quota, or the file size limit, is reached).
@@ -41,7 +41,7 @@ pub enum Error {
 
     // The activation store.
     /// There is no dataset in this folder.
-    #[error("{}: no dataset here (no manifest.json); run: sparsecode harvest", .0.display())]
+    #[error("{}: no dataset here (no manifest.json)", .0.display())]
     DatasetMissing(PathBuf),
 
     /// A dataset that is complete cannot be written to.

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine_cases import batch, engine_named, make, red_zones, same_bits, state
 from interpreter_shim import reversed_programs
 from sparsecode.errors import CheckFailed, InvalidArgument, InvalidSetting
+from sparsecode.pipeline.advice import advised
 from sparsecode.sweep import LossSettings, Sweep
 from sparsecode.sweep.engines import gpu_check
 from sparsecode.sweep.engines.fused import FusedStep
@@ -179,4 +180,4 @@ def test_doctor_suite_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = [check for check in checks if not check.passed]
     assert {check.name.split()[0] for check in failed} == {"gradients", "lists"}
     with pytest.raises(CheckFailed, match="use --engine reference"):
-        gpu_check.require_passed({"checks": [vars(check) for check in checks]})
+        advised(gpu_check.require_passed)({"checks": [vars(check) for check in checks]})

@@ -20,6 +20,7 @@ from sparsecode.corpus.saved import saved_files
 from sparsecode.corpus.sources import find_sources
 from sparsecode.corpus.tokenizer import prepared, train_tokenizer, vocabulary_size
 from sparsecode.errors import CorpusUnreadable, InvalidSetting, IoFailed, SparsecodeError
+from sparsecode.pipeline.advice import advised
 
 TEXTS = [f"Story {number}: {'once upon a time ' * (number % 7 + 1)}é {number * number}.\n" for number in range(40)]
 TOKENIZER = train_tokenizer(iter(TEXTS), 300)
@@ -81,7 +82,7 @@ def test_ids_need_the_tokenizer_that_made_them(tmp_path: Path, tokenizer: str) -
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows()))
     with pytest.raises(InvalidSetting, match="name the tokenizer that made them by --tokenizer"):
-        prepare(tmp_path / "run", path)
+        advised(prepare)(tmp_path / "run", path)
     path.write_text('{"input_ids": [1, 2]}\n{"input_ids": [1, 999]}\n')
     with pytest.raises(CorpusUnreadable, match="id 999, the tokenizer 300 tokens; another tokenizer made it"):
         prepare(tmp_path / "run", path, tokenizer=tokenizer)
@@ -209,7 +210,7 @@ def test_a_stream_is_read_once_and_as_far_as_asked(
     assert "its first 1 MB" in tokens.corpus["description"]
     for wrong in ({"max_text_mb": None}, {"max_text_mb": 1, "hf_dataset": None}):
         with pytest.raises(InvalidSetting, match="--hf-stream goes with"):
-            find_sources(replace(config, **wrong))
+            advised(find_sources)(replace(config, **wrong))
 
 
 def test_a_stream_that_breaks_off_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from sparsecode.corpus.readers import SEPARATOR, Piece, read_file
 from sparsecode.corpus.sources import find_sources, python_sources, required_distributions
 from sparsecode.corpus.survey import survey_text
 from sparsecode.errors import CorpusEmpty, CorpusUnreadable, MissingExtra, SparsecodeError
+from sparsecode.pipeline.advice import advised
 
 ROWS = [{"text": "first ä"}, {"text": "second\nline"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -94,7 +95,7 @@ def test_parquet_reads_or_names_the_package(tmp_path: Path) -> None:
     (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(path.read_bytes()))
     assert documents(tmp_path / "a.parquet.gz", lambda error: None) == ["one", "two"]
     with pytest.raises(CorpusUnreadable, match=r"no text under 'body' .found: text, n.*--text-key"):
-        list(read_file(path, "body", raising))
+        advised(list)(read_file(path, "body", raising))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_parquet_reads_or_names_the_package(tmp_path: Path) -> None:
 def test_bad_file_is_named_with_its_place(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CorpusUnreadable, match=message) as raised:
-        documents(tmp_path / name)
+        advised(documents)(tmp_path / name)
     assert str(tmp_path / name) in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -18,6 +18,7 @@ from sparsecode.corpus.readers import read_file
 from sparsecode.corpus.sources import find_sources
 from sparsecode.corpus.survey import survey_text
 from sparsecode.errors import CorpusUnreadable
+from sparsecode.pipeline.advice import advised
 
 TEXTS = ["first ä", 'second\n"line", with comma', "", "\U0001f600 [fourth] {}"]
 ROWS = [{"id": number, "text": text} for number, text in enumerate(TEXTS)]
@@ -123,7 +124,7 @@ def test_prose_stays_prose(tmp_path: Path, name: str, text: str) -> None:
 def test_what_cannot_be_used_is_named_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(CorpusUnreadable, match=message) as raised:
-        documents(tmp_path / name)
+        advised(documents)(tmp_path / name)
     assert str(tmp_path / name) in str(raised.value)
     assert "\n" not in str(raised.value)
 

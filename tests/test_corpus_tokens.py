@@ -19,7 +19,10 @@ from sparsecode.corpus.readers import SEPARATOR
 from sparsecode.corpus.survey import choose
 from sparsecode.corpus.tokenizer import train_tokenizer
 from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, RunInvalid, StageMissing
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import TrainGptConfig
+from sparsecode.pipeline.model_text import tokens_of
+from sparsecode.pipeline.run import Run
 
 
 def stories(count: int) -> list[str]:
@@ -285,7 +288,7 @@ def test_broken_files_are_named_and_made_again(tmp_path: Path, text: Path) -> No
             (run / name).unlink() if broken is None else (run / name).write_bytes(broken)
             if broken is not None or name != "tokens/tokens.json":
                 with pytest.raises(RunInvalid, match=name) as raised:
-                    load_tokens(run)
+                    advised(load_tokens)(run)
                 assert "--force" in str(raised.value)
             assert prepared(run, text).fingerprint == fingerprint
 
@@ -298,7 +301,7 @@ def test_foolish_settings_are_refused(tmp_path: Path, text: Path) -> None:
 
 def test_no_tokens_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(StageMissing, match="run: sparsecode train-gpt --run"):
-        load_tokens(tmp_path)
+        tokens_of(Run(tmp_path))
 
 
 def test_token_text_shows_bytes_of_split_characters(tmp_path: Path, text: Path) -> None:

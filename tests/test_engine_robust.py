@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sparsecode import _core
 from sparsecode.errors import InvalidArgument, InvalidSetting
+from sparsecode.pipeline.advice import advised
 from sparsecode.sweep import LossSettings, Sweep, choose_engine
 from sparsecode.sweep.engines.cpu import CpuEngine
 
@@ -208,7 +209,7 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(InvalidSetting, match="unknown; known: auto, amx"):
         CpuEngine(path="mmx")
     with pytest.raises(InvalidSetting, match="use --device cpu"):
-        CpuEngine("meta")
+        advised(CpuEngine)("meta")
     with pytest.raises(InvalidSetting, match="known: measured, lists, dense"):
         CpuEngine(codes="sparse")
     missing = [path for path in ("neon", "amx") if path not in PATHS]

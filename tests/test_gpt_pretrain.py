@@ -132,7 +132,7 @@ def test_a_killed_process_resumes(tmp_path: Path) -> None:
     settings = TINY | {"steps": 400}
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import test_gpt_pretrain as t\n"
-        "t.corpus.prepare_tokens = lambda run, config, *, quiet=False: t.StubTokens()\n"
+        "t.corpus.prepare_tokens = lambda home, settings, *, watch: t.StubTokens()\n"
         "t.train_gpt(sys.argv[2], quiet=True, **t.TINY | {'steps': 400})\n"
     )
     here = str(Path(__file__).parent)

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsecode.errors import ModelInvalid
 from sparsecode.gpt import GPT, GPTConfig, load_gpt, save_gpt
 from sparsecode.interop.gpt2 import export_gpt, export_nanogpt, import_gpt, import_nanogpt
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.harvest import harvest_activations
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.train_gpt import train_gpt
@@ -183,7 +184,7 @@ def test_nanogpt_with_biases_becomes_gpt2(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     state = nano(tmp_path / "nano", bias=True)
     with pytest.raises(ModelInvalid, match=r"trained with bias=True .*--to hf"):
-        import_nanogpt(tmp_path / "nano", tmp_path / "own")
+        advised(import_nanogpt)(tmp_path / "nano", tmp_path / "own")
     export_nanogpt(tmp_path / "nano", tmp_path / "hf")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     with torch.no_grad():

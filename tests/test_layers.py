@@ -240,3 +240,4 @@ def test_the_rust_core_knows_no_python() -> None:
     outside = [file for file in (ROOT / "src").rglob("*.rs") if file.relative_to(ROOT / "src").parts[0] != "python"]
     assert len(outside) > 5
     assert not [str(file.relative_to(ROOT)) for file in outside if "pyo3" in file.read_text()]
+    assert not FLAG.search((ROOT / "src/error.rs").read_text())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sparsecode.errors import HookUnknown, InvalidArgument
 from sparsecode.harvest import harvest_module
 from sparsecode.harvest.models.loading import hf_model
+from sparsecode.pipeline.advice import advised
 
 transformers = pytest.importorskip("transformers")
 
@@ -268,9 +269,9 @@ def test_modules_by_path_of_a_family_nobody_listed() -> None:
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     found = hf_model(model, None, "mine")
     with pytest.raises(
-        HookUnknown, match=r"mine: its family, xglm, XGLMForCausalLM, has no .*--module.*model\.layers\.0"
+        HookUnknown, match=r"mine: its family, xglm, XGLMForCausalLM, has no .*model\.layers\.0.*--module"
     ):
-        found.place("blocks.0.mlp.hook_post")
+        advised(found.place)("blocks.0.mlp.hook_post")
     values = found.read({"input_ids": ids()}, ["model.layers.1.fc1", "model.layers.1.fc2@input"])
     torch.testing.assert_close(values["model.layers.1.fc1"].relu(), values["model.layers.1.fc2@input"])
     with pytest.raises(HookUnknown, match=r"no module 'model\.lyers'; there are .*model\.layers\.0"):

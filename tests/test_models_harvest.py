@@ -32,6 +32,7 @@ from sparsecode.harvest.models import load_model
 from sparsecode.harvest.models.language import Frame
 from sparsecode.harvest.sequences import by_document, packed
 from sparsecode.harvest.several import ContextSettings
+from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import HarvestConfig
 from sparsecode.pipeline.harvest import harvest_activations
 from sparsecode.pipeline.hooks import hook_name, parse_layers, single_configs
@@ -165,7 +166,7 @@ def test_windows_have_their_frame_and_no_special_rows() -> None:
     everything = packed(tokens, 5, frame, frozenset())
     assert everything.batch(np.array([1])).keep.all()
     assert (everything.rows, everything.rows_each) == (15, 5)
-    with pytest.raises(InvalidSetting, match=r"--context 2: .* leave no room"):
+    with pytest.raises(InvalidSetting, match=r"a context of 2 tokens: .* leave no room"):
         packed(tokens, 2, frame, special)
 
 
@@ -267,7 +268,7 @@ def test_what_cannot_be_harvested_says_why(
         InvalidSetting, match="holds the text of the GPT trained there; choose another run for small-bert"
     ):
         harvest_activations(own_run, given, quiet=True)
-    with pytest.raises(InvalidSetting, match="--context 99: small-bert takes at most 32 tokens"):
+    with pytest.raises(InvalidSetting, match="a context of 99 tokens: small-bert takes at most 32 tokens"):
         harvest_activations(tmp_path / "a", given.changed(context=99), quiet=True)
     with pytest.raises(HookUnknown, match="no module 'nothing'"):
         harvest_activations(tmp_path / "a", given.changed(module=("nothing",)), quiet=True)
@@ -291,8 +292,8 @@ def test_the_encoder_of_an_encoder_decoder_is_read_and_the_rest_says_why_not(ber
         shutil.copy(file, tmp_path)
     model = load_model(str(tmp_path), device="cpu")
     assert model.width("encoder.block.0") == 8
-    with pytest.raises(HookUnknown, match=r"its family, t5.* name a module with --module, one of .*encoder"):
-        model.place("blocks.1.mlp.hook_post")
+    with pytest.raises(HookUnknown, match=r"its family, t5.* its modules are .*encoder.*name modules with --module"):
+        advised(model.place)("blocks.1.mlp.hook_post")
     with pytest.raises(ModelInvalid, match=r"does not reach decoder\.block\.0 .*only the encoder can be read"):
         model.width("decoder.block.0")
 

@@ -16,12 +16,12 @@ import sparsecode
 from fake_run import fake_starts, fake_sweeps, make_fake_run
 from sparsecode import store
 from sparsecode.comparison import Comparison
+from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.config import ReportConfig
 from sparsecode.pipeline.report import gather
 from sparsecode.pipeline.run import Run
 from sparsecode.report import export
 from sparsecode.report.sections import ORDER
-from sparsecode.science import starts, sweeps
 
 CHROMIUM = shutil.which("chromium")
 WIDTHS = (360, 1440)
@@ -66,7 +66,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "Dataset", lambda path: dataset, raising=False)
         patch.setattr(sweeps, "train_both", lambda run, *_, **__: fake_sweeps(run))
-        patch.setattr(starts, "train_starts", lambda run, *_, **__: fake_starts(run))
+        patch.setattr(sweeps, "train_starts", lambda run, *_, **__: fake_starts(run))
         sparsecode.compare_dicts(run, quiet=True)
         sparsecode.check_claims(run, quiet=True, directions=10, contexts=8, draws=100)
         sparsecode.write_report(run, quiet=True, images=False)

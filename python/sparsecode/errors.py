@@ -16,10 +16,12 @@ class SparsecodeError(Exception):
     """
 
     exit_code = 3
+    remedy: str | None = None
 
     def __init__(self, *args: object, remedy: str | None = None) -> None:
         super().__init__(*args)
-        self.remedy = remedy
+        if remedy is not None:
+            self.remedy = remedy
 
 
 class CheckFailed(SparsecodeError):
@@ -60,6 +62,8 @@ class StageStale(SettingsDiffer):
 class RunLocked(SparsecodeError):
     """Another process is writing to the same place."""
 
+    remedy = "other_run"
+
 
 class NotRecognised(SparsecodeError):
     """A path holds nothing that sparsecode wrote or can read."""
@@ -97,6 +101,8 @@ class MissingExtra(SparsecodeError):
 
 class DatasetMissing(SparsecodeError):
     """There is no dataset in this folder."""
+
+    remedy = "harvest"
 
 
 class DatasetComplete(SparsecodeError):

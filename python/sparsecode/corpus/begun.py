@@ -59,8 +59,6 @@ class Begun:
         except Exception as error:  # the library raises what its many back ends raise
             file.close()
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise IoFailed(
-                f"the stream of a Hugging Face dataset broke off ({reason}); run the command again"
-            ) from error
+            raise IoFailed(f"Hugging Face dataset: the stream broke off ({reason}); run the command again") from error
         weakref.finalize(self, file.close)
         return file
