@@ -20,7 +20,7 @@ _AGAIN = "run sparsecode train-gpt again"
 
 
 def save_gpt(model: GPT, path: str | Path) -> None:
-    """Writes the folder `path`; the config last, so that a folder with a config is whole."""
+    """Writes the folder `path`, the config last, so that a folder with a config is complete."""
     folder = Path(path)
     save_tensors(folder / "model.safetensors", model.state_dict())
     write_json(folder / "config.json", {"format": FORMAT} | dataclasses.asdict(model.config))
