@@ -190,7 +190,7 @@ class MapStyle(TorchDataset[torch.Tensor]):
 
 
 class MapStyleSafetensors(TorchDataset[torch.Tensor]):
-    """The same by the library that reads the file's format, which needs to know nothing of where its rows begin."""
+    """Reading by the library of the file's format, which needs to know nothing of where its rows begin."""
 
     def __init__(self, file: Path) -> None:
         opened: Any = safe_open(file, "pt")

@@ -32,7 +32,7 @@ def reference(loss: LossSettings) -> Callable[[], object]:
 
 
 def autograd() -> Callable[[], object]:
-    """As one would write it: a module per dictionary, atoms renormalised after the step."""
+    """The straightforward way: a module per dictionary, atoms renormalised after the step."""
     sweep, x = Sweep(D, SIZES, [L1] * 5, [0] * 5), batch()
     parts = [
         tuple(values[sweep.rows(k)].clone().requires_grad_() for values in (sweep.W_enc, sweep.b_enc, sweep.W_dec))

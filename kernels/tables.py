@@ -64,7 +64,7 @@ class Segments:
         return cls(_table(bounds, device), _order(bounds, everyone, device), _table(words, device), bounds, everyone)
 
     def only(self, chosen: Iterable[int]) -> Segments:
-        """The same dictionaries, of which launches work on some."""
+        """These tables for launches that work on only some of the dictionaries."""
         chosen = tuple(sorted(chosen))
         return replace(self, order=_order(self.bounds, chosen, self.offsets.device), chosen=chosen)
 

@@ -121,7 +121,7 @@ def make(
 
 
 def in_float64(sweep: Sweep) -> Sweep:
-    """The same numbers for the reference."""
+    """These numbers for the reference."""
     exact = Sweep(
         sweep.activation_dim, sweep.sizes, sweep.l1, sweep.seeds, lr=sweep.lr, loss=sweep.loss, dtype=torch.float64
     )

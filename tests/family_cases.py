@@ -59,7 +59,7 @@ class Case:
 
 
 def matrix(module: Any) -> Matrix:
-    """A module's matrix [out, in] and bias; GPT-2's are stored the other way round."""
+    """A module's matrix [out, in] and bias; GPT-2's are stored transposed."""
     return module.weight.T if type(module).__name__ == "Conv1D" else module.weight, module.bias
 
 

@@ -61,7 +61,7 @@ def test_float32_operands() -> None:
     ("operands", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 1.6e-2)], ids=["float16", "bfloat16"]
 )
 def test_16_bit_operands(operands: torch.dtype, tolerance: float) -> None:
-    """As exact as the type, and no more exact: that would mean that nothing was rounded."""
+    """Errors fit the type, and are not smaller: that would mean that nothing was rounded."""
     problem = Problem.random(33, 64, [40], dtype=torch.float32)
     rounded = {name: getattr(problem, name).to(operands).float() for name in ("x", "w_enc", "w_dec")}
     problem = Problem(rounded["x"], rounded["w_enc"], problem.b_enc, rounded["w_dec"], None, problem.l1, problem.bounds)

@@ -31,7 +31,7 @@ def test_gradients_of_autograd(shape: tuple[int, int, list[int]]) -> None:
     ("operands", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 1.6e-2)], ids=["float16", "bfloat16"]
 )
 def test_16_bit_operands(operands: torch.dtype, tolerance: float) -> None:
-    """As exact as the type, and no more exact: that would mean that nothing was rounded."""
+    """Errors fit the type, and are not smaller: that would mean that nothing was rounded."""
     problem = Problem.random(20, 32, [24], dtype=torch.float32)
     x, w_enc, w_dec = (one.to(operands).float() for one in (problem.x, problem.w_enc, problem.w_dec))
     problem = Problem(x, w_enc, problem.b_enc, w_dec, None, problem.l1, problem.bounds)

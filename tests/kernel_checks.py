@@ -116,7 +116,7 @@ def run_step(
     parts: tuple[int, ...] = (3,),
     operands: torch.dtype | None = None,
 ) -> Gradients:
-    """The same numbers from the kernels; `operands` is the type of the products' operands where it is narrower."""
+    """These numbers from the kernels; `operands` is the type of the products' operands where it is narrower."""
     dtype = problem.x.dtype
     narrow = operands or dtype
     (B, D), N, K = problem.x.shape, problem.w_enc.shape[0], len(problem.l1)

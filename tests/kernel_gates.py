@@ -153,7 +153,7 @@ def _backward(arch: str, D: int, operands: str, tile: Any, parts: int, *, bad: b
 
 
 def _ragged(case: Case) -> Case:
-    """The same at D = 96, which is padded to 128 by masks."""
+    """A gate at D = 96, which is padded to 128 by masks."""
     consts = tuple((name, False if name == "EVEN_D" else value) for name, value in case.consts)
     return replace(case, label=f"{case.label}, masked", D=96, consts=consts)
 

@@ -71,7 +71,7 @@ class Code:
         return sum(bool(re.match(pattern, opcode)) for opcode in self.loop)
 
     def total(self, pattern: str) -> int:
-        """The same over the whole kernel."""
+        """The count over the whole kernel."""
         return sum(bool(re.match(pattern, opcode)) for opcode in self.opcodes)
 
 

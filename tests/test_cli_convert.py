@@ -1,4 +1,4 @@
-"""`convert`, `info` and `compare` with dictionaries of every library, as they lie on disk."""
+"""`convert`, `info` and `compare` with dictionaries of every library, in their own format."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def test_keys_with_a_dash_are_the_same_in_a_preset(recorder: Recorder, tmp_path:
         ),
         ("[harvest\n", "not valid TOML"),
         (f"rows = {'[' * 5000}{']' * 5000}\n", "not valid TOML"),
-        ("[harvest]\nbatch-size = 4\nbatch_size = 8\n", "[harvest]: 'batch_size' stands twice, with - and with _"),
+        ("[harvest]\nbatch-size = 4\nbatch_size = 8\n", "[harvest]: 'batch_size' appears twice, with - and with _"),
         ("[train-gpt]\ntext = [1, 2]\n", "[train-gpt]: 'text' must be tuple[str, ...], not (1, 2)"),
     ],
 )

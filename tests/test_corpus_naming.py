@@ -1,4 +1,4 @@
-"""The same text by another name is no other text: relative and absolute, through links, with . and .. and slashes."""
+"""A text by another name is still the same text: relative and absolute, through links, with . and .. and slashes."""
 
 from __future__ import annotations
 

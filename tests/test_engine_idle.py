@@ -1,4 +1,4 @@
-"""Features that fire no more are left out of steps: the bits are those of the plain steps, whatever happens to them.
+"""Features that have stopped firing are left out of steps: the bits are always those of plain steps.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries.
 """

@@ -45,3 +45,39 @@ def test_a_real_model_from_end_to_end(tmp_path: Path) -> None:
         assert f" s  {step}" in done.stdout
     assert "n512_" in done.stdout
     assert (tmp_path / "minilm-run/report.html").is_file()
+
+
+# Smaller values for the cell of parameters; everything else runs as it is written.
+FIXTURES = ROOT / "tests/fixtures/interop"
+NOTEBOOKS = {
+    "seed_experiment": f"""
+run = "small"
+gpt = {{"text": ({str(ROOT / "docs")!r},), "vocab_size": 512, "n_layer": 3, "context": 64, "batch_size": 16,
+       "steps": 30}}
+rows = 20_000
+dictionaries = {{"sizes": "32-128", "seeds": 2, "samples": 40_000, "batch_size": 512, "eval_rows": 2048}}
+claims = {{"sizes": "16,32,64", "samples": 20_000, "start_samples": 20_000, "directions": 12, "draws": 200}}
+toy = {{"dim": 16, "true_features": 32, "active": 3.0, "sizes": "1x-2x", "l1": "1e-3:1e-2:2", "steps": 100,
+       "batch_size": 256, "eval_rows": 2048}}
+""",
+    "own_model": "epochs, copies, sizes, l1, samples = 5, 5, [16, 32], [1e-2], 50_000\n",
+    "compare_downloaded": f"""
+paths = {{name: {str(FIXTURES)!r} + "/" + name for name in ("saelens-standard", "sparsify-topk", "llamascopium-relu")}}
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_run_at_reduced_size(name: str, tmp_path: Path) -> None:
+    before, mark, cell = (ROOT / f"examples/{name}.py").read_text().partition('# %% tags=["parameters"]\n')
+    script = tmp_path / f"{name}.py"
+    script.write_text(before + mark + NOTEBOOKS[name] + cell[cell.index("\n# %%") :])
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_example_is_tested() -> None:
+    assert {file.stem for file in (ROOT / "examples").glob("*.py")} == {"real_model", *NOTEBOOKS}

@@ -28,7 +28,7 @@ def path_of(case: Path) -> Path:
 
 
 def largest_difference(dictionary: Dictionary, case: Path) -> float:
-    """Of codes and output from what the library computed."""
+    """Largest difference of codes and output from what the library computed."""
     expected = load_file(case / "expected.safetensors")
     codes = dictionary.encode(expected["x"])
     output = dictionary.decode(expected["codes"], expected["x"])

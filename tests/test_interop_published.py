@@ -364,7 +364,7 @@ def transcoder(x: Tensor, *, act: str = "relu", k: int = 0, skip: Tensor | None 
     pre = x @ w["W_enc"] + w["b_enc"]
     if act == "relu":
         codes = pre.clamp(min=0)
-    elif act == "topk":  # the largest, be they negative
+    elif act == "topk":  # the largest, even when negative
         gate = torch.zeros_like(pre).scatter(1, pre.topk(k).indices, 1)
         codes = pre * gate
     else:

@@ -261,7 +261,7 @@ def test_blocks_of_one_model_may_differ() -> None:
 
 
 def test_a_router_of_an_ordinary_matrix_can_be_changed() -> None:
-    """As in versions of transformers that choose the experts outside of it."""
+    """Acts like versions of transformers that choose the experts outside of it."""
     model = make("mixtral")
 
     class Mixture(nn.Module):

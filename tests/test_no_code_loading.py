@@ -89,7 +89,7 @@ def test_one_function_alone_reads_state_dicts_and_builds_tensors_only() -> None:
 def open_loads(text: str) -> list[int]:
     """Lines where a library is asked for a model, a tokenizer or a configuration and not told to run no code of theirs.
 
-    Left to itself it asks whoever sits at the terminal.
+    Left to itself it asks the user at the terminal.
     """
     found = []
     for node in ast.walk(ast.parse(text)):

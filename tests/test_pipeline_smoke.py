@@ -31,7 +31,7 @@ def replicate(run: Path) -> subprocess.CompletedProcess[str]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Of every file below `folder`, by its relative path; locks left out."""
+    """The digest of every file below `folder`, by its relative path; locks left out."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock")
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing catches it."""
+    """Acts like SIGKILL: nothing catches it."""
 
 
 def call(*args: str | Path) -> Result:

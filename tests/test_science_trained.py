@@ -170,7 +170,7 @@ def largest_untouched(own: Dictionary) -> None:
 
 
 def few_alive(own: Dictionary) -> None:
-    """As many as the space has dimensions: enough to compare, too few to be more."""
+    """A count equal to the dimensions of the space: enough to compare, too few to be more."""
     own.features["density"] = (torch.arange(own.dict_size) < 32).float() * 0.02
     own.features["initial_cosine"] = torch.full((own.dict_size,), 0.1)
 
@@ -187,7 +187,7 @@ ALL = "123456"
 @pytest.mark.parametrize(
     ("change", "untested", "word"),
     [
-        (nothing, "5", "needs 4"),  # three sizes have a larger relative, as ever
+        (nothing, "5", "needs 4"),  # three sizes have a larger relative, as usual
         (unigram, ALL, "6.69 is not below the unigram's 6.31"),
         (other_model, "5", "needs 4"),
         (each_dictionary(worse_than_the_mean), "12356", "FVU 7.56 is above 1"),

@@ -1,4 +1,4 @@
-"""The same sweep in other libraries: each contender takes over a sweep's weights and trains them on by its own code.
+"""A sweep in other libraries: each contender takes over a sweep's weights and trains them on by its own code.
 
 All of them minimise the same loss: dictionary_learning and SAELens sum the squared error over dimensions, so their
 L1 coefficient is sparsecode's times D.

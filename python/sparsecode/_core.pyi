@@ -242,7 +242,7 @@ def nearest(
     threads: int,
     advance: Callable[[int], None] | None = None,
 ) -> None:
-    """The nearest rows of b [m, d] of each row of a [n, d], and the other way round, best first.
+    """The nearest rows of b [m, d] of each row of a [n, d], and vice versa, best first.
 
     Args:
         of_a: cosines [n, min(k, m)] float32 and indices of the same shape, int32, to be filled.

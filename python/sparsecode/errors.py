@@ -70,7 +70,7 @@ class NotRecognised(SparsecodeError):
 
 
 class SomeLeftOut(SparsecodeError):
-    """Of several dictionaries or datasets some cannot be used: they were listed with reasons, the rest was done."""
+    """Some of several dictionaries or datasets cannot be used: they were listed with reasons, the rest was done."""
 
 
 class RunInvalid(SparsecodeError):
@@ -154,7 +154,7 @@ class HeaderNotJson(HeaderInvalid):
 
 
 class HeaderDuplicateKey(HeaderInvalid):
-    """A key stands twice in an object of the header."""
+    """A key appears twice in an object of the header."""
 
 
 class HeaderTooDeep(HeaderInvalid):

@@ -87,7 +87,7 @@ def theirs(model: Any, sae: Any, tokens: torch.Tensor, special: list[int]) -> di
 
 
 def ours(model: Any, sae: Any, tokens: torch.Tensor, special: list[int]) -> dict[str, float]:
-    """The same from here, in other batches."""
+    """The metrics from here, in other batches."""
     dictionary = Dictionary(
         sae.W_enc.detach().T.contiguous(), sae.b_enc.detach(), sae.W_dec.detach(), b_dec=sae.b_dec.detach()
     )

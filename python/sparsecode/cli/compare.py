@@ -38,7 +38,7 @@ def command(
     Compares every dictionary of the run with every other, writes comparison.json and comparison.safetensors there, and
     adds to each dictionary's files in how many of the others each feature is found again. With PATHs it compares these,
     prints the result and writes nothing but --out: runs and folders for all of theirs, and dictionaries of any library
-    that convert knows, as they lie on disk. What cannot be used is left out and listed, and the exit code is 3.
+    that convert knows, in their own format. What cannot be used is left out and listed, and the exit code is 3.
 
     \b
     Examples:

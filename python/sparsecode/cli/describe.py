@@ -89,7 +89,7 @@ def sweep_need(found: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def sweep_lines(needs: dict[str, Any]) -> list[str]:
-    """The same for people, a line for every width."""
+    """The text for people, a line for every width."""
     return [
         f"sweep of {need['dictionaries']:,} dictionaries at width {int(dim):,}: about {size(need['memory_bytes'])} of "
         f"memory, {size(need['disk_bytes'])} of disk" + _fit(need)
@@ -116,7 +116,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def left_out_of(found: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
-    """Of what `describe` found: the broken ones with their reasons, and how many there were in all."""
+    """The broken ones among what `describe` found, with their reasons, and how many there were in all."""
     left_out = [(one["path"], one["reason"]) for one in found.get("left_out", [])]
     return left_out, len(left_out) + sum(len(found.get(name, [])) for name in ("datasets", "dictionaries"))
 

@@ -28,9 +28,9 @@ def command(files: tuple[Path, ...], run: Path, config: EvalConfig, quiet: bool,
     """Put reconstructions into the model and see what they cost.
 
     Evaluates the dictionaries of the run, or FILEs of any library that convert knows, over held-out text: what they
-    reconstruct, and how the model predicts with reconstructions, with zeros and with the mean in the stead of its own
-    values at their hook point. What cannot be evaluated is left out and listed, and the exit code is 3.
-    --json gives every figure, also under the names of SAELens, SAEBench, dictionary_learning and sparsify.
+    reconstruct, and how the model predicts with reconstructions, with zeros and with the mean in place of its own
+    values at their hook point. What cannot be evaluated is left out and listed, and the exit code is 3. --json gives
+    every figure, also under the names of SAELens, SAEBench, dictionary_learning and sparsify.
 
     \b
     Examples:

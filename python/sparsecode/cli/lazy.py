@@ -18,7 +18,7 @@ class GivenPath(click.Path):
         self.__dict__.update(vars(like))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does, but for an empty one."""
+        """Converts as click does, but refuses an empty path."""
         if value in ("", b""):
             self.fail("an empty path; leave it out, or name a folder: '.' is the one you are in", param, ctx)
         return super().convert(value, param, ctx)
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with a suggestion where the name is unknown."""
+        """Resolves a command as click does, with a suggestion if the name is unknown."""
         if args[0] not in self.short_help_by_name and not args[0].startswith("-"):
             import difflib
 

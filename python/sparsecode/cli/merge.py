@@ -44,6 +44,6 @@ def command(sources: tuple[Path, ...], into: Path, quiet: bool) -> None:
 
 
 def _datasets(path: Path) -> list[Path]:
-    """The dataset at a path, or all in a folder; what is neither is named by whoever opens it."""
+    """The dataset at a path, or all in a folder; opening reports a path that is neither."""
     inside = sorted(manifest.parent for manifest in path.glob("*/manifest.json"))
     return inside if inside and not (path / "manifest.json").is_file() else [path]

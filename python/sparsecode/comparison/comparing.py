@@ -1,4 +1,4 @@
-"""One comparison: all pairs of its dictionaries, the one-to-one matchings, and what is said about them."""
+"""One comparison: all pairs of its dictionaries, the one-to-one matchings, and their statistics."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def compare_members(
 
 
 def _pairs_to_match(members: Sequence[Member], relatives: Sequence[Place], every: bool) -> list[tuple[int, int]]:
-    """Which pairs are matched one-to-one, the smaller dictionary first, each once."""
+    """The pairs to match one-to-one, each once, the smaller dictionary first."""
     K = len(members)
     if every:
         chosen = [(i, j) for i in range(K) for j in range(i + 1, K)]

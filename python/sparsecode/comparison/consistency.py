@@ -1,9 +1,9 @@
-"""How much of one dictionary another one holds too: the measures of the consistency literature.
+"""How much two dictionaries have in common: the measures of the consistency literature.
 
 Sources: PW-MCC is the pairwise dictionary mean correlation coefficient of Song et al., "Position: Mechanistic
 Interpretability Should Prioritize Feature Consistency in SAEs" (arXiv 2505.20254, 2025). The share of features that two
-dictionaries hold in encoder and decoder is that of Paulo and Belrose, "Sparse Autoencoders Trained on the Same Data
-Learn Different Features" (arXiv 2501.16615, 2025).
+dictionaries share in encoder and decoder follows Paulo and Belrose, "Sparse Autoencoders Trained on the Same Data Learn
+Different Features" (arXiv 2501.16615, 2025).
 
 Shapes: n, m atoms of two dictionaries, d dimensions.
 """
@@ -24,8 +24,8 @@ SHARED = 0.7  # cosine in encoder and decoder above which Paulo and Belrose coun
 def pw_mcc(a: Tensor, b: Tensor, *, absolute: bool = False) -> float:
     """PW-MCC: mean cosine of the one-to-one matching of atoms a [n, d] and b [m, d], over its min(n, m) pairs.
 
-    Song et al. take absolute cosines, since a correlation's sign is free; the atoms of a ReLU dictionary have a sign,
-    so that the signed mean is the default here.
+    Song et al. take absolute cosines, since a correlation's sign is arbitrary. The atoms of a ReLU dictionary have a
+    sign, so the signed mean is the default here.
 
     >>> pw_mcc(torch.eye(2), torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
     0.0
@@ -50,7 +50,7 @@ def encoder_cosines(matched: BestMatches, a: Tensor, b: Tensor) -> Tensor:
 
 
 def shared(matched: BestMatches, encoders: Tensor, threshold: float = SHARED) -> Tensor:
-    """[n] whether a feature's match is above `threshold` in decoder and encoder; `encoders` as `encoder_cosines` gives.
+    """[n] whether a feature's match is above `threshold` in decoder and encoder; `encoders` from `encoder_cosines`.
 
     A feature without a partner is not shared.
     """
@@ -58,10 +58,10 @@ def shared(matched: BestMatches, encoders: Tensor, threshold: float = SHARED) ->
 
 
 def consistency(matched: BestMatches, pw_mcc: float, pw_mcc_absolute: float, encoders: Tensor | None) -> dict[str, Any]:
-    """What a comparison records of a matched pair, as JSON.
+    """The JSON record of a matched pair.
 
-    `pairs` that were matched, `pw_mcc` and `pw_mcc_absolute`, how many of the pairs are `shared` (see there) and their
-    share (None where an encoder is not known).
+    It has the number of matched `pairs`, `pw_mcc` and `pw_mcc_absolute`, the number of pairs that are `shared` (see
+    there) and their share (None if an encoder is unknown).
     """
     pairs = int((matched.indices >= 0).sum())
     both = None if encoders is None else int(shared(matched, encoders).sum())

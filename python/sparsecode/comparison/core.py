@@ -1,4 +1,4 @@
-"""The native comparison over tensors: pairs of atoms by the billion, no matrix of them.
+"""The native comparison of tensors: billions of pairs of atoms without a matrix of them.
 
 Shapes: n, m atoms of two dictionaries, d dimensions, N atoms of K dictionaries. All atoms are unit rows, float32.
 """
@@ -17,7 +17,7 @@ Advance = Callable[[int], None]
 
 
 def path() -> str:
-    """Instructions to use: what SPARSECODE_ENGINE names where the CPU has it, else the fastest here; same bits."""
+    """Instruction set to use: SPARSECODE_ENGINE if the CPU has it, else the fastest one; all give the same bits."""
     asked = os.environ.get("SPARSECODE_ENGINE", "")
     return asked if asked in _core.CpuEngine.paths() else "auto"
 
@@ -33,9 +33,9 @@ def best_of_all(
 
     Args:
         atoms: K matrices [n, d].
-        live: K masks [n]; with them a third result: cosines [K, N] with the nearest live atom, -inf without one.
-        absolute: whether the sign of a cosine does not count.
-        advance: called now and then with the number of pairs compared since the last call.
+        live: K masks [n]; adds a third result: cosines [K, N] with the nearest live atom, -inf without one.
+        absolute: whether to ignore the sign of cosines.
+        advance: called occasionally with the number of pairs compared since the last call.
     """
     sizes = [len(rows) for rows in atoms]
     packed = torch.cat(list(atoms))
@@ -61,9 +61,9 @@ def best_of_all(
 def nearest(
     a: Tensor, b: Tensor, k: int, *, absolute: bool = False, advance: Advance | None = None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The `k` nearest atoms both ways: (cosines [n, k], indices [n, k] int32) of a's atoms, and the same of b's [m, k].
+    """The `k` nearest atoms both ways: (cosines [n, k], indices [n, k] int32) for a's atoms, and [m, k] for b's.
 
-    Best first, of equal ones the lower index; at most as many as the other dictionary has.
+    Best first; of equal ones, the lower index first; at most as many as the other dictionary has atoms.
     """
     of_a, of_b = _lists(len(a), min(k, len(b))), _lists(len(b), min(k, len(a)))
     _core.nearest(

@@ -1,4 +1,4 @@
-"""From paths to dictionaries: the one place that knows what a path may be."""
+"""Finds the dictionaries that paths name: the only code that knows what a path may be."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sparsecode.errors import (
 from sparsecode.interop import Found, find_dictionaries, looks_like, not_recognised
 from sparsecode.machine import usable_memory
 
-STABILITY = "stability"  # what `compare` adds to a dictionary's files: no part of what it is
-_COPIES = 1.5  # of the weights: as they are read, and the atoms as unit rows
+STABILITY = "stability"  # what `compare` adds to a dictionary's files; not part of its fingerprint
+_COPIES = 1.5  # copies of the weights: as read, and the atoms as unit rows
 _SUFFIXES = (".safetensors", ".json")
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What could not be used, and why."""
+    """A path that could not be used, and why."""
 
     path: Path
     error: SparsecodeError
@@ -53,17 +53,17 @@ def places(paths: Iterable[str | Path], left_out: list[LeftOut] | None = None) -
 
 
 def bytes_of(path: Path) -> int:
-    """Size of a dictionary's weights on disk: of its file, or of the files of its folder."""
+    """Size of a dictionary's weights on disk: its file, or the files of its folder."""
     weights, _ = _pair(path)
     files = [weights] if weights.is_file() else list(path.iterdir()) if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def check_memory(command: str, found: Iterable[Path], more: int = 0) -> None:
-    """Refuses what cannot fit: atoms and encoders of all dictionaries are in memory at once, and `more` bytes.
+    """Refuses a comparison that cannot fit: atoms and encoders of all dictionaries are in memory, and `more` bytes.
 
     Raises:
-        InvalidSetting: it needs more memory than there is.
+        InvalidSetting: it needs more memory than is available.
     """
     paths = list(found)
     need, there = int(_COPIES * sum(map(bytes_of, paths))) + more, usable_memory()
@@ -79,7 +79,7 @@ def _dictionaries(path: Path) -> list[Found]:
     if not found and (path.is_dir() or looks_like(path) is not None):
         raise not_recognised(path)
     stem = path.with_suffix("") if path.suffix in _SUFFIXES else path
-    return found or [Found("sparsecode", stem)]  # whose reader names the file that is missing
+    return found or [Found("sparsecode", stem)]  # its reader names the missing file
 
 
 def _pair(stem: Path) -> tuple[Path, Path]:
@@ -88,10 +88,10 @@ def _pair(stem: Path) -> tuple[Path, Path]:
 
 
 def fingerprint(path: Path) -> str:
-    """Digest of a dictionary's two files, but for the stability scores that a comparison stored in them.
+    """Digest of a dictionary's two files without the stability scores that a comparison stored in them.
 
-    Of a dictionary of another kind: of its file, or of the files of its folder. A missing or broken file counts as it
-    is: whoever loads it names the fault.
+    For a dictionary of another library, a digest of its file or the files of its folder. A missing or broken file is no
+    error here; loading it reports the fault.
     """
     digest = hashlib.sha256(path.name.encode())
     weights, description = _pair(path)
@@ -114,7 +114,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """What a dictionary that is no pair of this project's is: a file, or those of its folder."""
+    """The files of a dictionary of another library: one file, or those of its folder."""
     found = Found("", path).files
     return [file for file in found if file.is_file()]
 

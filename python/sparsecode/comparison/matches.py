@@ -21,13 +21,13 @@ def write_matches(comparison: Comparison, path: Path) -> list[Path]:
     CSV has a row per ordered pair of dictionaries and feature: the index and cosine of the nearest atom, and of the
     partner in the one-to-one matching (empty without a partner, or where the pair was not matched). An atom of norm
     zero has neither.
-    safetensors has the tensors that `comparison.safetensors` of a run has.
+    safetensors has the same tensors as `comparison.safetensors` of a run.
 
     Returns:
         The files written.
 
     Raises:
-        InvalidSetting: another suffix, or the files are there and are something else than matches.
+        InvalidSetting: another suffix, or the files exist and are not matches.
         OutOfSpace, IoFailed: see `sparsecode.errors`.
     """
     if path.suffix not in (".csv", ".safetensors"):
@@ -42,10 +42,10 @@ def write_matches(comparison: Comparison, path: Path) -> list[Path]:
 
 
 def check_free(path: Path) -> None:
-    """Sees to it that matches at `path` replace nothing but matches: not a dictionary, not a run's own record.
+    """Refuses to overwrite anything but matches: no dictionary, no run's own record.
 
     Raises:
-        InvalidSetting: a file of that name, or the .json beside it, is there and is something else.
+        InvalidSetting: a file of that name, or the .json beside it, exists and is something else.
     """
     beside = path.with_suffix(".json")
     if beside.name == "comparison.json" and (beside.parent / "config.json").exists():

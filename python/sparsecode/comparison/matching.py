@@ -1,4 +1,4 @@
-"""One-to-one matching of two dictionaries' atoms: what the seed's code calls MMCS with larger."""
+"""One-to-one matching of two dictionaries' atoms; the seed's code calls its mean MMCS with larger."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CANDIDATES = (
 class Matching(BestMatches):
     """The one-to-one matching whose sum of cosines is largest; NaN and -1 for atoms without a partner."""
 
-    bound: float  # what the dual variables prove that no matching's sum of cosines exceeds: the sum reached
-    rounds: int  # how often the assignment was solved until the proof held
+    bound: float  # upper bound of any matching's sum of cosines, proved by the dual variables: the sum reached
+    rounds: int  # number of times the assignment was solved until the proof held
     candidates: int  # pairs in the last of these assignments, of n m
     seconds: tuple[float, float, float]  # for candidates, assignments, proofs
 
@@ -32,7 +32,7 @@ class Matching(BestMatches):
 
 
 def turned(matched: BestMatches, m: int) -> BestMatches:
-    """The same matching seen from the other dictionary, which has `m` atoms."""
+    """A matching seen from the other dictionary, which has `m` atoms."""
     values, indices = torch.full((m,), torch.nan), torch.full((m,), -1, dtype=torch.int64)
     has = torch.nonzero(matched.indices >= 0).flatten()
     values[matched.indices[has]] = matched.values[has]
@@ -51,19 +51,19 @@ def matched_mcs(
 ) -> Matching:
     """Cosines of the one-to-one matching of atoms a [n, d] and b [m, d] whose sum of cosines is largest.
 
-    Where n > m some atoms of a stay without a partner: their value is NaN and their index -1. The assignment is solved
+    If n > m, some atoms of a have no partner: their value is NaN and their index -1. The assignment is solved
     on each atom's nearest ones, then proved optimal over all pairs by its dual variables, in integers of 2^-40;
     memory grows with (n + m) x `candidates`, not with n x m.
 
     Args:
         a, b: atoms of any norm.
-        absolute: maximise the sum of absolute cosines; values are then absolute ones.
-        names: what to call the dictionaries in an error.
+        absolute: maximise the sum of absolute cosines; values are then absolute.
+        names: the dictionaries' names in an error.
         candidates: nearest atoms of each atom to start from; the result does not depend on it.
-        advance: called now and then with the number of pairs compared since the last call.
+        advance: called occasionally with the number of pairs compared since the last call.
 
     Raises:
-        ZeroAtom, DictionaryInvalid: as `mcs_both`.
+        ZeroAtom, DictionaryInvalid: see `mcs_both`.
     """
     require_same_width(a, b, names)
     values = torch.empty(len(a))

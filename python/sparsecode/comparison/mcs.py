@@ -28,7 +28,7 @@ class BestMatches:
 def unit_rows(atoms: Tensor, name: str = "dictionary") -> Tensor:
     """Atoms [n, d] scaled to norm 1, as contiguous float32 on the CPU.
 
-    Norms are taken in float64, so that atoms of any float32 size keep their direction.
+    Norms are computed in float64, so that atoms of any float32 size keep their direction.
 
     Raises:
         ZeroAtom: an atom is zero or holds a value that is not finite; the message names `name` and the atom.
@@ -56,8 +56,8 @@ def mcs_both(
 
     Args:
         a, b: atoms [n, d] and [m, d], of any norm.
-        absolute: whether the sign of a cosine does not count.
-        names: what to call the dictionaries in an error.
+        absolute: whether to ignore the sign of cosines.
+        names: the dictionaries' names in an error.
 
     Raises:
         ZeroAtom: see `unit_rows`.
@@ -68,7 +68,7 @@ def mcs_both(
 
 
 def mcs(a: Tensor, b: Tensor, *, absolute: bool = False) -> tuple[Tensor, Tensor]:
-    """MCS(a -> b): for each atom of a [n, d] the largest cosine with an atom of b [m, d], and which.
+    """MCS(a -> b): for each atom of a [n, d] the largest cosine with an atom of b [m, d], and that atom's index.
 
     >>> mcs(torch.eye(2), torch.tensor([[0.0, 2.0], [3.0, 4.0]]))
     (tensor([0.6000, 1.0000]), tensor([1, 0]))
@@ -78,7 +78,7 @@ def mcs(a: Tensor, b: Tensor, *, absolute: bool = False) -> tuple[Tensor, Tensor
 
 
 def require_same_width(a: Tensor, b: Tensor, names: tuple[str, str]) -> None:
-    """Raises DictionaryInvalid where a and b have atoms of different dimensions."""
+    """Raises DictionaryInvalid if a and b have atoms of different dimensions."""
     if a.shape[1] != b.shape[1]:
         raise DictionaryInvalid(
             f"{names[0]} has atoms of {a.shape[1]} dimensions, {names[1]} of {b.shape[1]}; "
@@ -87,7 +87,7 @@ def require_same_width(a: Tensor, b: Tensor, names: tuple[str, str]) -> None:
 
 
 def best_both(a: Tensor, b: Tensor, *, absolute: bool = False) -> tuple[BestMatches, BestMatches]:
-    """As `mcs_both`, of rows that have norm 1 already."""
+    """`mcs_both` for rows that already have norm 1."""
     forward, backward = nearest(a, b, 1, absolute=absolute)
     return _only(*forward), _only(*backward)
 

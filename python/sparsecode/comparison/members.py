@@ -1,4 +1,4 @@
-"""The dictionaries of one comparison, and who stands where in the sweep: the next larger one, another seed."""
+"""The dictionaries of one comparison, and their relatives in the sweep: the next larger one, another seed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Member:
     """One dictionary of a comparison."""
 
     name: str
-    atoms: Tensor  # [n, d] unit rows: of a dictionary with atoms of norm zero, only those that have a direction
+    atoms: Tensor  # [n, d] unit rows, without atoms of norm zero, which have no direction
     about: dict[str, Any]  # those of `_ABOUT` that its file holds
     density: Tensor | None = None  # [n] share of held-out rows on which a feature fires
-    initial_cosine: Tensor | None = None  # [n] of each atom with the one it started from
+    initial_cosine: Tensor | None = None  # [n] cosine of each atom with the one it started from
     encoder: Tensor | None = None  # [n, d] rows of the encoder, of any norm
-    kept: Tensor | None = None  # [n] which features of the dictionary these are; None for all
-    total: int | None = None  # how many features the dictionary has, where they are not all here
+    kept: Tensor | None = None  # [n] numbers of these features in the dictionary; None for all
+    total: int | None = None  # number of the dictionary's features, if not all are here
 
     @property
     def size(self) -> int:
@@ -44,11 +44,11 @@ class Member:
         return self.size if self.total is None else self.total
 
     def feature(self, i: int) -> int:
-        """The number that the dictionary has for feature `i` of these."""
+        """The number in the dictionary of feature `i` of these."""
         return i if self.kept is None else int(self.kept[i])
 
     def spread(self, values: Tensor, fill: float) -> Tensor:
-        """Values of these features [n, ...] as values of all of the dictionary's, `fill` for atoms of norm zero."""
+        """Values of these features [n, ...] spread over all of the dictionary's; `fill` for atoms of norm zero."""
         if self.kept is None:
             return values
         whole = torch.full((self.dict_size, *values.shape[1:]), fill, dtype=values.dtype)
@@ -56,42 +56,42 @@ class Member:
         return whole
 
     def numbers(self, indices: Tensor) -> Tensor:
-        """Indices into these features as numbers of the dictionary's own; -1 stays."""
+        """Indices into these features as numbers in the dictionary; -1 stays."""
         if self.kept is None:
             return indices
         return torch.where(indices >= 0, self.kept[indices.long().clamp(min=0)].to(indices.dtype), indices)
 
     @property
     def live(self) -> Tensor | None:
-        """[n] which features fired on the held-out rows; None where nobody counted."""
+        """[n] which features fired on the held-out rows; None if that was not counted."""
         return None if self.density is None else self.density > 0
 
     @property
     def live_or_all(self) -> Tensor:
-        """[n] the same, with every feature counted as live where nobody counted."""
+        """[n] which features fired on the held-out rows; all, if that was not counted."""
         return torch.ones(self.size, dtype=torch.bool) if self.density is None else self.density > 0
 
     @property
     def family(self) -> str:
-        """What two dictionaries share that differ in size and seed only."""
+        """A key that dictionaries share if they differ only in size and seed."""
         keys = ("kind", "l1", "hook_point", "dataset_fingerprint", "loss")
         return json.dumps([self.about.get(key) for key in keys], sort_keys=True)
 
 
 def load_members(paths: Iterable[str | Path], *, least: int = 2, left_out: list[LeftOut] | None = None) -> list[Member]:
-    """Reads dictionaries of any library, all of a run or folder for its path.
+    """Reads dictionaries of any library; the path of a run or folder means all in it.
 
-    Each is called by its file's name, or by its path where two share a name.
+    Each is named by its file, or by its path if two share a name.
 
     Args:
-        paths: where they are.
-        least: how many are needed.
-        left_out: where what cannot be used is added, so that the rest can be; without it, the first such is raised.
+        paths: their paths.
+        least: the number needed.
+        left_out: receives those that cannot be used, so that the rest can be; without it, the first error is raised.
 
     Raises:
         NotRecognised: a folder holds no dictionary.
         DictionaryInvalid, PickleRefused, ZeroAtom: a file is missing or broken, or dimensions differ.
-        NotExpressible: a dictionary encodes in a way that is not known here.
+        NotExpressible: a dictionary encodes in a way that is unknown here.
         InvalidSetting: fewer than `least`, or one given twice.
     """
     return [member for _, member in load_found_members(places(paths, left_out), least=least, left_out=left_out)]
@@ -100,7 +100,7 @@ def load_members(paths: Iterable[str | Path], *, least: int = 2, left_out: list[
 def load_found_members(
     found: Sequence[Found], *, least: int = 2, left_out: list[LeftOut] | None = None
 ) -> list[tuple[Found, Member]]:
-    """The same of what `places` found, with where each was."""
+    """Reads the dictionaries that `places` found; returns them with their paths."""
     if len(found) < least:
         if left_out:
             raise left_out[0].error
@@ -136,7 +136,7 @@ def check_widths(members: Sequence[Member]) -> None:
 
 
 def member_of(dictionary: Dictionary, name: str) -> Member:
-    """A loaded dictionary as a member of a comparison; atoms of norm zero, which have no direction, are left out.
+    """A loaded dictionary as a member of a comparison, without atoms of norm zero, which have no direction.
 
     Raises:
         ZeroAtom: all are.
@@ -160,9 +160,9 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a dictionary stands: positions of its relatives among the members of a comparison.
+    """The positions of a dictionary's relatives among the members of a comparison.
 
-    Relatives differ in size and seed only. `next`: the next larger one of the same seed. `other_seed`: the same size
+    Relatives differ only in size and seed. `next`: the next larger one of the same seed. `other_seed`: the same size
     from the next seed, after the last the first. `next_other_seed`: the next larger size from that seed.
     `larger`: every larger one, of any seed.
     """
@@ -174,7 +174,7 @@ class Place:
 
 
 def place(members: Sequence[Member], k: int) -> Place:
-    """Relatives of member k; where two would do, the first."""
+    """Relatives of member k; if two qualify, the first."""
     own = members[k]
     seed = own.about.get("seed")
     family = [j for j, other in enumerate(members) if other.family == own.family]

@@ -17,11 +17,11 @@ from sparsecode.comparison.statistics import mean
 
 @dataclass(frozen=True)
 class AllPairs:
-    """Column j of row k's matrices: dictionary k's features against dictionary j; against itself 1 and own index."""
+    """Column j of matrix k compares dictionary k's features with dictionary j; with itself, 1 and the own index."""
 
     cosine: list[Tensor]  # K of [n, K] float32
     index: list[Tensor]  # K of [n, K] int32
-    live_cosine: list[Tensor]  # K of [n, K]: the nearest *live* atom; -inf where a dictionary has none
+    live_cosine: list[Tensor]  # K of [n, K]: the nearest *live* atom; -inf if a dictionary has none
 
 
 def all_pairs(
@@ -31,15 +31,15 @@ def all_pairs(
     absolute: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> AllPairs:
-    """MCS of every dictionary with every other, both ways, one product per pair of atoms.
+    """MCS of every dictionary with every other, both ways, with one product per pair of atoms.
 
     Memory beside the result, which is O(N K), is O(N d) for N atoms in all.
 
     Args:
         atoms: K matrices [n, d] of unit rows.
-        live: K masks [n]; features to be told apart from dead ones.
-        absolute: whether the sign of a cosine does not count.
-        advance: called now and then with the number of pairs of atoms that were compared since the last call.
+        live: K masks [n] of live features.
+        absolute: whether to ignore the sign of cosines.
+        advance: called occasionally with the number of pairs of atoms compared since the last call.
     """
     sizes = [len(rows) for rows in atoms]
     cosine, index, live_cosine = best_of_all(atoms, live, absolute=absolute, advance=advance)
@@ -56,7 +56,7 @@ def mmcs_matrix(pairs: AllPairs) -> list[list[float]]:
 
 
 def live_mmcs_matrix(pairs: AllPairs, live: Sequence[Tensor]) -> list[list[float | None]]:
-    """[K][K]: the same among live features of both; None where one has none."""
+    """[K][K]: MMCS among live features of both; None where one has none."""
     table: list[list[float | None]] = []
     for values, mask in zip(pairs.live_cosine, live, strict=True):
         row = [mean(values[mask, j]) for j in range(values.shape[1])]

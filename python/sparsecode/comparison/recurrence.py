@@ -1,4 +1,4 @@
-"""Features that are found again: in which other dictionaries, and which are the steadiest.
+"""Features that are found again in other dictionaries, and the steadiest of them.
 
 Shapes: n features of a dictionary, K dictionaries.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsecode.comparison.members import Member, Place
 
-LISTED = 200  # steadiest features kept in the record: more than a person reads
+LISTED = 200  # steadiest features kept in the record: more than anyone reads
 
 
 def stability(cosine: Tensor, own: int, threshold: float) -> Tensor:
@@ -25,7 +25,7 @@ def stability(cosine: Tensor, own: int, threshold: float) -> Tensor:
 
 
 def found_in_all(cosine: Tensor, columns: Sequence[int], threshold: float) -> Tensor | None:
-    """[n] whether a feature is above `threshold` in every one of `columns`; None where there are none."""
+    """[n] whether a feature is above `threshold` in all `columns`; None if there are none."""
     return (cosine[:, list(columns)] > threshold).all(dim=1) if columns else None
 
 
@@ -38,8 +38,8 @@ def steadiest(
 ) -> list[dict[str, Any]]:
     """The features found again in most other dictionaries, each direction once.
 
-    Live features of all dictionaries, sorted by stability, then by mean cosine over the other dictionaries. One whose
-    cosine with an earlier one is above `threshold` is the same feature in another dictionary, and left out.
+    They are live features of all dictionaries, sorted by stability, then by mean cosine over the other dictionaries. A
+    feature whose cosine with an earlier one is above `threshold` is the same one and left out.
     """
     rows: list[tuple[float, float, float, int, int]] = []
     for k, member in enumerate(members):

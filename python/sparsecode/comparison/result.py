@@ -1,10 +1,10 @@
-"""What a comparison found: JSON for people and programs, tensors per feature, a table for the terminal.
+"""The result of a comparison: JSON for people and programs, tensors per feature, a table for the terminal.
 
 comparison.json          format, settings, inputs (name, path, fingerprint of each dictionary), dictionaries with their
                          statistics, MMCS matrices, matched pairs with their consistency, steadiest features
 comparison.safetensors   per dictionary NAME (n features) and over the K dictionaries in the JSON's order:
     NAME.cosine [n, K] float32    MCS with each dictionary; 1 with itself
-    NAME.index [n, K] int32       the atom that it is
+    NAME.index [n, K] int32       the index of that atom
     NAME.own_cosine [n] float32   largest cosine with another atom of the same dictionary; NaN where it has no other
     NAME.stability [n] float32    share of the other dictionaries in which the feature is found again
     NAME.matched.OTHER.cosine [n] float32, NAME.matched.OTHER.index [n] int32    the one-to-one matching; NaN, -1
@@ -48,11 +48,11 @@ class Comparison:
 
     @property
     def names(self) -> list[str]:
-        """The dictionaries, in the order of every matrix."""
+        """Names of the dictionaries, in the order of every matrix."""
         return [entry["name"] for entry in self.record["dictionaries"]]
 
     def as_json(self) -> dict[str, Any]:
-        """What comparison.json holds."""
+        """The content of comparison.json."""
         return self.record
 
     @property
@@ -109,21 +109,21 @@ class Comparison:
         return pandas.concat(parts, ignore_index=True)
 
     def cosine(self, a: str, b: str) -> Tensor:
-        """MCS(a -> b) of every feature of a, [n]."""
+        """[n] MCS(a -> b) of every feature of a."""
         return self.tensors[f"{a}.cosine"][:, self.names.index(b)]
 
     def index(self, a: str, b: str) -> Tensor:
-        """For every feature of a the index of that atom of b, [n]."""
+        """[n] for every feature of a the index of its nearest atom of b."""
         return self.tensors[f"{a}.index"][:, self.names.index(b)]
 
     def mutual(self, a: str, b: str) -> Tensor:
-        """Which features of a and their nearest atoms of b are each other's nearest, [n]; at any cosine."""
+        """[n] whether a feature of a and its nearest atom of b are each other's nearest, at any cosine."""
         return mutual(self.index(a, b), self.index(b, a))
 
     def matched(self, a: str, b: str) -> BestMatches | None:
         """The one-to-one matching seen from a: cosines [n] and indices [n], NaN and -1 without a partner.
 
-        None where this pair was not matched.
+        None if this pair was not matched.
         """
         for first, second in ((a, b), (b, a)):
             values = self.tensors.get(f"{first}.matched.{second}.cosine")
@@ -133,13 +133,13 @@ class Comparison:
         return None
 
     def save(self, path: Path) -> None:
-        """Writes `path` (.json) and the .safetensors beside it; the JSON last, so that it never stands alone."""
+        """Writes the .safetensors beside `path` (.json), then `path`, so that the JSON never exists alone."""
         save_tensors(path.with_suffix(".safetensors"), self.tensors, {"format": FORMAT})
         write_json(path, self.record)
 
     @classmethod
     def load(cls, path: Path) -> Comparison:
-        """Reads what `save` wrote.
+        """Loads a saved comparison.
 
         Raises:
             RunInvalid: a file is missing, broken or of another format.
@@ -158,14 +158,14 @@ class Comparison:
         return float(self.record["settings"]["duplicate_threshold"])
 
     def table(self) -> str:
-        """The result as text: a row per dictionary of a sweep; of up to three, or unrelated ones, a row per pair."""
+        """The result as text: a row per dictionary of a sweep; for up to three, or unrelated ones, a row per pair."""
         count = len(self.names)
         related = any(entry["next"] or entry["other_seed"] for entry in self.record["dictionaries"])
         table = self._sweep_table() if count == 1 or (related and count > 3) else self._pair_table()
         return "\n".join([table, *self._remarks()])
 
     def _remarks(self) -> list[str]:
-        """What was left out: atoms without a direction."""
+        """Remarks on atoms without a direction, which are left out."""
         return [
             f"{entry['name']}: {entry['without_direction']} of {entry['dict_size']} atoms are zero and have no "
             "direction; they count as found nowhere, and in no mean"
@@ -275,7 +275,7 @@ def _render(columns: list[str], rows: list[list[str]]) -> str:
         table.add_column(column, justify="left" if position == 0 or column == "to" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    # As wide as the table is: a path that is cut off does not say which dictionary it was.
+    # As wide as the table: a truncated path would not identify its dictionary.
     console = Console(file=StringIO(), width=_WIDEST, color_system=None)
     console.print(table)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]

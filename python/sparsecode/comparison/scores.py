@@ -1,10 +1,10 @@
-"""Stability scores in the dictionaries' own files, so that whoever has a file has them.
+"""Stability scores in the dictionaries' own files, so that they travel with a file.
 
     NAME.safetensors   features.stability [n] float32: share of the other dictionaries in which a feature is found again
     NAME.json          "stability": against how many, above which cosine, mean, and the steadiest features
 
-Weights, metrics and fingerprints stay as they were; each file changes whole or not at all, and not where it holds the
-same scores already.
+Weights, metrics and fingerprints do not change. Each file is replaced as a whole or not at all, and stays untouched if
+it already holds the same scores.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LISTED = 10  # steadiest features named in a dictionary's JSON
 
 
 def stability_summary(stability: Tensor, cosine: Tensor, own: int, threshold: float) -> dict[str, Any]:
-    """What a dictionary's JSON says: stability [n] and cosines [n, K] of its features, `own` column left out.
+    """The summary in a dictionary's JSON, from stability [n] and cosines [n, K] of its features, without column `own`.
 
     `steadiest`: features by stability, then by mean cosine, as [{"feature", "stability", "mean_cosine"}].
     """
@@ -42,17 +42,17 @@ def stability_summary(stability: Tensor, cosine: Tensor, own: int, threshold: fl
 
 
 def store_stability(path: Path, stability: Tensor, summary: dict[str, Any]) -> None:
-    """Puts scores [n] into the files of the dictionary at `path` (without suffix).
+    """Writes scores [n] into the files of the dictionary at `path` (without suffix).
 
     Raises:
-        DictionaryInvalid: its JSON file changed into something else meanwhile.
-        CheckpointCorrupt, OutOfSpace, IoFailed: a file cannot be read or written; it stays as it was.
+        DictionaryInvalid: its JSON file has become something else meanwhile.
+        CheckpointCorrupt, OutOfSpace, IoFailed: a file cannot be read or written; it is unchanged.
     """
     weights, description = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
     tensors, metadata = load_tensors(weights)
     known = tensors.get(f"features.{STABILITY}")
     if known is None or not torch.equal(known, stability):
-        # Copies: the tensors that were read lie in the file that is replaced.
+        # Copies: the tensors that were read are mapped from the file that is replaced.
         copies = {name: value.clone() for name, value in tensors.items()}
         save_tensors(weights, copies | {f"features.{STABILITY}": stability}, metadata or None)
     try:

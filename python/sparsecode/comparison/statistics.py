@@ -1,4 +1,4 @@
-"""What is said about many cosines: mean, share above a threshold, histogram; for all features and for live ones."""
+"""Statistics of cosines: mean, share above a threshold, histogram; for all features and for live ones."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ def mmcs(a: Tensor, b: Tensor) -> float:
 
 
 def mean(values: Tensor) -> float:
-    """Mean in float64; NaN where there are no values."""
+    """Mean in float64; NaN if there are no values."""
     return float(values.double().mean()) if len(values) else float("nan")
 
 
 def share_above(values: Tensor, threshold: float) -> float:
-    """Share of values strictly above `threshold`; NaN where there are no values."""
+    """Share of values strictly above `threshold`; NaN if there are no values."""
     return float((values > threshold).double().mean()) if len(values) else float("nan")
 
 
 def histogram(values: Tensor, bins: int) -> list[int]:
-    """Counts in `bins` equal bins over 0 to 1: bin i holds i/bins <= v < (i+1)/bins, the last one 1 as well.
+    """Counts in `bins` equal bins over 0 to 1: bin i holds i/bins <= v < (i+1)/bins; the last one includes 1.
 
-    Cosines below 0 (no atom on the same side) count in the first bin, so that the counts add up to all values.
+    Cosines below 0 (no atom on the same side) count in the first bin, so the counts add up to all values.
     """
     place = (values.double() * bins).floor().long().clamp(0, bins - 1)
     return [int(count) for count in torch.bincount(place, minlength=bins)]
 
 
 def summary(values: Tensor, live: Tensor | None, threshold: float, bins: int) -> dict[str, Any]:
-    """Statistics of per-feature cosines [n] as JSON: of all, and of live and dead features where `live` [n] is known.
+    """Statistics of per-feature cosines [n] as JSON, of all features, and of live and dead ones if `live` [n] is known.
 
-    NaN (features without a partner in a matching) is left out of all of them and counted as `unmatched`.
+    NaN (features without a partner in a matching) is excluded from all of them and counted as `unmatched`.
     """
     known = ~torch.isnan(values)
     found: dict[str, Any] = {"unmatched": int((~known).sum()), "all": _of(values[known], threshold, bins)}
@@ -59,9 +59,9 @@ def _of(values: Tensor, threshold: float, bins: int) -> dict[str, Any]:
 
 
 def chance_mmcs(n: int, b: Tensor, seed: int = 0) -> float:
-    """MMCS of up to 512 random directions with the atoms b [m, d]: what n atoms that mean nothing would show.
+    """MMCS of up to 512 random directions with the atoms b [m, d]: what n meaningless atoms would reach.
 
-    Each direction's maximum is independent of the others, so that a sample of them estimates the mean for any n.
+    Each direction's maximum is independent of the others, so a sample of them estimates the mean for any n.
     """
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(min(n, 512), b.shape[1], generator=generator)

@@ -1,4 +1,4 @@
-"""The beginning of a stream of documents, kept on disk: a corpus is read several times, a stream comes once."""
+"""The beginning of a stream of documents, kept on disk, because a corpus is read several times and a stream once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sparsecode.errors import CorpusUnreadable, IoFailed, SparsecodeError
 
 
 class Begun:
-    """Documents until `size` bytes of text are there. Read at the first use.
+    """Documents up to `size` bytes of text, read at the first use.
 
     Args:
-        documents: rows and `Bad` to pieces.
+        documents: turns rows and `Bad` into pieces.
         rows: the stream.
         size: bytes.
     """
@@ -32,7 +32,7 @@ class Begun:
         self._bad: list[CorpusUnreadable] = []
 
     def pieces(self, bad: Bad) -> Iterator[Piece]:
-        """The documents, in pieces; what could not be read is told to `bad` at every reading."""
+        """The documents, in pieces; unreadable records are reported to `bad` at every reading."""
         file = self._copy
         for error in self._bad:
             bad(error)

@@ -1,4 +1,4 @@
-"""Conversations as text: what a chat template writes of the `messages` of a record."""
+"""Conversations as text: a chat template applied to the `messages` of a record."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Render = Callable[[list[dict[str, Any]]], str]
 
 
 class Messages(str):
-    """The key of conversations in tables, with what makes text of one: the template of a model's tokenizer."""
+    """The key of conversations in tables, with the template that turns one into text."""
 
     render: Render
 
     def __new__(cls, key: str, render: Render) -> Messages:
-        """A key, which is a text like others, and the template."""
+        """Makes the key, an ordinary string, that carries the template."""
         made = super().__new__(cls, key)
         made.render = render
         return made
@@ -25,7 +25,7 @@ class Messages(str):
         """The conversation of a record as text.
 
         Raises:
-            CorpusUnreadable: there is none, or the template refuses it.
+            CorpusUnreadable: there is no conversation, or the template refuses it.
         """
         found = record.get(str(self)) if isinstance(record, dict) else None
         told = all(isinstance(one, dict) and isinstance(one.get("role"), str) for one in found or [None])

@@ -1,4 +1,4 @@
-"""Tokens as text for people: those that make one character together are decoded together."""
+"""Tokens as text for people: tokens that form one character together are decoded together."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-_BROKEN = "\ufffd"  # what a decoder writes for bytes that are no whole character
-_MOST_BYTES = 4  # of a character in UTF-8: it is made of no more tokens
+_BROKEN = "\ufffd"  # what a decoder writes for bytes that form no whole character
+_MOST_BYTES = 4  # of a character in UTF-8, hence its most tokens
 
 
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int], peak: int, start: int, stop: int) -> list[str]:
     """The texts of ids[start:stop], decoded with those around them; joined they are the text.
 
-    Where several tokens make one character, it stands at ids[peak] if that is among them, else at the first of those
-    shown, and the others are empty. Bytes that are no whole character even so show as `\\xe2\\x80`.
+    Where several tokens form one character, it is shown at ids[peak] if that is among them, else at the first of those
+    shown, and the others are empty. Bytes that still form no whole character show as `\\xe2\\x80`.
     """
     texts = [""] * len(ids)
     for first, behind, text in _groups(tokenizer, ids):
@@ -25,7 +25,7 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int], peak: int, start: int,
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """One token by itself; part of a character shows as its bytes, `\\xe2\\x80`."""
+    """A single token; part of a character shows as its bytes, `\\xe2\\x80`."""
     text = str(tokenizer.decode([int(token)], skip_special_tokens=False))
     if _BROKEN not in text:
         return text
@@ -39,10 +39,10 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 
 def _groups(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int, int, str]]:
-    """(first, behind the last, text) of the shortest runs of tokens that are decoded to whole characters.
+    """(first, one past the last, text) of the shortest runs of tokens that decode to whole characters.
 
-    What a run adds to the text is found by decoding all that is before it as well: spaces that belong between words are
-    not in the tokens themselves for every kind of tokenizer. A token that no run makes whole stands by itself.
+    A run's text is found by decoding everything before it as well, because not every kind of tokenizer has the spaces
+    between words in its tokens. A token that no run completes is a run of its own.
     """
     found: list[tuple[int, int, str]] = []
     known, first, shown = 0, 0, ""  # ids[known:first] are decoded to `shown`

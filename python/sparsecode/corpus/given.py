@@ -1,4 +1,4 @@
-"""Ids that a tokenizer made elsewhere, as the documents of a corpus: without what was put around and at the end."""
+"""Ids that a tokenizer made elsewhere, as documents of a corpus, without the special tokens around them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tokenizers import Tokenizer
 from sparsecode.corpus.tokenizer import byte_lengths
 from sparsecode.errors import CorpusUnreadable
 
-_TRIED = 64  # texts of tokens, until one is no special token by itself
+_TRIED = 64  # texts of tokens to try until one is not itself a special token
 
 
 class GivenIds:
-    """Takes documents of ids for the corpus of one tokenizer.
+    """Accepts documents of ids for the corpus of one tokenizer.
 
     Args:
         tokenizer: as `tokenizer.prepared` returns it.
@@ -31,7 +31,7 @@ class GivenIds:
         self._size = size
 
     def document(self, ids: NDArray[np.int64], where: str) -> NDArray[np.int64]:
-        """The document's own ids: special tokens that the tokenizer puts around a text come back where it is used.
+        """The document's own ids, without the special tokens around it, which are added again where it is used.
 
         Raises:
             CorpusUnreadable: an id that the tokenizer does not have.
@@ -48,7 +48,7 @@ class GivenIds:
         return ids[:-1] if len(ids) and int(ids[-1]) == self._eot else ids
 
     def text_bytes(self, ids: NDArray[np.int64]) -> int:
-        """UTF-8 bytes of the text that the ids stand for."""
+        """UTF-8 bytes of the text that the ids encode."""
         return int(self._lengths[ids].sum())
 
     @cached_property

@@ -34,13 +34,13 @@ _SKIPPED_SHOWN = 20
 
 @dataclass(frozen=True)
 class ModelTokenizer:
-    """The tokenizer of a model, for its text.
+    """The tokenizer of a model, for encoding text in its tokens.
 
     Attributes:
-        json: its tokenizer.json, which says by the flags of its added tokens which of them are read in a text.
-        end: the token that goes between documents; it is added where the tokenizer does not have it.
+        json: its tokenizer.json; the flags of its added tokens say which of them are recognised in a text.
+        end: the token between documents, added if the tokenizer does not have it.
         watched: names of tokens to count where the text spells them.
-        template: what makes text of conversations, for the record.
+        template: the chat template, for the record.
     """
 
     json: str
@@ -68,7 +68,7 @@ def prepare_tokens(
         CorpusEmpty, CorpusUnreadable: see `survey_text`.
         TokenizerInvalid: see `read_tokenizer`.
         MissingExtra: an optional package is needed for this input.
-        InvalidSetting: a share or size that cannot be; ids as text, and no tokenizer that made them.
+        InvalidSetting: an impossible share or size, or ids as text without the tokenizer that made them.
     """
     if not 0 < config.val_fraction < 1:
         raise InvalidSetting(f"val-fraction {config.val_fraction}: must lie between 0 and 1")
@@ -86,7 +86,7 @@ def prepare_tokens(
         "sample_bytes": None if given else _SAMPLE_BYTES,
     }
     if model:
-        # Only what is not as earlier versions had it without saying so.
+        # Only values that differ from the implicit ones of earlier versions.
         settings |= {} if end == end_of_document(Tokenizer.from_str(model.json)) else {"end": end}
         settings |= {"template": digest_of(model.template.encode())} if model.template else {}
     folder, kept = Path(home) / FOLDER, Path(home) / TOKENIZER
@@ -283,7 +283,7 @@ def _parts(survey: Survey, plan: Plan) -> Iterator[_Part]:
 
 
 def _halves(piece: Piece, tail: int) -> Iterator[_Part]:
-    """A single document of ids: its end is validation text."""
+    """Splits a single document of ids: its end is validation text."""
     assert piece.ids is not None
     before = len(piece.first(tail).ids if piece.size > tail else piece.ids)  # type: ignore[arg-type]
     for ids, held_out in ((piece.ids[:before], False), (piece.ids[before:], True)):
@@ -292,7 +292,7 @@ def _halves(piece: Piece, tail: int) -> Iterator[_Part]:
 
 
 def _encoded(tokenizer: Tokenizer, parts: Iterator[_Part]) -> Iterator[tuple[list[_Part], list[list[int]]]]:
-    """Parts with the ids that the tokenizer makes of them, batch after batch on all cores; none for parts of ids.
+    """Parts with their ids, encoded batch after batch on all cores; None for parts that are ids already.
 
     While a batch is encoded, the one before is written and the next is read.
     """
@@ -317,7 +317,7 @@ def _encoded(tokenizer: Tokenizer, parts: Iterator[_Part]) -> Iterator[tuple[lis
 
 
 def _read(tokenizer: Tokenizer, parts: list[_Part]) -> list[Encoding | None]:
-    """What a tokenizer makes of each part with what comes before it; with offsets where a document has several.
+    """The encoding of each part together with the text before it; with offsets where a document has several parts.
 
     None for parts that are ids already.
     """

@@ -1,4 +1,4 @@
-"""A file to documents: text or a table, plain or compressed, streamed in pieces and checked on the way."""
+"""Reads a file as documents: text or a table, plain or compressed, streamed in pieces and checked."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ COMPRESSIONS = (".gz", ".xz", ".zst")
 
 PIECE = 1 << 16  # characters; some 20k tokens: small enough to spread over cores, large enough that calls cost nothing
 _CHUNK = 1 << 20  # bytes read at a time
-_ID_BYTES = 4  # of text that a token stands for, about: what --max-text-mb counts for one
+_ID_BYTES = 4  # of text per token, about: what --max-text-mb counts for an id
 _LONGEST_WORD = 1 << 20  # a run without a space that is longer than this is cut anywhere
 
 # A byte-level BPE never joins a letter or digit with the space or newline after it (GPT-2's pattern and its
 # successors): cut there, a text gives the same tokens as whole.
 _CUT = re.compile(r"[^\W_](?=[ \n])")
-# Byte order marks; the longer ones first, of which others are the beginning.
+# Byte order marks, longer ones first, because some begin with a shorter one.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -58,18 +58,18 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """UTF-8 bytes; of ids about so many."""
+        """UTF-8 bytes; estimated for ids."""
         if self.ids is not None:
             return _ID_BYTES * len(self.ids)
         return len(self.text) if self.text.isascii() else len(self.text.encode())
 
     @property
     def blank(self) -> bool:
-        """Whether nothing but white space is in it."""
+        """Whether it is white space only."""
         return not self.text.strip() if self.ids is None else not len(self.ids)
 
     def data(self) -> bytes:
-        """What it holds, as bytes."""
+        """Its content as bytes."""
         return self.text.encode() if self.ids is None else self.ids.astype("<i8").tobytes()
 
     def first(self, size: int) -> Piece:
@@ -81,7 +81,7 @@ class Piece:
 
 
 def file_kind(path: PurePath) -> str:
-    """The suffix that says what a file holds, compression taken off: `books.txt.xz` -> `.txt`."""
+    """The suffix of a file without that of its compression: `books.txt.xz` -> `.txt`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes = suffixes[:-1]
@@ -93,11 +93,11 @@ def read_file(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
 
     Args:
         path: `tables.TABLES` are tables; everything else is text, UTF-8 unless a byte order mark says otherwise, and
-            .txt may hold several documents with `<|endoftext|>` between them. A .txt file, or one of an unknown
-            ending, that is JSON inside is read as that.
+            .txt may hold several documents with `<|endoftext|>` between them. A .txt file, or one of an unknown ending,
+            that contains JSON is read as JSON.
         text_key: key or column of the text in tables, or of ids that a tokenizer made of it.
-        bad: called with the error for a record that cannot be used; raises it, or counts it and returns. A file
-            that is broken as a whole raises.
+        bad: called with the error for an unusable record; raises it, or counts it and returns. A file that is broken as
+            a whole raises.
 
     Raises:
         CorpusUnreadable: binary, not UTF-8, cut off, or without `text_key`; names the file and the place.
@@ -115,7 +115,7 @@ def read_file(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
 
 
 def record_pieces(value: Any, where: str, text_key: str) -> Iterator[Piece]:
-    """The document that a record of a table is.
+    """The document in a record of a table, in pieces.
 
     Raises:
         CorpusUnreadable: see `records.content`.
@@ -125,7 +125,7 @@ def record_pieces(value: Any, where: str, text_key: str) -> Iterator[Piece]:
 
 
 def cut(text: str) -> Iterator[Piece]:
-    """One whole document, cut into pieces that tokenise as the whole does."""
+    """A whole document, cut into pieces that together have the tokens of the whole."""
     start = 0
     while (stop := _cut_after(text, start)) is not None:
         yield Piece(text[start:stop], False)
@@ -141,7 +141,7 @@ def _read_text(path: Path, *, several: bool) -> Iterator[Piece]:
             *whole, pending = pending.split(SEPARATOR)
             for document in whole:
                 yield from cut(document)
-        # The tail stays behind: it may be the first half of a separator or of a word.
+        # The tail is kept back: it may be the first half of a separator or of a word.
         start = 0
         while (stop := _cut_after(pending, start)) is not None and stop < len(pending) - len(SEPARATOR):
             yield Piece(pending[start:stop], False)
@@ -161,12 +161,12 @@ def _cut_after(text: str, start: int) -> int | None:
 
 
 def _mark(head: bytes) -> tuple[bytes, str]:
-    """The byte order mark that a file begins with, empty where there is none, and what its text is encoded in."""
+    """The byte order mark at a file's beginning, empty if there is none, and the encoding of its text."""
     return next(((mark, name) for mark, name in _MARKS if head.startswith(mark)), (b"", "utf-8"))
 
 
 def _decoded(path: Path) -> Generator[str, None, None]:
-    """The file as text, a mark at its beginning left out: it says what the text is encoded in, else that is UTF-8."""
+    """The file as text, without its byte order mark, which names the encoding; without a mark it is UTF-8."""
     offset = 0
     with _opened(path) as file:
         start = file.read(4)
@@ -201,7 +201,7 @@ def _decoded(path: Path) -> Generator[str, None, None]:
 
 
 def _lines(path: Path) -> Iterator[str | bytes]:
-    """Lines of the file: bytes where it is UTF-8, so that one that is broken does not break the others."""
+    """Lines of the file; as bytes if it is UTF-8, so that a broken line does not break the others."""
     with _opened(path) as file:
         head = file.read(4)
         mark, encoding = _mark(head)
@@ -257,7 +257,7 @@ def _beginning(path: Path) -> str:
     try:
         text = next(chunks, "")
         whole = next(chunks, None) is None
-    except CorpusUnreadable:  # whoever reads the whole file says it
+    except CorpusUnreadable:  # reading the whole file reports it
         return ""
     finally:
         chunks.close()
@@ -266,7 +266,7 @@ def _beginning(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed by its last suffix; what goes wrong while it is read gets its name here."""
+    """The file's bytes, decompressed by its last suffix; errors while it is read get its name here."""
     broken: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
     try:
         opened: Any

@@ -1,4 +1,4 @@
-"""What one record of a table holds: a text, or ids that a tokenizer made of one."""
+"""The content of one record of a table: a text, or the ids that a tokenizer made of one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ IDS = "input_ids"
 
 
 def content(value: Any, where: str, text_key: str) -> str | NDArray[np.int64]:
-    """The text of a record, or its ids [T], those of padding left out.
+    """The text of a record, or its ids [T] without padding.
 
     Args:
-        value: an object by key; a string is a text as it is.
+        value: an object by key; a string is a text itself.
         where: file and place, for an error.
         text_key: the key; `Messages` for conversations.
 

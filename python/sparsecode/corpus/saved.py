@@ -1,4 +1,4 @@
-"""Datasets that `datasets.save_to_disk` wrote: arrow files, and beside them which they are."""
+"""Datasets written by `datasets.save_to_disk`: arrow files and a description beside them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DESCRIPTIONS = (_STATE, _SPLITS, "dataset_info.json")
 
 
 def saved_files(folder: Path) -> list[Path] | None:
-    """The files with the rows of a saved dataset, in order; of one with splits those of `train`; None elsewhere.
+    """The files with the rows of a saved dataset, in order; with splits, those of `train`. None if it is not one.
 
     Raises:
-        CorpusUnreadable: it has splits, none of them `train`; it was saved with a choice of rows; it is broken.
+        CorpusUnreadable: it has splits, none of them `train`; it was saved with a selection of rows; it is broken.
     """
     splits = _read(folder / _SPLITS)
     if splits is not None:

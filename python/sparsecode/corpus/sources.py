@@ -26,18 +26,18 @@ from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, IoF
 
 
 class Source(Protocol):
-    """Something that yields documents, the same ones at every reading."""
+    """Yields documents, the same ones at every reading."""
 
     @property
     def name(self) -> str:
-        """A name that does not depend on where the text lies: two machines with the same text agree on it."""
+        """A name independent of the text's location, so that two machines with the same text agree on it."""
 
     @property
     def named(self) -> bool:
-        """The user asked for this very source: where it is empty, that is an error."""
+        """Whether the user named this source; if so, it is an error when it is empty."""
 
     def state(self) -> str:
-        """Changes when the text does; cheap, so that text need not be read to see that nothing changed."""
+        """A value that changes when the text does, computed without reading the text."""
 
     def pieces(self, bad: Bad) -> Iterator[Piece]:
         """The documents, in pieces; see `readers.read_file`."""
@@ -53,7 +53,7 @@ class FileSource:
     named: bool = False
 
     def state(self) -> str:
-        """Size and time of the last change; reading says what is wrong with a file that has none."""
+        """Size and time of the last change; if a file has none, reading it reports why."""
         try:
             status = self.path.stat()
         except OSError as error:
@@ -76,13 +76,13 @@ class HubSource:
     """Read as a stream until so many bytes of text are there; None: downloaded as a whole."""
 
     def state(self) -> str:
-        """The library's own fingerprint of the data; of a stream, which has none, how much of it."""
+        """The library's own fingerprint of the data; for a stream, which has none, how much is read."""
         if self.stream is not None:
             return f"the first {self.stream} bytes"
         return str(getattr(self._rows, "_fingerprint", ""))
 
     def pieces(self, bad: Bad) -> Iterator[Piece]:
-        """One document per row; of a stream, whose rows come once, from a copy on disk."""
+        """One document per row; a stream, whose rows come once, is read from a copy on disk."""
         if self.stream is None:
             yield from self._documents(self._rows, bad)
             return
@@ -121,14 +121,14 @@ class HubSource:
 
 
 def _no_code(load: Callable[..., Any]) -> dict[str, bool]:
-    """Keeps the library from asking whether code that comes with a dataset should run; from 4.0 on it runs none."""
+    """Keeps the library from asking whether to run code that comes with a dataset; from 4.0 on it never does."""
     name = "trust_remote_code"
     return {name: False} if name in inspect.signature(load).parameters else {}
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a corpus is made of, sorted by name, and how to call it."""
+    """The sources of a corpus, sorted by name, and the corpus's name."""
 
     description: str
     sources: Sequence[Source]
@@ -187,7 +187,7 @@ def python_sources() -> Sources:
 
 
 def required_distributions(name: str) -> list[metadata.Distribution]:
-    """The installed distributions that `name` needs, directly and through others; not itself, nor what extras need."""
+    """The installed distributions that `name` needs, directly or indirectly; without itself and without extras."""
     found: dict[str, metadata.Distribution] = {}
     waiting = [name]
     while waiting:
@@ -249,7 +249,7 @@ def _expand(given: str, text_key: str) -> Iterator[FileSource]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder below the text is a run of this program: its records are JSON, and no text."""
+    """Whether a folder below the text is a run of this program, whose JSON records are not text."""
     try:
         record = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError, RecursionError):
@@ -258,13 +258,13 @@ def _is_run(folder: Path) -> bool:
 
 
 def _name(path: Path) -> str:
-    """A file's name: through a link that of the file itself, unless the ending got lost there (the hub's cache)."""
+    """A file's name; for a link that of its target, unless the target has no ending (the hub's cache)."""
     own = path.resolve()
     return own.name if file_kind(own) == file_kind(path) else path.name
 
 
 def _is_beside_the_data(file: Path) -> bool:
-    """Whether a file of a dataset that was saved or cached holds none of its rows."""
+    """Whether a file of a saved or cached dataset holds none of its rows."""
     if is_description(file):
         return True
     listed = saved_files(file.parent) if file.suffix in ARROW else None

@@ -1,6 +1,6 @@
-"""One reading of all text that keeps 36 bytes per document: enough to choose, split and fingerprint it.
+"""A single pass over all text that keeps 36 bytes per document, enough to choose, split and fingerprint it.
 
-Every decision is a function of a document's own digest, so that adding documents does not move the others, and equal
+Every decision is a function of a document's own digest. So adding documents does not move the others, and equal
 documents are always on the same side.
 """
 
@@ -19,12 +19,12 @@ from sparsecode.corpus.sources import Sources
 from sparsecode.errors import CorpusEmpty, CorpusUnreadable, IoFailed
 
 _CHOICE, _SPLIT, _SAMPLE = range(3)  # which 8 bytes of a document's digest decide what
-_SMALLEST_CUT = 1024  # bytes; less than this of a document is not worth having
+_SMALLEST_CUT = 1024  # bytes; shorter beginnings of a document are not used
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What all text looks like. Documents are numbered in the order of reading, blank ones included (size 0)."""
+    """Digests and sizes of all documents, numbered in the order of reading, blank ones included (size 0)."""
 
     sources: Sources
     unreadable: frozenset[int]
@@ -41,7 +41,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which documents are used, and where each goes."""
+    """Which documents are used, and on which side each is."""
 
     take: NDArray[np.int64]
     """[documents]: bytes to use, from the beginning; 0 for a document that is left out."""
@@ -52,7 +52,7 @@ class Plan:
     tail: int | None
     """With a single document: the byte from which it is validation text."""
     fingerprint: str
-    """Of names and contents of the text in use."""
+    """A digest of names and contents of the text in use."""
 
     @property
     def documents(self) -> int:
@@ -66,11 +66,11 @@ def survey_text(sources: Sources, *, skip_bad: bool, advance: Callable[[int], No
     Args:
         sources: what to read.
         skip_bad: leave out and count what is unreadable.
-        advance: told the bytes of each piece, for a progress line.
+        advance: called with the bytes of each piece, for a progress line.
 
     Raises:
         CorpusUnreadable, IoFailed: a source is unreadable, and not `skip_bad`.
-        CorpusEmpty: a source that was named has no text, and not `skip_bad`; or nothing has.
+        CorpusEmpty: a named source has no text, and not `skip_bad`; or none has any.
     """
     skip_bad = skip_bad or sources.lenient
     keys, sizes, owner = array("Q"), array("q"), array("q")
@@ -143,7 +143,7 @@ def plan_text(survey: Survey, *, max_bytes: int | None, val_fraction: float, sam
 
 
 def choose(keys: NDArray[np.uint64], sizes: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
-    """Documents in the order of their keys until `most` bytes are full; the last one is cut. Returns bytes of each."""
+    """Bytes to use of each document: in the order of their keys up to `most` bytes in all; the last one is cut."""
     if most is None or int(sizes.sum()) <= most:
         return sizes.copy()
     order = np.argsort(keys, kind="stable")
@@ -192,7 +192,7 @@ def first_bytes(text: str, size: int) -> str:
 
 
 def _digests(pieces: Iterator[Piece], advance: Callable[[int], None]) -> Iterator[tuple[bytes, int]]:
-    """(24-byte digest, UTF-8 size) of each document; size 0 for one of nothing but white space."""
+    """(24-byte digest, UTF-8 size) of each document; size 0 if it is only white space."""
     digest, size, blank = hashlib.blake2b(digest_size=24), 0, True
     for piece in pieces:
         digest.update(piece.data())

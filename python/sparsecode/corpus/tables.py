@@ -1,6 +1,6 @@
-"""Records of files with a structure: JSON lines, JSON lists, CSV, parquet and arrow; `records` says what a text is.
+"""Records of structured files: JSON lines, JSON lists, CSV, parquet and arrow; `records` finds their texts.
 
-A record is (where it stands, its value): an object by key, or what stands there instead of one.
+A record is (position, value); a value is an object by key, or what the file has in its place.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ LINES = (".jsonl", ".ndjson", ".jsonlines")
 DELIMITED = (".csv", ".tsv")
 ARROW = (".arrow", ".feather")
 TABLES = (*LINES, ".json", *DELIMITED, ".parquet", *ARROW)
-MASK = "attention_mask"  # beside ids: 0 where they are padding
+MASK = "attention_mask"  # column beside ids: 0 where they are padding
 
 Bad = Callable[[CorpusUnreadable], None]
 Record = tuple[str, Any]
 
 _SPACE = " \t\r\n"
-_SLACK = 16  # characters: a name or number that the end of what was read cuts off is shorter
+_SLACK = 16  # characters: longer than any name or number that may be cut off at the end
 
 
 def json_lines(lines: Iterable[bytes | str], path: Path, bad: Bad) -> Iterator[Record]:
-    """A value per line; blank lines are nothing. A line that is not JSON is told to `bad`, and left out."""
+    """A value per line; blank lines are skipped. A line that is not JSON is reported to `bad` and left out."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -42,7 +42,7 @@ def json_lines(lines: Iterable[bytes | str], path: Path, bad: Bad) -> Iterator[R
 
 
 def json_values(chunks: Iterator[str], path: Path) -> Iterator[Record]:
-    """The members of the list that the text is, or the values that stand in it one after another; one in memory.
+    """The members of a JSON list, or a sequence of JSON values; one at a time in memory.
 
     Raises:
         CorpusUnreadable: it is not JSON.
@@ -72,10 +72,10 @@ def json_values(chunks: Iterator[str], path: Path) -> Iterator[Record]:
 
 
 def csv_rows(lines: Iterator[str], path: Path, text_key: str, bad: Bad) -> Iterator[Record]:
-    """Rows by the names in the first line. The separator is the one under which `text_key` is a name there.
+    """Rows by the names in the first line. The separator is the one that makes `text_key` a name there.
 
-    A row with more or fewer cells than names is told to `bad`: with unquoted separators in a text, its end would be
-    taken for another column.
+    A row with more or fewer cells than names is reported to `bad`: an unquoted separator in a text would turn its end
+    into another column.
     """
     csv.field_size_limit((1 << 31) - 1)
     first = next(lines, "")
@@ -109,7 +109,7 @@ def csv_rows(lines: Iterator[str], path: Path, text_key: str, bad: Bad) -> Itera
 
 
 def parquet_rows(file: IO[bytes], path: Path, text_key: str) -> Iterator[Record]:
-    """Rows of a parquet file: the one column, and the mask beside it where it holds ids."""
+    """Rows of a parquet file: the column, and its mask if it holds ids."""
     arrow, parquet = _pyarrow(path, "pyarrow.parquet")
     # A compressed file cannot be read from its end, where parquet keeps its index.
     source = file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
@@ -126,7 +126,7 @@ def parquet_rows(file: IO[bytes], path: Path, text_key: str) -> Iterator[Record]
 
 
 def arrow_rows(file: IO[bytes], path: Path, text_key: str) -> Iterator[Record]:
-    """Rows of an arrow file, as `datasets` keeps them (a stream) or in the format with an index (also .feather)."""
+    """Rows of an arrow file: a stream, as `datasets` writes it, or the format with an index (also .feather)."""
     arrow, ipc = _pyarrow(path, "pyarrow.ipc")
     source = file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
     try:
@@ -148,9 +148,9 @@ def arrow_rows(file: IO[bytes], path: Path, text_key: str) -> Iterator[Record]:
 
 
 def looks_like(beginning: str, *, lines: int = 2) -> str | None:
-    """ ".jsonl" or ".json" where a text that is called something else begins as one does; None for prose.
+    """ ".jsonl" or ".json" if a text with another name begins like one; None for prose.
 
-    The first `lines` lines are objects, or as many as there are; or it is a list whose first member is one.
+    It does if its first `lines` lines (or all, if fewer) are objects, or if it is a list whose first member is one.
     """
     start = beginning.lstrip(_SPACE)
     if start.startswith("{"):
@@ -164,7 +164,7 @@ def looks_like(beginning: str, *, lines: int = 2) -> str | None:
 
 
 class _Characters:
-    """Text that comes in chunks, read from the front; what was read is dropped."""
+    """Text that comes in chunks and is read from the front; text that was read is dropped."""
 
     def __init__(self, chunks: Iterator[str]) -> None:
         self._chunks = chunks
@@ -172,7 +172,7 @@ class _Characters:
         self._at = 0
 
     def _more(self, least: int) -> bool:
-        """Appends at least so many characters; False where the text ends before one."""
+        """Appends at least this many characters; False if the text has ended."""
         parts = [self._text[self._at :]]
         wanted = least
         for chunk in self._chunks:
@@ -184,7 +184,7 @@ class _Characters:
         return wanted < least
 
     def next(self) -> str:
-        """The first character that is no white space, which stays; empty at the end."""
+        """The next character that is not white space, without consuming it; empty at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in _SPACE:
@@ -194,11 +194,11 @@ class _Characters:
                 return ""
 
     def skip(self, count: int) -> None:
-        """Leaves characters that `next` showed behind."""
+        """Consumes characters that `next` returned."""
         self._at += count
 
     def value(self, decoder: json.JSONDecoder) -> Any:
-        """The JSON value that begins here. Raises ValueError where there is none."""
+        """The JSON value that begins here. Raises ValueError if there is none."""
         while True:
             try:
                 value, end = decoder.raw_decode(self._text, self._at)

@@ -13,16 +13,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from sparsecode.errors import InvalidSetting, TokenizerInvalid
 
 END_OF_TEXT = "<|endoftext|>"
-# Between documents where no token of the tokenizer can tell them apart; no model is ever given it.
+# Separates documents where no token of the tokenizer can; never given to a model.
 BORDER = "<|sparsecode: end of document|>"
-_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")  # what other tokenizers call it
+_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")  # its names in other tokenizers
 _BYTES = 256
-_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))  # as OpenAI wrote it, as transformers does
+_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))  # OpenAI's names, transformers' names
 _TRIED = 1024  # tokens, until one can be encoded
 
 
 def train_tokenizer(text: Iterator[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE with GPT-2's word pattern; token 0 ends a document, 1 to 256 are the bytes.
+    """Trains a byte-level BPE with GPT-2's word pattern; token 0 ends a document, 1 to 256 are the bytes.
 
     The same text gives the same tokenizer. A text too short for `vocab_size` gives a smaller one.
 
@@ -47,7 +47,7 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     """A tokenizer from a tokenizer.json, a folder with one, or GPT-2's pair of vocabulary and merges.
 
     Raises:
-        TokenizerInvalid: nothing of the kind there, or it cannot encode.
+        TokenizerInvalid: there is none, or it cannot encode.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -66,13 +66,13 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def prepared(tokenizer: Tokenizer, end: str | None = None) -> tuple[Tokenizer, int]:
-    """The tokenizer as the corpus needs it, with the id of the token that ends a document, added where there is none.
+    """The tokenizer as the corpus needs it, and the id of the token that ends a document, added if there is none.
 
-    A text that spells a special token is encoded as ordinary text; nothing is cut off, padded or put around it.
+    A text that spells a special token is encoded as ordinary text. Nothing is truncated, padded or put around it.
 
     Args:
         tokenizer: changed in place.
-        end: the token that ends a document, where that is known.
+        end: the token that ends a document, if known.
     """
     plain(tokenizer)
     name = end or end_of_document(tokenizer) or END_OF_TEXT
@@ -83,7 +83,7 @@ def prepared(tokenizer: Tokenizer, end: str | None = None) -> tuple[Tokenizer, i
 
 
 def plain(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer without what it does at the ends of a text, and reading special tokens in it as ordinary text."""
+    """The tokenizer without special tokens around a text; special tokens within it are read as ordinary text."""
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -91,13 +91,13 @@ def plain(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def end_of_document(tokenizer: Tokenizer) -> str | None:
-    """What the token that ends a document is usually called, of the names that the tokenizer has."""
+    """The usual name of a token that ends a document, if the tokenizer has one of them."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     return next((end for end in _ENDS if end in vocabulary), None)
 
 
 def reading(tokenizer: str, names: Iterable[str]) -> str:
-    """A tokenizer.json whose tokens of these names are read where a text spells them; other special ones are not."""
+    """A tokenizer.json that recognises tokens of these names where a text spells them, and no other special ones."""
     names = set(names)
     if not names:
         return tokenizer
@@ -112,7 +112,7 @@ def checked(tokenizer: Tokenizer, where: str, remedy: str = "tokenizer") -> Toke
     """A tokenizer that has tokens, and makes some of a text.
 
     Args:
-        tokenizer: to look at.
+        tokenizer: to check.
         where: what to name in an error: a file, or a model.
         remedy: what would help, see `SparsecodeError`.
 
@@ -128,7 +128,7 @@ def checked(tokenizer: Tokenizer, where: str, remedy: str = "tokenizer") -> Toke
 
 
 def _encodes(tokenizer: Tokenizer, token: int) -> bool:
-    """Whether the text of a token, which is of the alphabet that the tokenizer knows, is encoded."""
+    """Whether the text of one of its tokens, which is in the tokenizer's alphabet, can be encoded."""
     try:
         text = tokenizer.decode([token]) or str(tokenizer.id_to_token(token))
         return bool(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -142,7 +142,7 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
 
 
 def byte_lengths(tokenizer: Tokenizer, end: int) -> NDArray[np.int32]:
-    """[vocabulary] UTF-8 bytes of text that each token stands for; 0 for the end of a document."""
+    """[vocabulary] UTF-8 bytes of the text that each token encodes; 0 for the end of a document."""
     lengths = np.zeros(vocabulary_size(tokenizer), np.int32)
     byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
     for text, token in tokenizer.get_vocab(with_added_tokens=True).items():

@@ -36,14 +36,14 @@ class Tokens:
     train: NDArray[Any]
     """[n] uint16 or uint32, memory-mapped; each document ends with `eot`."""
     val: NDArray[Any]
-    """The same of the held-out documents."""
+    """[n] the held-out documents, stored likewise."""
     vocab_size: int
     eot: int
     """The token that ends a document."""
     fingerprint: str
-    """Of both arrays and the tokenizer."""
+    """A digest of both arrays and the tokenizer."""
     corpus: dict[str, Any]
-    """description, documents, bytes, skipped, ...: what the text is."""
+    """A description of the text: description, documents, bytes, skipped, ..."""
     val_bytes: int
     """UTF-8 bytes of the held-out text: nats per `val` token * len(val) / val_bytes / ln 2 is bits per byte."""
     tokenizer: Tokenizer
@@ -64,7 +64,7 @@ class Tokens:
         return byte_lengths(self.tokenizer, self.eot)
 
     def decode(self, ids: Iterable[int] | NDArray[Any]) -> str:
-        """The text of some tokens; bytes that are no whole character become U+FFFD."""
+        """The text of some tokens; bytes that form no whole character become U+FFFD."""
         return str(self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=False))
 
     def encode(self, text: str) -> NDArray[np.int64]:
@@ -91,8 +91,8 @@ def load_tokens(home: str | os.PathLike[str]) -> Tokens:
         home: the folder that holds tokenizer.json and tokens/.
 
     Raises:
-        StageMissing: there are none.
-        RunInvalid: files are missing, cut off or from different preparations.
+        StageMissing: the run has none.
+        RunInvalid: files are missing, truncated or from different preparations.
     """
     folder, kept = Path(home) / FOLDER, Path(home) / TOKENIZER
     header = read_header(home)

@@ -1,10 +1,10 @@
-"""The tokens of a long document, read in windows: those that the tokenizer makes of the document as a whole.
+"""The tokens of a long document, read in windows: the same tokens as of the document as a whole.
 
-A tokenizer looks beyond the place where a text is cut: one like SentencePiece puts a mark before each text it is given,
-a word that is cut in two has other tokens, and so have digits that are taken three at a time. So windows overlap. Where
-two of them agree on a run of tokens within the overlap, away from its ends, the one goes on for the other: what BPE
-makes of a text is decided by each pair of neighbouring tokens, and every pair of the joined sequence stands in one of
-the windows. Where they do not agree, as within one long run of a single character, the window grows.
+Tokens depend on text beyond a cut: SentencePiece puts a mark before each text it is given, a word cut in two has other
+tokens, and so have digits that are grouped by three. So windows overlap. Where two of them agree on a run of tokens
+within the overlap, away from its ends, they are joined there: BPE decides by pairs of neighbouring tokens, and every
+pair of the joined sequence is in one of the windows. Where they do not agree, as within a long run of a single
+character, the window grows.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-OVERLAP = 4096  # characters; the ends of windows reach some tens of characters into them
+OVERLAP = 4096  # characters; the influence of a window's end reaches some tens of characters
 _RUN = 8  # tokens in a row on which two windows must agree
-_LONGEST = 1 << 21  # characters that a window grows to; beyond that a document is cut, as nothing in it agrees
+_LONGEST = 1 << 21  # characters a window may grow to; beyond that the document is cut, since nothing in it agrees
 
 Span = tuple[int, int, int]  # id, first character, one more than the last; characters of the whole document
 
@@ -25,7 +25,7 @@ class Whole:
     """Joins the windows of one document after another.
 
     Args:
-        tokenizer: what encoded the windows, to encode larger ones.
+        tokenizer: encoded the windows; encodes larger ones where needed.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -34,17 +34,17 @@ class Whole:
 
     def _begin(self) -> None:
         self._seen = 0  # characters of the document so far
-        self._window = ""  # the text in which the tokens that wait were found
+        self._window = ""  # the text in which the pending tokens were found
         self._start = 0  # where it starts
-        self._waiting: list[Span] = []  # tokens that are certain but for the last ones
+        self._waiting: list[Span] = []  # tokens of which all but the last are certain
 
     def add(self, before: str, text: str, ends: bool, encoding: Encoding) -> list[int]:
-        """The tokens that are certain after one more window.
+        """The tokens that one more window makes certain.
 
         Args:
-            before: the end of what came before in this document, at most `OVERLAP` characters.
-            text: what comes now.
-            ends: it is the document's last.
+            before: the end of the preceding text of this document, at most `OVERLAP` characters.
+            text: the new text.
+            ends: whether it is the document's last.
             encoding: of both together.
         """
         if ends and not before:
@@ -72,7 +72,7 @@ class Whole:
         return [token for token, _, _ in certain]
 
     def _grow(self, text: str) -> None:
-        """Reads the last window again with what comes after it; its beginning has the tokens that it had."""
+        """Reads the last window again with the text after it; its beginning keeps its tokens."""
         self._window += text
         found = _spans(self._tokenizer.encode(self._window, add_special_tokens=False), self._start)
         first = self._waiting[:_RUN]
@@ -88,7 +88,7 @@ def _spans(encoding: Encoding, start: int) -> list[Span]:
 
 
 def _seam(one: list[Span], other: list[Span], low: int, high: int) -> tuple[int, int] | None:
-    """Where to go over from one window's tokens to the other's: the middle of the longest run that is in both.
+    """Where to switch from one window's tokens to the other's: the middle of the longest run that is in both.
 
     Args:
         one, other: tokens of both windows.
@@ -113,7 +113,7 @@ def _seam(one: list[Span], other: list[Span], low: int, high: int) -> tuple[int,
 
 
 def _between(spans: list[Span], low: int, high: int) -> tuple[int, int]:
-    """First and one more than the last of the tokens between two characters; these are near one end of the list."""
+    """First and one past the last of the tokens between two characters, which are near one end of the list."""
     last = len(spans)
     while last and spans[last - 1][2] > high:
         last -= 1
@@ -124,10 +124,10 @@ def _between(spans: list[Span], low: int, high: int) -> tuple[int, int]:
 
 
 class Spelled:
-    """Counts how often a text spells some tokens.
+    """Counts how often a text spells certain tokens.
 
     Args:
-        names: of the tokens.
+        names: names of the tokens.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -136,10 +136,10 @@ class Spelled:
         self._found: Counter[str] = Counter()
 
     def look(self, text: str) -> None:
-        """Counts those in one more stretch of text."""
+        """Counts the tokens in one more stretch of text."""
         if any(beginning in text for beginning in self._beginnings):
             self._found.update({name: count for name in self._names if (count := text.count(name))})
 
     def record(self) -> dict[str, Any]:
-        """What was found, for a corpus's record."""
+        """The counts, for a corpus's record."""
         return {"control_tokens": dict(self._found.most_common())} if self._found else {}

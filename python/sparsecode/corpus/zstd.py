@@ -1,4 +1,4 @@
-"""Reading .zst with what this Python has: its own module (3.14), or the package zstandard."""
+"""Reads .zst with Python's own module (3.14) or the package zstandard."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHUNK = 1 << 17
 
 
 def open_zstd(path: Path) -> tuple[IO[bytes], type[Exception]]:
-    """The decompressed bytes, and what is raised while reading where the file is broken (EOFError where it is cut off).
+    """The decompressed bytes, and the exceptions that reading a broken file raises (EOFError if it is truncated).
 
     Raises:
         MissingExtra: this Python cannot read .zst.
-        OSError: as `open`.
+        OSError: the file cannot be opened.
     """
     try:
         zstd = importlib.import_module("compression.zstd")
@@ -37,7 +37,7 @@ def open_zstd(path: Path) -> tuple[IO[bytes], type[Exception]]:
 
 
 class _Frames(io.RawIOBase):
-    """All frames of a file, one after another. The package's own reader takes a cut-off file for a whole one."""
+    """All frames of a file, one after another. The package's own reader accepts a truncated file as complete."""
 
     def __init__(self, path: Path, decompressor: Any) -> None:
         self._file = path.open("rb")
@@ -50,7 +50,7 @@ class _Frames(io.RawIOBase):
         return True
 
     def readinto(self, target: Buffer) -> int:
-        """Fills `target` as far as one block goes; 0 at the end of the last frame."""
+        """Fills `target` from at most one block; 0 at the end of the last frame."""
         view = memoryview(target).cast("B")
         while not self._ready:
             data = (self._frame.unused_data if self._frame and self._frame.eof else b"") or self._file.read(_CHUNK)

@@ -1,8 +1,8 @@
-"""Where another library's name of a hook point is in the model that is evaluated.
+"""Finds the hook point that another library's name means in the evaluated model.
 
 sparsify names a module below the model without its head (`layers.1.mlp`, `h.3`), Gemma Scope 2 a module and its side
-(`model.layers.12.output`), TransformerLens's newer names what a part is given and gives (`blocks.3.mlp.hook_out`), and
-trainers of dictionary_learning whatever they like, mostly `resid_post_layer_3`.
+(`model.layers.12.output`), TransformerLens's newer names a part's input and output (`blocks.3.mlp.hook_out`), and
+scripts around dictionary_learning have names of their own, mostly `resid_post_layer_3`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _SITES = {
     "attn": "hook_attn_out", "attn_out": "hook_attn_out", "attention_out": "hook_attn_out", "mlp_post": "mlp.hook_post",
     "attn_z": "attn.hook_z",
 }  # fmt: skip
-_TEXT = ("language_model", "text_model")  # what holds the language part of a model of several kinds of input
+_TEXT = ("language_model", "text_model")  # modules that contain the language part of a multimodal model
 
 
 def find_hook(model: LanguageModel, name: str) -> str:
-    """The name that `model` has for a hook point or module: `name` itself, or the one that it means.
+    """The model's own name of a hook point or module: `name` itself, or the one it means.
 
     Raises:
-        HookUnknown: none, or one of several; the message says what --hook may be.
+        HookUnknown: none or several match; the message says what --hook may be.
     """
     try:
         model.place(name)
@@ -60,7 +60,7 @@ def find_hook(model: LanguageModel, name: str) -> str:
 
 
 def _spoken(name: str) -> Iterator[str]:
-    """Hook points that a name may mean in which people say a layer and a place in it."""
+    """Hook points that a name of the form "site and layer" may mean."""
     site = re.fullmatch(r"([a-z_]+?)_?(?:layer|l)?[_.]?(\d+)", name) or re.fullmatch(r"([a-z_]+)\.(\d+)", name)
     if site and site[1] in _SITES:
         yield f"blocks.{int(site[2])}.{_SITES[site[1]]}"
@@ -70,11 +70,11 @@ def _spoken(name: str) -> Iterator[str]:
 
 
 def _modules(model: LanguageModel, path: str) -> list[str]:
-    """Modules whose path ends in `path`, or in what is left of it without the names before its first number's list."""
+    """Modules whose path ends in `path`, or in `path` from the list before its first number on."""
     paths = [name for name, _ in model.module.named_modules() if name]
     parts = path.split(".")
     number = next((place for place, part in enumerate(parts) if part.isdigit()), None)
-    # From the whole path to the numbered list that it names: `model.layers.1.mlp`, `layers.1.mlp`.
+    # From the whole path down to its first numbered list: `model.layers.1.mlp`, `layers.1.mlp`.
     starts = range(1) if number is None else range(max(number, 1))
     for start in starts:
         ending = ".".join(parts[start:])

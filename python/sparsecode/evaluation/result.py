@@ -1,4 +1,4 @@
-"""The figures of an evaluation, under the project's names and under those of other libraries.
+"""The metrics of an evaluation, under the project's names and under those of other libraries.
 
 Definitions are those of docs/definitions.md; losses and divergences are in nats.
 """
@@ -17,12 +17,12 @@ from sparsecode.evaluation.sums import Predictions, Sums, density_histogram
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.metrics import explained_variance
 
-_ATOMS = 4096  # atoms compared with all others in one go
+_ATOMS = 4096  # atoms compared with all others at once
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What all dictionaries of a hook point are measured against."""
+    """The model's own losses, shared by all dictionaries of a hook point."""
 
     model: str
     kind: str
@@ -38,17 +38,17 @@ class Evaluation:
 
     Attributes:
         name, model, hook_point: what was evaluated.
-        dict_size, rows: features, and positions over which it was evaluated.
-        predictions: predictions scored; 0 where the model makes none, and then all losses are NaN.
-        loss_clean, loss_spliced, loss_zero_ablated, loss_mean_ablated: cross-entropy in nats per token of the model as
-            it is, with reconstructions, with zeros, and with the mean over the rows in the values' stead.
-        loss_recovered, loss_recovered_from_mean: share of the cross-entropy that zero and mean ablation cost which the
-            reconstructions win back: (ablated - spliced) / (ablated - clean).
+        dict_size, rows: numbers of features and of evaluated positions.
+        predictions: number of scored predictions; 0 if the model makes none, and then all losses are NaN.
+        loss_clean, loss_spliced, loss_zero_ablated, loss_mean_ablated: cross-entropy in nats per token of the unchanged
+            model, and with the values replaced by reconstructions, by zeros, and by the mean over the rows.
+        loss_recovered, loss_recovered_from_mean: share of the cross-entropy lost by zero and mean ablation that
+            reconstructions recover: (ablated - spliced) / (ablated - clean).
         kl_spliced, kl_zero_ablated, kl_mean_ablated: KL(clean || changed) in nats per position.
         mse: squared error per row and dimension, in the activations' own units.
         explained_variance: 1 - sum of squared residuals / sum of squared deviations from the mean over the rows.
         l0, l1: active codes and sum of the codes' absolute values, mean over rows.
-        cosine: of x_hat with x, mean over rows; 0 where either is zero.
+        cosine: cosine of x_hat with x, mean over rows; 0 where either is zero.
         l2_ratio: |x_hat| / |x|, mean over rows.
         norm_in, norm_out: |x| and |x_hat|, means over rows.
         relative_reconstruction_bias: mean |x_hat|^2 / mean x . x_hat; below 1 it shrinks (Rajamanoharan et al. 2024,
@@ -91,7 +91,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, name: str, dictionary: Dictionary, shared: Shared, sums: Sums) -> Evaluation:
-        """The figures of sums."""
+        """The evaluation from its sums."""
         found, spliced = sums.reconstruction, sums.spliced
         rows = max(found.rows, 1)
         clean, zero, mean = shared.clean.cross_entropy, shared.zero.cross_entropy, shared.mean.cross_entropy
@@ -129,7 +129,7 @@ class Evaluation:
         )
 
     def as_json(self, *, features: bool = True) -> dict[str, Any]:
-        """Everything, with the same figures under other libraries' names beside; NaN is null once it is written."""
+        """All metrics, also under other libraries' names; NaN becomes null when it is written."""
         own = asdict(self)
         per_feature = {name: own.pop(name) for name in ("feature_density", "max_decoder_cosine")}
         own.pop("squared_error_per_row")
@@ -143,7 +143,7 @@ class Evaluation:
         return own | names
 
     def as_saelens(self) -> dict[str, float]:
-        """The names of SAELens's and SAEBench's evaluations; their mse is summed over dimensions."""
+        """The metrics under the names of SAELens and SAEBench; their mse is summed over dimensions."""
         density = torch.tensor(self.feature_density, dtype=torch.float64)
         return {
             "ce_loss_score": self.loss_recovered,
@@ -168,7 +168,7 @@ class Evaluation:
         }
 
     def as_dictionary_learning(self) -> dict[str, float]:
-        """The names of dictionary_learning's `evaluate`; its l2_loss is the mean length of the residual, not here."""
+        """The metrics under the names of dictionary_learning's `evaluate`, without l2_loss (the residual's norm)."""
         return {
             "l1_loss": self.l1,
             "l0": self.l0,
@@ -185,7 +185,7 @@ class Evaluation:
 
 
 def max_decoder_cosine(atoms: Tensor) -> Tensor:
-    """[F] largest cosine of each atom [F,D] with another one; -1 for a single atom."""
+    """[F] largest cosine of each atom [F,D] with another atom; -1 for a single atom."""
     unit = torch.nn.functional.normalize(atoms.detach().float().cpu(), dim=1)
     found = torch.full((len(unit),), -1.0)
     for first in range(0, len(unit), _ATOMS):
@@ -197,7 +197,7 @@ def max_decoder_cosine(atoms: Tensor) -> Tensor:
 
 
 def table(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[Any]]]:
-    """(header, rows): the figures worth a first look, one line per dictionary."""
+    """(header, rows): the main metrics, one line per dictionary."""
     header = ["dictionary", "features", "L0", "explained", "cosine", "CE", "loss recovered", "KL", "alive"]
     rows = [
         [one.name, one.dict_size, one.l0, one.explained_variance, one.cosine, one.loss_spliced, one.loss_recovered,

@@ -1,7 +1,7 @@
-"""Evaluate dictionaries inside a model: its values at a hook point are replaced by reconstructions, and by nothing.
+"""Evaluates dictionaries inside a model, whose values at a hook point are replaced by reconstructions or ablated.
 
-Only kept positions are replaced, those whose rows a harvest stores: at padding and special tokens the model's own
-values stay, in ablations too. So a dictionary that reconstructs zeros is the zero ablation, whatever the text.
+Only kept positions are replaced, those whose rows a harvest stores. At padding and special tokens the model's own
+values stay, in ablations too, so a dictionary that reconstructs zeros is the zero ablation for any text.
 
 Shapes: B contexts, T positions, D activation dimension, V vocabulary.
 """
@@ -22,20 +22,20 @@ from sparsecode.harvest.models import LanguageModel
 from sparsecode.harvest.sequences import TokenBatch
 from sparsecode.sweep import Dictionary
 
-MASKED_SHARE = 0.15  # of the tokens that a masked model is asked for, as in its training (Devlin et al. 2018, 3.1)
+MASKED_SHARE = 0.15  # share of tokens that a masked model predicts, as in its training (Devlin et al. 2018, 3.1)
 Advance = Callable[[int], None]
 Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One batch as the model is given it, and what counts in it.
+    """One batch as it is given to the model, and the positions that count.
 
     Attributes:
         given: input_ids and attention_mask.
         keep: [B,T] positions whose values are replaced.
-        asked: the same as `given`, with masks for a masked model.
-        targets: [B,T] what is to be predicted.
+        asked: `given` with masks for a masked model.
+        targets: [B,T] tokens to predict.
         score: [B,T] positions whose prediction counts.
     """
 
@@ -61,9 +61,9 @@ def evaluate_dictionaries(
         model: which model.
         dictionaries: trained on its values at `hook`.
         hook: the hook point.
-        batches: called twice, gives the same batches each time: once for the mean, once for everything else.
-        seed: of the tokens that are masked, with a masked model.
-        advance: told the rows that were evaluated since the last call.
+        batches: returns the batches; called twice, it must give the same ones: for the mean, then for everything else.
+        seed: decides which tokens are masked for a masked model.
+        advance: called with the number of rows evaluated since the last call.
 
     Raises:
         HookUnknown: the model has no such hook point, or one that can only be read.
@@ -99,7 +99,7 @@ def evaluate_dictionaries(
 
 
 def check_fits(model: LanguageModel, name: str, dictionary: Dictionary, hook: str, width: int) -> None:
-    """Sees to it that a dictionary can stand in for the values at a hook point.
+    """Checks that a dictionary's reconstructions can replace the values at a hook point.
 
     Raises:
         DictionaryInvalid: it is a transcoder, or of another width.
@@ -114,10 +114,10 @@ def check_fits(model: LanguageModel, name: str, dictionary: Dictionary, hook: st
 
 
 def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:
-    """A batch with what is to be predicted: the next tokens, or a masked model's hidden ones.
+    """A batch with its targets: the next tokens, or the masked ones.
 
     Raises:
-        ModelInvalid: a masked model whose mask is not known, or has no embedding.
+        ModelInvalid: a masked model whose mask token is unknown or has no embedding.
     """
     ids, present, keep = (torch.from_numpy(value) for value in (batch.ids, batch.present, batch.keep))
     given = {"input_ids": ids}
@@ -140,13 +140,13 @@ def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:
 
 
 def spread(count: int, wanted: int) -> np.ndarray:
-    """Numbers of `wanted` of `count` contexts, evenly spread; all where there are no more."""
+    """Numbers of `wanted` contexts, evenly spread over `count`; all if there are no more."""
     wanted = max(1, min(wanted, count))
     return np.arange(wanted, dtype=np.int64) * count // wanted
 
 
 def _draw(seed: int, number: int, length: int) -> np.ndarray:
-    """Which positions of a context are masked: a function of the seed and the context, not of its batch."""
+    """Draws which positions of a context are masked; depends on the seed and the context, not on its batch."""
     generator = np.random.Generator(np.random.PCG64([seed, number, 0x6D61736B]))  # "mask"
     return generator.random(length) < MASKED_SHARE
 
@@ -170,15 +170,15 @@ def _constant(vector: Tensor) -> Change:
 
 
 def _unchanged(model: LanguageModel, prepared: Prepared, hook: str) -> tuple[Tensor, Tensor | None]:
-    """The values at the hook point [B,T,D], and the logits [B,T,V] where there are any."""
+    """The model's own values at the hook point [B,T,D], and its logits [B,T,V], if it has any."""
     if model.kind == "none":
         return model.read(prepared.given, [hook])[hook], None
-    if prepared.asked is not prepared.given:  # values of the text as it is, predictions of the text with masks
+    if prepared.asked is not prepared.given:  # values of the unmasked text, predictions of the masked text
         return model.read(prepared.given, [hook])[hook], model.logits(prepared.asked)
     seen: list[Tensor] = []
 
     def note(value: Tensor) -> Tensor:
-        seen.append(value.clone())  # what runs after it may write in place
+        seen.append(value.clone())  # later operations may write in place
         return value
 
     logits = model.logits(prepared.asked, hook, note)
@@ -186,7 +186,7 @@ def _unchanged(model: LanguageModel, prepared: Prepared, hook: str) -> tuple[Ten
 
 
 def _changed(model: LanguageModel, prepared: Prepared, hook: str, keep: Tensor, change: Change) -> Tensor:
-    """Logits after the values at kept positions were replaced."""
+    """Logits after the values at kept positions are replaced."""
 
     def replace(value: Tensor) -> Tensor:
         new = change(value[keep].float()).to(value)

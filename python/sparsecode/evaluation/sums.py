@@ -1,4 +1,4 @@
-"""What is summed while a dictionary is evaluated: in float64, over rows, so that neither batch size nor order matters.
+"""The sums of an evaluation, in float64 over rows, so that neither batch size nor order matters.
 
 Shape letters: R rows, D activation dimension, F features, V vocabulary.
 """
@@ -15,26 +15,26 @@ from torch import Tensor
 from sparsecode.machine import wide
 from sparsecode.sweep.metrics import Deviations
 
-_LOGITS = 1 << 24  # logits looked at in one go: 64 MB
-_SMALL = 1e-4  # rows shorter than this are divided by 1, as SAELens does
-# Densities from one in a million on, two bins to a factor of ten; what never fires is counted apart.
+_LOGITS = 1 << 24  # logits processed at once: 64 MB
+_SMALL = 1e-4  # rows shorter than this are divided by 1, as in SAELens
+# Densities from one in a million, two bins per factor of ten; features that never fire are counted apart.
 DENSITY_EDGES = tuple(10 ** (exponent / 2) for exponent in range(-12, 1))
 
 
 @dataclass
 class Reconstruction:
-    """Rows against what a dictionary makes of them.
+    """Sums over rows and their reconstructions.
 
     Attributes:
         rows: R.
         squared_error: sum over rows and dimensions of (x_hat - x)^2.
         l0, l1: sums over rows of active codes and of the codes' absolute values.
-        cosine: sum over rows of the cosine of x_hat with x; 0 where either is zero.
+        cosine: sum over rows of the cosine of x_hat with x, 0 where either is zero.
         l2_ratio: sum over rows of |x_hat| / |x|.
         norm_in, norm_out: sums of |x| and |x_hat|.
         norm_out_squared, product: sums of |x_hat|^2 and of x . x_hat.
         fired: [F] rows on which each feature is active.
-        spread: of the rows around their mean.
+        spread: squared deviations of the rows from their mean.
     """
 
     rows: int = 0
@@ -77,7 +77,7 @@ class Reconstruction:
 
 @dataclass
 class Predictions:
-    """How a changed model predicts, and how far its predictions are from the unchanged one's.
+    """Sums over a changed model's predictions: their loss, and their divergence from the unchanged model's.
 
     Attributes:
         loss: sum of cross-entropies, in nats, over `scored` predictions.
@@ -123,16 +123,16 @@ class Predictions:
 
 @dataclass
 class Sums:
-    """Of one dictionary; the clean and ablated ones are shared by those of a hook point."""
+    """The sums of one dictionary; the clean and ablated ones are shared by all dictionaries of a hook point."""
 
     reconstruction: Reconstruction = field(default_factory=Reconstruction)
     spliced: Predictions = field(default_factory=Predictions)
 
 
 def density_histogram(fired: Tensor, rows: int) -> dict[str, list[float] | list[int] | int]:
-    """Features by how often they fire: {"edges" of densities, "counts" between them, "never"}.
+    """Histogram of features by how often they fire: {"edges" of densities, "counts" between them, "never"}.
 
-    A density on an edge belongs to the bin above it; what fires on every row to the last.
+    A density on an edge belongs to the bin above it; a feature that fires on every row, to the last bin.
     """
     density = wide(fired) / max(rows, 1)
     edges = torch.tensor(DENSITY_EDGES, dtype=torch.float64)

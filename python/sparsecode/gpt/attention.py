@@ -18,7 +18,7 @@ _NATIVE_WIDTHS = (4, 8, 16)
 
 
 def causal_attention(qkv: Tensor, n_head: int) -> Tensor:
-    """Each position's mean of earlier values and its own, weighted by softmax of scaled dot products.
+    """Causal attention: each position's mean of its own and earlier values, weighted by softmax of scaled products.
 
     Args:
         qkv: [B,T,3C]: queries, keys and values, each with its heads side by side.
@@ -34,7 +34,7 @@ def causal_attention(qkv: Tensor, n_head: int) -> Tensor:
 
 
 def torch_attention(qkv: Tensor, n_head: int) -> Tensor:
-    """The same in torch: any device, dtype and width, and the reference of the native one."""
+    """`causal_attention` in torch, for any device, dtype and width; the reference of the native one."""
     B, T, C3 = qkv.shape
     q, k, v = qkv.view(B, T, 3 * n_head, C3 // (3 * n_head)).transpose(1, 2).chunk(3, dim=1)  # [B,H,T,C/H]
     z = F.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -15,7 +15,7 @@ _COUNTED = 1 << 24  # tokens at a time: bincount makes a copy of 8 bytes each
 
 
 def validation_tokens(n_tokens: int, context: int, wanted: int) -> int:
-    """How many targets `validation_loss` reads when it is asked for about `wanted` of `n_tokens`."""
+    """Number of targets that `validation_loss` reads when asked for about `wanted` of `n_tokens`."""
     context = min(context, n_tokens - 1)
     return len(validation_starts(n_tokens, context, wanted)) * context
 
@@ -35,9 +35,9 @@ def validation_loss(model: GPT, tokens: Ids, wanted: int, batch: int) -> float:
 
 
 def unigram_loss(train: Ids, val: Ids, vocab_size: int, context: int, wanted: int) -> float:
-    """Loss in nats per token of the frequencies of the `train` tokens, on the targets that `validation_loss` reads.
+    """Loss in nats per token of predicting the frequencies of the `train` tokens, on `validation_loss`'s targets.
 
-    One is added to every count: a token that `train` does not have is rare, not impossible.
+    One is added to every count, so that a token missing from `train` is rare, not impossible.
     """
     counts = np.ones(vocab_size)
     for first in range(0, len(train), _COUNTED):
@@ -57,7 +57,7 @@ def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:
 
 @torch.no_grad()
 def sample(model: GPT, start: int, length: int, seed: int) -> list[int]:
-    """`length` tokens drawn one by one after the token `start`; the same seed draws the same."""
+    """`length` tokens drawn one by one after the token `start`; a seed always draws the same tokens."""
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     idx = torch.tensor([[start]], device=device)

@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def save_gpt(model: GPT, path: str | Path) -> None:
-    """Writes the folder `path`; the config last, so that a folder with a config is whole."""
+    """Writes the folder `path`, the config last, so that a folder with a config is complete."""
     folder = Path(path)
     save_tensors(folder / "model.safetensors", model.state_dict())
     write_json(folder / "config.json", {"format": FORMAT} | dataclasses.asdict(model.config))

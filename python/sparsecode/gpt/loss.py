@@ -38,7 +38,7 @@ def cross_entropy(h: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def chunked_cross_entropy(h: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The same in plain torch, in chunks of rows: any device, any dtype, and the reference of the native one."""
+    """`cross_entropy` in plain torch, in chunks of rows, for any device and dtype; the reference of the native one."""
     return _loss(h, weight, targets, _chunks)
 
 

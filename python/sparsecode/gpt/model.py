@@ -5,12 +5,12 @@ V vocabulary.
 
 Every value that can be read has a name, as TransformerLens writes it (L is the block, from 0):
 
-    blocks.L.hook_resid_pre   [B,T,C]  what the block is given
+    blocks.L.hook_resid_pre   [B,T,C]  the block's input
     blocks.L.attn.hook_z      [B,T,C]  attention's heads, side by side, before the output projection
     blocks.L.hook_resid_mid   [B,T,C]  after attention was added
     blocks.L.mlp.hook_post    [B,T,M]  the MLP's hidden layer after the GELU
     blocks.L.hook_mlp_out     [B,T,C]  what the MLP adds
-    blocks.L.hook_resid_post  [B,T,C]  what the block gives on
+    blocks.L.hook_resid_post  [B,T,C]  the block's output
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def values(self, x: Tensor) -> Iterator[Tensor]:
-        """The block's hook points in the order of `HOOKS`, each computed when it is asked for."""
+        """The block's hook points in the order of `HOOKS`, each computed when requested."""
         yield x
         z = self.attn.heads(self.ln_1(x))
         yield z
@@ -114,7 +114,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The transformer. Parameters depend on the sizes and the seed alone; the global random state is not touched."""
+    """The transformer. Parameters depend only on the sizes and the seed; the global random state is not touched."""
 
     def __init__(self, config: GPTConfig, seed: int = 0) -> None:
         super().__init__()

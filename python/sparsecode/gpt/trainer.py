@@ -49,7 +49,7 @@ class TrainSettings:
 def learning_rate(step: int, steps: int, config: TrainSettings) -> float:
     """Rate of step 0 .. steps - 1: linear warm-up to the peak, then half a cosine down to a share of it.
 
-    A run too short for the warm-up warms up over its first fifth.
+    A run that is too short for the warm-up warms up over its first fifth.
     """
     warmup = min(config.warmup_steps, steps // 5)
     if step < warmup:
@@ -92,7 +92,7 @@ class Trainer:
         return loss.detach()
 
     def throwaway(self) -> Self:
-        """A copy whose steps leave no trace: for measuring how long one takes."""
+        """A copy for measuring how long a step takes; its steps leave no trace."""
         twin = type(self)(copy.deepcopy(self.model), self.config)
         twin.step = self.step
         return twin

@@ -27,8 +27,8 @@ from sparsecode.store import Dataset, DatasetWriter
 from sparsecode.version import version
 from sparsecode.watch import UNWATCHED, Watch
 
-NO_TOKEN = -1  # of rows that belong to none
-_LEFT_OUT = (None, "padding", "special", "not kept")  # why a place is no row; by number, as in `_Batch.why`
+NO_TOKEN = -1  # the token of rows that have none
+_LEFT_OUT = (None, "padding", "special", "not kept")  # why a position gives no row; indices are `_Batch.why`
 
 
 def harvest_module(
@@ -45,34 +45,35 @@ def harvest_module(
     shard_bytes: int = 256 << 20,
     watch: Watch = UNWATCHED,
 ) -> dict[str, Dataset]:
-    """Stores what modules give, or are given, as one dataset each; a batch's forward pass ends at the last of them.
+    """Stores outputs or inputs of modules, one dataset each; a batch's forward pass ends at the last of them.
 
-    A value [..., D] gives a row for every place of its leading dimensions. With ids (`input_ids` of a mapping, or a
-    batch that is an integer tensor) each row has its token, and rows where `attention_mask` is 0 or whose token is one
-    of `special` are left out, and counted; without, all rows are kept and have the token -1. The rows of one sequence
-    are one context, sequences being a batch's first dimension; where a value has one vector for each, every row is its
-    own.
+    A value [..., D] gives a row for every position of its leading dimensions. With ids (`input_ids` of a mapping, or a
+    batch that is an integer tensor) each row has its token, and rows where `attention_mask` is 0 or whose token is in
+    `special` are left out and counted. Without ids, all rows are kept and have the token -1. The first dimension of a
+    batch counts sequences, and the rows of one sequence are one context; a value with one vector per sequence gives
+    contexts of one row.
 
-    A batch with `input_ids` that is padded on the left is given `position_ids` that count no padding, where the model
-    takes them and the batch has none; the first such batch shows whether its values are then those of the text without
-    padding. With `forward` of your own, the positions are yours too.
+    A batch with `input_ids` that is padded on the left is given `position_ids` that do not count padding, if the model
+    takes them and the batch has none. The first such batch is checked: its values must be those of the text without
+    padding. A `forward` of your own must handle positions itself.
 
     Args:
-        model: put into evaluation mode while it is read; each of its modules is then in the mode it was in.
+        model: put into evaluation mode while it is read; afterwards each of its modules is in its former mode.
         batches: mappings (given to the model as keyword arguments), tuples or lists (as positional ones), or anything
-            else (as the only one); tensors are moved to the model's device. Other shapes each time are fine.
-        outputs: module path, or PATH@input for what a module is given -> folder of the dataset.
+            else (as the only one); tensors are moved to the model's device. Shapes may differ from batch to batch.
+        outputs: module path, or PATH@input for a module's input -> folder of the dataset.
         dtype: type on disk: float16, bfloat16 or float32.
-        forward: calls the model on a batch instead.
-        keep: the rows of a batch to keep, bool, of the shape of the value's leading dimensions, instead of the mask.
+        forward: called with a batch instead of the model.
+        keep: returns the rows of a batch to keep, bool, of the shape of the value's leading dimensions, instead of the
+            mask.
         special: ids whose rows are left out.
         rows: stop after this many.
-        provenance: what else to record; JSON values.
+        provenance: additional JSON values to record.
         shard_bytes: size of a shard file, about.
         watch: what it is watched with.
 
     Returns:
-        The datasets by module path. Called again with the same model and batches after an interruption, it goes on
+        The datasets by module path. Called again with the same model and batches after an interruption, it continues
         where the datasets stopped.
 
     Raises:
@@ -136,14 +137,14 @@ def harvest_module(
 
 @dataclass(frozen=True)
 class _Batch:
-    """The places of one value of a batch, those that are rows and those that are not.
+    """The positions of one value of a batch, whether they are rows or not.
 
     Attributes:
         values: [n, D].
         tokens: [n].
-        contexts: [n] the number of each place's context in the batch.
+        contexts: [n] the number of each position's context in the batch.
         why: [n] int8, 0 for rows, else which of _LEFT_OUT.
-        count: contexts of the batch.
+        count: number of contexts in the batch.
     """
 
     values: Tensor
@@ -221,7 +222,7 @@ def _read(
             moved = padding.follow(moved, lambda given: values(given).values())
     try:
         return values(moved)
-    except IndexError as error:  # what torch raises of an embedding on the processor
+    except IndexError as error:  # torch raises it from an embedding on the CPU
         if "out of range" not in str(error):
             raise
         raise InvalidArgument(
@@ -243,7 +244,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 def _tokens_and_reasons(
     batch: Any, left_out: Tensor, keep: Callable[[Any], Tensor] | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Ids of a batch, and why a place of it is no row: an index of _LEFT_OUT; None where there is nothing to tell."""
+    """Ids of a batch, and an index of _LEFT_OUT for each position without a row; None where unknown."""
     ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch if isinstance(batch, Tensor) else None
     if ids is not None and (ids.is_floating_point() or ids.dtype == torch.bool):
         ids = None
@@ -261,7 +262,7 @@ def _tokens_and_reasons(
 def _rows(value: Tensor, ids: Tensor | None, why: Tensor | None, path: str) -> _Batch:
     leading = value.shape[:-1]
     if why is not None and why.ndim >= 1 and value.shape[: why.ndim] == why.shape:
-        leading = why.shape  # what comes after, heads for example, lies side by side in a row
+        leading = why.shape  # further dimensions, heads for example, are side by side in a row
     elif ids is not None and value.shape[: ids.ndim] == ids.shape:
         leading = ids.shape
     flat = value.reshape(leading.numel(), -1)
@@ -276,9 +277,9 @@ def _rows(value: Tensor, ids: Tensor | None, why: Tensor | None, path: str) -> _
 
 
 def _contexts(places: int, leading: torch.Size, ids: Tensor | None) -> tuple[Tensor, int]:
-    """The number of the context of each place of a value, and how many there are."""
+    """The context number of each position of a value, and how many contexts there are."""
     if ids is not None and ids.numel() == places and ids.ndim <= 2:
-        count = len(ids) if ids.ndim == 2 else 1  # also where a module is given a batch with its sequences joined
+        count = len(ids) if ids.ndim == 2 else 1  # also where a module's input has the sequences of a batch joined
     else:
         count = leading[0] if len(leading) else 1
     return torch.arange(count).repeat_interleave(places // max(count, 1)), count

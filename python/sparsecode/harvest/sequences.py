@@ -1,4 +1,4 @@
-"""Which tokens of a text go into which forward pass: pure functions of the text's tokens and the settings.
+"""The tokens of each forward pass: pure functions of the text's tokens and the settings.
 
 A context is a stretch of the text with the special tokens that the model's tokenizer puts around a text. Rows are the
 tokens of the contexts in order; those of padding and of special tokens are left out unless asked for.
@@ -21,7 +21,7 @@ from sparsecode.harvest.models.language import NO_FRAME, Frame
 from sparsecode.harvest.windows import window_order
 
 Ids = npt.NDArray[np.unsignedinteger]
-_COUNTED = 1 << 24  # tokens looked at in one go
+_COUNTED = 1 << 24  # tokens examined at once
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class TokenBatch:
 
     @property
     def rows(self) -> int:
-        """Rows it gives."""
+        """Number of rows it gives."""
         return int(np.count_nonzero(self.keep))
 
     def left_out(self, rows: int, unknown: int | None) -> Counter[str]:
-        """Positions that are no rows, by the reason, up to the first `rows` rows: padding, unknown, special."""
+        """Positions that give no rows, counted by reason (padding, unknown, special), up to the first `rows` rows."""
         kept = np.flatnonzero(self.keep)
         end = self.keep.size if rows >= len(kept) else int(kept[rows - 1]) + 1 if rows else 0
         present, keep, ids = (values.reshape(-1)[:end] for values in (self.present, self.keep, self.ids))
@@ -75,7 +75,7 @@ class Contexts:
         special: ids whose rows are left out.
         pad: id to fill up with.
         whole: every stretch has the same length, so that no batch is padded.
-        border: the token between documents in `tokens`, and the one that a model is given in its stead.
+        border: the token between documents in `tokens`, and the one that a model is given in its place.
     """
 
     tokens: Ids
@@ -116,7 +116,7 @@ class Contexts:
         special = np.array(sorted(self.special | ({self.border[0]} if self.border[1] in self.special else set())))
         count = 0
         inside = np.zeros(1, np.int64)
-        # The stretches lie in the text's order and do not overlap; what is between them is not counted.
+        # Stretches are in the text's order and do not overlap; tokens between them are not counted.
         marks = np.zeros(len(self.tokens) + 1, np.int8)
         np.add.at(marks, self.starts, 1)
         np.add.at(marks, self.stops, -1)
@@ -128,11 +128,11 @@ class Contexts:
         return count
 
     def order(self, seed: int) -> npt.NDArray[np.int64]:
-        """All contexts in a seeded random order: the one of the own GPT's harvest."""
+        """All contexts in a seeded random order, the same as in the own GPT's harvest."""
         return window_order(len(self.starts), 1, seed)
 
     def batches(self, order: npt.NDArray[np.int64], most_tokens: int) -> Iterator[TokenBatch]:
-        """The contexts in `order`, as many in a batch as fit into `most_tokens`, padding included; at least one."""
+        """The contexts in `order`, in batches of at most `most_tokens` with padding, but of at least one context."""
         if self.whole:
             size = max(1, most_tokens // self.width)
             for first in range(0, len(order), size):
@@ -182,7 +182,7 @@ def packed(
     pad: int = 0,
     border: tuple[int, int] = (-1, -1),
 ) -> Contexts:
-    """The text as one stream, cut into windows of `context` tokens, the frame counted; what is left over is left out.
+    """The text as one stream, cut into windows of `context` tokens with the frame; the remainder is left out.
 
     `border`: see `Contexts`.
 
@@ -195,9 +195,9 @@ def packed(
 
 
 def by_document(tokens: Ids, end: int, context: int, frame: Frame, special: frozenset[int], pad: int = 0) -> Contexts:
-    """Every document by itself, cut into stretches that fit into `context` with the frame; its end token left out.
+    """Every document by itself, without its end token, cut into stretches that fit into `context` with the frame.
 
-    A document that begins with what the frame puts before it, as a chat template writes it, gets that once.
+    A document that already begins with the frame's first tokens, as chat templates write them, gets them once.
 
     Raises:
         InvalidSetting: the context has no room.

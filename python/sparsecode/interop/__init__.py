@@ -1,4 +1,4 @@
-"""Dictionaries of other libraries: read where they lie, written where their libraries look. One file per library."""
+"""Reads and writes dictionaries of other libraries, in their own layouts. One file per library."""
 
 from sparsecode.interop.formats import (
     TARGETS,

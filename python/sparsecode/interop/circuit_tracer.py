@@ -1,8 +1,8 @@
 """Transcoder sets of circuit-tracer: folders of config.yaml, layer_0.safetensors, layer_1.safetensors, ...; read only.
 
 W_enc [n,d], W_dec [n,o], b_enc [n], b_dec [o], optional W_skip [o,d] and activation_function.threshold [n]. In the
-first sets W_dec lies the other way round. Which nonlinearity they have, config.yaml says (relu, or topk, which keeps
-the k largest as they are), or the threshold does (JumpReLU).
+first sets W_dec is transposed. The nonlinearity is in config.yaml (relu, or topk, which keeps the k largest unchanged),
+or JumpReLU if there is a threshold.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _activation(weights: Weights, config: dict[str, str | list[str]], path: Path
 
 
 def _meta(config: dict[str, str | list[str]], file: Path) -> dict[str, Any]:
-    """Where it reads and writes: `blocks.L.` and the hook that the configuration names."""
+    """The hook points it reads and writes: `blocks.L.` and the hook in the configuration."""
     number = SET_LAYER.fullmatch(file.name)
     assert number is not None
     layer = int(number[1])

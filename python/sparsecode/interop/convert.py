@@ -1,4 +1,4 @@
-"""From one library's files to another's, with a look at whether the copy does the same."""
+"""Converts dictionaries from one library's files to another's, and checks that the copy does the same."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Converted:
     path: Path
     to: str
     dictionary: Dictionary
-    difference: float  # largest of codes and output, original against copy, over the largest of the original
-    notes: tuple[str, ...] = ()  # what the target says in other words
+    difference: float  # largest difference of codes and output, over the largest value of the original
+    notes: tuple[str, ...] = ()  # what the target expresses differently
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The record as JSON values."""
         return {
             "source": str(self.source.path),
             "from": self.source.format,
@@ -46,8 +46,8 @@ def convert(source: Found, path: Path, to: str, *, force: bool = False) -> Conve
     """Reads a dictionary and writes it in the format `to` at `path`: a pair of files, or a folder.
 
     Raises:
-        NotExpressible: the target has no way to say what the dictionary does; nothing was written.
-        InvalidSetting: something is at `path` already and `force` is not given, or it is the source itself.
+        NotExpressible: the target cannot express what the dictionary does; nothing was written.
+        InvalidSetting: `path` exists and `force` is not given, or it is the source itself.
         DictionaryInvalid, PickleRefused: the source is broken, or holds what it must not.
     """
     _check_place(source, path, to, force)
@@ -61,7 +61,7 @@ def convert(source: Found, path: Path, to: str, *, force: bool = False) -> Conve
 
 
 def largest_difference(original: Dictionary, copy: Dictionary, rows: int = ROWS) -> float:
-    """Of codes and output on random activations, over the largest of the original's."""
+    """Largest difference of codes and output on random activations, over the largest value of the original's."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(rows, original.activation_dim, generator=generator) * original.scale
     x = x + original.mean if original.mean is not None else x
@@ -70,7 +70,7 @@ def largest_difference(original: Dictionary, copy: Dictionary, rows: int = ROWS)
 
 
 def _notes(original: Dictionary, copy: Dictionary, to: str) -> tuple[str, ...]:
-    """What a reader of the copy should know; nothing where it says the same in the same words."""
+    """What a reader of the copy should know; empty if nothing is expressed differently."""
     found = []
     note = original.meta.get("source", {}).get("note")
     if note:

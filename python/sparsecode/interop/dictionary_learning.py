@@ -1,6 +1,6 @@
 """dictionary_learning: a folder `trainer_i` of ae.pt, a bare state_dict, and config.json.
 
-Written for and tested against dictionary-learning 0.1.0. Which class the tensors belong to stands in config.json.
+Written for and tested against dictionary-learning 0.1.0. config.json names the class that the tensors belong to.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TRAINERS = {
 def read(file: Path) -> Dictionary:
     """The dictionary of a state dict and the configuration beside it (or beside its folder of checkpoints).
 
-    `AutoEncoder.from_pretrained` scales atoms to norm 1 unless told otherwise; here the weights stay as they are.
+    `AutoEncoder.from_pretrained` scales atoms to norm 1 unless told otherwise; here the weights are unchanged.
 
     Raises:
         PickleRefused: the .pt file holds more than tensors.
@@ -116,7 +116,7 @@ def write(found: Dictionary, folder: Path) -> None:
 
 
 def _linear(weights: Weights, name: str) -> dict[str, Any]:
-    """Classes made of torch.nn.Linear: the decoder lies the other way round."""
+    """Classes made of torch.nn.Linear, whose decoder is transposed."""
     parts: dict[str, Any] = {
         "W_enc": weights.take("encoder.weight", 2),
         "W_dec": weights.take("decoder.weight", 2).T.contiguous(),
@@ -135,7 +135,7 @@ def _linear(weights: Weights, name: str) -> dict[str, Any]:
 
 
 def _plain(weights: Weights) -> dict[str, Any]:
-    """JumpReluAutoEncoder and MatryoshkaBatchTopKSAE: bare parameters, the encoder the other way round."""
+    """JumpReluAutoEncoder and MatryoshkaBatchTopKSAE: bare parameters, with the encoder transposed."""
     return {
         "W_enc": weights.take("W_enc", 2).T.contiguous(),
         "b_enc": weights.take("b_enc", 1),
@@ -160,7 +160,7 @@ def _k_and_threshold(weights: Weights, name: str, trainer: dict[str, Any], path:
 
 
 def _config(file: Path) -> tuple[dict[str, Any], Path | None]:
-    """config.json beside the weights, or one folder up: checkpoints lie in a folder of their own."""
+    """config.json beside the weights, or one folder up, since checkpoints have a folder of their own."""
     for path in (file.parent / CONFIG, file.parent.parent / CONFIG):
         if path.is_file():
             config = read_json(path)
@@ -170,7 +170,7 @@ def _config(file: Path) -> tuple[dict[str, Any], Path | None]:
 
 
 def _class_of(held: dict[str, Any], file: Path) -> str:
-    """The class that has these tensors, where no configuration says it."""
+    """The class that has these tensors, for weights without a configuration."""
     if "encoder.weight" in held and "k" in held:
         raise DictionaryInvalid(
             f"{file}: its tensors are the same in AutoEncoderTopK and BatchTopKSAE; put its config.json beside it"
@@ -194,7 +194,7 @@ def _class_for(found: Dictionary) -> str:
     if found.selection_scale is not None:
         raise NotExpressible("dictionary_learning ranks topk by the codes themselves, not after a scale of their own")
     if found.activation == "relu":
-        # The library scales an AutoEncoder's atoms to norm 1 when it loads it, and the codes; AutoEncoderNew stays.
+        # The library scales an AutoEncoder's atoms and codes to norm 1 when it loads it, but not an AutoEncoderNew's.
         unit = torch.allclose(found.W_dec.norm(dim=1) * found.scale, torch.ones(found.dict_size))
         return "AutoEncoder" if unit and found.b_dec is not None and found.apply_b_dec_to_input else "AutoEncoderNew"
     if found.activation == "batchtopk" and found.k is not None and found.k == int(found.k):

@@ -1,4 +1,4 @@
-"""What every reader of other libraries' files needs: configurations and named tensors, with errors that help."""
+"""Shared by all readers of other libraries' files: configurations and named tensors, with helpful errors."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 class Weights:
-    """Named tensors of a file, taken one by one in float32; what nobody took can be asked for.
+    """Named tensors of a file, taken one by one in float32; it knows which were never taken.
 
     Args:
         path: the file, for messages.
         tensors: by name.
-        dtype: what the library rounds them to when it loads them, such as "bfloat16"; None as they are.
+        dtype: the type the library rounds them to when it loads them, such as "bfloat16"; None to leave them unchanged.
     """
 
     def __init__(self, path: Path, tensors: Mapping[str, Any], dtype: str | None = None) -> None:
@@ -71,7 +71,7 @@ class Weights:
         return name in self._tensors
 
     def dimensions(self, name: str) -> int | None:
-        """How many dimensions a tensor has; None where there is none of that name."""
+        """Number of dimensions of a tensor; None if there is no tensor of that name."""
         value = self._tensors.get(name)
         return value.ndim if isinstance(value, Tensor) else None
 
@@ -79,7 +79,7 @@ class Weights:
         """A tensor of `ndim` dimensions, float32.
 
         Raises:
-            DictionaryInvalid: it is not there, or of another shape.
+            DictionaryInvalid: it is missing, or of another shape.
         """
         value = self._tensors.pop(name, None)
         if not isinstance(value, Tensor):
@@ -91,7 +91,7 @@ class Weights:
         return value.float().contiguous()
 
     def take_if(self, name: str, ndim: int) -> Tensor | None:
-        """The same, or None where it is not there."""
+        """A tensor as `take` returns it, or None if there is none."""
         return self.take(name, ndim) if name in self else None
 
     def number(self, name: str) -> float:
@@ -104,15 +104,15 @@ class Weights:
         raise DictionaryInvalid(f"{self.path}: no number {name}; is the file whole, and of this library?")
 
     def drop(self, names: Iterable[str]) -> None:
-        """Forgets tensors that say nothing about what the dictionary does."""
+        """Discards tensors that do not affect what the dictionary does."""
         for name in names:
             self._tensors.pop(name, None)
 
     def done(self) -> None:
-        """Nothing may be left: a tensor that is not understood may change what the dictionary does.
+        """Checks that no tensor is left: one that is not understood may change what the dictionary does.
 
         Raises:
-            DictionaryInvalid: something is.
+            DictionaryInvalid: one is left.
         """
         if self._tensors:
             left = ", ".join(sorted(self._tensors))
@@ -134,10 +134,10 @@ def dtype_of(name: str | None, path: Path) -> torch.dtype | None:
 
 
 def setting(config: Mapping[str, Any], name: str, kind: type[T], path: Path, default: T | None = None) -> T:
-    """A value of a configuration, of the kind it must have.
+    """A value of a configuration, checked for its type.
 
     Raises:
-        DictionaryInvalid: it is missing and has no default, or is of another kind.
+        DictionaryInvalid: it is missing and has no default, or is of another type.
     """
     value = config.get(name, default)
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -158,7 +158,7 @@ def same_length(path: Path, **tensors: Tensor) -> None:
 
 
 def about(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """What a configuration says in its own words, under the names used here; what it does not say is left out."""
+    """Entries of a configuration under the names used here; missing ones are left out."""
     return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
 
 

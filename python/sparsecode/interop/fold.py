@@ -1,6 +1,6 @@
-"""The same dictionary in other words: normalisation inside the weights, b_dec subtracted or not.
+"""Rewrites a dictionary without changing what it does: normalisation inside the weights, b_dec subtracted or not.
 
-Computed in float64, since a mean can be far larger than what is left after it is subtracted.
+Computed in float64, since a mean can be far larger than what remains once it is subtracted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def folded(found: Dictionary, *, subtract: bool | None = None) -> Dictionary:
 
     Args:
         found: any dictionary.
-        subtract: whether the result must subtract its b_dec from the input; None leaves that open.
+        subtract: whether the result must subtract its b_dec from the input; None allows either.
 
     Raises:
         NotExpressible: rows are normalised one by one after a mean or scale, or a transcoder must subtract b_dec.
@@ -45,7 +45,7 @@ def folded(found: Dictionary, *, subtract: bool | None = None) -> Dictionary:
         if W_skip is not None:
             b_dec = (0 if b_dec is None else b_dec) - W_skip @ mean
         b_dec, shift = _or_none(b_dec), _or_none(shift)
-    # shift is b_dec or nothing, wherever the words allow it; otherwise it goes into the biases.
+    # shift is b_dec or nothing where the format allows it; otherwise it goes into the biases.
     same = shift is not None and b_dec is not None and not found.transcoder and bool((shift == b_dec).all())
     wanted = same if subtract is None else subtract
     target = b_dec if wanted else None

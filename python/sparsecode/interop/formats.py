@@ -1,4 +1,4 @@
-"""Which library wrote what lies at a path, found by looking; reading and writing by that name.
+"""Recognises which library wrote the files at a path; reads and writes dictionaries by format name.
 
 sparsecode            NAME.safetensors + NAME.json
 saelens               folder of cfg.json + sae_weights.safetensors
@@ -44,19 +44,19 @@ _PARTS = {
 # Below a folder: RUN/trainer_i, RUN/checkpoints/STEP/HOOKPOINT, REPOSITORY/layer_L/width_W/average_l0_K; and the
 # repositories in a folder of the hub's cache: models--X/snapshots/REVISION/...
 _DEPTH = 6
-_FOLDERS = 20_000  # looked into before giving up: more than any collection has, and less than a disk
+_FOLDERS = 20_000  # folders searched before giving up: more than any collection has, fewer than a disk
 
 
 @dataclass(frozen=True)
 class Found:
-    """A dictionary on disk: its format, and the path that its reader takes."""
+    """A dictionary on disk: its format, and the path to give to its reader."""
 
     format: str
     path: Path
 
     @property
     def home(self) -> Path:
-        """The folder that is it, or the file without its ending: where its copy goes below another folder."""
+        """Its folder, or its file without the suffix; names its copy below another folder."""
         if self.path.name == "ae.pt":
             return self.path.parent
         single = self.format in ("circuit_tracer", "gemma_scope") and self.path.suffix in (".safetensors", ".npz")
@@ -64,7 +64,7 @@ class Found:
 
     @property
     def files(self) -> list[Path]:
-        """The file that it is, or those of its folder."""
+        """Its file, or the files of its folder."""
         if not self.path.is_dir():
             return [self.path]
         below = [self.path / name for name in LLAMA_WEIGHTS if "/" in name] if is_llama_scope(self.path) else []
@@ -72,7 +72,7 @@ class Found:
 
     @property
     def name(self) -> str:
-        """What to call it beside others: the name of its file or folder."""
+        """Its name beside others: that of its file or folder."""
         return self.home.name.removesuffix(".pt")
 
 
@@ -92,7 +92,7 @@ def find_format(path: str | Path) -> Found | None:
     if path.suffix == ".npz" and path.name not in _PARTS:
         return Found("gemma_scope", path) if set(array_names(path)) >= GEMMA_ARRAYS else None
     folder = path.parent if path.name in _PARTS and path.is_file() else path
-    # Llama Scope's weights lie one folder further down than its configuration.
+    # Llama Scope's weights are one folder below its configuration.
     if f"{path.parent.name}/{path.name}" in LLAMA_WEIGHTS and is_llama_scope(path.parent.parent):
         folder = path.parent.parent
     if (folder / "cfg.json").is_file():
@@ -113,12 +113,12 @@ def find_format(path: str | Path) -> Found | None:
 
 
 def find_dictionaries(path: str | Path) -> list[Found]:
-    """Every dictionary at a path: the one that it names, or all in a folder and the folders in it, by name.
+    """Every dictionary at a path: the one it names, or all in a folder and its subfolders, by name.
 
-    Folders that may not be looked into are passed by.
+    Folders without permission to read are skipped.
 
     Raises:
-        OSError: there is nothing but such folders.
+        OSError: there are only such folders.
     """
     path = Path(path)
     if path.name == SET_CONFIG and path.is_file():
@@ -146,7 +146,7 @@ def load_dictionary(path: str | Path) -> Dictionary:
     if found is None:
         path = Path(path)
         if path.suffix in _ENDINGS and path.is_file() and path.name not in _PARTS and looks_like(path) is None:
-            found = Found("sparsecode", path)  # its other half is missing: its reader says so
+            found = Found("sparsecode", path)  # its other half is missing, which its reader reports
         else:
             raise not_recognised(path)
     return load_found(found)
@@ -184,7 +184,7 @@ def save_dictionary(found: Dictionary, path: str | Path, to: str) -> None:
     """Writes a dictionary in one of `TARGETS`: a pair of files for sparsecode, a folder for the others.
 
     Raises:
-        NotExpressible: the format has no way to say what the dictionary does; nothing was written.
+        NotExpressible: the format cannot express what the dictionary does; nothing was written.
         InvalidSetting: no such format.
         OutOfSpace, IoFailed: the operating system refused.
     """
@@ -202,7 +202,7 @@ def save_dictionary(found: Dictionary, path: str | Path, to: str) -> None:
 
 
 def not_recognised(path: Path) -> NotRecognised:
-    """The failure to find a dictionary, with what it looks like and what to do next."""
+    """The error for a path without a dictionary, with what it looks like and what to do next."""
     if not path.exists():
         return NotRecognised(f"{path}: no such file or folder; name a dictionary of any of these: {', '.join(_KNOWN)}")
     inside = find_dictionaries(path)
@@ -210,7 +210,7 @@ def not_recognised(path: Path) -> NotRecognised:
         names = ", ".join(str(one.path) for one in inside[:3]) + (", ..." if len(inside) > 3 else "")
         return NotRecognised(f"{path}: holds {len(inside)} dictionaries; name one of them: {names}")
     files = sorted(file.name for file in path.glob("*.pt")) if path.is_dir() else []
-    if files:  # any program writes .pt files: none is opened unasked
+    if files:  # any program may write .pt files, so none is opened unasked
         return NotRecognised(f"{path}: no dictionary is a folder like this; name a .pt file in it: {', '.join(files)}")
     seen = looks_like(path)
     if seen is not None:
@@ -225,7 +225,7 @@ _KNOWN = (
 
 
 def _with_a_name(path: Path) -> Path:
-    """The same place by a path that ends in a name: `.` and `..` do not."""
+    """An equivalent path that ends in a name, which `.` and `..` do not."""
     return path.resolve() if path.name in ("", "..") else path
 
 
@@ -244,14 +244,14 @@ def _kind_of_pt(path: Path) -> str:
 
 
 def _collect(folder: Path, depth: int, found: list[Found], budget: list[int], closed: list[OSError]) -> None:
-    """Adds what is in `folder` and the folders in it.
+    """Adds the dictionaries in `folder` and its subfolders.
 
     Args:
-        folder: where to look.
+        folder: the folder to search.
         depth: how many folders down.
-        found: what is added to.
-        budget: one number: how many folders may still be looked into.
-        closed: what the system said of folders that may not be looked into.
+        found: receives them.
+        budget: a list of one number: how many folders may still be searched.
+        closed: receives the errors of folders that cannot be read.
     """
     budget[0] -= 1
     try:

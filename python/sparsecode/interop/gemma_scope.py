@@ -1,4 +1,4 @@
-"""Gemma Scope (Google DeepMind), as it is published; read only.
+"""Gemma Scope (Google DeepMind), as published; read only.
 
 Gemma Scope     REPOSITORY/layer_L/width_W/average_l0_K/params.npz
                 W_enc [d,n], W_dec [n,d], b_enc [n], b_dec [d], threshold [n]
@@ -7,7 +7,7 @@ Gemma Scope 2   SITE/layer_L_width_W_l0_S/params.safetensors and config.json
                 affine_skip_connection [d,o], which multiplies the input from the right
 
 Both encode as relu(x W_enc + b_enc) where that exceeds the threshold; nothing is subtracted and nothing normalised.
-What the first read is in the names of their folders alone.
+The hook point of the first is only in the names of their folders.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SITES = {
     "res": ("hook_resid_post", None), "mlp": ("hook_mlp_out", None), "att": ("attn.hook_z", None),
     "transcoders": ("ln2.hook_normalized", "hook_mlp_out"),
 }  # fmt: skip
-# Of Gemma Scope 2's folders, where there is no configuration; `resid_post_all` and the like hold the same.
+# Gemma Scope 2's folders, for dictionaries without a configuration; `resid_post_all` and similar hold the same.
 _FOLDERS = {
     "resid_post": ("hook_resid_post", None), "mlp_out": ("hook_mlp_out", None), "attn_out": ("attn.hook_z", None),
     "transcoder": ("mlp.hook_in", "hook_mlp_out"),
 }  # fmt: skip
-# Modules of Gemma 3's layers that have a name of their own here.
+# Modules of Gemma 3's layers that have a hook name here.
 _PLACES = {
     "output": "hook_resid_post", "post_feedforward_layernorm.output": "hook_mlp_out",
     "self_attn.o_proj.input": "attn.hook_z", "post_attention_layernorm.output": "hook_attn_out",
@@ -47,7 +47,7 @@ def read(path: Path) -> Dictionary:
 
     Raises:
         DictionaryInvalid, PickleRefused: a file is missing or broken, or does not fit its configuration.
-        NotExpressible: it reads or writes several layers at once, or is no JumpReLU dictionary.
+        NotExpressible: it reads or writes several layers at once, or is not a JumpReLU dictionary.
     """
     if path.suffix == ".npz" and path.is_file():
         return _first(path)
@@ -110,7 +110,7 @@ def _made(parts: dict[str, Any], meta: dict[str, Any], where: Path, transcoder: 
 
 
 def _from_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Hook points as Gemma Scope 2's configuration has them: `model.layers.12.output`, a module and its side."""
+    """Hook points from Gemma Scope 2's configuration: `model.layers.12.output`, a module and its side."""
     names = {"hook_point": config.get("hf_hook_point_in"), "hook_point_out": config.get("hf_hook_point_out")}
     found = {ours: _hook(theirs) for ours, theirs in names.items() if isinstance(theirs, str)}
     if found.get("hook_point_out") == found.get("hook_point"):
@@ -121,7 +121,7 @@ def _from_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hook(name: str) -> str:
-    """This project's name of a module's side, or `MODULE@input` where it has none."""
+    """This project's name of a module's side, or `MODULE@input` if it has none."""
     known = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", name)
     if known and known[2] in _PLACES:
         return f"blocks.{known[1]}.{_PLACES[known[2]]}"
@@ -130,7 +130,7 @@ def _hook(name: str) -> str:
 
 
 def _from_names(file: Path) -> dict[str, Any]:
-    """Hook points from the folders that a file lies in, innermost first; empty where they do not say it."""
+    """Hook points from the folders that contain a file, innermost first; empty if their names have none."""
     parts = file.absolute().parts[::-1]
     layer = next((found[1] for part in parts if (found := re.search(r"layer_(\d{1,4})(?!\d)", part))), None)
     named = next((found.groupdict() for part in parts if (found := _REPOSITORY.search(part))), {})

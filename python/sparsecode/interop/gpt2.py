@@ -1,9 +1,9 @@
 """The project's own GPT as a Hugging Face GPT-2 folder and back, and nanoGPT's checkpoints.
 
-The architecture is nanoGPT's without biases: GPT-2 with exact GELU, biases of zero and a tied embedding. GPT-2 keeps
-its matrices transposed ([in, out]); nanoGPT's names are GPT-2's, its matrices are torch's ([out, in]).
+The architecture is nanoGPT's without biases: GPT-2 with exact GELU, biases of zero and a tied embedding. GPT-2 stores
+its matrices transposed ([in, out]); nanoGPT has GPT-2's names and torch's matrices ([out, in]).
 
-Files of a GPT-2 folder: config.json, model.safetensors, and where the tokenizer is known tokenizer.json with
+Files of a GPT-2 folder: config.json, model.safetensors, and, if the tokenizer is known, tokenizer.json with
 tokenizer_config.json.
 """
 
@@ -24,7 +24,7 @@ from sparsecode.gpt import GPT, GPTConfig, load_gpt, save_gpt
 _HF_METADATA = {"format": "pt"}
 _EPSILON = 1e-5
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
-_BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks, which older checkpoints hold
+_BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks in older checkpoints
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
@@ -54,7 +54,7 @@ def import_gpt(source: str | Path, destination: str | Path) -> dict[str, Any]:
     """Writes a GPT-2 folder as a GPT of this project.
 
     Raises:
-        ModelInvalid: it has what this project's GPT has not: biases, another activation, an embedding that is not tied.
+        ModelInvalid: it has biases, another activation or an untied embedding, which this project's GPT does not have.
     """
     folder = Path(source)
     if _nanogpt_sizes(_read_config(folder) or {}) and "model_type" not in (_read_config(folder) or {}):
@@ -149,7 +149,7 @@ def _read_hf(folder: Path) -> GPT:
 
 
 def _own_model(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> GPT:
-    """A GPT of tensors by GPT-2's names, as torch keeps matrices."""
+    """A GPT from tensors with GPT-2's names and torch's layout of matrices."""
     model = GPT(_config(sizes, folder))
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     _check_fits(tensors, {name.replace("blocks.", "h.", 1): shape for name, shape in shapes.items()}, folder)
@@ -161,7 +161,7 @@ def _own_model(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: 
 
 
 def _check_fits(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-    """Refuses tensors that are not exactly those expected, by name and shape."""
+    """Refuses tensors whose names and shapes are not exactly the expected ones."""
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise WeightsMissing(
@@ -174,7 +174,7 @@ def _check_fits(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int,
 
 
 def _check_biases(tensors: Mapping[str, Tensor], config: GPTConfig, folder: Path) -> None:
-    """Refuses some biases without the others: a model has all of them, or was made without."""
+    """Refuses some biases without the others: a model has all of them or none."""
     names = [name.removeprefix("transformer.") for name, _ in _biases(config)]
     missing = [name for name in names if name not in tensors]
     if 0 < len(missing) < len(names):
@@ -198,7 +198,7 @@ def _config(sizes: Mapping[str, Any], folder: Path) -> GPTConfig:
 
 
 def _read_nanogpt(source: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
-    """Sizes by GPT-2's names, tensors by nanoGPT's less `transformer.` and the tied output embedding; the folder."""
+    """Sizes by GPT-2's names, tensors by nanoGPT's (no `transformer.`, no tied output embedding), and the folder."""
     folder, file = (source.parent, source) if source.is_file() else (source, _tensor_file(source))
     sizes = _nanogpt_sizes(_read_config(folder) or {})
     if not {"n_layer", "n_head"} <= sizes.keys():
@@ -224,7 +224,7 @@ def _read_nanogpt(source: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path
 
 
 def _nanogpt_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`model_args` of nanoGPT's checkpoint: a config.json holds them, or is them."""
+    """`model_args` of nanoGPT's checkpoint, which config.json contains or consists of."""
     args = config.get("model_args", config)
     return {name: args[name] for name in ("n_layer", "n_head", "n_embd") if isinstance(args, dict) and name in args}
 
@@ -285,14 +285,14 @@ def _write_own(model: GPT, folder: Path, source: Path) -> None:
 
 
 def _end_of_text(tokenizer: str) -> tuple[str, int] | None:
-    """Name and id of the token of a tokenizer.json that ends a document."""
+    """Name and id of the token that ends a document in a tokenizer.json."""
     added = json.loads(tokenizer).get("added_tokens") or []
     by_name = {str(token["content"]): int(token["id"]) for token in added}
     return next(((name, by_name[name]) for name in _ENDS if name in by_name), None)
 
 
 def _tokenizer_of(folder: Path) -> Path | None:
-    """tokenizer.json beside the model, or that of the run whose GPT it is."""
+    """tokenizer.json beside the model, or of the run that the GPT belongs to."""
     for place in (folder / "tokenizer.json", folder.parent / "tokenizer.json"):
         if place.is_file():
             return place
@@ -300,7 +300,7 @@ def _tokenizer_of(folder: Path) -> Path | None:
 
 
 def _gpt_folder(path: Path) -> Path:
-    """The folder of a GPT: that of its GPT where `path` is a run."""
+    """The folder of a GPT; if `path` is a run, of its GPT."""
     return path / "gpt" if (path / "gpt" / "config.json").is_file() else path
 
 

@@ -1,6 +1,6 @@
-"""What published dictionaries look like from outside: names of files, tensors and settings. Nothing heavy is imported.
+"""How to recognise published dictionaries by the names of files, tensors and settings, without heavy imports.
 
-`formats` finds out with these which reader takes what lies at a path, `unread` what it is that none takes.
+`formats` uses this to choose the reader for a path, `unread` to describe files that no reader takes.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from sparsecode.errors import DictionaryInvalid
 
-GEMMA_ARRAYS = {"W_enc", "W_dec", "threshold"}  # by which Gemma Scope's .npz file is known under another name
+GEMMA_ARRAYS = {"W_enc", "W_dec", "threshold"}  # identify Gemma Scope's .npz file under another name
 GEMMA_TENSORS = {"w_enc", "w_dec", "threshold"}
 LLAMA_CONFIG = "hyperparams.json"
 # In the order in which lm-saes looks for them.
 LLAMA_WEIGHTS = ("sae_weights.safetensors", "checkpoints/pruned.safetensors", "checkpoints/final.safetensors")
 SET_CONFIG, SET_LAYER = "config.yaml", re.compile(r"layer_(\d{1,6})\.safetensors")
-_SMALL = 1 << 20  # of a JSON file or header that is looked into: configurations are kilobytes
+_SMALL = 1 << 20  # largest JSON file or header to read: configurations are kilobytes
 
 
 def is_layer(path: Path) -> bool:
-    """Whether a file is one layer of circuit-tracer's transcoder sets, by its name and what lies beside it."""
+    """Whether a file is one layer of circuit-tracer's transcoder sets, by its name and the files beside it."""
     return SET_LAYER.fullmatch(path.name) is not None and path.is_file() and (path.parent / SET_CONFIG).is_file()
 
 
@@ -40,13 +40,13 @@ def is_gemma_scope_2(folder: Path) -> bool:
 
 
 def natural(path: Path) -> list[tuple[int, int | str]]:
-    """Sorts names as people do: layer_2 before layer_10."""
+    """Sort key for names with numbers: layer_2 before layer_10."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part)) if part.isdecimal() and len(part) < 19 else (1, part) for part in parts]
 
 
 def keys(path: Path) -> set[str]:
-    """Names in a JSON object; none where it cannot be read."""
+    """Names in a JSON object; none if it cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig")) if path.stat().st_size < _SMALL else None
     except (OSError, ValueError, RecursionError):
@@ -55,7 +55,7 @@ def keys(path: Path) -> set[str]:
 
 
 def tensor_names(path: Path) -> set[str]:
-    """Names of the tensors in a safetensors file, from its header alone; none where it cannot be read."""
+    """Names of the tensors in a safetensors file, from its header alone; none if it cannot be read."""
     try:
         with path.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
@@ -66,7 +66,7 @@ def tensor_names(path: Path) -> set[str]:
 
 
 def array_names(path: Path) -> list[str]:
-    """Names of the arrays in a `.npz` file, from its table of contents alone; none where it cannot be read."""
+    """Names of the arrays in a `.npz` file, from its table of contents alone; none if it cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
             return sorted(part.removesuffix(".npy") for part in archive.namelist() if part.endswith(".npy"))
@@ -75,12 +75,12 @@ def array_names(path: Path) -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, str | list[str]]:
-    """The outermost names of a YAML file with their values as text, and lists of texts; what is nested is left out.
+    """The top-level names of a YAML file with their values as text or lists of text, without nested values.
 
-    The configurations that are read here need no more of YAML, and so no package for it.
+    The configurations that are read here need no more of YAML, so no package is required.
 
     Raises:
-        DictionaryInvalid: it cannot be read, or is no text.
+        DictionaryInvalid: it cannot be read, or is not text.
     """
     try:
         if path.stat().st_size > _SMALL:
@@ -105,7 +105,7 @@ def read_yaml(path: Path) -> dict[str, str | list[str]]:
 
 
 def _plain(value: str) -> str:
-    """A scalar of YAML without quotes and comment."""
+    """A YAML scalar without quotes and comment."""
     value = value.strip()
     quoted = re.match(r"""(["'])(.*?)\1""", value)
     return quoted[2] if quoted else re.sub(r"(^|\s)#.*", "", value).strip()

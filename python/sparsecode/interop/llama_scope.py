@@ -1,11 +1,11 @@
 """Llama Scope (OpenMOSS), as published: a folder of hyperparams.json and checkpoints/final.safetensors; read only.
 
-The formulas are those of lm-saes as of its release (October 2024), which loads such a folder in three steps:
+The formulas are those of lm-saes at its release (October 2024), which loads such a folder in three steps:
 
 1. With data-set-wise normalisation, by f = sqrt(d) / (average norm of the activations) for input and output, the
    factors go into the weights, so that raw activations are encoded: b_enc / f_in, W_dec f_in / f_out, b_dec / f_out.
-2. With `sparsity_include_decoder_norm`, each atom is scaled to norm 1, and its encoder row and bias by what it had.
-3. The one threshold is then applied: it is of raw activations. A `topk` that has a threshold becomes JumpReLU.
+2. With `sparsity_include_decoder_norm`, each atom is scaled to norm 1, and its encoder row and bias by its norm.
+3. The single threshold is then applied, to raw activations. A `topk` with a threshold becomes JumpReLU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read(folder: Path) -> Dictionary:
 
     Raises:
         DictionaryInvalid: a file is missing or broken, or does not fit its configuration.
-        NotExpressible: what it does to a row depends on the rest of the batch, or its encoder is a gated linear one.
+        NotExpressible: its result for a row depends on the rest of the batch, or its encoder is gated linear.
     """
     path = folder / LLAMA_CONFIG
     config = read_json(path)
@@ -53,7 +53,7 @@ def read(folder: Path) -> Dictionary:
         _to_unit_atoms(parts)
     parts |= _activation(config, path, len(parts["W_dec"]))
     subtract = parts["b_dec"] is not None and setting(config, "apply_decoder_bias_to_pre_encoder", bool, path, True)
-    if subtract and transcoder:  # what belongs to the output is subtracted from the input: only the encoder can say it
+    if subtract and transcoder:  # the output's bias is subtracted from the input: only the encoder can express that
         if parts["W_enc"].shape[1] != len(parts["b_dec"]):
             raise DictionaryInvalid(f"{path}: b_dec of {len(parts['b_dec'])} cannot be subtracted from the input")
         parts["b_enc"] = parts["b_enc"] - parts["W_enc"] @ parts["b_dec"]
@@ -71,7 +71,7 @@ def read(folder: Path) -> Dictionary:
 
 
 def _fold_norm(parts: dict[str, Any], config: dict[str, Any], path: Path) -> str:
-    """Step 1; returns what is left to be done to each row."""
+    """Step 1; returns the normalisation that remains to be applied to each row."""
     kind = setting(config, "norm_activation", str, path, "token-wise")
     if kind == "token-wise":
         return "constant_norm_rescale"
@@ -96,7 +96,7 @@ def _fold_norm(parts: dict[str, Any], config: dict[str, Any], path: Path) -> str
 
 
 def _to_unit_atoms(parts: dict[str, Any]) -> None:
-    """Step 2; an atom that is zero stays so."""
+    """Step 2; a zero atom stays zero."""
     norms = parts["W_dec"].norm(dim=1)
     norms = torch.where(norms > 0, norms, 1.0)
     parts["W_dec"] = parts["W_dec"] / norms[:, None]

@@ -1,9 +1,9 @@
 """Llamascopium (OpenMOSS, formerly lm-saes): a folder of config.json and sae_weights.safetensors; read only.
 
 The formulas are those of its models/sae.py: nothing is subtracted from the input, and with
-`sparsity_include_decoder_norm` an activation decides on codes times their atoms' norms. It asks its callers to
-normalise activations by the data set's average norm; here `scale` does that. As lm-saes, it had tensors of
-torch.nn.Linear (encoder.weight [n,d], ...) and could subtract the decoder's bias: Llama Scope R1 is of that kind.
+`sparsity_include_decoder_norm` the nonlinearity is applied to codes times their atoms' norms. Its callers must
+normalise activations by the data set's average norm; here `scale` does that. Under its former name lm-saes it had
+tensors of torch.nn.Linear (encoder.weight [n,d], ...) and could subtract the decoder's bias, as in Llama Scope R1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read(folder: Path) -> Dictionary:
 
     Raises:
         DictionaryInvalid: a file is missing or broken, or does not fit its configuration.
-        NotExpressible: it is no plain SAE, or what it does to a row depends on the rest of the batch.
+        NotExpressible: it is not a plain SAE, or its result for a row depends on the rest of the batch.
     """
     path = folder / CONFIG
     config = read_json(path)
@@ -80,7 +80,7 @@ def read(folder: Path) -> Dictionary:
 
 
 def _normalisation(config: dict[str, Any], weights: Weights, path: Path, hooks: list[str], d: int) -> dict[str, Any]:
-    """What is done to raw activations before they are encoded, and after they are decoded."""
+    """The normalisation of raw activations before encoding, and its inverse after decoding."""
     kind = setting(config, "norm_activation", str, path, "dataset-wise")
     if kind == "inference":
         return {}

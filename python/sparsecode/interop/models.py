@@ -1,4 +1,4 @@
-"""Models among what is converted: which kind lies at a path, found by looking, and who turns it into what.
+"""Conversion of models: recognises the kind of model at a path and converts it.
 
 gpt       a folder that `train-gpt` writes: config.json (with d_model) + model.safetensors; or its run
 hf        a Hugging Face folder: config.json (with model_type) + model.safetensors
@@ -16,7 +16,7 @@ from typing import Any
 from sparsecode.errors import InvalidSetting, NotExpressible, NotRecognised
 
 MODEL_TARGETS = ("hf",)  # beside sparsecode, which dictionaries have too
-# (kind, target): the function of sparsecode.interop.gpt2 that does it, called with (source, destination)
+# (kind, target): the function of sparsecode.interop.gpt2 that converts, called with (source, destination)
 _CONVERTERS = {
     ("gpt", "hf"): "export_gpt",
     ("hf", "sparsecode"): "import_gpt",
@@ -45,12 +45,12 @@ def find_model(path: Path) -> str | None:
 
 
 def convert_model(kind: str | None, source: Path, destination: Path, to: str, *, force: bool) -> dict[str, Any]:
-    """Turns the model of that kind at `source` into one of format `to`.
+    """Converts the model of that kind at `source` to format `to`.
 
     Raises:
         NotRecognised: there is no model.
-        NotExpressible: this kind does not become that.
-        InvalidSetting: something is at `destination` already and `force` is not given.
+        NotExpressible: this kind cannot be converted to that format.
+        InvalidSetting: `destination` exists and `force` is not given.
     """
     if kind is None:
         raise NotRecognised(f"{source}: no model that sparsecode, Hugging Face or nanoGPT wrote, which {to} is for")

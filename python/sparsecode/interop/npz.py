@@ -1,7 +1,7 @@
 """`.npz` files: a zip file of arrays, each a header and its bytes. Arrays of Python objects, which only unpickling
 makes, are refused.
 
-What an array's header claims is held against the bytes that the zip file's table says it has before anything is read.
+Before anything is read, the size in an array's header is checked against the one in the zip file's table.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sparsecode.errors import DictionaryInvalid, PickleRefused
 
-_PACKED = 100  # times a file's own size that it may unpack to: weights shrink by a few at most, zeros by hundreds
-_SMALL = 64 << 20  # but always this much
+_PACKED = 100  # largest unpacked size over packed size: weights shrink a few times at most, zeros hundreds of times
+_SMALL = 64 << 20  # this much is always allowed
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -28,7 +28,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
 
     Raises:
         PickleRefused: an array holds Python objects, or the file unpacks to far more than its size.
-        DictionaryInvalid: the file is missing, cut short or no `.npz` file.
+        DictionaryInvalid: the file is missing, truncated or not a `.npz` file.
     """
     found: dict[str, Tensor] = {}
     try:
@@ -49,7 +49,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def _array(opened: IO[bytes], size: int, where: str) -> np.ndarray:
-    """One array, read to its end; `size` is what the zip file's table says that the part unpacks to."""
+    """One array, read to its end; `size` is its unpacked size in the zip file's table."""
     version = np.lib.format.read_magic(opened)
     if version not in _HEADERS:
         raise DictionaryInvalid(f"{where}: is of a .npy format that is not known ({version}); save it again")

@@ -13,7 +13,7 @@ from sparsecode.interop.files import Weights
 from sparsecode.interop.state_dict import read_state_dict
 from sparsecode.sweep.dictionary import Dictionary
 
-MARKS = {"pre_bias", "latent_bias", "encoder.weight"}  # tensors by which such a state dict is known
+MARKS = {"pre_bias", "latent_bias", "encoder.weight"}  # tensors that identify such a state dict
 
 
 def read(file: Path) -> Dictionary:
@@ -22,7 +22,7 @@ def read(file: Path) -> Dictionary:
     Raises:
         PickleRefused: the file holds more than tensors, numbers and strings.
         DictionaryInvalid: something is missing or does not fit.
-        NotExpressible: its activation is none of ReLU and TopK.
+        NotExpressible: its activation is neither ReLU nor TopK.
     """
     held = dict(read_state_dict(file))
     name = held.pop("activation", "ReLU")

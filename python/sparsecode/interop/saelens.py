@@ -1,7 +1,7 @@
 """SAELens: a folder of cfg.json, sae_weights.safetensors and, after training, sparsity.safetensors.
 
-Written for and tested against sae-lens 6.54.12. Matrices lie the other way round: W_enc [d,n]. Configurations from
-before version 6 are flat; later ones keep what the SAE was trained on under `metadata`.
+Written for and tested against sae-lens 6.54.12. The encoder is transposed: W_enc [d,n]. Configurations from before
+version 6 are flat; later ones keep what the SAE was trained on under `metadata`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sparsecode.interop.fold import folded
 from sparsecode.sweep.dictionary import Dictionary
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
-VERSION = "6.54.12"  # of the format written here: without one, SAELens takes a file for one of before version 6
+VERSION = "6.54.12"  # version of the format written here; without one, SAELens assumes a version before 6
 _EPS = 1e-10  # SAELens writes log10(frequency + 1e-10)
 
 _TRANSCODERS = {
@@ -33,7 +33,7 @@ _OTHER = {
     "matching_pursuit": "encodes by matching pursuit, step after step",
     "temporal": "predicts a token's activations from those before it",
 }
-# Training factors that are not in the file: SAELens itself then applies none.
+# Normalisations whose factor is not in the file; SAELens then applies none.
 _UNKNOWN_FACTOR = ("expected_average_only_in", "covariance_whitening")
 _NAMES = {
     "hook_name": "hook_point", "model_name": "model", "dataset_path": "dataset", "context_size": "context",
@@ -50,7 +50,7 @@ def read(folder: Path) -> Dictionary:
 
     Raises:
         DictionaryInvalid: a file is missing or broken, or does not fit its configuration.
-        NotExpressible: an architecture that encodes in another way than by one matrix and one nonlinearity.
+        NotExpressible: an architecture that encodes by more than one matrix and one nonlinearity.
     """
     path = folder / CONFIG
     config = _modern(read_json(path), path)
@@ -163,7 +163,7 @@ def write(found: Dictionary, folder: Path) -> None:
 
 
 def _modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A configuration of any version in the words of version 6."""
+    """A configuration of any version in the format of version 6."""
     metadata = config.get("metadata")
     if isinstance(metadata, dict) and "architecture" in config:
         return config
@@ -190,7 +190,7 @@ def _check_scaling_factor(weights: Weights) -> None:
 
 
 def _fold_decoder_norm(parts: dict[str, Any]) -> None:
-    """Codes are scaled by the atoms' norms before the k largest are chosen: atoms of norm 1 give the same codes."""
+    """Scales atoms to norm 1; codes stay the same, since atoms' norms scale them before the k largest are chosen."""
     norm = parts["W_dec"].norm(dim=1).clamp(min=1e-8)
     parts["W_enc"] = parts["W_enc"] * norm[:, None]
     parts["b_enc"] = parts["b_enc"] * norm

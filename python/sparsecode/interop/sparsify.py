@@ -1,6 +1,6 @@
 """sparsify (EleutherAI): a folder RUN/HOOKPOINT of cfg.json and sae.safetensors.
 
-Written for and tested against eai-sparsify 1.3.3. Everything there is topk, of ReLU'd codes.
+Written for and tested against eai-sparsify 1.3.3. All its coders are topk of ReLU'd codes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sparsecode.interop.fold import folded
 from sparsecode.sweep.dictionary import Dictionary
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
-ABOUT = "sparsecode.json"  # what cfg.json has no names for: sparsify complains of names it does not know
+ABOUT = "sparsecode.json"  # holds what cfg.json cannot: sparsify rejects names that it does not know
 
 
 def read(folder: Path) -> Dictionary:
@@ -38,7 +38,7 @@ def read(folder: Path) -> Dictionary:
     if activation not in ("topk", "groupmax"):
         raise DictionaryInvalid(f"{path}: activation {activation!r} is unknown; known: topk, groupmax")
     if config.get("signed"):
-        activation = "abstopk"  # before version 1: the largest by magnitude, with their sign
+        activation = "abstopk"  # before version 1: the largest by magnitude, with sign
     transcode = setting(config, "transcode", bool, path, False)
     parts: dict[str, Any] = {
         "b_enc": weights.take("encoder.bias", 1),
@@ -63,7 +63,7 @@ def read(folder: Path) -> Dictionary:
 
 
 def write(found: Dictionary, folder: Path) -> None:
-    """A folder that `SparseCoder.load_from_disk` reads; relu becomes topk of all features, which is the same.
+    """Writes a folder for `SparseCoder.load_from_disk`; relu becomes topk of all features, which is equivalent.
 
     Raises:
         NotExpressible: sparsify has no configuration for it.

@@ -1,8 +1,8 @@
-"""`.pt` files: the one place that reads or writes them.
+"""Reads and writes `.pt` files; no other module does.
 
-They are zip files around a pickle, and a pickle can run code when it is read. PyTorch's reader with
-`weights_only=True` builds tensors, numbers, strings and containers of these, and refuses everything else. Before it is
-asked, the zip file must be one that PyTorch writes: nothing packed, so that it cannot unpack to more than its size.
+They are zip files around a pickle, and a pickle can run code when it is read. PyTorch's reader with `weights_only=True`
+builds tensors, numbers, strings and containers of these, and refuses everything else. Before it is used, the zip file
+must be one that PyTorch writes: nothing is packed, so it cannot unpack to more than its size.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from torch import Tensor
 from sparsecode.checkpoint import write_atomic
 from sparsecode.errors import DictionaryInvalid, PickleRefused
 
-_PICKLE_BYTES = 16 << 20  # a state dict's is a few kB: the tensors lie beside it
+_PICKLE_BYTES = 16 << 20  # a state dict's pickle is a few kB; the tensors are separate
 _VIEWS = 4  # tensors may share bytes (tied weights), but not without bound: a view can claim any shape
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """The dict that a `.pt` file holds: tensors on the CPU, numbers, strings, and dicts of these, by name.
+    """The dict in a `.pt` file: tensors on the CPU, numbers, strings, and dicts of these, by name.
 
     Raises:
-        PickleRefused: it holds anything else, or its parts do not fit its size.
-        DictionaryInvalid: it cannot be read, or is no dict.
+        PickleRefused: it holds anything else, or its parts do not match its size.
+        DictionaryInvalid: it cannot be read, or is not a dict.
     """
     size = _check_archive(path)
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DictionaryInvalid(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # PyTorch raises what its unpickler raises: UnpicklingError, RuntimeError, KeyError, ...
+    except Exception as error:  # PyTorch's unpickler raises UnpicklingError, RuntimeError, KeyError, ...
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise PickleRefused(
             f"{path}: not a file of tensors alone ({reason[0][:200]}); it was not run. Save its state_dict() again, or "
@@ -53,10 +53,10 @@ def read_state_dict(path: Path) -> dict[str, Any]:
 
 
 def mentions(path: Path, names: Collection[str]) -> bool:
-    """Whether a `.pt` file's pickle holds all these names; it is searched as bytes, and not unpickled.
+    """Whether a `.pt` file's pickle contains all these names; it is searched as bytes and not unpickled.
 
     Raises:
-        PickleRefused, DictionaryInvalid: as `read_state_dict`.
+        PickleRefused, DictionaryInvalid: see `read_state_dict`.
     """
     _check_archive(path)
     try:
@@ -68,13 +68,13 @@ def mentions(path: Path, names: Collection[str]) -> bool:
 
 
 def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a flat state dict as PyTorch does, for libraries that read nothing else; whole or not at all."""
+    """Writes a flat state dict in PyTorch's format, for libraries that read nothing else; completely or not at all."""
     plain = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
     write_atomic(path, lambda tmp: torch.save(plain, tmp))
 
 
 def _check_archive(path: Path) -> int:
-    """The file's size, once its table of contents is seen to be what PyTorch writes."""
+    """Checks that the table of contents is one that PyTorch writes; returns the file's size."""
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
@@ -93,7 +93,7 @@ def _check_archive(path: Path) -> int:
 
 
 def _tensors(held: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a dict of dicts and lists, with its name; a container that comes again is seen once."""
+    """Every tensor of a dict of dicts and lists, with its name; a repeated container is visited once."""
     waiting: list[tuple[str, Any]] = [("", held)]
     seen: set[int] = set()
     while waiting:

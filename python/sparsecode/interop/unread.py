@@ -1,4 +1,4 @@
-"""What lies at a path that no reader takes: said in words, so that whoever named it knows what to do next."""
+"""Describes files at a path that no reader takes, so that the user knows what to do next."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ACROSS = "its features write into several layers, which no dictionary here does
 
 
 def looks_like(path: Path) -> str | None:
-    """What a file or folder looks like, as the rest of a sentence; None where nothing about it is known."""
+    """What a file or folder looks like, as the rest of a sentence; None if that is unknown."""
     return _folder(path) if path.is_dir() else _file(path)
 
 

@@ -162,7 +162,7 @@ def _dataset_path(run: Run, config: ClaimsConfig) -> Path:
 
 
 def _fingerprint(run: Run, config: ClaimsConfig) -> str:
-    """Of the activations; of those that were read where they are gone now: what was found of them stays true."""
+    """The fingerprint of the activations; if they are gone, of those that were read, whose results stay true."""
     try:
         return store.Dataset(_dataset_path(run, config)).fingerprint
     except SparsecodeError:

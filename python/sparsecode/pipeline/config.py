@@ -86,7 +86,7 @@ class StageConfig:
             if name not in known:
                 raise InvalidSetting(f"{where}: unknown setting '{raw}'; known: {', '.join(sorted(known))}")
             if name in clean:
-                raise InvalidSetting(f"{where}: '{raw}' stands twice, with - and with _; keep one of them")
+                raise InvalidSetting(f"{where}: '{raw}' appears twice, with - and with _; keep one of them")
             clean[name] = _checked(known[name], value, where)
         return cls(**clean)
 
@@ -221,7 +221,7 @@ class TrainGptConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(StageConfig):
-    """The text that a model of other makers is harvested on; the settings of the same names of a harvest."""
+    """Text to run a third-party model on. Same names as in `HarvestConfig`."""
 
     text: tuple[str, ...] = setting((), "Files, folders or globs of text.")
     text_key: str = setting("text", "Key of the text in tables.")

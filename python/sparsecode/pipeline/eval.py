@@ -1,4 +1,4 @@
-"""Evaluate the dictionaries of a run, or any others, over held-out text."""
+"""Evaluates the dictionaries of a run, or any others, over held-out text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from sparsecode.watch import Watch
 _LOGITS = 1 << 26  # of one forward pass: 256 MB in float32
 _MOST_TOKENS = 4096
 
-LeaveOut = Callable[[str, SparsecodeError], None]  # told a dictionary's name and what is wrong with it
+LeaveOut = Callable[[str, SparsecodeError], None]  # called with a dictionary's name and its error
 
 
 @advised
@@ -71,13 +71,13 @@ def evaluate_run(
     if config.rows < 1 or (config.batch_tokens is not None and config.batch_tokens < 1):
         raise InvalidSetting("eval: --rows and --batch-tokens must be at least 1")
     if model is None and dictionaries is None:
-        require(run, ["train-dicts"])  # else they may be of the activations of another model than the one there now
+        require(run, ["train-dicts"])  # else they may belong to another model than the present one
     apart = _Apart(leave_out)
     chosen = load_dictionaries(run, apart) if dictionaries is None else dict(dictionaries)
     said = group_by_hook(chosen, config.hook, apart)
     loaded, own = _model(run, model, config, watch)
     by_hook = _found_in(loaded, said, apart)
-    if loaded.kind != "none":  # what cannot be predicted fails here, before text is read
+    if loaded.kind != "none":  # what cannot be evaluated fails here, before text is read
         loaded.logits({"input_ids": torch.zeros((1, 2), dtype=torch.int64)})
     for line in loaded.strange():
         watch.note(f"eval: {line}")
@@ -116,7 +116,7 @@ def evaluate_run(
 
 
 class _Apart:
-    """Dictionaries that cannot be evaluated, told to whoever wants to know of them; else the first ends everything."""
+    """Dictionaries that cannot be evaluated: reported to a callback if there is one, else the first ends everything."""
 
     def __init__(self, leave_out: LeaveOut | None = None) -> None:
         self._leave_out = leave_out
@@ -126,7 +126,7 @@ class _Apart:
         """Leaves out a dictionary.
 
         Raises:
-            SparsecodeError: `error` itself, where nobody wants to know.
+            SparsecodeError: `error` itself, if there is no callback.
         """
         if self._leave_out is None:
             raise error
@@ -134,7 +134,7 @@ class _Apart:
         self._leave_out(name, error)
 
     def check(self, left: Mapping[Any, Any]) -> None:
-        """Raises the first failure where no dictionary is left."""
+        """Raises the first failure if no dictionary is left."""
         if not left and self.first is not None:
             raise self.first
 
@@ -146,7 +146,7 @@ def load_dictionaries(run: Run, apart: _Apart | None = None) -> dict[str, Dictio
         StageMissing: it has none.
     """
     if "train-dicts" in run.config()["stages"]:
-        run.finished("train-dicts", "sparsecode train-dicts")  # what an interrupted training has written is not all
+        run.finished("train-dicts", "sparsecode train-dicts")  # an interrupted training has not written all
     paths = sorted(path for path in run.dictionaries_path.glob("*.json") if path.with_suffix(".safetensors").is_file())
     if not paths:
         raise StageMissing(f"{run.path}: no dictionaries; run: sparsecode train-dicts{run.flag}")

@@ -35,7 +35,7 @@ _TELLING = 15.0  # a stage that took less says more of its start than of the mac
 # What the stages do where nothing is said: rows of train-dicts, rows of each sweep of claims and of each start, and
 # the L1 coefficients of the former.
 _SAMPLES, _CLAIMS_SAMPLES, _FOUR = 8e6, 2e6, "1,2,4,8"
-_WIDTH = 768  # of activations of a model of other makers, before it was read: GPT-2's
+_WIDTH = 768  # of activations of a third-party model, before it was read: GPT-2's
 
 
 def seconds(stage: str, configs: Mapping[str, StageConfig], speed: float = 1.0) -> float:

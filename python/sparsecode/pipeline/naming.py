@@ -1,4 +1,4 @@
-"""What a run's record calls its text: which of its many names was typed makes no other text of it."""
+"""How a run's record names its text, so that another way to type its path does not make it another text."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ C = TypeVar("C", TrainGptConfig, TextConfig)
 
 
 def as_recorded(run: Run, key: str, config: C) -> C:
-    """The settings with text and tokenizer as the run's record calls them, where they are the same; else by full paths.
+    """The settings with text and tokenizer as the run's record names them if they are the same, else by full paths.
 
-    A text is the same where the paths lead to the same files, or where what lies there has the names, sizes and times
-    of what the run's tokens were made from: a run and its text may move together.
+    A text is the same if its paths lead to the same files, or if the files there have the names, sizes and times of
+    those that the run's tokens were made from: a run and its text may move together.
 
     Args:
         run: the run.
         key: the stage that records the settings.
-        config: its settings, as they were asked for.
+        config: its settings, as given.
     """
     before = run.config()["stages"].get(key, {}).get("settings", {})
     text = before.get("text")
@@ -45,7 +45,7 @@ def as_recorded(run: Run, key: str, config: C) -> C:
 
 
 def full_path(given: str) -> str:
-    """A path or glob from the root, links to folders followed; a file that is a link keeps its own name and ending."""
+    """An absolute path or glob, with links to folders followed; a file that is a link keeps its own name and ending."""
     path = Path(given).expanduser()
     if glob.has_magic(str(path)) and not path.exists():
         parts = path.absolute().parts
@@ -64,12 +64,12 @@ def _same_text(run: Run, text: list[str], config: TrainGptConfig | TextConfig) -
         asked = {name: getattr(config, name) for name in ("text", "text_key", "skip_bad")}
         wanted = TextSettings(**asked)
         return header is not None and header["state"] == text_state(find_sources(wanted), wanted)
-    except SparsecodeError:  # whoever reads the text says what is wrong with it
+    except SparsecodeError:  # reading the text reports what is wrong with it
         return False
 
 
 def _targets(text: Sequence[str]) -> set[str]:
-    """Where paths lead; of a glob, which files are meant may change, its own path."""
+    """The targets of paths; a glob, whose files may change, stays as it is."""
     full = [Path(full_path(given)) for given in text]
     return {str(path.resolve() if path.exists() else path) for path in full}
 

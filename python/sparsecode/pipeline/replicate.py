@@ -52,8 +52,8 @@ def replicate(
 
     Returns:
         {"run", "preset": its name, "report": path of the page, "stages": {stage: its result}, "seconds": {stage: wall
-        time}, "thin": {stage: what of it was trained too little}, "not_tested": {number of a claim: why}}, JSON values
-        all.
+        time}, "thin": {stage: its results that were trained too little}, "not_tested": {number of a claim: why}}, JSON
+        values all.
 
     Raises:
         SparsecodeError: whatever a stage raises; what was done before stays, and the same call resumes.
@@ -136,7 +136,7 @@ def stage_function(stage: str) -> Callable[..., Any]:
 
 
 def tell(stage: str, result: Any, seconds: float | None = None, *, quiet: bool = False) -> None:
-    """Prints the headline of a finished stage, and what of it is thin or was not tested."""
+    """Prints the headline of a finished stage, and its results that are thin or were not tested."""
     if not quiet:
         say(headline(stage, result) + (f", in {clock(seconds)}" if seconds is not None else ""))
         for line in warnings(stage, result):

@@ -24,7 +24,7 @@ from sparsecode.errors import SparsecodeError, StageStale
 from sparsecode.pipeline.run import Run, Stale, command_of
 
 OPTIONAL = ("claims", "baselines", "toy")  # a report shows those that are there
-_NEEDED = ("train-gpt", "train-dicts", "compare")  # whoever has read one of these had it in its own run
+_NEEDED = ("train-gpt", "train-dicts", "compare")  # a stage that has read one of these had it in its own run
 _ORDER = ("tokens", "train-gpt", "harvest", "train-dicts", "compare", "claims", "baselines", "toy", "report")
 
 
@@ -180,7 +180,7 @@ def _fingerprint(folder: Path) -> str | None:
 
     try:
         return str(_core.Dataset(folder, "mmap", "never").fingerprint)
-    except SparsecodeError:  # gone or broken: whoever reads it says so
+    except SparsecodeError:  # gone or broken: reading it reports that
         return None
 
 

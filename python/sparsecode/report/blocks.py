@@ -1,4 +1,4 @@
-"""What a report is made of: sections of figures, tables and examples, as data for `page` and `report.json`."""
+"""The parts of a report: sections of figures, tables and examples, as data for `page` and `report.json`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ VERDICTS = ("reproduced", "partly", "not reproduced", "not tested")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its title, and how its values are written (a format specification of Python)."""
+    """A column of a table: its title, and the format specification of its values."""
 
     title: str
     format: str = ""
     help: str = ""
 
     def text(self, value: Any) -> str:
-        """One value as the page shows it."""
+        """A value as text on the page."""
         if value is None:
             return "–"
         return format(value, self.format) if self.format else str(value)
@@ -25,7 +25,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Named columns and rows of JSON values; `folded` ones show their caption only, until they are opened."""
+    """Named columns and rows of JSON values; a `folded` table shows only its caption until it is opened."""
 
     id: str
     caption: str
@@ -41,9 +41,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart: a plotly description, its numbers as a table, and words for those who do not see it.
+    """A chart: a plotly description, its numbers as a table, and a text alternative.
 
-    In `data` and `layout` a string `@name` stands for the page's colour of that name, which differs by theme.
+    In `data` and `layout` a string `@name` means the page's colour of that name, which depends on the theme.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Figure:
     height: int = 380
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers, without the drawing."""
+        """The numbers without the drawing."""
         return self.table.as_json() | {"caption": self.caption}
 
 
@@ -63,7 +63,7 @@ class Figure:
 class Examples:
     """Directions with the contexts in which they are most active.
 
-    Each has `name`, `facts` (a line of text) and `examples` as `science.examples.Example` describes them.
+    Each has `name`, `facts` (a line of text) and `examples` (see `science.examples.Example`).
     """
 
     id: str
@@ -71,13 +71,13 @@ class Examples:
     features: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """As it is."""
+        """The directions with their examples, for report.json."""
         return {"caption": self.caption, "features": self.features}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the seed experiment with a verdict (one of VERDICTS), the number it rests on, and why so."""
+    """A claim of the seed experiment with its verdict (one of VERDICTS), the number it rests on, and the reason."""
 
     text: str
     verdict: str
@@ -92,9 +92,9 @@ Block = Table | Figure | Examples
 class Section:
     """One part of the report.
 
-    `summary` is its one sentence on top of the page; `lead` says in sentences what was found, `how` how it was made,
-    `numbers` what a program would want to know.
-    A section with a `claim` gets a row in the table of claims on top of the page, and its summary stands in itself.
+    `summary` is a sentence for the top of the page, `lead` says what was found, `how` how it was made, and `numbers`
+    holds data for programs. A section with a `claim` gets a row in the table of claims on top of the page; its summary
+    is shown in the section instead.
     """
 
     id: str

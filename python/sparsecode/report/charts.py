@@ -1,4 +1,4 @@
-"""Kinds of charts that several sections draw: histograms below one another, and heat maps with named cells."""
+"""Charts that several sections draw: stacked strips of histograms, and heat maps with named cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PARTS = {"all": "@series1", "live": "@series1", "dead": "@dead"}  # which featur
 
 @dataclass(frozen=True)
 class Strip:
-    """One histogram of several: words for its left upper corner, a name for hovering, counts by part of PARTS."""
+    """One histogram of several: a text for its upper left corner, a hover name, and counts by part of PARTS."""
 
     words: str
     name: str
@@ -29,15 +29,15 @@ def stacked_strips(
     ends: tuple[float, float] = (0, 1),
     above: bool = False,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], int]:
-    """Histograms over a common axis, one below another, the parts of each stacked.
+    """Histograms over a common axis, one below the other, with stacked parts.
 
     Args:
-        strips: from the top; all with the same parts.
-        x: middles of the bars, evenly spaced.
+        strips: the histograms from the top, all with the same parts.
+        x: centres of the bars, evenly spaced.
         title: of the common axis.
-        at: how hovering names a place on it (`at cosine %{x:.2f}`).
+        at: how hovering names a position on it (`at cosine %{x:.2f}`).
         ends: of the axis.
-        above: words stand above their strip, where bars would reach them.
+        above: place texts above their strip, where bars would reach them.
 
     Returns:
         (data, layout, height) of a figure.
@@ -106,7 +106,7 @@ def heat_map(
 
 
 def cell_axis(title: str, labels: Sequence[str], *, step: int = 1, **more: Any) -> dict[str, Any]:
-    """An axis of cells, every `step`-th with its name."""
+    """An axis of cells, with the name of every `step`-th."""
     return palette.axis(
         title, tickvals=list(range(len(labels)))[::step], ticktext=list(labels)[::step], showgrid=False, zeroline=False,
         **more,

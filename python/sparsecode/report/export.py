@@ -1,4 +1,4 @@
-"""Each figure of a report as files: its numbers as CSV, and a picture as PNG, which a headless Chromium draws."""
+"""Exports each figure of a report: its numbers as CSV, and a picture as PNG, drawn by a headless Chromium."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT = 120  # seconds for all figures of a page
 
 
 def figures_of(sections: Sequence[Section]) -> list[Figure]:
-    """All figures of a report, in its order."""
+    """All figures of a report, in order."""
     return [block for section in sections for block in section.blocks if isinstance(block, Figure)]
 
 
@@ -49,7 +49,7 @@ def write_png(page: str, figures: Sequence[Figure], folder: Path) -> tuple[list[
     """Writes ID.png for each figure of a page, in its light colours.
 
     Returns:
-        The names written, and why there are none, in words; a missing or failing browser is no error.
+        The names written, and why there are none; a missing or failing browser is not an error.
     """
     program = browser()
     if program is None:

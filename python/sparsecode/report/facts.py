@@ -1,4 +1,4 @@
-"""Everything that the sections of a report may use, read from a run's files once."""
+"""The data for the sections of a report, read once from a run's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sparsecode.comparison import Comparison
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as its report sees it."""
+    """The data of a run for its report."""
 
     features: int  # most features whose contexts are shown
     tokens: int  # most contexts of a feature
@@ -38,18 +38,18 @@ class Facts:
         return int(self.comparison.record["dictionaries"][0]["activation_dim"])
 
     def finding(self, number: str) -> dict[str, Any]:
-        """What was found of a claim; without numbers where it was not tested."""
+        """The finding on a claim; without numbers if it was not tested."""
         found = (self.claims or {}).get("claims", {}).get(number)
         if found is not None:
             return dict(found)
         return {"verdict": "not tested", "reason": self.untested, "number": "–", "numbers": {}}
 
     def result(self, key: str) -> dict[str, Any]:
-        """What a stage recorded when it finished; empty where it did not run here."""
+        """The result that a stage recorded; empty if it did not run here."""
         return dict(self.stages.get(key, {}).get("result") or {})
 
     def label(self, entry: dict[str, Any], *, size: bool = True) -> str:
-        """A dictionary in few letters: its size, and L1 and seed only where they vary."""
+        """A short label of a dictionary: its size, and L1 and seed only if they vary."""
         parts = [str(entry["dict_size"])] if size else []
         for key, shown in (("l1", "L1 {:.3g}"), ("seed", "seed {}")):
             if len({other.get(key) for other in self.dictionaries}) > 1 and entry.get(key) is not None:
@@ -57,7 +57,7 @@ class Facts:
         return " · ".join(parts)
 
     def best(self) -> tuple[dict[str, Any], str] | None:
-        """The dictionary with most features found again, and in which relative: of another seed where there is one."""
+        """The dictionary with most features found again, and the relative: of another seed if there is one."""
         for relation in ("next_other_seed", "next", "other_seed"):
             fits = [entry for entry in self.dictionaries if entry[relation]]
             if fits:
@@ -65,7 +65,7 @@ class Facts:
         return None
 
     def families(self) -> list[list[dict[str, Any]]]:
-        """Dictionaries that differ in size only, each list by size."""
+        """Lists of dictionaries that differ only in size, sorted by size."""
         found: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
         for entry in self.dictionaries:
             found.setdefault((entry.get("l1"), entry.get("seed")), []).append(entry)

@@ -11,8 +11,8 @@ from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
 from sparsecode.science import bootstrap
 
-POINTS = 400  # of a curve: more than the pixels of a phone, few enough to read as a table
-BINS = 30  # of the histogram of motion: a phone is 300 pixels wide
+POINTS = 400  # points of a curve: more than the pixels of a phone, few enough to read as a table
+BINS = 30  # bars of the histogram of motion: a phone is 300 pixels wide
 CELLS_WITH_NUMBERS = 14  # dictionaries up to which a heat map's cells hold their number
 
 RELATIONS = {
@@ -24,7 +24,7 @@ RELATIONS = {
 
 
 def gpt_loss(facts: Facts) -> Figure | None:
-    """Training and validation loss over steps; None where nothing was logged."""
+    """Training and validation loss over steps; None if nothing was logged."""
     train = _thin([row for row in facts.gpt_metrics if row.get("loss") is not None])
     held_out = _thin([row for row in facts.gpt_metrics if row.get("val_loss") is not None])
     if not train and not held_out:
@@ -68,12 +68,12 @@ def gpt_loss(facts: Facts) -> Figure | None:
 
 
 def fvu_against_l0(facts: Facts) -> Figure | None:
-    """One point per dictionary, joined by size within an L1 and a seed; None where nothing was measured."""
+    """FVU over L0: a point per dictionary, joined by size within an L1 and a seed; None if nothing was measured."""
     entries = [entry for entry in facts.dictionaries if (entry.get("metrics") or {}).get("fvu") is not None]
     if not entries:
         return None
     data = []
-    first_seed = facts.dictionaries[0].get("seed")  # its points carry the sizes; those of others would lie on them
+    first_seed = facts.dictionaries[0].get("seed")  # its points carry the sizes; labels of others would overlap them
     for family in facts.families():
         measured = [entry for entry in family if entry in entries]
         data.append(
@@ -109,7 +109,7 @@ def fvu_against_l0(facts: Facts) -> Figure | None:
 
 
 def found_again(facts: Facts) -> Figure | None:
-    """How many features of each size are found again, in which relatives; beside the number of dimensions."""
+    """Features of each size that are found again, by relative, beside the number of dimensions."""
     largest = [max(entries, key=lambda e: e["dict_size"])["name"] for entries in facts.families()]
     shown = [entry for entry in facts.dictionaries if entry["name"] not in largest or entry["other_seed"]]
     data: list[dict[str, Any]] = []
@@ -204,7 +204,7 @@ def mmcs_heat_map(facts: Facts) -> Figure:
 
 
 def mcs_histograms(facts: Facts) -> Figure | None:
-    """Per size, the distribution of MCS with the next larger dictionary; live and dead features stacked."""
+    """Per size, the distribution of MCS with the next larger dictionary, with live and dead features stacked."""
     best = facts.best()
     if best is None:
         return None
@@ -247,7 +247,7 @@ def mcs_histograms(facts: Facts) -> Figure | None:
 
 
 def how_far_atoms_moved(facts: Facts) -> Figure | None:
-    """Cosine of atoms with their start, by whether the feature is found again; None where no start is recorded."""
+    """Cosine of atoms with their start, by whether the feature is found again; None if no start is recorded."""
     best = facts.best()
     if best is None:
         return None

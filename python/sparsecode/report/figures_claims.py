@@ -1,4 +1,4 @@
-"""The charts of claims 1, 2, 3 and 6, from the numbers of claims.json. Each is None where its numbers are not there."""
+"""The charts of claims 1, 2, 3 and 6, from the numbers of claims.json. Each is None if its numbers are missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BINS = 40
 
 
 def counts_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
-    """Features found again in the next larger dictionary over size, a curve per L1 of the sweep beside."""
+    """Features found again in the next larger dictionary over size, with a curve per L1 of the claims' sweep."""
     beside = [row for row in rows if row["sweep"] != "run" and row["relation"] == "next"]
     if not beside:
         return None
@@ -65,7 +65,7 @@ def counts_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
 
 
 def histograms_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
-    """Histograms of MCS of live features, a strip per L1, of the largest size that has a larger relative."""
+    """Histograms of MCS of live features for the largest size that has a larger relative, a strip per L1."""
     beside = [row for row in rows if row["sweep"] != "run"]
     if not beside:
         return None
@@ -102,7 +102,7 @@ def histograms_by_l1(facts: Facts, rows: list[dict[str, Any]]) -> Figure | None:
 
 
 def consistency(numbers: dict[str, Any]) -> Figure | None:
-    """How alike the strongest contexts of each direction are: every direction a point, beside boxes."""
+    """Consistency of each direction's strongest contexts: a point per direction, beside boxes."""
     shown = {
         "feature": "features found in every size",
         "neuron": "neurons",
@@ -152,7 +152,7 @@ def consistency(numbers: dict[str, Any]) -> Figure | None:
 
 
 def neuron_basis(numbers: dict[str, Any]) -> Figure:
-    """Participation ratios of features, and where random directions and neurons lie."""
+    """Participation ratios of features, beside those of random directions and neurons."""
     groups = numbers["participation_ratios"]
     medians = {row["group"]: row["quantiles"] for row in numbers["groups"] if row["measure"] == "participation ratio"}
     most = max((max(own) for own in groups.values() if own), default=1.0)

@@ -1,4 +1,4 @@
-"""How much of one dictionary another holds, pair by pair, and how steady each feature is over all of them."""
+"""Charts of what pairs of dictionaries have in common, and of how steady each feature is over all of them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
 from sparsecode.science import bootstrap
 
-MARKS = 20  # bars of a histogram of stability, where there are more other dictionaries than that
-RELATIONS = {"next": "next larger", "other_seed": "another seed"}  # short: a legend must fit on a phone
+MARKS = 20  # most bars of a histogram of stability
+RELATIONS = {"next": "next larger", "other_seed": "another seed"}  # short labels, so that a legend fits on a phone
 MEASURES = {"pw_mcc": "PW-MCC", "pw_mcc_live": "PW-MCC of live pairs", "share_shared": "share shared"}
 
 
 def matched_pairs(facts: Facts) -> list[dict[str, Any]]:
-    """Every pair that was matched one-to-one: its consistency, with 95 % intervals over the matched pairs of atoms.
+    """The consistency of every pair matched one-to-one, with 95 % intervals over the matched pairs of atoms.
 
-    The interval of PW-MCC is that of the cosines that were matched: signed ones, unless the comparison took absolute
-    ones. `pw_mcc_live` is their mean over pairs in which both features are alive, None where nobody counted.
+    The interval of PW-MCC is that of the matched cosines: signed ones, unless the comparison took absolute ones.
+    `pw_mcc_live` is their mean over pairs in which both features are alive, None if that was not counted.
     """
     record, found = facts.comparison.record, []
     relations = _relations(facts)
@@ -53,7 +53,7 @@ def matched_pairs(facts: Facts) -> list[dict[str, Any]]:
 
 
 def agreement(facts: Facts, pairs: list[dict[str, Any]]) -> Figure | None:
-    """PW-MCC and the share of shared features over dictionary size; None where no pair was matched."""
+    """PW-MCC and the share of shared features over dictionary size; None if no pair was matched."""
     best = facts.best()
     if best is None or not pairs:
         return None
@@ -88,7 +88,7 @@ def agreement(facts: Facts, pairs: list[dict[str, Any]]) -> Figure | None:
 
 
 def stability_histograms(facts: Facts) -> Figure | None:
-    """Per size, the distribution of stability of live features. None with one dictionary alone."""
+    """Per size, the distribution of stability of live features. None for a single dictionary."""
     others = len(facts.comparison.names) - 1
     entries = _same_l1(facts)
     if others < 1 or not entries:
@@ -160,19 +160,19 @@ def stability_table(facts: Facts) -> Table | None:
 
 
 def alive(facts: Facts, name: str) -> Tensor | None:
-    """[n] which features of a dictionary fired on the held-out rows; None where nobody counted."""
+    """[n] which features of a dictionary fired on the held-out rows; None if that was not counted."""
     found = facts.comparison.tensors.get(f"{name}.live")
     return None if found is None else found.bool()
 
 
 def _parts(facts: Facts, name: str) -> dict[str, Tensor]:
-    """Stability of a dictionary's live and dead features; of all where nobody counted."""
+    """Stability of a dictionary's live and dead features; of all features, if that was not counted."""
     own, living = facts.comparison.tensors[f"{name}.stability"], alive(facts, name)
     return {"all": own} if living is None else {"live": own[living], "dead": own[~living]}
 
 
 def _counts(facts: Facts, entries: list[dict[str, Any]], size: int, marks: int) -> dict[str, list[int]]:
-    """Features of all dictionaries of a size by stability, in `marks` + 1 bins; live and dead ones apart."""
+    """Features of all dictionaries of a size by stability, in `marks` + 1 bins, live and dead ones separately."""
     found: dict[str, Tensor] = {}
     for entry in entries:
         if entry["dict_size"] == size:
@@ -183,7 +183,7 @@ def _counts(facts: Facts, entries: list[dict[str, Any]], size: int, marks: int) 
 
 
 def _relations(facts: Facts) -> dict[tuple[str, str], str]:
-    """What the second of two names is to the first, from either side: a key of RELATIONS."""
+    """The relation of two names, from either side: a key of RELATIONS."""
     found = {}
     for relation in RELATIONS:
         for entry in facts.dictionaries:
@@ -244,7 +244,7 @@ def _pairs_table(pairs: list[dict[str, Any]]) -> Table:
 
 
 def _same_l1(facts: Facts) -> list[dict[str, Any]]:
-    """The dictionaries of the best one's L1, of all sizes and seeds; all where L1 is not known."""
+    """The dictionaries with the best one's L1, of all sizes and seeds; all dictionaries if L1 is unknown."""
     best = facts.best()
     entries = facts.dictionaries
     return entries if best is None else [entry for entry in entries if entry.get("l1") == best[0].get("l1")]

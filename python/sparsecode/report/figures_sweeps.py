@@ -86,7 +86,7 @@ def _maps(numbers: dict[str, Any], key: str, id: str, caption: str, form: str, *
 
 
 def growth(numbers: dict[str, Any]) -> Figure | None:
-    """MMCS over size at the L1 of the run: all features, live ones, one-to-one, and features known to be there."""
+    """MMCS over size at the L1 of the run: of all features, live ones, one-to-one, and known features."""
     curve = next(
         (c for c in numbers["curves"] if c["sweep"] == "run" and c["l1"] == numbers["judged_l1"] and c["points"]), None
     )
@@ -150,7 +150,7 @@ def growth(numbers: dict[str, Any]) -> Figure | None:
 
 
 def growth_by_l1(numbers: dict[str, Any]) -> Figure | None:
-    """MMCS over size, a curve per L1 of the sweep beside."""
+    """MMCS over size, with a curve per L1 of the claims' sweep."""
     curves = [curve for curve in numbers["curves"] if curve["sweep"] != "run" and curve["points"]]
     if not curves:
         return None

@@ -1,4 +1,4 @@
-"""Draws a report: sections as data in, one self-contained HTML page out. Nothing on it comes from the network."""
+"""Renders a report: turns sections into one self-contained HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from sparsecode.report.blocks import Examples, Figure, Section, Table
 from sparsecode.report.thinness import Banner
 
-_SPACES = "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000"  # in French, typeset and Chinese text
+_SPACES = "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000"  # spaces in French, typeset and Chinese text
 _INVISIBLE = {"\n": "⏎", "\t": "⇥", "\r": "␍"} | dict.fromkeys(_SPACES, "␣")
-_JOINERS = {"\u200c", "\u200d"}  # part of how Persian, Hindi and emoji are written; nothing to see by themselves
+_JOINERS = {"\u200c", "\u200d"}  # joiners in Persian, Hindi and emoji, invisible by themselves
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], banner: Banner | None = None) -> str:
-    """The page. Figures are drawn in the browser by plotly, which it carries compressed (2 MB instead of 5)."""
+    """The page as HTML. Plotly, which it contains compressed (2 MB instead of 5), draws figures in the browser."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -47,7 +47,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section], banner: Banne
 
 
 def visible(token: str) -> str:
-    """A token's text with line ends and tabs as signs; spaces as open boxes where they stand alone or in a long run."""
+    """A token's text with signs for line ends and tabs, and open boxes for spaces that are alone or in a long run."""
     if token and set(token) == {" "}:
         return "␣" * len(token) if len(token) < 3 else f"␣×{len(token)}"
     short = re.sub(" {3,}", lambda run: f"␣×{len(run[0])}", token)
@@ -57,7 +57,7 @@ def visible(token: str) -> str:
 
 
 def strength(activation: float, peak: float) -> int:
-    """How dark a token's mark is, in per cent of the darkest."""
+    """Darkness of a token's mark, in per cent of the darkest."""
     return round(100 * max(0.0, min(1.0, activation / peak))) if peak > 0 else 0
 
 

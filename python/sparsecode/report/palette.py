@@ -1,4 +1,4 @@
-"""Parts that every chart shares. Colours are names (`@name`): the page knows their values for light and dark."""
+"""Parts that all charts share. Colours are names (`@name`) whose values for light and dark the page defines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEAT = [[0.0, "@heat0"], [0.5, "@heat1"], [1.0, "@heat2"]]
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with thin lines and no room wasted."""
+    """An axis with thin lines and little space."""
     return {
         "title": {"text": title, "standoff": 8},
         "automargin": True,
@@ -24,7 +24,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def layout(**more: Any) -> dict[str, Any]:
-    """The layout that all charts start from: transparent, the page's font, no dragging (a thumb scrolls the page)."""
+    """The basic layout of all charts: transparent, the page's font, no dragging, so that a thumb scrolls the page."""
     base: dict[str, Any] = {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -105,7 +105,7 @@ def whiskers(
 
 
 def strips(count: int, gap: float = 0.05) -> list[tuple[float, float]]:
-    """Domains (bottom, top) of `count` charts below one another, the first on top."""
+    """Domains (bottom, top) of `count` charts, one below the other, the first on top."""
     gap = gap if count > 1 else 0.0
     height = (1 - gap * (count - 1)) / count
     tops = [1 - number * (height + gap) for number in range(count)]
@@ -113,7 +113,7 @@ def strips(count: int, gap: float = 0.05) -> list[tuple[float, float]]:
 
 
 def note(x: float, y: float, text: str, **more: Any) -> dict[str, Any]:
-    """Words inside a chart: its left upper corner at (x, y), shares of the whole chart unless said otherwise."""
+    """A text inside a chart with its upper left corner at (x, y), by default shares of the whole chart."""
     return {
         "xref": "paper", "yref": "paper", "x": x, "y": y, "xanchor": "left", "yanchor": "top", "showarrow": False,
         "font": {"size": 12}, "text": text,
@@ -137,5 +137,5 @@ def upright(x: float) -> dict[str, Any]:
 
 
 def tall_legend() -> dict[str, Any]:
-    """Below the chart, a line for each: for names too long to stand beside each other."""
+    """A legend below the chart with a line per entry, for names too long to fit side by side."""
     return {"orientation": "v", "x": 0, "y": -0.18, "xanchor": "left", "yanchor": "top", "traceorder": "normal"}

@@ -1,4 +1,4 @@
-"""The banner on top of a report: what was trained too little, and which claims were not tested."""
+"""The banner of a report: what was trained too little, and which claims were not tested."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sparsecode.science.verdicts import NOT_TESTED
 
 @dataclass(frozen=True)
 class Banner:
-    """What the page says before anything else; nothing where all was trained and tested.
+    """The first words on the page; empty if everything was trained and tested enough.
 
     Attributes:
-        thin: by stage, what of it is below the bounds of `science.trained`.
+        thin: by stage, results below the bounds of `science.trained`.
         not_tested: sections of claims that were not tested, by reason.
     """
 
@@ -34,7 +34,7 @@ class Banner:
 
 
 def banner_of(thin: Mapping[str, Sequence[str]], sections: Sequence[Section]) -> Banner:
-    """The banner over some sections; claims that were not tested are taken from them."""
+    """The banner for some sections, from which it takes the claims that were not tested."""
     by_reason: dict[str, list[Section]] = {}
     for section in sections:
         if section.claim is not None and section.claim.verdict == NOT_TESTED:

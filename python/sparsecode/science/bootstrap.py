@@ -44,7 +44,7 @@ def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws:
 
 
 def count(found: int, features: int) -> Interval:
-    """Of `features` features, `found` have a property: the bootstrap of a count is binomial, in closed form."""
+    """Interval of a count, `found` of `features` features: its bootstrap is binomial, in closed form."""
     share = found / features
     low, high = (float(binom.ppf(q, features, share)) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return Interval(float(found), low, high)

@@ -92,12 +92,12 @@ class Family:
         return trained.dictionaries(rows)
 
     def below(self, entry: dict[str, Any], *relations: str) -> dict[str, str]:
-        """Of a dictionary and those that it is compared with, where there are any: the untrained ones, and why."""
+        """The untrained ones among a dictionary and those that it is compared with, and why."""
         names = [entry["name"], *(entry[relation]["dictionary"] for relation in relations if entry[relation])]
         return {name: self.untrained[name] for name in names if name in self.untrained}
 
     def live(self, name: str) -> Tensor:
-        """[n] which features fired on the held-out rows; all where nobody counted."""
+        """[n] which features fired on the held-out rows; all, if that was not counted."""
         density = self.density(name)
         return torch.ones(self.dictionaries[name].dict_size, dtype=torch.bool) if density is None else density > 0
 

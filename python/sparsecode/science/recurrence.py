@@ -55,8 +55,8 @@ def judge(evidence: Evidence) -> Finding:
 
 
 def best_dictionary(family: Family) -> dict[str, Any] | None:
-    """Of those with more features than dimensions, the one with most features found again in every larger relative;
-    untrained ones, and those with untrained relatives, only where there are no others.
+    """The dictionary with most features found again in every larger relative, among those with more features than
+    dimensions; untrained ones, and those with untrained relatives, count only if there are no others.
     """
     fits = [entry for entry in family.entries if entry["next"] and entry["dict_size"] > family.dimensions]
     fits = [entry for entry in fits if not family.below(entry, *_LARGER)] or fits

@@ -4,7 +4,7 @@ A run on a busy machine may end with a model that knows nothing, dictionaries th
 atoms that lie where they began. A verdict on these says nothing of the claim: it is "not tested", and the run is thin.
 
 Rules are pure functions that give a reason in words, empty where nothing is wrong. What is not known (None: a public
-dictionary, a model of other makers, a run of an older version) is not held against anybody.
+dictionary, a third-party model, a run of an older version) does not count as thin.
 
 | claim | needs |
 |---|---|

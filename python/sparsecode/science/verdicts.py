@@ -50,8 +50,8 @@ PLATEAU = 0.25
 LEAST_SIZES = 4
 # Claim 6. Not sparse at all: spread over neurons like a random direction, which one in a hundred is not. A direction of
 # the data cannot use neurons that hardly vary, and in a default run neurons' standard deviations differ by a hundred
-# times: directions that know nothing of neurons but these are sparser than uniform ones. Who is as spread as they are
-# is sparse for that reason alone.
+# times: directions that know nothing of neurons but these are sparser than uniform ones. A direction as concentrated as
+# these is sparse for that reason alone.
 RANDOM_PERCENTILE = 1.0
 # Claim 7. The cosine above which a feature counts as found again everywhere else; a dictionary that learned nothing
 # reaches 0.2 in the default space.
@@ -81,7 +81,7 @@ class Verdict:
         return asdict(self)
 
     def doubted(self, doubtful: bool) -> Verdict:
-        """The same, said to be within noise where it is."""
+        """This verdict, marked as within noise if `doubtful`."""
         if not doubtful:
             return self
         return replace(self, reason=f"{self.reason} {WITHIN_NOISE}", within_noise=True)
@@ -283,8 +283,8 @@ def truth_and_its_sign(best: Interval | None, regrets: Sequence[float]) -> Verdi
     """Claim 7, from toy models: whether known features are recovered, and whether it shows without knowing them.
 
     Recovered: the best dictionary's MMCS with the truth is at least RECOVERED, and so is the lower end of its interval
-    over true features. Sign: whoever picks the L1 whose dictionary is most like the next larger one loses at most
-    REGRET of MMCS with the truth, at every size. Both: reproduced. One: partly.
+    over true features. Sign: choosing the L1 whose dictionary is most like the next larger one loses at most REGRET of
+    MMCS with the truth, at every size. Both: reproduced. One: partly.
 
     Args:
         best: MMCS with the truth of the best dictionary.

@@ -1,4 +1,4 @@
-"""The activation store: datasets of rows on disk, written once, checked always, read in any order at memory speed.
+"""The activation store: datasets of rows on disk, written once, always checked, read in any order at memory speed.
 
     with DatasetWriter("data", activation_dim=128, dtype="float16", provenance={"hook_point": "..."}) as writer:
         writer.append(activations, tokens)

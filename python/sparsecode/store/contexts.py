@@ -1,7 +1,7 @@
 """Which rows of a dataset are neighbours in one text: the context of each row, and the rows of each context.
 
-Two ways to know: every shard holds the number of each row's context, or all contexts have the same number of rows, T =
-`provenance["context"]`, and row r belongs to context r // T.
+A dataset says so in one of two ways. Either every shard holds the number of each row's context, or all contexts have
+the same number of rows, T = `provenance["context"]`, and row r belongs to context r // T.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from sparsecode.errors import ContextsUnknown, InvalidArgument
 
-AT_ONCE = 1 << 20  # rows whose contexts are looked at together
-_NEAR = 256  # rows on either side that are looked at first: most contexts are no longer
+AT_ONCE = 1 << 20  # rows whose contexts are read together
+_NEAR = 256  # rows on either side that are searched first: most contexts are shorter
 
 Numbers = npt.NDArray[np.int64]
 
 
 class Numbered(Protocol):
-    """What is needed of a dataset's core."""
+    """The part of a dataset's core that is used here."""
 
     @property
     def has_contexts(self) -> bool: ...  # noqa: D102
@@ -33,9 +33,9 @@ class RowContexts:
 
     Args:
         path: the dataset's folder, for messages.
-        core: where numbers are read that shards hold.
-        rows: of the dataset.
-        every: T, where all contexts have as many rows; None where shards hold their numbers, or nobody knows.
+        core: reads the numbers that shards hold.
+        rows: number of rows of the dataset.
+        every: T, where all contexts have that many rows; None where shards hold numbers or it is unknown.
     """
 
     def __init__(self, path: object, core: Numbered, rows: int, every: int | None) -> None:
@@ -59,14 +59,14 @@ class RowContexts:
         return found.astype(np.int64)
 
     def bounds(self, row: int) -> tuple[int, int]:
-        """The first row of the context that `row` belongs to, and the one behind its last."""
+        """The first row of the context that `row` belongs to, and the row after its last."""
         number = int(self.of([row])[0])
         if self.every is not None:
             return number * self.every, min((number + 1) * self.every, self._rows)
         return self._end(row, number, -1) + 1, self._end(row, number, 1)
 
     def _end(self, row: int, number: int, step: int) -> int:
-        """The first row before (`step` -1) or behind (1) `row` that does not belong to context `number`."""
+        """The first row before (`step` -1) or after (1) `row` that does not belong to context `number`."""
         at, count = row + step, _NEAR
         while 0 <= at < self._rows:
             stop = max(-1, min(self._rows, at + step * count))
@@ -77,7 +77,7 @@ class RowContexts:
         return at
 
     def each(self, at_once: int = AT_ONCE) -> Iterator[Numbers]:
-        """All contexts in the order of their rows, in pieces [n, 3]: number, first row, row behind the last."""
+        """All contexts in the order of their rows, in pieces [n, 3]: number, first row, row after the last."""
         self._check_known()
         number, first = -1, 0
         for start in range(0, self._rows, at_once):
@@ -101,10 +101,10 @@ class RowContexts:
 
 
 def every_context(provenance: dict[str, Any], dropped: int) -> int | None:
-    """T, where a dataset without numbers of contexts says that all have T rows and this can be believed."""
+    """T, where a dataset without numbers of contexts reliably says that all have T rows; else None."""
     every = provenance.get("context")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1 or dropped:
-        return None  # with rows dropped, those behind them are not where they would be
+        return None  # dropped rows shift the ones after them
     tokens = provenance.get("context_tokens")
     # Harvests once wrote the number of all rows where contexts gave different numbers of rows.
     return None if isinstance(tokens, int) and every > tokens else every

@@ -38,12 +38,12 @@ class Dataset:
     """A dataset on disk: `rows` activations of width D = `activation_dim`, each with the token it belongs to.
 
     Opening checks the manifest and every shard's length and header; the digests of rows are compared when they are
-    first read. Nothing is written: a read-only folder will do.
+    first read. Nothing is written, so a read-only folder is enough.
 
     Args:
         path: the dataset's folder.
-        access: `mmap` reads from mappings, fast; `pread` with system calls, slower, but a file that is truncated while
-            it is read is an error and never a crash (see docs/reliability.md).
+        access: `mmap` reads from mappings, fast; `pread` reads with system calls, slower, but a file truncated during a
+            read is an error and never a crash (see docs/reliability.md).
         verify: compare digests of what is read `once` per process, `always`, or `never`.
 
     Raises:
@@ -80,7 +80,7 @@ class Dataset:
 
     @property
     def shard_bytes(self) -> int:
-        """Bytes of rows in a full shard: what to pass to a writer to have shards of the same number of rows."""
+        """Bytes of rows in a full shard; a writer given this makes shards with the same number of rows."""
         beside = 8 if self._core.has_contexts else 4
         return self._core.shard_rows * (self.activation_dim * TORCH_DTYPES[self.dtype].itemsize + beside)
 
@@ -91,12 +91,12 @@ class Dataset:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the rows came from, as the writer was told."""
+        """The provenance that the writer was given."""
         return dict(json.loads(self._core.provenance))
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """{"mean" [D], "rms", "variance", "non_finite"}: of the stored rows.
+        """Statistics of the stored rows: {"mean" [D], "rms", "variance", "non_finite"}.
 
         variance is the mean over rows and dimensions of (x - mean of its dimension)^2; non_finite counts dropped rows.
         """
@@ -105,7 +105,7 @@ class Dataset:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Rows that the harvest read and left out, by the reason: special, padding, unknown."""
+        """Rows that the harvest read and left out, by reason: special, padding, unknown."""
         return dict(self._core.left_out)
 
     @property
@@ -115,11 +115,11 @@ class Dataset:
 
     @property
     def contexts_stored(self) -> bool:
-        """Whether its shards hold the number of each row's context; else all have `provenance["context"]` rows."""
+        """Whether the shards hold the number of each row's context; else all have `provenance["context"]` rows."""
         return self._core.has_contexts
 
     def context_of(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The number of the context of each of some rows [n], in any order; they do not fall from row to row.
+        """Context numbers [n] of given rows [n], in any order; numbers never decrease from row to row.
 
         Raises:
             ContextsUnknown: the dataset does not say.
@@ -129,7 +129,7 @@ class Dataset:
         return self._contexts.of(rows)
 
     def context_bounds(self, row: int) -> tuple[int, int]:
-        """The first row of the context that `row` belongs to, and the one behind its last.
+        """The first row of the context that `row` belongs to, and the row after its last.
 
         Raises:
             ContextsUnknown, InvalidArgument, ShardCorrupt, ShardTruncated: as `context_of`.
@@ -137,7 +137,7 @@ class Dataset:
         return self._contexts.bounds(row)
 
     def contexts(self) -> Iterator[npt.NDArray[np.int64]]:
-        """All contexts in the order of their rows, in pieces [n, 3]: number, first row, row behind the last.
+        """All contexts in the order of their rows, in pieces [n, 3]: number, first row, row after the last.
 
         Raises:
             ContextsUnknown, ShardCorrupt, ShardTruncated: as `context_of`.
@@ -167,7 +167,7 @@ class Dataset:
         return out
 
     def read_stored(self, start: int, stop: int) -> torch.Tensor:
-        """The same in the type on disk."""
+        """Rows `start` .. `stop` in the type on disk; raises as `read` does."""
         out = torch.empty((self._count(start, stop), self.activation_dim), dtype=TORCH_DTYPES[self.dtype])
         self._core.read_into(start, stop, as_bytes(out), True)
         return out
@@ -183,7 +183,7 @@ class Dataset:
         return [file for file, _ in self.damage(threads)]
 
     def damage(self, threads: int | None = None) -> list[tuple[str, str]]:
-        """The same with what is wrong: (file name, message)."""
+        """Compares the digests of all rows again: (file name, message) of each bad shard."""
         return self._core.bad_shards(threads or cores())
 
     def _count(self, start: int, stop: int) -> int:
@@ -209,7 +209,7 @@ class Dataset:
 
 
 def dataset_damage(path: str | Path, threads: int | None = None) -> list[tuple[str, str]]:
-    """Every damaged shard of a dataset, also of one that cannot be opened: (file name, what is wrong).
+    """(file name, message) of every damaged shard, even if the dataset cannot be opened.
 
     Raises:
         DatasetMissing, ShardCorrupt, FormatTooNew, ManifestInvalid, InvalidName: the manifest itself cannot be used.
@@ -221,7 +221,8 @@ def read_header(path: str | Path) -> tuple[int, int, str]:
     """Checks the header of one shard file by itself: (rows, activation_dim, dtype).
 
     Raises:
-        HeaderInvalid: one of its subclasses says how. ShardTruncated, ShardCorrupt, ShardMissing.
+        HeaderInvalid: the header is invalid; its subclass says how.
+        ShardTruncated, ShardCorrupt, ShardMissing: the file is damaged or missing.
     """
     return _core.read_shard_header(Path(path))
 

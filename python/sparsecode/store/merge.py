@@ -16,10 +16,9 @@ _PIECE_BYTES = 32 << 20
 
 
 def merge_datasets(destination: str | Path, sources: Sequence[str | Path]) -> Dataset:
-    """Writes the rows of `sources`, in that order, as one dataset; every row is checked against its digest on the way.
+    """Writes the rows of `sources`, in that order, as one dataset; every row is checked against its digest.
 
-    No context goes on from one source into the next: where they are numbered, those of a source follow those of the one
-    before.
+    Contexts end with their source. Where they are numbered, the numbers of a source follow those of the one before.
 
     Args:
         destination: folder of the new dataset.
@@ -71,8 +70,10 @@ def merge_datasets(destination: str | Path, sources: Sequence[str | Path]) -> Da
 
 
 def _must_number(sources: Sequence[Dataset]) -> bool:
-    """Whether contexts must be numbered: those of a source are, or they have T rows each but a source before the last
-    ends in one with fewer, behind which r // T would be wrong.
+    """Whether contexts must be numbered.
+
+    They must where those of a source are, or where a source before the last ends in a context with fewer than T rows,
+    after which r // T would be wrong.
     """
     unknown = [dataset.path for dataset in sources if not dataset.contexts_known]
     if any(dataset.contexts_stored for dataset in sources):

@@ -13,7 +13,7 @@ from sparsecode.errors import InvalidArgument
 from sparsecode.machine import cores
 from sparsecode.store.dataset import TORCH_DTYPES, Dataset
 
-_MOST_THREADS = 4  # memory, not threads, is the limit beyond
+_MOST_THREADS = 4  # beyond this, memory is the limit
 WINDOW_BYTES = 256 << 20
 
 
@@ -25,7 +25,7 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
     a batch holds depends on nothing else: not on threads, prefetch, access or the number of ranks.
 
     Several ranks take turns: batch i belongs to rank i % `world_size`. `position` is where the next round starts, the
-    same for all of them after the same number of batches; any world size may go on from it.
+    same for all of them after the same number of batches; any world size may continue from it.
 
     A batch's memory is used again once no view of it is left, so keeping batches is safe and costs memory.
     As a `torch.utils.data.IterableDataset` (DataLoader with `batch_size=None`), each worker takes the turns of a rank.
@@ -34,23 +34,25 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
     Args:
         dataset: what to stream.
         batch_size: B.
-        seed: of the order, from 0 to 2^64 - 1.
+        seed: seed of the order, from 0 to 2^64 - 1.
         start_row, stop_row: the rows to stream; default all.
         position: where in the global sequence to begin.
         mode: `exact` permutes all rows; `windowed` permutes blocks of about 1 MiB, then rows within windows of
-            `window_bytes`, and reads windows ahead, for data larger than memory; docs/format.md says how uniform it is.
+            `window_bytes`, and reads windows ahead, for data larger than memory; docs/format.md says how uniform that
+            is.
         dtype: float32, or the type on disk to have rows as they are stored (without mean and scale).
         mean: [D], subtracted from every row, such as `dataset.statistics["mean"]`.
         scale: every value is divided by it: multiplied by float32(1 / scale), after the mean is subtracted.
-        threads: that fill batches, from 2 on the caller's among them, while it waits for one; default: up to 4 cores.
-        prefetch: batches that are filled ahead; 0 uses no threads.
+        threads: threads that fill batches; from 2 on, the caller's is one of them while it waits. Default: up to 4
+            cores.
+        prefetch: batches filled ahead; 0 uses no threads.
         rank, world_size: which turns to take.
         window_bytes: size of a window in the windowed order; another size is another order.
 
     Raises:
         InvalidArgument: a setting does not fit the dataset.
-        ShardCorrupt, ShardTruncated, IoFailed: from `next`, before a row of the damaged part is given out. The stream
-            stays where it was and the next call tries again.
+        ShardCorrupt, ShardTruncated, IoFailed: from `next`, before any row of the damaged part is returned. The stream
+            keeps its position, and the next call tries again.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class ActivationStream(torch.utils.data.IterableDataset[torch.Tensor]):
 
     @property
     def position(self) -> int:
-        """Where the next batch (with ranks: the next round) starts; pass it as `position` to go on from here."""
+        """Where the next batch (with ranks: the next round) starts; pass it as `position` to continue from here."""
         return self._core.position
 
     @property

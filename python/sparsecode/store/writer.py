@@ -21,10 +21,10 @@ _NAMES = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
 
 
 class DatasetWriter:
-    """The only writer of a dataset; opening an incomplete one with the same settings goes on where it stopped.
+    """Writes a dataset, alone; opened with the same settings, an incomplete one is continued where it stopped.
 
-    Rows are safe once their shard is complete: `rows` of them. What comes after is lost when the process dies, so a
-    program that resumes appends again from row `rows` on.
+    Rows are safe once their shard is complete: `rows` of them. Later rows are lost when the process dies, so a program
+    that resumes appends again from row `rows` on.
 
     Args:
         path: folder of the dataset; made if missing.
@@ -33,13 +33,14 @@ class DatasetWriter:
         provenance: where the rows come from: names and JSON values. Another provenance is another dataset. `context` is
             the number of rows of every context, the last one's perhaps fewer, where all have the same.
         contexts: rows come with the number of their context, for contexts that differ in their numbers of rows.
-        shard_bytes: size of a shard file, about.
+        shard_bytes: approximate size of a shard file.
         non_finite: what to do with a row that holds NaN or infinities (or a value too large for `dtype`): `error`, or
             `drop` it and count it.
-        durable: survive a power failure (fsync); off: only the death of the process, for data that is cheap to make.
+        durable: whether rows survive a power failure (fsync), or only a crash of the process, for data that is cheap to
+            make.
         threads: 1, or 2 to write and digest at the same time; default 2 where there are two cores.
         direct: write past the page cache, from a thread that hardly uses the processor, as long as the disk keeps up;
-            the rows are then not in memory for whoever reads them next.
+            the rows are then not in memory for the next reader.
 
     Raises:
         RunLocked: another process writes here.
@@ -91,7 +92,7 @@ class DatasetWriter:
 
     @property
     def rows(self) -> int:
-        """Rows in complete shards, safe on disk: where to go on after an interruption."""
+        """Rows in complete shards, safe on disk: where to continue after an interruption."""
         return self._rows
 
     @property
@@ -105,7 +106,7 @@ class DatasetWriter:
         tokens: torch.Tensor | npt.NDArray[np.integer[Any]],
         contexts: torch.Tensor | npt.NDArray[np.integer[Any]] | None = None,
     ) -> None:
-        """Appends rows; not copied where their type is the one on disk.
+        """Appends rows, without copying them if they have the type on disk.
 
         Args:
             activations: [R, D], any float type, any device.
@@ -117,7 +118,7 @@ class DatasetWriter:
             NonFiniteActivation: NaN or infinities; nothing of this batch is appended.
             InvalidArgument: shapes or types do not fit.
             DatasetComplete: the dataset is complete already.
-            OutOfSpace, IoFailed: open the writer again, it goes on from the last complete shard.
+            OutOfSpace, IoFailed: open the writer again; it continues after the last complete shard.
         """
         given: Any = activations  # a notebook is not type checked
         if not isinstance(given, torch.Tensor):
@@ -154,9 +155,9 @@ class DatasetWriter:
         return numbers
 
     def note_left_out(self, counts: Mapping[str, int]) -> None:
-        """Notes how many rows were read and left out of the whole dataset, by the reason; `finish` writes it.
+        """Sets how many rows of the whole dataset were read and left out, by reason; `finish` writes it.
 
-        What was noted before is forgotten: a program that resumes counts from the first row on again.
+        This replaces earlier numbers: a program that resumes counts from the first row on again.
         """
         self._core.note_left_out({name: int(count) for name, count in counts.items() if count})
 
@@ -165,7 +166,7 @@ class DatasetWriter:
         self._core.count_dropped(rows)
 
     def finish(self) -> Dataset:
-        """Writes what is left, marks the dataset complete and opens it.
+        """Writes the remaining rows, marks the dataset complete and opens it.
 
         Raises:
             OutOfSpace, IoFailed: it stays incomplete.
@@ -176,7 +177,7 @@ class DatasetWriter:
         return dataset
 
     def close(self) -> None:
-        """Leaves the dataset as it is, incomplete unless `finish` was called; another writer may go on."""
+        """Leaves the dataset as it is, incomplete unless `finish` was called; another writer may continue it."""
         self._core.close()
 
     def __enter__(self) -> Self:

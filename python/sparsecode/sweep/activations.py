@@ -38,7 +38,7 @@ def topk(pre: Tensor, k: int, selection_scale: Tensor | None = None) -> Tensor:
 
 
 def topk_linear(pre: Tensor, k: int) -> Tensor:
-    """The k largest of each row as they are, be they negative."""
+    """The k largest of each row unchanged, even when negative."""
     return _keep(pre, pre.topk(k, dim=-1, sorted=False).indices)
 
 

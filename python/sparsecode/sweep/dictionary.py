@@ -169,7 +169,7 @@ class Dictionary:
         return self.decode(self.encode(x), x)
 
     def to(self, device: str | torch.device) -> Dictionary:
-        """The same dictionary on another device."""
+        """A copy of this dictionary on another device."""
         moved = {}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 
 class Interruptible:
-    """While open, the first SIGINT only sets `requested`; a second one interrupts at once, as ever.
+    """While open, the first SIGINT only sets `requested`; a second interrupts at once, as usual.
 
     Outside the main thread, where Python delivers no signals, it does nothing.
     """

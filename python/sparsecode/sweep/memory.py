@@ -51,7 +51,7 @@ class Need:
         return self.state + max(self.state, self.files)
 
     def as_json(self) -> dict[str, int | str]:
-        """As JSON values, in bytes."""
+        """The need as JSON values, in bytes."""
         return {
             "dictionaries": self.dictionaries, "device": self.device, "memory_bytes": self.memory,
             "held_bytes": self.held, "disk_bytes": self.disk,

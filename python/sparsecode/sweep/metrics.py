@@ -35,13 +35,13 @@ class Deviations:
 
     @classmethod
     def of(cls, x: Tensor) -> Deviations:
-        """Of rows [B, D]."""
+        """Deviations of rows [B, D] from their mean."""
         x = wide(x)
         mean = x.mean(0)
         return cls(x.shape[0], mean.cpu(), float((x - mean).square().sum()))
 
     def __add__(self, other: Deviations) -> Deviations:
-        """Of both sets (Chan, Golub and LeVeque 1979, formula 2.1)."""
+        """Deviations of both sets (Chan, Golub and LeVeque 1979, formula 2.1)."""
         rows = self.rows + other.rows
         gap = other.mean - self.mean
         between = float(gap.square().sum()) * self.rows * other.rows / rows

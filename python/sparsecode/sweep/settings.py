@@ -43,7 +43,7 @@ class LossSettings:
             raise InvalidSetting(f"l1-scale must be plain or per-size, not '{self.l1_scale}'")
 
     def record(self) -> dict[str, Any]:
-        """As JSON values, for a dictionary's file."""
+        """The settings as JSON values, for a dictionary's file."""
         return asdict(self)
 
 

@@ -91,7 +91,7 @@ class Start:
         return min(max(1, round(density * rows)), rows - 1)
 
     def record(self, size: int, activation_dim: int, *, tied: bool = False) -> dict[str, Any]:
-        """As JSON values, for the file of a dictionary of `size` features."""
+        """The start as JSON values, for the file of a dictionary of `size` features."""
         if self.kind != "calibrated":
             return {"kind": self.kind}
         density = AUTO_DENSITY if self.density is None else self.density

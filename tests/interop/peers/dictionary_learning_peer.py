@@ -49,7 +49,7 @@ def make(case: str, folder: Path, x: torch.Tensor, generator: torch.Generator) -
 
 
 def load(folder: Path) -> torch.nn.Module:
-    """As its users load it."""
+    """Loads it as users of the library do."""
     return load_dictionary(str(folder), "cpu")[0]
 
 

@@ -37,7 +37,7 @@ def make(case: str, folder: Path, x: torch.Tensor, generator: torch.Generator) -
 
 
 def load(folder: Path) -> torch.nn.Module:
-    """As its users load it."""
+    """Loads it as users of the library do."""
     state = torch.load(folder / "autoencoder.pt", weights_only=True)
     return model.Autoencoder.from_state_dict(state, strict="activation.k" not in state)
 

@@ -71,7 +71,7 @@ def make(case: str, folder: Path, x: torch.Tensor, generator: torch.Generator) -
 
 
 def load(folder: Path, *, training: bool = False) -> SAE:
-    """As its users load it."""
+    """Loads it as users of the library do."""
     return (TrainingSAE if training else SAE).load_from_disk(folder).eval()
 
 

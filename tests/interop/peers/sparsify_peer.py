@@ -30,7 +30,7 @@ def make(case: str, folder: Path, x: torch.Tensor, generator: torch.Generator) -
 
 
 def load(folder: Path) -> SparseCoder:
-    """As its users load it."""
+    """Loads it as users of the library do."""
     return SparseCoder.load_from_disk(folder)
 
 

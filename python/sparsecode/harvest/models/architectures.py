@@ -1,7 +1,7 @@
-"""Where the values of a block lie in the modules of transformers, one function per way of building a block.
+"""Where the values of a block are in the modules of transformers: one function per way of building a block.
 
-Each is given the configuration and one block, and says for every hook point its place within the block, or, as text,
-why this block has none. Order is that of a forward pass.
+Each takes the configuration and one block, and returns for every hook point its place within the block or, as text, why
+this block has none, in the order of a forward pass.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def _points(
 
 
 def _mid(norm: str, addend: str) -> Place:
-    """The residual stream between attention and MLP: what the norm before the MLP is given."""
+    """The residual stream between attention and MLP: the input of the norm before the MLP."""
     return Place(norm, "input", addend=addend, base=BLOCK)
 
 
 def _norm(block: nn.Module, path: str, offset: float = 0.0) -> Place:
-    """TransformerLens's hook_normalized: a LayerNorm's output; of an RMSNorm what its weight is multiplied with."""
+    """TransformerLens's hook_normalized: a LayerNorm's output; for an RMSNorm the value before its weight."""
     if "RMSNorm" in type(block.get_submodule(path)).__name__:
         return Place(path, "normalised", offset=offset)
     return Place(path)
@@ -73,7 +73,7 @@ def _two(path: str, first: str, last: str) -> Points:
 
 
 def _heads(config: Any) -> tuple[int, int, int]:
-    """Heads of queries, heads of keys and values, and the width of one."""
+    """Number of query heads, number of key and value heads, and the width of a head."""
     heads = int(config.num_attention_heads)
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return heads, int(getattr(config, "num_key_value_heads", None) or heads), int(width)
@@ -89,7 +89,7 @@ def _whole(path: str, q: int, k: int) -> tuple[Place, Place, Place]:
 
 
 def _by_group(path: str, groups: int, queries: int, width: int) -> tuple[Place, Place, Place]:
-    """The same, group by group: each has `queries` heads of queries, then one of keys and one of values."""
+    """Queries, keys and values group by group: each has `queries` query heads, a key head and a value head."""
     stops = (0, queries * width, (queries + 1) * width, (queries + 2) * width)
     q, k, v = (Place(path, part=Part(groups, start, stop)) for start, stop in pairwise(stops))
     return q, k, v
@@ -147,7 +147,7 @@ def _dense(path: str, mlp: nn.Module) -> Points:
 
 
 def _gated(path: str, mlp: nn.Module, name: str) -> Points:
-    """An MLP whose hidden layer is a product: gate after the nonlinearity, times a linear part."""
+    """An MLP whose hidden layer is a product: the gate after the nonlinearity times a linear part."""
     if hasattr(mlp, "gate_up_proj"):
         hidden = int(mlp.gate_up_proj.weight.shape[0]) // 2  # type: ignore[union-attr, index]
         gate = Place(f"{path}gate_up_proj", part=Part(1, 0, hidden))
@@ -159,7 +159,7 @@ def _gated(path: str, mlp: nn.Module, name: str) -> Points:
 
 
 def _mixture(path: str, mlp: Any) -> Points:
-    """A mixture of experts: the router's logits, and the expert that every token goes through, where there is one."""
+    """A mixture of experts: the router's logits, and the shared expert if there is one."""
     router = "router" if hasattr(mlp, "router") else "gate"
     plain = type(mlp.get_submodule(router)) is nn.Linear
     logits = Place(f"{path}.{router}") if plain else Place(f"{path}.{router}", "logits", fixed=_FIXED)
@@ -225,7 +225,7 @@ def gpt_neox(config: Any, block: nn.Module) -> Points:
 
 
 def bloom(config: Any, block: nn.Module) -> Points:
-    """BLOOM: attention and MLP are given the residual stream and add to it themselves."""
+    """BLOOM: attention and MLP take the residual stream and add to it themselves."""
     heads, _, width = _heads(config)
     normalised = "its blocks add to the output of their norms, not to the residual stream"
     return _points(
@@ -238,13 +238,13 @@ def bloom(config: Any, block: nn.Module) -> Points:
 
 
 def falcon(config: Any, block: nn.Module) -> Points:
-    """Falcon in its three shapes: many heads of keys, one for all, or one for each group."""
+    """Falcon in its three shapes: many key heads, one for all, or one for each group."""
     heads, _, width = _heads(config)
     fused = "self_attention.query_key_value"
     grouped = config.new_decoder_architecture
     groups = config.num_kv_heads if grouped else 1 if config.multi_query else heads
     ln1: Place = Place("self_attention", "input")
-    ln2: Place = Place("mlp", "input")  # of one norm for both, changed for one alone
+    ln2: Place = Place("mlp", "input")  # a single norm for both, changed for only one of them
     if hasattr(block, "ln_attn"):
         ln1, ln2 = _norm(block, "ln_attn"), _norm(block, "ln_mlp")
     elif hasattr(block, "post_attention_layernorm"):
@@ -271,7 +271,7 @@ def opt(config: Any, block: nn.Module) -> Points:
 
 
 def _normalised_after(qkv: tuple[Place, Place, Place], z: str, ln1: str, mlp: Points, mlp_out: str, ln2: str) -> Points:
-    """Blocks that normalise the sum after attention and the sum after the MLP."""
+    """Blocks that normalise the sums after attention and after the MLP."""
     points = _points(
         qkv=qkv, z=z, attn_out=z, mid=Place(ln1, "input"), mlp=mlp, mlp_out=mlp_out, ln1=Place(ln1), ln2=Place(ln2)
     )
@@ -303,7 +303,7 @@ def distilbert(config: Any, block: nn.Module) -> Points:
 
 
 def own_gpt(config: Any, block: nn.Module) -> Points:
-    """The project's own GPT; its attention and MLP are not called as modules, their matrices are."""
+    """The project's own GPT; not its attention and MLP but their matrices are called as modules."""
     width = config.d_model
     return _points(
         qkv=_whole("attn.c_attn", width, width), z="attn.c_proj", attn_out="attn.c_proj",

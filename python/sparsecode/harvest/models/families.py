@@ -1,4 +1,4 @@
-"""TransformerLens's hook points in the families of models that transformers has: which there are, and where.
+"""TransformerLens's hook points in the model families of transformers: which exist, and where.
 
 Once per model:
 
@@ -8,25 +8,25 @@ Once per model:
 
 Per block (L is its number, from 0), as blocks.L.NAME:
 
-    hook_resid_pre              what the block is given
+    hook_resid_pre              the block's input
     ln1.hook_normalized         the residual stream as the norm before attention makes it
     attn.hook_q, hook_k, hook_v queries, keys and values of all heads, side by side, before rotation and norms of heads
     attn.hook_z                 attention's heads, side by side, before the output projection
     hook_attn_out               what attention adds to the residual stream
     hook_resid_mid              the residual stream between attention and MLP; there is none where both run side by side
     ln2.hook_normalized         the residual stream as the norm before the MLP makes it
-    mlp.hook_pre                the MLP's hidden layer before the nonlinearity (of a gated MLP: the gate)
-    mlp.hook_pre_linear         of a gated MLP: what the gate is multiplied with
-    mlp.hook_post               what the MLP's last matrix is given: after the nonlinearity, and of a gated MLP after
-                                the product
-    mlp.hook_router_logits      of a mixture of experts: one number per expert, before softmax or choice
+    mlp.hook_pre                the MLP's hidden layer before the nonlinearity (in a gated MLP: the gate)
+    mlp.hook_pre_linear         in a gated MLP: what the gate is multiplied with
+    mlp.hook_post               the input of the MLP's last matrix: after the nonlinearity, in a gated MLP after the
+                                product
+    mlp.hook_router_logits      in a mixture of experts: one number per expert, before softmax or choice
     hook_mlp_out                what the MLP adds to the residual stream
-    hook_resid_post             what the block gives on
+    hook_resid_post             the block's output
 
-hook_normalized is a LayerNorm's output, and of an RMSNorm the value before its weight: so it is in TransformerLens.
+hook_normalized is a LayerNorm's output, and for an RMSNorm the value before its weight, as in TransformerLens.
 
-BERT normalises after each addition: there hook_resid_mid and hook_resid_post are the sums before, as TransformerLens
-has it, and hook_normalized_resid_mid and hook_normalized_resid_post are what LayerNorm makes of them.
+BERT normalises after each addition. There, hook_resid_mid and hook_resid_post are the sums before LayerNorm, as in
+TransformerLens, and hook_normalized_resid_mid and hook_normalized_resid_post are the values after it.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _BIASED = "its positions are added to attention's scores (ALiBi); no vector is a
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of transformer.
+    """A family of transformers.
 
     Attributes:
         blocks: path of its list of blocks below the model without its head.
         inside: hook points of a block, from the configuration and the block.
-        outside: hook points of the whole, from the configuration: places below the model without its head.
+        outside: hook points outside the blocks, from the configuration, as places below the model without its head.
     """
 
     blocks: str
@@ -69,7 +69,7 @@ class Hooks:
 
     Attributes:
         places: name -> place, in the order of a forward pass.
-        refused: names that others of its kind have -> why it has none.
+        refused: names that other models of its kind have -> why this one does not.
     """
 
     places: dict[str, Place] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Hooks:
 
 
 def _outside(embed: str, positions: str, final: str, offset: float = 0.0, rms: bool = False) -> Callable[[Any], Points]:
-    """Places outside the blocks; `positions` is a path, or why there is none."""
+    """Places outside the blocks; `positions` is a path, or the reason why there is none."""
     places: Points = {
         "hook_embed": Place(embed.removesuffix("@input"), "input" if embed.endswith("@input") else "output"),
         "hook_pos_embed": positions if " " in positions else Place(positions),
@@ -110,7 +110,7 @@ def _encoder(config: Any) -> Points:
 
 
 _LLAMA = Family("layers", of.llama, _outside("embed_tokens", _ROTATED, "norm", rms=True))
-# Some versions scale Gemma's embeddings within their module, some after it: what the first block is given is scaled.
+# Some versions scale Gemma's embeddings within their module, some after it; the first block's input is scaled.
 _GEMMA_OUTSIDE = _outside("layers.0@input", _ROTATED, "norm", offset=1.0, rms=True)
 _GEMMA = Family("layers", partial(of.llama, offset=1.0), _GEMMA_OUTSIDE)
 _GEMMA2 = Family("layers", partial(of.llama, style="around", offset=1.0), _GEMMA_OUTSIDE)
@@ -176,14 +176,14 @@ FAMILIES: dict[str, Family] = {
 
 
 def language_config(config: Any) -> Any:
-    """The configuration of the part that reads text: of a vision-language model its language model's."""
+    """The configuration of the part that reads text; in a vision-language model, of its language model."""
     text = getattr(config, "text_config", None)
     both = any(getattr(one, "is_encoder_decoder", False) for one in (config, text))
     return text if hasattr(text, "model_type") and not both else config
 
 
 def family_of(config: Any) -> Family | None:
-    """The family of a transformers configuration, or of its language model; None where it is none of those known."""
+    """The family of a transformers configuration, or of its language model; None if it is unknown."""
     return FAMILIES.get(str(getattr(language_config(config), "model_type", "")))
 
 
@@ -226,7 +226,7 @@ def _below(place: Place | str, path: str) -> Place | str:
 
 
 def _language_model(model: nn.Module, family: Family) -> tuple[str, Any]:
-    """Path of the model without its head, within whatever holds it, and its configuration."""
+    """Path of the model without its head within the outermost module, and its configuration."""
     wanted = language_config(model.config)
     kind = getattr(wanted, "model_type", None)
     for path, module in model.named_modules():

@@ -1,6 +1,6 @@
-"""Token ids that a model has no embedding for: hidden where a mask hides them, refused where they would be read.
+"""Token ids without an embedding in the model: replaced where a mask hides them, refused where they would be read.
 
-A tokenizer can have more tokens than its model: a padding token or words that were added without resizing it.
+A tokenizer can have more tokens than its model: a padding token, or words added without resizing the model.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from sparsecode.errors import TokensUnknown
 
-_LOOKED_AT = 1 << 24  # tokens in one go
+_LOOKED_AT = 1 << 24  # tokens at once
 _NEXT = "resize its embedding, or take the tokenizer that it was trained with"
 
 
 def embedded(name: str, ids: Tensor, size: int, mask: Tensor | None = None) -> Tensor:
-    """Ids as they can be given to a model of `size` embeddings: what the mask hides may be any of them.
+    """Ids for a model with `size` embeddings; those that the mask hides may be replaced.
 
     Args:
-        name: what to call the model in an error.
-        ids: of any shape.
-        size: of the embedding.
-        mask: 0 where an id is hidden; of the same shape, or it hides nothing.
+        name: the model's name in an error.
+        ids: a tensor of any shape.
+        size: number of embeddings.
+        mask: 0 where an id is hidden; a mask of another shape hides nothing.
 
     Raises:
         TokensUnknown: an id that is not hidden has no embedding.
@@ -49,14 +49,14 @@ def check_text(
     """Refuses a text that holds a token without embedding.
 
     Args:
-        name: what to call the model in an error.
+        name: the model's name in an error.
         tokens: [n].
-        size: of the embedding.
-        except_: a token that is never given to the model.
+        size: number of embeddings.
+        except_: a token that the model is never given.
         spell: a token as text, for the error.
 
     Raises:
-        TokensUnknown: there is one; the message has the first.
+        TokensUnknown: there is one; the message names the first.
     """
     for first in range(0, len(tokens), _LOOKED_AT):
         part = np.asarray(tokens[first : first + _LOOKED_AT])
@@ -69,7 +69,7 @@ def check_text(
 
 
 def embeddings(module: nn.Module) -> int | None:
-    """How many tokens a module has embeddings for; None where it does not say."""
+    """The number of a module's embeddings; None if it does not say."""
     get = getattr(module, "get_input_embeddings", None)
     try:
         table = get() if callable(get) else None

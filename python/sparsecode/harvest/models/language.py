@@ -1,4 +1,4 @@
-"""A language model as harvest and eval need it: tokens in, named values or logits out.
+"""A language model for harvest and eval: tokens in, named values or logits out.
 
 Shapes: B sequences, T positions, D width of a hook point, V vocabulary.
 """
@@ -45,36 +45,36 @@ NO_FRAME = Frame()
 
 @dataclass(eq=False)
 class LanguageModel:
-    """A model on its device, in evaluation mode, with what its tokens mean.
+    """A model on its device, in evaluation mode, with the meaning of its tokens.
 
     Attributes:
         module: the model; called with `input_ids` and, where it takes one, `attention_mask`.
-        name: what to call it in records.
-        kind: what its logits predict: the next token (causal), the token itself where it was masked (masked), or
-            nothing: it has none.
-        places: hook points by name; empty where the family is unknown.
-        refused: hook points that others of its kind have -> why it has none.
-        unread: why a family that is known has no hook points here.
-        family: what was found, for messages.
+        name: its name in records.
+        kind: what its logits predict: the next token (causal), a masked token itself (masked), or nothing, if it has no
+            logits.
+        places: hook points by name; empty if the family is unknown.
+        refused: hook points that other models of its kind have -> why this one does not.
+        unread: why a known family has no hook points here.
+        family: the family found, for messages.
         fingerprint: SHA-256 of its parameters and configuration.
         context: most tokens it takes.
         vocab_size: V.
         tokenizer: tokenizer.json as text, or None.
         frame: special tokens around each context.
         special: ids whose rows are left out: special tokens and the unknown one.
-        unknown: id that stands for text that the tokenizer does not know; None where there is none of its own.
+        unknown: id for text that the tokenizer does not know; None if no id serves only that.
         end: name of the tokenizer's own token that ends a document, or None.
-        control: names of the special tokens that the tokenizer reads where a text spells them.
+        control: names of the special tokens that the tokenizer recognises where a text spells them.
         template: its chat template, or "".
-        chat: what writes a conversation by the template; None where there is none.
-        chat_frame: special tokens around each context of conversations: those that the template writes itself.
-        missing: names of weights that its files do not have; a pass that comes by them fails.
-        wrapped: names in its files were those of a compiled or distributed model.
-        unused: names in its files that fit none of its weights.
-        mask: id of the token that hides another; masked models only.
-        padding: how its positions follow the mask, once a batch was padded on the left.
+        chat: writes a conversation by the template; None without one.
+        chat_frame: special tokens around each context of conversations, as the template writes them.
+        missing: names of weights that its files do not have; a pass that uses them fails.
+        wrapped: whether names in its files were those of a compiled or distributed model.
+        unused: names in its files that match none of its weights.
+        mask: id of the mask token; masked models only.
+        padding: how its positions follow the mask; found at the first batch padded on the left.
         call: calls the module on a batch.
-        logits_of: logits [B,T,V] from what the module returns.
+        logits_of: takes logits [B,T,V] from the module's return value.
     """
 
     module: nn.Module
@@ -119,7 +119,7 @@ class LanguageModel:
         """The place of a hook point, `blocks.2.mlp.hook_post`, or of a module, `encoder.layer.2.output@input`.
 
         Raises:
-            HookUnknown: the model has neither; the message says what it has.
+            HookUnknown: the model has no such hook point or module; the message lists what it has.
             ModelInvalid: its modules are not those of its family.
         """
         if hook in self.places:
@@ -150,7 +150,7 @@ class LanguageModel:
         )
 
     def _refusal(self, hook: str) -> str | None:
-        """Why it does not have a hook point that others of its kind have."""
+        """Why it lacks a hook point that other models of its kind have."""
         block, experts, _ = hook.partition(".mlp.experts.")
         return self.refused.get(f"{block}.mlp.hook_post" if experts else hook)
 
@@ -203,7 +203,7 @@ class LanguageModel:
 
         Raises:
             HookUnknown: no such hook point, or its value has no vector per token.
-            ModelInvalid: the pass fails on the way there: the model needs more than a text's tokens.
+            ModelInvalid: the forward pass fails because the model needs more than a text's tokens.
         """
         ids = torch.zeros((1, 2), dtype=torch.int64, device=self.device)
         try:
@@ -224,7 +224,7 @@ class LanguageModel:
             ) from error
 
     def strange(self) -> list[str]:
-        """What is odd about its files, one line each; for people, once it is known that its values can be read."""
+        """What is odd about its files, one line each, to show once its values are known to be readable."""
         lines = list(told(self.module, self.name, self.missing, self.unused))
         if self.wrapped:
             lines.append(
@@ -234,7 +234,7 @@ class LanguageModel:
         return lines
 
     def _check_there(self, values: Iterable[Tensor]) -> None:
-        """What came by a missing weight is NaN, also where no module of its own guards the weight."""
+        """Fails if a missing weight was used, which makes values NaN even where no module guards the weight."""
         if self.missing and any(bool(value.isnan().any()) for value in values):
             raise missing_error(self.name, self.missing, self.unused)
 
@@ -256,10 +256,10 @@ class LanguageModel:
 
 
 def per_token(value: Tensor, B: int, T: int, hook: str) -> Tensor:
-    """A value as [B,T,D]: heads side by side, a flattened batch unfolded, and one value for all sequences repeated.
+    """A value as [B,T,D]: heads side by side, a flattened batch unfolded, a value shared by all sequences repeated.
 
     Raises:
-        HookUnknown: it has no vector for every token.
+        HookUnknown: it does not have a vector for every token.
     """
     if value.shape[:2] == (B, T) and value.ndim >= 2:
         return value.reshape(B, T, -1)

@@ -1,4 +1,4 @@
-"""From a folder or a name to a `LanguageModel`: the project's own GPT, or any of Hugging Face's."""
+"""Loads a `LanguageModel` from a folder or a name: the project's own GPT, or any model of Hugging Face."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from sparsecode.machine import computes_in, torch_device
 from sparsecode.watch import UNWATCHED, Watch
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TRIED = 256  # tokens, until the text of one is no special token
+_TRIED = 256  # tokens to try until the text of one is not a special token
 _GREETING = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
 
 
 def load_model(
     name: str, *, device: str = "auto", dtype: str = "auto", kept: str | None = None, watch: Watch = UNWATCHED
 ) -> LanguageModel:
-    """A model by folder or name.
+    """Loads a model by folder or name.
 
     Args:
         name: a folder that `train-gpt` or `convert` wrote, a folder with a Hugging Face model, or a model's name on
@@ -71,7 +71,7 @@ def _choose_dtype(model: LanguageModel, kept: str | None, watch: Watch) -> None:
 
 
 def is_own_gpt(path: Path) -> bool:
-    """Whether a folder holds a model that this program wrote."""
+    """Whether a folder holds a model that sparsecode wrote."""
     try:
         config = json.loads((path / "config.json").read_text())
     except (OSError, ValueError):
@@ -114,7 +114,7 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
         ) from error
     with _quiet(transformers):
         try:
-            # Told that it may not, the library never asks whether code that comes with a model should run.
+            # With this setting the library never asks whether to run code that comes with a model.
             config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
             changed = {"config": config} if _without_kernels(config) else {}
             kind = _kind(transformers, config)
@@ -138,10 +138,10 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
 
 
 def _without_kernels(config: Any) -> bool:
-    """A configuration can name a repository of the hub whose code computes attention: none is fetched and run.
+    """Removes the name of a hub repository whose code would compute attention: such code is never fetched or run.
 
     Returns:
-        Whether it named one.
+        Whether the configuration named one.
     """
     found = False
     for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ())):
@@ -155,7 +155,7 @@ def _without_kernels(config: Any) -> bool:
 def hf_model(
     module: Any, tokenizer: Any | None, name: str, kind: Literal["causal", "masked", "none"] = "causal"
 ) -> LanguageModel:
-    """A transformers model that is loaded already.
+    """Wraps a loaded transformers model.
 
     Args:
         module: a `PreTrainedModel`.
@@ -199,21 +199,21 @@ def hf_model(
         chat=chat,
         chat_frame=_chat_frame(tokenizer, frame, chat) if chat is not None else NO_FRAME,
         mask=getattr(tokenizer, "mask_token_id", None),
-        # A padding token that was added to the tokenizer alone has no embedding; the mask hides whichever it is.
+        # A padding token added only to the tokenizer has no embedding; the mask hides it in any case.
         pad=pad if pad is not None and pad < vocab_size else 0,
         call=lambda model, given: model.get_submodule(part)(**given),
     )
 
 
 def _kind(transformers: Any, config: Any) -> Literal["causal", "masked", "none"]:
-    """What a checkpoint was saved as; where it does not say, what its family offers."""
+    """The kind that a checkpoint was saved as, or, if it does not say, that its family offers."""
     architectures = list(getattr(config, "architectures", None) or [])
     if any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures):
         return "masked"
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures) or _wrapper(transformers, config):
         return "causal"
     if architectures:
-        return "none"  # a BertModel, say: an output that predicts tokens would be made of random numbers
+        return "none"  # a BertModel, say: its output layer would consist of random numbers
     known = transformers.models.auto.modeling_auto
     if config.model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return "masked"
@@ -228,7 +228,7 @@ def _loader(transformers: Any, config: Any, kind: str) -> str:
 
 
 def _wrapper(transformers: Any, config: Any) -> str | None:
-    """The class of a model that holds a language model and its head, such as LLaVA; None for others."""
+    """The class of a model that contains a language model and its head, such as LLaVA; None for others."""
     if language_config(config) is config:
         return None
     known = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -241,7 +241,7 @@ def _wrapper(transformers: Any, config: Any) -> str | None:
 
 
 def _with_head(module: nn.Module, text: Any) -> str:
-    """Path of a language model with a head of its own within one for images (Llama 4): it alone needs no images."""
+    """Path of a language model with its own head within an image model (Llama 4), which needs no images."""
     for path, part in module.named_modules():
         own = getattr(part, "config", None)
         if path and getattr(own, "model_type", None) == text.model_type and hasattr(part, "lm_head"):
@@ -252,14 +252,14 @@ def _with_head(module: nn.Module, text: Any) -> str:
 def _tokenizer(transformers: Any, name: str) -> Any | None:
     try:
         found = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception:  # no tokenizer, or none of the kinds known: only text needs one, and asks for it
+    except Exception:  # no tokenizer of a known kind; only text needs one, and reports that
         return None
-    # Without any file some versions make up an empty one of the model's kind.
+    # Without any file some versions invent an empty tokenizer of the model's kind.
     return found if set(found.get_vocab().values()) - set(found.all_special_ids) else None
 
 
 def _frame(tokenizer: Any | None) -> Frame:
-    """What the tokenizer puts around a text."""
+    """The special tokens that the tokenizer puts around a text."""
     if tokenizer is None:
         return NO_FRAME
     for text in _probes(tokenizer):
@@ -272,7 +272,7 @@ def _frame(tokenizer: Any | None) -> Frame:
 
 
 def _probes(tokenizer: Any) -> Iterator[str]:
-    """Texts, one of which any tokenizer makes tokens of: one of DNA has no letter but A, C, G and T."""
+    """Texts of which any tokenizer can encode at least one; one for DNA knows only A, C, G and T."""
     yield "a"
     special = set(tokenizer.all_special_ids)
     for token in sorted(set(tokenizer.get_vocab().values()) - special)[:_TRIED]:
@@ -280,7 +280,7 @@ def _probes(tokenizer: Any) -> Iterator[str]:
 
 
 def _end(tokenizer: Any | None) -> str | None:
-    """The tokenizer's own token for the end of a document: eos, or what a tokenizer like BERT's has in its stead."""
+    """The tokenizer's own token for the end of a document: eos, or its counterpart in a tokenizer like BERT's."""
     if tokenizer is None:
         return None
     vocabulary = tokenizer.get_vocab()
@@ -291,16 +291,16 @@ def _end(tokenizer: Any | None) -> str | None:
 
 
 def _control(tokenizer: Any | None) -> tuple[str, ...]:
-    """Names of the special tokens that the tokenizer reads where a text spells them, in the order of their ids."""
+    """Names of the special tokens that the tokenizer recognises where a text spells them, in the order of their ids."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return tuple(str(added[token].content) for token in sorted(added) if added[token].special)
 
 
 def _chat_frame(tokenizer: Any, frame: Frame, render: Callable[[list[dict[str, Any]]], str]) -> Frame:
-    """A template that writes the beginning itself gets it in every context, as a text does; another gets nothing."""
+    """The frame of conversations: the beginning in every context if the template writes it, else nothing."""
     try:
         ids = tokenizer.encode(render(_GREETING), add_special_tokens=False)
-    except Exception:  # the template wants other roles; it says so when it writes a conversation
+    except Exception:  # the template needs other roles; it reports that when it writes a conversation
         return NO_FRAME
     return Frame(frame.before) if tuple(ids[: len(frame.before)]) == frame.before else NO_FRAME
 
@@ -310,7 +310,7 @@ def _context(config: Any) -> int:
 
 
 def _first_position(module: nn.Module) -> int:
-    """Where positions start: those of RoBERTa and its kin after that of the padding token."""
+    """The first position; in RoBERTa and its kin, the one after the padding token's id."""
     for name, part in module.named_modules():
         if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
             return 0 if part.padding_idx is None else part.padding_idx + 1
@@ -330,7 +330,7 @@ def _fingerprint(module: nn.Module) -> str:
 
 
 def _short(name: str) -> str:
-    """A model's name on the hub, or that of its folder: not where the folder lies."""
+    """A model's name on the hub, or its folder's name without the path."""
     path = Path(name).expanduser()
     return path.resolve().name if path.exists() else name
 
@@ -341,7 +341,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without progress bars and advice: what goes wrong is told in one line."""
+    """Silences progress bars and advice; an error is reported in one line."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,8 +1,8 @@
-"""Batches padded on the left: the values of a text must be those that it has without padding.
+"""Batches padded on the left: the values of a text must be the same as without padding.
 
-A model that counts positions from the first place of a row counts the padding as well. Most take `position_ids`, which
-say otherwise; some number the tokens by themselves, from the mask or from the padding token; some can do neither. Which
-it is shows in the values: of the first batch that is padded on the left, one row is read again without its padding.
+A model that counts positions from the start of a row counts the padding too. Most models accept `position_ids` to
+prevent that; some number the tokens by themselves, from the mask or from the padding token; some can do neither. The
+values show which: in the first batch padded on the left, one row is read again without its padding.
 
 Shapes: B rows, T positions.
 """
@@ -21,7 +21,7 @@ from sparsecode.errors import InvalidArgument
 
 Given = dict[str, Any]
 Way = Callable[[Given], Given]
-# Other shapes give other roundings, of the last bits; a position that is off by one changes values by their own size.
+# Other shapes round differently in the last bits; a position that is off by one changes values by their own size.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _TOLERANCE_OF_HALVES = 0.05
 
@@ -31,7 +31,7 @@ class LeftPadding:
     """How positions follow the mask in one model; found out when it is first needed.
 
     Attributes:
-        name: what to call the model in an error.
+        name: the model's name in an error.
         module: the model.
     """
 
@@ -40,11 +40,11 @@ class LeftPadding:
     _way: Way | None = None
 
     def follow(self, given: Given, values: Callable[[Given], Iterable[Tensor]]) -> Given:
-        """A batch with what makes its positions follow its mask.
+        """A batch with the arguments that make its positions follow its mask.
 
         Args:
             given: `input_ids` and `attention_mask` [B,T] by name, among others.
-            values: what is read of a batch.
+            values: reads the values of a batch.
 
         Raises:
             InvalidArgument: the model's values cannot be those of the text without padding.
@@ -59,7 +59,7 @@ class LeftPadding:
     def _found(self, given: Given, mask: Tensor, values: Callable[[Given], Iterable[Tensor]]) -> Way:
         rows = torch.nonzero(~mask[:, 0] & mask.any(dim=1)).flatten().tolist()
         if not rows:
-            return dict  # nothing but padding: nothing is kept
+            return dict  # only padding: nothing is kept
         row = max(rows, key=lambda one: int(mask[one].int().argmax()))
         places = torch.nonzero(mask[row]).flatten()
         start, stop = int(places[0]), int(places[-1]) + 1
@@ -77,7 +77,7 @@ class LeftPadding:
 
 
 def numbered(given: Given) -> Given:
-    """With positions that count the tokens of each row from 0, and not its padding."""
+    """A batch with positions that count the tokens of each row from 0, without padding."""
     return given | {"position_ids": (given["attention_mask"].long().cumsum(dim=1) - 1).clamp(min=0)}
 
 
@@ -100,7 +100,7 @@ def _part(given: Given, shape: torch.Size, row: int, places: slice) -> Given:
 
 
 def _within(value: Tensor, length: int, start: int, stop: int) -> Tensor:
-    """What a value of a single row holds for a stretch of it; all of it where it does not go by tokens."""
+    """The part of a single row's value for a stretch of it; the whole value if it is not per token."""
     if value.shape[:2] == (1, length):
         return value[0, start:stop]
     return value[start:stop] if value.shape[0] == length else value[0]

@@ -1,7 +1,7 @@
 """Reading and changing values inside any `torch.nn.Module`, by the names of its submodules.
 
-A place is what a submodule is given or gives. Nothing of the model is changed: hooks are registered for one forward
-pass and removed with it, and the pass ends at the last place that was asked for.
+A place is the input or output of a submodule. The model is not changed: hooks are registered for one forward pass and
+removed afterwards, and the pass ends at the last place that was requested.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from sparsecode.errors import HookUnknown
 
-INPUT = "@input"  # transformer.h.2.mlp.c_proj@input: what the module is given
+INPUT = "@input"  # transformer.h.2.mlp.c_proj@input: the module's input
 _SHOWN = 40  # module paths in an error
 
 Change = Callable[[Tensor], Tensor]
@@ -25,10 +25,9 @@ Change = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Part:
-    """Some columns of a value: of each of `groups` equal stretches those from `start` to `stop`.
+    """Some columns of a value: those from `start` to `stop` in each of `groups` equal stretches.
 
-    Queries, keys and values that one matrix makes lie side by side as a whole (one group), or head by head (a group
-    each).
+    Queries, keys and values from one matrix are side by side as a whole (one group) or head by head (a group each).
     """
 
     groups: int
@@ -36,7 +35,7 @@ class Part:
     stop: int
 
     def of(self, value: Tensor) -> Tensor:
-        """These columns alone."""
+        """Only these columns."""
         return self._grouped(value)[..., self.start : self.stop].flatten(-2)
 
     def put(self, value: Tensor, new: Tensor) -> Tensor:
@@ -51,17 +50,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value is, and how to put another in its stead.
+    """Where a value is, and how to replace it.
 
     Attributes:
         module: dotted path of a submodule.
-        side: its input or its output; of several, the first tensor. Of an RMSNorm, `normalised`: its input over the
-            root mean square, before the weight. `logits`: its input times its weight, where the output is something
-            that was made of that.
-        addend, base: where the value is a sum that several modules read, such as the residual stream between attention
+        side: its input or its output; of several, the first tensor. `normalised`: an RMSNorm's input over the root mean
+            square, before the weight. `logits`: its input times its weight, where the output is derived from that.
+        addend, base: for a value that is a sum read by several modules, such as the residual stream between attention
             and MLP: the module whose output is the addend, and the one whose input it is added to. A change of the sum
-            is then made in the addend, so that everything after it sees the change.
-        part: the columns that are meant; None for all.
+            is made in the addend, so that everything after it sees the change.
+        part: the columns of the value; None for all.
         offset: what an RMSNorm adds to its weight (Gemma's are stored less 1).
         fixed: why the value can only be read, where that is so.
     """
@@ -82,7 +80,7 @@ class Place:
         return cls(text.removesuffix("@output"))
 
     def within(self, prefix: str) -> Place:
-        """The same place below `prefix`."""
+        """This place with its module path below `prefix`."""
 
         def below(path: str | None) -> str | None:
             return None if path is None else f"{prefix}.{path}".strip(".")
@@ -90,7 +88,7 @@ class Place:
         return replace(self, module=below(self.module) or "", addend=below(self.addend), base=below(self.base))
 
     def made_of(self, module: nn.Module, value: Tensor) -> Tensor:
-        """The value at this place from what its module is given or gives."""
+        """The value at this place, computed from its module's input or output."""
         if self.side == "normalised":
             value = _normalised(value, module)
         elif self.side == "logits":
@@ -106,23 +104,23 @@ def _normalised(x: Tensor, norm: Any) -> Tensor:
 
 
 class _Enough(Exception):
-    """Ends a forward pass: everything that was asked for is there."""
+    """Ends a forward pass once every requested value has been read."""
 
 
 def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable[[], Any]) -> dict[str, Tensor]:
-    """Calls `forward` and returns the value at each place, by name; what comes after the last place is not computed.
+    """Calls `forward` and returns the value at each place, by name; nothing after the last place is computed.
 
     Where a pass calls a module more than once, the first call counts.
 
     Raises:
-        HookUnknown: there is no such module, or the pass does not come by.
+        HookUnknown: there is no such module, or the pass does not call it.
     """
     found: dict[str, Tensor] = {}
 
     def keep(name: str, value: Tensor) -> None:
         if name not in found:
             last = len(found) + 1 == len(places)
-            found[name] = value if last else value.clone()  # what runs after it may write in place, as ReLU can
+            found[name] = value if last else value.clone()  # later operations may write in place, as ReLU can
             if last:
                 raise _Enough
 
@@ -137,7 +135,7 @@ def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable
                 keep(name, place.made_of(module, first_tensor(output, name)))
 
             if place.side != "output":
-                # First of all: what a module is given needs nothing of the module, not even its weights.
+                # Registered first: reading a module's input needs nothing of the module, not even its weights.
                 handles.append(module.register_forward_pre_hook(given, with_kwargs=True, prepend=True))
             else:
                 handles.append(module.register_forward_hook(gave))
@@ -150,10 +148,10 @@ def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable
 
 
 def change_place(model: nn.Module, place: Place, change: Change, forward: Callable[[], Any]) -> Any:
-    """What `forward` returns when the value at `place` is replaced by `change` of it.
+    """Calls `forward` with the value at `place` replaced by `change` of it.
 
     Raises:
-        HookUnknown: there is no such module, the pass does not come by, or the value can only be read.
+        HookUnknown: there is no such module, the pass does not call it, or the value can only be read.
     """
     if place.fixed:
         raise HookUnknown(f"{type(model).__name__}: what is at {place.module} can only be read: {place.fixed}")
@@ -210,7 +208,7 @@ def submodule(model: nn.Module, path: str) -> nn.Module:
     """The submodule at a dotted path.
 
     Raises:
-        HookUnknown: there is none; the message lists some that there are.
+        HookUnknown: there is none; the message lists some that exist.
     """
     try:
         return model.get_submodule(path)
@@ -221,14 +219,14 @@ def submodule(model: nn.Module, path: str) -> nn.Module:
 
 
 def module_paths(model: nn.Module) -> list[str]:
-    """Dotted paths of all submodules; of a numbered list only those of its first entry: the others are alike."""
+    """Dotted paths of all submodules; of a numbered list only those of its first entry, since the others are alike."""
     return [
         path for path, _ in model.named_modules() if path and not any(p.isdigit() and p != "0" for p in path.split("."))
     ]
 
 
 def listed(paths: Iterable[str]) -> str:
-    """Paths for an error message, the first of many."""
+    """Paths for an error message; of many, the first ones."""
     paths = list(paths)
     more = f", ... ({len(paths) - _SHOWN} more)" if len(paths) > _SHOWN else ""
     return ", ".join(paths[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""Which of a tokenizer's tokens are no text: their rows are left out of a harvest unless asked for."""
+"""The tokens of a tokenizer that are not text; a harvest leaves out their rows unless told otherwise."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _CONTROL = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]|<[|\uff5c].*[|\uff5c]>", re.DO
 
 
 def special_ids(tokenizer: Any | None) -> frozenset[int]:
-    """Ids of special tokens, the unknown one among them, but for those that stand for text as well.
+    """Ids of special tokens, including the unknown one, except those that also encode text.
 
-    A tokenizer may be told to fill up with any token, `!` for example, and then calls it special; in a text it is one.
+    A tokenizer may be told to pad with any token, `!` for example, and then calls it special; in a text it is text.
     """
     if tokenizer is None:
         return frozenset()
@@ -25,7 +25,7 @@ def special_ids(tokenizer: Any | None) -> frozenset[int]:
 
 
 def unknown_id(tokenizer: Any | None) -> int | None:
-    """Id of the token that stands for text the tokenizer does not know, where it is not also one with another role."""
+    """Id of the token for text that the tokenizer does not know, unless that token also has another role."""
     unknown = getattr(tokenizer, "unk_token_id", None)
     others = {getattr(tokenizer, name, None) for name in _ROLES if name != "pad_token_id"}
     return None if unknown is None or unknown in others else int(unknown)
@@ -42,7 +42,7 @@ def _text_among(tokenizer: Any, ids: frozenset[int]) -> set[int]:
     if not doubtful:
         return found
     plain = Tokenizer.from_str(backend.to_str())
-    plain.encode_special_tokens = True  # what spells a special token is text like other text
+    plain.encode_special_tokens = True  # text that spells a special token is ordinary text
     for token, content in doubtful.items():
         text = plain.decode([token], skip_special_tokens=False)
         if any(plain.encode(way, add_special_tokens=False).ids == [token] for way in (text, content)):

@@ -1,7 +1,7 @@
-"""Weights that a model's files do not have: whatever is about to use them is told, and what nothing uses is left alone.
+"""Weights that a model's files do not have: using one is an error; those that nothing uses are ignored.
 
-transformers fills what it does not find with random numbers and says so in a log. Here such weights become NaN, and a
-forward pass that comes by them ends in an error that names them. A head that a harvest never reaches may be missing.
+transformers fills missing weights with random numbers and says so in a log. Here they become NaN, and a forward pass
+that uses them ends in an error that names them. A head that a harvest never reaches may be missing.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _PARALLEL = {r"^(?:module\.)+": ""}
 
 
 def missing_weights(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the parameters and buffers that did not come from the files, from what `from_pretrained` tells."""
+    """Names of the parameters and buffers that did not come from the files, as `from_pretrained` reports."""
     mismatched = [one if isinstance(one, str) else one[0] for one in info.get("mismatched_keys", ())]
     return tuple(sorted({*info.get("missing_keys", ()), *mismatched}))
 
 
 def key_mapping(info: Mapping[str, Any]) -> dict[str, str] | None:
-    """How to read names that a wrapper changed, such as torch.compile's `_orig_mod.`; None where none did."""
+    """How to read names that a wrapper changed, such as torch.compile's `_orig_mod.`; None if none did."""
     unexpected = [str(name) for name in info.get("unexpected_keys", ())]
     if not info.get("missing_keys") or not unexpected:
         return None
@@ -38,13 +38,13 @@ def key_mapping(info: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def guard(module: nn.Module, name: str, missing: Iterable[str], unexpected: Iterable[str] = ()) -> None:
-    """Makes every forward pass that comes by a missing weight fail.
+    """Makes every forward pass that uses a missing weight fail.
 
     Args:
         module: the model.
-        name: what to call it in the error.
+        name: its name in the error.
         missing: names of its parameters and buffers that are not from its files.
-        unexpected: names in its files that fit none of its own, for the error.
+        unexpected: names in its files that match none of its own, for the error.
     """
     owners: dict[str, list[str]] = {}
     for weight in missing:
@@ -64,10 +64,10 @@ def guard(module: nn.Module, name: str, missing: Iterable[str], unexpected: Iter
 
 
 def told(model: nn.Module, name: str, missing: Sequence[str], unexpected: Iterable[str]) -> Iterator[str]:
-    """Lines on what is strange about a model that can be used all the same.
+    """Lines on oddities of a usable model.
 
-    Names of modules that the model does not have, such as another head, are not strange. Those of its own modules are:
-    biases that its configuration leaves out, or blocks beyond those that it counts.
+    Unused names of modules that the model does not have, such as another head, are not odd. Those of its own modules
+    are: biases that its configuration leaves out, or blocks beyond those that it counts.
     """
     if missing:
         yield f"{name}: {some(missing)} missing in its files; nothing that is read here needs them"
@@ -87,7 +87,7 @@ def _is_near(model: nn.Module, weight: str) -> bool:
 
 
 def missing_error(name: str, missing: Iterable[str], unexpected: Iterable[str] = ()) -> WeightsMissing:
-    """The error of a pass that needs weights that are not there."""
+    """The error of a pass that needs missing weights."""
     missing = list(missing)
     other = next((one for one in unexpected if any(one.endswith(f".{weight}") for weight in missing)), None)
     instead = f" (they have {other} instead)" if other else ""

@@ -1,6 +1,6 @@
-"""The parts of a report: a file each, with a function `section(facts) -> Section | None`; None where it has nothing.
+"""The sections of a report: one file each, with a function `section(facts)` that returns a Section or None.
 
-A new part is a file here and a line in `ORDER`. A section with a claim also gets a row in the table on top.
+A new section is a file here and a line in `ORDER`. A section with a claim also gets a row in the table on top.
 """
 
 from __future__ import annotations

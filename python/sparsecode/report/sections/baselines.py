@@ -1,4 +1,4 @@
-"""The baselines: what the trained dictionaries are measured against, and how much of them they share."""
+"""The baselines beside the trained dictionaries, and what they have in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def baselines_section(record: Mapping[str, Any]) -> Section:
     """A table, FVU over the number of codes, and similarities.
 
     Args:
-        record: what baselines.json holds.
+        record: the content of baselines.json.
     """
     blocks: list[Block] = [_table(record), _curves(record), _heat_map(record)]
     lead = _nearest(record)
@@ -48,14 +48,14 @@ def baselines_section(record: Mapping[str, Any]) -> Section:
 
 
 def _nearest(record: Mapping[str, Any]) -> list[str]:
-    """In which baseline the trained dictionaries find most of themselves, and what they reconstruct beside PCA."""
+    """The baseline most similar to the trained dictionaries, and their reconstruction beside PCA's."""
     trained = record["trained"]
     if not trained:
         return []
     kinds = [row["name"] for row in record["baselines"]]
     threshold = record["settings"]["threshold"]
     means = {kind: sum(_live(row["against"][kind]) for row in trained) / len(trained) for kind in kinds}
-    # A baseline's own chance depends on how many atoms it has: what counts is the distance from it.
+    # Chance depends on a baseline's number of atoms, so the distance from it is what counts.
     kind = max(kinds, key=lambda kind: means[kind] - record["chance_mmcs"][kind])
     most = max(trained, key=lambda row: row["against"][kind]["live_above"])
     words = [
@@ -79,7 +79,7 @@ def _nearest(record: Mapping[str, Any]) -> list[str]:
 
 
 def _live(against: Mapping[str, Any]) -> float:
-    """MMCS of live features; of all where none is alive."""
+    """MMCS of live features; of all features, if none is alive."""
     return float(against["mmcs"] if against["live_mmcs"] is None else against["live_mmcs"])
 
 

@@ -1,4 +1,4 @@
-"""What the sections of all claims share."""
+"""Code that the sections of all claims share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def claim_section(
     how: str,
     lead: list[str] | None = None,
 ) -> Section:
-    """A section with its row in the table of claims; blocks that are None have nothing to show."""
+    """A section with a row in the table of claims; blocks that are None are left out."""
     found = facts.finding(number)
     claim = Claim(text, found["verdict"], found["number"], found["reason"])
     shown = [block for block in blocks if block is not None]
@@ -27,7 +27,7 @@ def claim_section(
 
 
 def small(numbers: dict[str, Any]) -> dict[str, Any]:
-    """A claim's numbers without the contexts, which have a block of their own."""
+    """A claim's numbers without the contexts, which have their own block."""
     return {key: value for key, value in numbers.items() if key != "examples"}
 
 

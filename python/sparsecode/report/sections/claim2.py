@@ -58,7 +58,7 @@ def _summary(rows: list[dict[str, Any]]) -> str:
 
 
 def _two(fit: dict[str, Any]) -> str:
-    """Where the two modes of a fit lie, and how often their features fire."""
+    """The positions of a fit's two modes, and how often their features fire."""
     density = fit.get("density")
     fire = f", firing on {100 * density[1]:.2g} % and {100 * density[0]:.2g} % of tokens" if density else ""
     return (

@@ -10,7 +10,7 @@ from sparsecode.report.facts import Facts
 
 
 def section(facts: Facts) -> Section | None:
-    """Loss while training; None where the run did not train a model."""
+    """The loss during training; None if the run did not train a model."""
     result = facts.result("train-gpt")
     if not result:
         return None

@@ -1,4 +1,4 @@
-"""All pairs of dictionaries: how much of one is in the other, one to one and at all, and how far atoms moved."""
+"""All pairs of dictionaries: what they have in common, one-to-one or not, and how far atoms moved."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def section(facts: Facts) -> Section:
 
 
 def _lead(facts: Facts, pairs: list[dict[str, Any]]) -> list[str]:
-    """The smallest and the largest size that two seeds have."""
+    """Describes the smallest and the largest size that exist with two seeds."""
     sizes = {entry["name"]: entry["dict_size"] for entry in facts.dictionaries}
     own = sorted((pair for pair in pairs if pair["relation"] == "other_seed"), key=lambda pair: sizes[pair["from"]])
     if not own or own[0]["shared"] is None or sizes[own[0]["from"]] == sizes[own[-1]["from"]]:
@@ -56,7 +56,7 @@ def _lead(facts: Facts, pairs: list[dict[str, Any]]) -> list[str]:
 
 
 def _summary(facts: Facts, pairs: list[dict[str, Any]]) -> str:
-    """The best dictionary beside its twin of another seed, or the next larger one."""
+    """Compares the best dictionary with its twin of another seed, or with the next larger one."""
     best = facts.best()
     name = best[0]["name"] if best else None
     own = [pair for pair in pairs if name in (pair["from"], pair["to"]) and pair["relation"] == "other_seed"]

@@ -1,4 +1,4 @@
-"""How steady features are: in which share of the other dictionaries each is found again, and which are steadiest."""
+"""The stability of features: the share of other dictionaries in which each is found again, and the steadiest ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sparsecode.report import figures_stability
 from sparsecode.report.blocks import Block, Column, Section, Table
 from sparsecode.report.facts import Facts
 
-LISTED = 50  # of the steadiest features: a page that can be read
+LISTED = 50  # number of steadiest features: few enough to read
 
 
 def section(facts: Facts) -> Section | None:
@@ -36,7 +36,7 @@ def section(facts: Facts) -> Section | None:
 
 
 def _lead(table: Table | None, others: int) -> list[str]:
-    """How steady the features of the dictionary with most live ones are."""
+    """The stability of features in the dictionary with most live ones."""
     rows = table.as_json()["rows"] if table is not None else []
     largest = max(rows, key=lambda row: row["live"], default=None)
     if largest is None or not largest["live"]:

@@ -1,4 +1,4 @@
-"""How the dictionaries were started, and what the other starts give on the same rows."""
+"""The start of the dictionaries, and the results of other starts on the same rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sparsecode.report.facts import Facts
 
 
 def section(facts: Facts) -> Section | None:
-    """A row per start and size; claims 2 and 5 on each. None where the starts were not compared."""
+    """A row per start and size, with claims 2 and 5 on each; None if the starts were not compared."""
     found = (facts.claims or {}).get("starts")
     if not found:
         return None
@@ -34,7 +34,7 @@ def section(facts: Facts) -> Section | None:
 
 
 def _summary(facts: Facts, starts: dict[str, Any]) -> str:
-    """The largest size that all starts have, in one sentence."""
+    """A sentence on the largest size that all starts have."""
     own = facts.stages.get("train-dicts", {}).get("settings", {}).get("start")
     largest = {kind: max(start["dictionaries"], key=lambda row: row["size"]) for kind, start in starts.items()}
     if own not in largest:

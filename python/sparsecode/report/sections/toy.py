@@ -1,4 +1,4 @@
-"""The toy models: how much of a known truth a sweep of dictionaries recovers, as heat maps over size and L1."""
+"""The toy models: how much of a known ground truth a sweep of dictionaries recovers, over size and L1."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sparsecode.report.blocks import Block, Claim, Column, Figure, Section, Tabl
 from sparsecode.report.facts import Facts
 from sparsecode.science.toy_measures import axes, grid_of
 
-CELLS_WITH_NUMBERS = 63  # more do not fit beside each other
+CELLS_WITH_NUMBERS = 63  # more do not fit side by side
 DEAD_CLIP = 100  # the seed's figure ends its scale here
 
 
 @dataclass(frozen=True)
 class _Map:
-    """One heat map: a measure, what it says, its scale and how its numbers are written."""
+    """One heat map: a measure, its description, its scale and its number format."""
 
     name: str
     id: str
@@ -48,7 +48,7 @@ def toy_section(record: Mapping[str, Any]) -> Section:
     """Heat maps, and the verdict on claim 7.
 
     Args:
-        record: what toy.json holds.
+        record: the content of toy.json.
     """
     found, settings = record["verdict"], record["settings"]
     measured = [row for row in record["dictionaries"] if row.get("mmcs_truth") is not None]

@@ -32,8 +32,8 @@ class CpuEngine(Stepwise):
         path: instructions, one of `CPU_PATHS`; `auto`: what SPARSECODE_ENGINE names, else the fastest here.
         codes: between the phases as `lists` of those that are active, as `dense` matrices, or `measured`: dense while
             more than a quarter were active in the batch before.
-        rest: whether features that fire no more, and would not change, are left out of steps until they fire again. The
-            bits are the same.
+        rest: whether features that have stopped firing, and would not change, are left out of steps until they fire
+            again. The bits are the same.
 
     Attributes:
         path: the name of the path in use.

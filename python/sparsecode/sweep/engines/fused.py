@@ -135,7 +135,7 @@ class GpuStep(ABC):
         return [(scale, self.sweep.penalty(k) * self.l1_factor / (rows * scale)) for k in range(len(self.sweep))]
 
     def _scales_for(self, rows: int) -> Tensor:
-        """The same [K, 2] on the device."""
+        """These scales [K, 2] on the device."""
         key = (rows, self.l1_factor, *self.sweep.l1)
         if self._scales[0] != key:
             self._scales = (key, torch.tensor(self._scale_values(rows), dtype=torch.float32, device=self.device))
