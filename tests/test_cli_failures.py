@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from sparsecode import errors
 from sparsecode.cli import main
 from sparsecode.errors import SparsecodeError
+from sparsecode.pipeline.advice import REMEDIES
 
 CLASSES = [found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, SparsecodeError)]
 
@@ -40,7 +41,8 @@ def test_each_named_error_is_one_line(monkeypatch: pytest.MonkeyPatch, error: ty
     failing(monkeypatch, error("here: what\n happened; what next"))
     result = call("harvest")
     assert result.exit_code == error.exit_code
-    assert result.stderr == "sparsecode: here: what happened; what next\n"
+    advice = f"; {REMEDIES[error.remedy]}" if error.remedy else ""
+    assert result.stderr == f"sparsecode: here: what happened; what next{advice}\n"
     assert result.stdout == ""
 
 

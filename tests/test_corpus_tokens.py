@@ -22,6 +22,7 @@ from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, Run
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import TrainGptConfig
 from sparsecode.pipeline.model_text import tokens_of
+from sparsecode.pipeline.progress import Console
 from sparsecode.pipeline.run import Run
 
 
@@ -118,7 +119,7 @@ def test_a_single_document_is_split_by_its_tail(tmp_path: Path, capsys: pytest.C
     path = tmp_path / "one.md"
     path.write_text("".join(stories(50)))
     config = TrainGptConfig(text=(str(path),), vocab_size=300, val_fraction=0.1)
-    tokens = prepare_tokens(tmp_path / "run", config.part(TextSettings))
+    tokens = prepare_tokens(tmp_path / "run", config.part(TextSettings), watch=Console())
     (train,), (val,) = split(tokens)
     assert train + val == "".join(stories(50))
     assert len(val) / len(train + val) == pytest.approx(0.1, abs=0.01)
@@ -236,7 +237,7 @@ def test_interrupted_leaves_nothing_visible_and_starts_again(
         with pytest.raises(Killed):
             prepared(run, text, vocab_size=310)
     assert not [name for name in files(run) if "tmp" in name]
-    with pytest.raises(StageMissing, match="sparsecode train-gpt"):
+    with pytest.raises(StageMissing, match="no tokens"):
         load_tokens(run)
     assert prepared(run, text, vocab_size=310).fingerprint == whole
 

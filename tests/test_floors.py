@@ -201,7 +201,6 @@ def test_a_replication_of_moments_goes_on_until_its_floors(
     for scale in ("plain", "per-size"):
         assert 20_000 <= Run(run.path / "science" / scale).finished("train-dicts", "")["samples"] < 20_512
     assert told.startswith("replicate: about ") and "left at the rate seen here" in told
-    for flag in ("--min-tokens", "--min-samples", "--min-steps"):
-        assert f"({flag}" in told
+    assert "(--min-tokens" in told and told.count("the least that was asked for") >= 3
     assert "60 steps are fewer than 500" in found["not_tested"]["7"] and found["thin"]["toy"]
     assert "not tested: claim" in told and 'id="thin"' in run.report_path.read_text()

@@ -30,7 +30,7 @@ from sparsecode.science.toy import ToyData
 from sparsecode.science.toy_measures import against_truth, grid_of, next_larger
 from sparsecode.sweep import Dictionary, Sweep, Trainer, initial_atoms
 from sparsecode.sweep.engines import StepStats
-from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.engines.cpu import CpuEngine
 
 TINY = ToyConfig(
     dim=16, true_features=24, active=2.0, draw_rows=64, sizes="12,24,48", l1="2e-3,2e-2", steps=60,
@@ -119,7 +119,7 @@ def test_a_killed_run_ends_byte_for_byte_as_an_unbroken_one(
 ) -> None:
     whole, broken = digests(made[0]), Run(tmp_path / "run")
 
-    class Killed(ReferenceEngine):
+    class Killed(CpuEngine):
         def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
             found = super().step(sweep, x, lr_scale, l1_factor)
             if sweep.step == at + 1:
@@ -127,7 +127,7 @@ def test_a_killed_run_ends_byte_for_byte_as_an_unbroken_one(
             return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "choose_engine", lambda *_, **__: Killed())
+        patch.setattr(training, "choose_engine", lambda *_, **__: Killed(threads=1))
         with pytest.raises(RuntimeError, match="killed"):
             toy_models(broken, TINY, quiet=True)
     assert (broken.path / "toy/state.safetensors").is_file()

@@ -128,5 +128,5 @@ def _description(path: Path) -> Any:
 
 
 def fingerprint_of(paths: Iterable[Path]) -> str:
-    """Of several dictionaries, but for the stability scores that a comparison stores in their files."""
+    """Digest of several dictionaries, without the stability scores that a comparison stores in their files."""
     return hashlib.sha256("".join(map(fingerprint, paths)).encode()).hexdigest()[:16]

@@ -163,5 +163,5 @@ def about(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
 
 
 def named(error: SparsecodeError, path: Path) -> SparsecodeError:
-    """The same failure with the file in front."""
+    """A failure with the file's name in front."""
     return type(error)(f"{path}: {error}", remedy=error.remedy)

@@ -87,7 +87,7 @@ def as_recorded(run: Run, hook: str, config: HarvestConfig) -> HarvestConfig:
 
 
 def _harvest(run: Run, given: Mapping[str, Any]) -> HarvestConfig | None:
-    """Of the hook points that are meant; where none is named, of all that the run has."""
+    """Settings of the hook points that are meant; where none is named, of all that the run has."""
     records = {key: record for key, record in run.config()["stages"].items() if key.startswith(_HARVEST)}
     if not records:
         return None

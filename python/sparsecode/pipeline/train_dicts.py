@@ -96,7 +96,7 @@ def _written(run: Run) -> list[Path]:
 
 
 def _fingerprint(paths: list[Path]) -> str:
-    """Of dictionaries as they were written: what is read from them later is compared with it."""
+    """Digest of dictionaries as they were written: what is read from them later is compared with it."""
     digest = hashlib.sha256()
     for path in paths:
         for suffix in (".safetensors", ".json"):

@@ -141,7 +141,7 @@ class Trainer:
                 progress.advance((self.step - before) * B, **shown)
 
     def _advance(self, batches: Iterator[Tensor]) -> None:
-        """As many steps as fit between two looks at everything else; their number never changes the result."""
+        """Takes the steps that fit between two looks at everything else; their number never changes the result."""
         rate = self.step / max(self.elapsed, 1e-9)
         patience = PATIENCE if self.budget is None else min(PATIENCE, self.budget.seconds / 200)
         last = self.step + max(1, int(patience * rate))

@@ -101,4 +101,4 @@ class Engine(Protocol):
         """
 
     def reading_threads(self, threads: int | None) -> int | None:
-        """Of `threads` that a training may use (None: all), how many are to make batches ready beside the engine."""
+        """How many of the `threads` of a training (None: all) are to make batches ready beside the engine."""
