@@ -1,4 +1,4 @@
-"""Data flows one way: who may import whom, read from the sources.
+"""Data flows one way: checks from the sources which package may import which.
 
     corpus -> gpt -> harvest -> sweep -> compare -> science -> report
 
