@@ -83,7 +83,7 @@ def test_all_pairs(benchmark: BenchmarkFixture, name: str) -> None:
 
 @functools.cache
 def pair() -> tuple[Tensor, Tensor]:
-    """Half of the atoms are in both, turned a little: what two seeds of a sweep look like."""
+    """Two dictionaries that share half of their atoms, slightly rotated, like two seeds of a sweep."""
     a, b = random_atoms(MATCHED, 1), random_atoms(MATCHED, 2)
     held = torch.randperm(MATCHED, generator=torch.Generator().manual_seed(3))[: MATCHED // 2]
     b[held] = unit_rows(a[: MATCHED // 2] + 0.3 * b[held])

@@ -107,7 +107,7 @@ PATHS = _core.CpuEngine.paths()[:-1]  # the last is scalar
 
 
 def autograd(sweep: Sweep, x: Tensor) -> Step:
-    """What one would write: a module per dictionary, autograd, fused Adam, atoms renormalised."""
+    """The straightforward way: a module per dictionary, autograd, fused Adam, atoms renormalised."""
     parts = []
     for k in range(len(sweep)):
         own = sweep.rows(k)
@@ -185,7 +185,7 @@ def contenders(width: int) -> tuple[dict[str, Step], dict[str, float]]:
 
 
 def measure(benchmark: BenchmarkFixture, step: Step, ratio: float, rounds: int = 5) -> None:
-    """The pairs have warmed everything up."""
+    """Measures without warm-up, since the pairs have warmed everything up."""
     benchmark.extra_info["ratio"] = round(ratio, 2)
     benchmark.pedantic(step, rounds=rounds)
 

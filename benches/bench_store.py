@@ -1,4 +1,4 @@
-"""The activation store beside what people use today, in the same run: float16 on disk, batches of 4096 rows.
+"""The activation store beside common alternatives in the same run: float16 on disk, batches of 4096 rows.
 
 Shuffled reading (D = 32, 128, 512, 2048; 8 million rows at 128): numpy's fancy indexing of a memmap, torch.index_select
 into a given tensor, and a sequential copy of as many rows, which is as fast as memory gives them. Aims: 4 times numpy,
@@ -177,7 +177,7 @@ def test_first_pass(benchmark: Any, data: Callable[[int], Data], who: str) -> No
 
 
 class MapStyle(TorchDataset[torch.Tensor]):
-    """What a DataLoader is usually given: one row of a memmap at a time, as float32."""
+    """The usual dataset for a DataLoader: one row of a memmap at a time, as float32."""
 
     def __init__(self, rows: npt.NDArray[np.float16]) -> None:
         self.rows = rows
@@ -235,7 +235,7 @@ def test_iterator(benchmark: Any, data: Callable[[int], Data], who: str) -> None
 
 
 def forget(path: Path) -> None:
-    """Drops a file from the page cache; what somebody has mapped stays there, so nobody may have."""
+    """Drops a file from the page cache. Mapped pages stay there, so no process may map it."""
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""What was measured, as rows of a CSV."""
+"""Writes measurements as rows of a CSV."""
 
 from __future__ import annotations
 

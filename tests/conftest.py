@@ -1,4 +1,4 @@
-"""What all tests share: under `--benchmark-only` they are not even imported."""
+"""Settings of all tests; under `--benchmark-only` they are not even imported."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ BIAS = -0.4 if INTERPRETED else 0.0
 
 
 def engine_named(name: str, sweep: Sweep, precision: str = "float32") -> Engine:
-    """An engine whose way of computing is fixed; on the GPU's for this very sweep."""
+    """An engine with a fixed way of computing; the GPU's is fixed for this sweep."""
     if name == "reference":
         return ReferenceEngine()
     if name in CPU_WAYS:
@@ -84,7 +84,7 @@ def _gpu_engine(name: str, sweep: Sweep, precision: str) -> Engine:
 
 @contextmanager
 def red_zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Under the interpreter: every buffer that the engine allocates stands between red zones and starts as NaN."""
+    """Under the interpreter, every buffer that the engine allocates is filled with NaN, between red zones."""
     if not INTERPRETED:
         yield
         return
@@ -159,13 +159,13 @@ def cancellation(sweep: Sweep, x: Tensor) -> float:
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """Relative to the largest: gradients are sums in which large terms cancel."""
+    """Compares relative to the largest value, because gradients are sums in which large terms cancel."""
     gap = (found.double() - expected).abs().max()
     assert gap <= tolerance * max(float(expected.abs().max()), 1e-20), what
 
 
 def assert_same_sums(found: StepStats, expected: StepStats) -> None:
-    """Loss sums to float32's accuracy."""
+    """Compares loss sums to float32's accuracy."""
     assert found.rows == expected.rows
     for name in ("sse", "l1", "l0"):
         assert getattr(found, name).dtype == torch.float64

@@ -1,4 +1,4 @@
-"""A run folder as the stages before `compare` leave it, made from known features in a second.
+"""Makes a run folder as the stages before `compare` leave it, from known features, in a second.
 
 The space has D dimensions and TRUE true features; a dictionary of n features holds the first n / 2 of them (at most
 all), slightly turned, in its own order; the rest are random directions, of which a third never fire. Each token of
@@ -145,7 +145,7 @@ def make_fake_run(
 
 
 def fake_sweeps(run: Run, *, tilt: float = 0.1) -> tuple[tuple[Run, Comparison], tuple[Run, Comparison]]:
-    """What `sweeps.train_both` gives: L0 falls with the penalty, and grows with the size as its `tilt`-th power."""
+    """Stands in for `sweeps.train_both`: L0 falls with the penalty, and grows with the size to the power `tilt`."""
     found = []
     for scale in ("plain", "per-size"):
         own = Run(run.path / "science" / scale)

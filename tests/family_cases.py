@@ -31,7 +31,7 @@ Matrix = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Case:
-    """A family as its own code has it.
+    """A family, described from its own code.
 
     Attributes:
         config, settings: class and arguments of a small configuration.

@@ -1,4 +1,4 @@
-"""What the GPU engine has beyond other engines, under Triton's interpreter; run by test_kernels_interpreter.py.
+"""What only the GPU engine does, under Triton's interpreter; run by test_kernels_interpreter.py.
 
 What it shares with them is in test_engines_shared.py.
 """
@@ -47,7 +47,7 @@ def test_splits_happen() -> None:
 
 @pytest.mark.parametrize("dense", ["fused", "products"])
 def test_each_dictionary_goes_its_own_way(dense: str) -> None:
-    """By the codes of this batch alone: those beyond their share of the lists go the dense way, and come back."""
+    """Only this batch's codes decide: dictionaries beyond their share of the lists take the dense way, and return."""
     sweep = make()
     engine, step = step_of(f"lists-{dense}", sweep)
     assert isinstance(step, SparseStep)
@@ -79,7 +79,7 @@ def test_same_bits_in_any_order_of_programs(kind: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_products_round_alike_whatever_the_way(precision: str) -> None:
-    """All ways round the same operands: training emulated with one (test_kernels_torch.py) stands for the others."""
+    """All ways round operands alike, so training emulated with one (test_kernels_torch.py) covers the others."""
     loss, x = LossSettings(pre_bias=True), batch(33, 48)
     results = {}
     for kind in ("products", "fused", "lists"):
@@ -135,7 +135,7 @@ def test_one_engine_serves_sweeps_in_turn() -> None:
 
 
 def test_batches_of_another_size_follow() -> None:
-    """Buffers are made anew, and the firings of every batch are counted."""
+    """Buffers are reallocated, and the firings of every batch are counted."""
     sweep, other = make(), make()
     engine, _ = step_of("lists-fused", sweep)
     reference = ReferenceEngine()
@@ -163,7 +163,7 @@ def test_prefetch_hands_out_every_batch() -> None:
 
 
 def test_doctor_suite_passes_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `doctor --gpu` runs on a device, at sizes for the interpreter."""
+    """Runs the suite of `doctor --gpu` at sizes for the interpreter."""
     small = gpu_check.run_checks
     monkeypatch.setattr(gpu_check, "run_checks", lambda where: small(where, widths=(20, 300), sizes=[1, 17], rows=18))
     said: list[str] = []

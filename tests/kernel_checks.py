@@ -1,4 +1,4 @@
-"""What every Triton kernel must do, as functions over the kernels' modules: tests run them on the real kernels, the
+"""Checks of every Triton kernel, as functions of the kernels' modules: tests run them on the real kernels, the
 mutation test on kernels with a planted bug.
 
 Needs TRITON_INTERPRET=1 and the shim. Buffers stand between red zones of NaN, and accesses outside them fail.
@@ -197,7 +197,7 @@ def compare(found: Gradients, expected: Gradients, tolerance: float) -> None:
 
 
 def check_gradients(kernels: Kernels) -> None:
-    """float64 under the interpreter: exact but for rounding, ragged in every direction, pre-bias folded."""
+    """float64 under the interpreter: exact up to rounding, ragged in every direction, pre-bias folded."""
     problem = Problem.random(37, 24, [17, 1, 33], pre=True)
     compare(run_step(kernels, problem), autograd(problem), 1e-13)
 
@@ -252,7 +252,7 @@ def check_order(kernels: Kernels) -> None:
 
 
 def check_counting(kernels: Kernels) -> None:
-    """The firings alone, without a residual."""
+    """Only the firings, without a residual."""
     problem = Problem.random(37, 24, [17, 20])
     segments, tile = Segments.of(problem.bounds, "cpu"), Tile(16, 16)
     fired = guarded(2, 37, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""Packed tensors with more than 2^31 elements: the kernels must find the same rows behind them, and do the same there.
+"""Packed tensors with more than 2^31 elements: the kernels must work alike on rows beyond them.
 
 Only the rows that are used are memory (`interpreter_shim.far`); every other address of the tensor belongs to nobody.
 

@@ -70,7 +70,7 @@ class Case:
 
 @dataclass
 class Report:
-    """What became of a case."""
+    """The result of a case."""
 
     failures: list[str] = field(default_factory=list)
     registers: int = 0
@@ -84,7 +84,7 @@ class Report:
 
 
 def cases() -> Iterator[Case]:
-    """Everything that is shipped, and what must fail."""
+    """All kernels that are shipped, and two that must fail."""
     from sparsecode.kernels.configs import ARCHITECTURES, Tile, adam_tile, fused_tiles, mcs_tile
 
     for arch in ARCHITECTURES:
@@ -267,7 +267,7 @@ def compile_case(case: Case) -> Report:
 
 
 def gate(case: Case, code: Code) -> list[str]:
-    """What is wrong with the code; nothing where it may ship."""
+    """The faults of the code; empty if it may ship."""
     limit = SHARED_LIMIT[case.arch]
     if case.arch == "sm_80" and case.D <= 128:
         limit = SMALL_SHARED
@@ -307,7 +307,7 @@ def _type_of(case: Case, name: str, constant: bool) -> str:
 
 
 def run(*, fresh: bool = False) -> list[tuple[Case, Report]]:
-    """Every case with its report, from the cache where its sources have not changed."""
+    """Every case with its report, from the cache if its sources have not changed."""
     known: dict[str, Any] = {}
     if CACHE.exists() and not fresh:
         known = json.loads(CACHE.read_text())
@@ -327,7 +327,7 @@ def run(*, fresh: bool = False) -> list[tuple[Case, Report]]:
 
 
 def _workers() -> int:
-    """A process per core that this one may use; each holds some 600 MB."""
+    """A process per available core; each holds some 600 MB."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, 8))
 

@@ -1,4 +1,4 @@
-"""Reads what a compiled Triton kernel became: hot loop, spills, registers, and how busy it can keep the tensor cores.
+"""Reads the machine code of a Triton kernel: hot loop, spills, registers, and the bound on tensor-core use.
 
 NVIDIA code is read from `nvdisasm` and `cuobjdump` as Triton bundles them, AMD code from the assembly it keeps.
 """
@@ -67,7 +67,7 @@ class Code:
     tensor_memory: int = 0
 
     def count(self, pattern: str) -> int:
-        """Instructions of the hot loop whose opcode begins so."""
+        """Number of instructions in the hot loop whose opcode matches."""
         return sum(bool(re.match(pattern, opcode)) for opcode in self.loop)
 
     def total(self, pattern: str) -> int:
@@ -101,7 +101,7 @@ def read_code(compiled: Any, arch: str, *, listing: bool = True) -> Code:
 
 
 def stackless(usage: str) -> bool:
-    """Whether what `cuobjdump -res-usage` says rules spills out: they lie in the stack, in local memory."""
+    """Whether `cuobjdump -res-usage` rules out spills, which would be in the stack, in local memory."""
     return bool(re.search(r"\bSTACK:0\b", usage)) and bool(re.search(r"\bLOCAL:0\b", usage))
 
 

@@ -28,7 +28,7 @@ class Mutant:
         return text.replace(self.old, self.new)
 
     def load(self, folder: Path) -> ModuleType:
-        """The kernels' module with the bug, imported from a file: the interpreter reads its source again."""
+        """The kernels' module with the bug, imported from a file, because the interpreter reads its source."""
         path = folder / f"mutant_{self.module}.py"
         path.write_text(self.source())
         spec = importlib.util.spec_from_file_location(f"mutant_{self.module}_{abs(hash(self.bug))}", path)

@@ -1,4 +1,4 @@
-"""What the kernels of the sparse path must do; as kernel_checks.py, for lists.py and sparse.py.
+"""Checks of the sparse path's kernels, lists.py and sparse.py, like those in kernel_checks.py.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries, W words of 32
 features, V words of 32 rows.
@@ -23,7 +23,7 @@ TILE = Tile(32, 32)
 
 @dataclass
 class Active:
-    """Everything about which codes are active, as the kernels wrote it."""
+    """The active codes, as the kernels wrote them."""
 
     by_row: Tensor  # [B, W]
     by_feature: Tensor  # [V, N]
@@ -46,7 +46,7 @@ def find(
     tile: Tile,
     capacity: Sequence[int] | None = None,
 ) -> Active:
-    """Masks, counts and lists of the chosen dictionaries; `capacity` of their regions, all codes where not given."""
+    """Masks, counts and lists of the chosen dictionaries; regions hold `capacity` codes, by default all."""
     # Few programs, yet several turns of every loop.
     vars(kernels.lists).update(ROW_LINES=(64, 2), FEATURE_LINES=(64, 2))
     vars(kernels.sparse).update(ROWS=8, ENTRIES=2)
@@ -78,7 +78,7 @@ def run_sparse(
     operands: torch.dtype | None = None,
     tile: Tile = TILE,
 ) -> Gradients:
-    """Gradients and sums by way of the lists, of all dictionaries or some."""
+    """Gradients and sums by lists, of all dictionaries or some."""
     dtype = problem.x.dtype
     narrow = operands or dtype
     (B, D), N, K = problem.x.shape, problem.w_enc.shape[0], len(problem.l1)
@@ -186,7 +186,7 @@ def check_lists(kernels: Kernels) -> None:
 
 
 def check_lists_keep_to_their_regions(kernels: Kernels) -> None:
-    """A dictionary with more active codes than its region holds overwrites nobody."""
+    """A dictionary with more active codes than its region holds overwrites no other."""
     problem = few_active(33, 16, [2, 34, 3])
     segments = Segments.of(problem.bounds, "cpu")
     x, w_enc, bias = guard(problem.x), guard(problem.w_enc), guard(problem.b_enc)
@@ -207,7 +207,7 @@ def check_sparse_gradients(kernels: Kernels) -> None:
 
 
 def check_some_dictionaries(kernels: Kernels) -> None:
-    """Dictionaries that take no part are not touched, and the others have the bits that they have in company."""
+    """Dictionaries that take no part are not touched, and the others have the same bits as with them."""
     problem = few_active(9, 16, [5, 9, 3], dtype=torch.float32)
     together, some = run_sparse(kernels, problem), run_sparse(kernels, problem, only=(0, 2))
     for name in ("d_enc", "d_bias", "d_dec", "fired"):
@@ -256,7 +256,7 @@ def check_sparse_order(kernels: Kernels) -> None:
 
 
 def check_sparse_far_rows(kernels: Kernels) -> None:
-    """A dictionary past element 2^31 of the packed tensors, of which only its rows are memory."""
+    """A dictionary past element 2^31 of the packed tensors, of which only its rows have memory."""
     B, D, n = 5, 32, 6
     first = (1 << 31) // D + 1000
     near = few_active(B, D, [n], dtype=torch.float32)

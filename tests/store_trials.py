@@ -37,7 +37,7 @@ def rows(start: int, stop: int) -> torch.Tensor:
 
 
 def write_all(path: Path, *, total: int = ROWS, pause: float = 0.0) -> Dataset:
-    """Writes, or goes on writing, `total` rows in batches of 64."""
+    """Writes `total` rows in batches of 64, or continues to."""
     with DatasetWriter(path, **SETTINGS) as writer:
         start = writer.rows
         while start < total:
@@ -84,7 +84,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def flip_bits(folder: Path, count: int, seed: int) -> int:
-    """Flips single bits anywhere in a dataset's files, each time expecting ShardCorrupt before a row; flips noticed."""
+    """Flips single bits in a dataset's files and expects ShardCorrupt before a row each time; returns flips noticed."""
     files = sorted(folder.iterdir())
     chosen = random.Random(seed)
     noticed = 0
@@ -105,7 +105,7 @@ def flip_bits(folder: Path, count: int, seed: int) -> int:
 
 
 def kill_writers(folder: Path, kills: int, seed: int) -> int:
-    """Writes datasets with a process that is killed (SIGKILL) at random moments and started again; kills that struck.
+    """Writes datasets by a process that is killed (SIGKILL) at random moments and restarted; returns the kills.
 
     Each finished dataset must hold the same bytes as an unbroken one, and nothing else.
     """
@@ -139,7 +139,7 @@ def kill_writers(folder: Path, kills: int, seed: int) -> int:
 
 
 def kill_readers(folder: Path, readers: int, batches: int) -> list[str]:
-    """Digests of what `readers` processes stream at once, one of them killed on the way; those of the rest."""
+    """Lets `readers` processes stream at once and kills one of them; returns the digests of the rest."""
     dataset = write_all(folder / "read")
 
     def read(out: Path) -> None:
@@ -164,7 +164,7 @@ def _small_files() -> None:
 def fill_disk(
     folder: Path, *, limit: Callable[[], None] = _small_files, relieve: Callable[[], object] = bool
 ) -> tuple[int, int]:
-    """Writes where there is no room; (rows that were safe, rows after going on with room).
+    """Writes where there is no room; returns (rows that were safe, rows after resuming with room).
 
     `limit` is called in the child before it writes; default: files may hold 4 KB only, of 10.6 needed. `relieve` is
     called before the writer goes on.

@@ -1,4 +1,4 @@
-"""The CSV that benchmarks leave behind."""
+"""The CSV files of benchmarks."""
 
 from __future__ import annotations
 

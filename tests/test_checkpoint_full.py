@@ -1,4 +1,4 @@
-"""A disk that is full while training saves: one named error, nothing half written, and the same command goes on."""
+"""A disk that is full while training saves: one named error, nothing half written, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ resource = pytest.importorskip("resource", reason="limits of POSIX stand for a f
 
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
-    """No file can grow beyond `size` bytes: writing fails as it does on a full disk (EFBIG for ENOSPC)."""
+    """Limits files to `size` bytes: writing then fails as on a full disk (EFBIG for ENOSPC)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

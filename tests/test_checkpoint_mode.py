@@ -1,4 +1,4 @@
-"""Files of a run can be read by whom the user's umask lets read, whichever library wrote them."""
+"""Files of a run have the permissions of the user's umask, whichever library wrote them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that a user can type gives a traceback: every command with every option, and what people put into them.
+"""Nothing that a user can type gives a traceback: every command with every option and all kinds of values.
 
 The examples are drawn from what each option is for and from what it is not, always the same ones. Whatever happens, the
 command ends with a documented exit code and, where it fails, one line that says why. Work that has begun is
@@ -97,7 +97,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to run in; nothing beyond this machine is asked."""
+    """A copy to run in, without network."""
     copy = Path(shutil.copytree(original, tmp_path / "place", symlinks=True))
     monkeypatch.chdir(copy)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -149,7 +149,7 @@ def values_for(param: click.Parameter) -> st.SearchStrategy[str]:
 
 @st.composite
 def arguments(draw: st.DrawFn, name: str) -> list[str]:
-    """What follows a command's name."""
+    """The arguments after a command's name."""
     command = command_of(name)
     given: list[str] = []
     options = [
@@ -172,7 +172,7 @@ def arguments(draw: st.DrawFn, name: str) -> list[str]:
 
 
 def check(args: list[str]) -> int:
-    """Runs a command, and holds what the file's first lines say."""
+    """Runs a command and checks the promises in the module's docstring."""
     result = CliRunner().invoke(main, args, prog_name="sparsecode")
     told = f"sparsecode {args}\n{result.output[-2000:]}"
     unforeseen = result.exception is not None and not isinstance(result.exception, SystemExit)

@@ -1,4 +1,4 @@
-"""`info`, `verify`, `merge` and `doctor`: what they tell, to people and to programs."""
+"""`info`, `verify`, `merge` and `doctor`: their output for people and for programs."""
 
 from __future__ import annotations
 

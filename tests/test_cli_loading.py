@@ -1,4 +1,4 @@
-"""Commands load when they are called, and not before: that is what keeps `--help` fast."""
+"""Commands are loaded only when they are called, which keeps `--help` fast."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from sparsecode.pipeline.replicate import STAGE_FUNCTIONS
 
 
 class Nothing(dict[str, Any]):
-    """What a stage gives that did nothing: an empty result, and an empty comparison."""
+    """The result of a stage that did nothing: an empty result, or an empty comparison."""
 
     names: tuple[str, ...] = ()
 
@@ -36,7 +36,7 @@ class Nothing(dict[str, Any]):
 
 
 class Recorder:
-    """Stands in for all stage functions and remembers the last call."""
+    """Replaces all stage functions and remembers the last call."""
 
     def __init__(self) -> None:
         self.run: Any = None

@@ -1,4 +1,4 @@
-"""Paths without a name: empty ones are refused by every command, and the folder one is in is named by a dot."""
+"""Paths without a name: every command refuses an empty one, and a dot means the current folder."""
 
 from __future__ import annotations
 

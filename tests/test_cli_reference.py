@@ -1,4 +1,4 @@
-"""docs/cli.md is what the commands say of themselves."""
+"""docs/cli.md has the commands' own help."""
 
 from __future__ import annotations
 

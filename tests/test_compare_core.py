@@ -89,7 +89,7 @@ def test_of_equal_atoms_the_lower_index() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_rounding_cannot_hide_the_nearest(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """The atom itself rounds down by almost half a step of bfloat16 everywhere, a slightly worse one rounds up."""
+    """The best atom rounds down by almost half a step of bfloat16 everywhere, a slightly worse one rounds up."""
     monkeypatch.setenv("SPARSECODE_ENGINE", path)
     step = 2.0**-8
     own = torch.full((256,), (1 + 0.98 * step) / 16)

@@ -124,7 +124,7 @@ def test_the_sparse_assignment_is_the_heaviest_and_its_duals_prove_it(n: int, m:
 
 
 def heaviest(weights: npt.NDArray[np.int64]) -> int:
-    """Over all permutations; a missing edge weighs nothing."""
+    """The heaviest matching over all permutations; a missing edge weighs nothing."""
     wide = weights if weights.shape[0] <= weights.shape[1] else weights.T
     return max(sum(int(wide[i, j]) for i, j in enumerate(p)) for p in permutations(range(wide.shape[1]), len(wide)))
 

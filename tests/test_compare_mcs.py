@@ -1,4 +1,4 @@
-"""Max cosine similarity against a double loop, and what must not change it."""
+"""Max cosine similarity against a double loop, and changes that must not affect it."""
 
 from __future__ import annotations
 

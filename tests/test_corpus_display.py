@@ -1,4 +1,4 @@
-"""Tokens as text for people: what several tokens make together is shown as one character."""
+"""Tokens as text for people: several tokens that form one character are shown as that character."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def byte_level() -> Tokenizer:
 
 
 def sentencepiece() -> Tokenizer:
-    """A few words and letters; all else in bytes, as Llama and Gemma have it."""
+    """A few words and letters, and bytes for everything else, as in Llama and Gemma."""
     words = ["<unk>", "▁", "o", "k", ",", ";", "a", "n"]
     vocabulary = {word: place for place, word in enumerate(words + [f"<0x{byte:02X}>" for byte in range(256)])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))

@@ -1,4 +1,4 @@
-"""Text that is tokenised already, from every kind of table; datasets that were saved to disk, and streams."""
+"""Text that is already tokenised, from every kind of table; datasets saved to disk, and streams."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ KEY = "tokens"
 
 
 def read(run: Run, *text: str, tokenizer: str | None = None) -> None:
-    """Opens and finishes the stage as those that read text do."""
+    """Opens and finishes a stage like those that read text."""
     config = TrainGptConfig(text=text, vocab_size=300, tokenizer=tokenizer)
     with run.stage(KEY, as_recorded(run, KEY, config)) as stage:
         prepare_tokens(run, config.part(TextSettings))

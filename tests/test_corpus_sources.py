@@ -1,4 +1,4 @@
-"""Files to documents: every format and compression, every way a file can be bad, and the corpus nobody chose."""
+"""Reading files as documents: every format and compression, every way a file can be bad, and the default corpus."""
 
 from __future__ import annotations
 

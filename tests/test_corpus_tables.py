@@ -1,4 +1,4 @@
-"""Files with a structure are read as such, whatever they are called, or refused: never as prose, braces and all."""
+"""Structured files are read as such, whatever their names, or refused, but never read as prose."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_a_given_tokenizer_is_used_and_32_bits_where_needed(tmp_path: Path, text
 
 
 class Killed(BaseException):
-    """Stands for a signal."""
+    """Represents a signal."""
 
 
 @pytest.mark.parametrize("calls", [0, 1, 37])

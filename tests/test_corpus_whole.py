@@ -1,4 +1,4 @@
-"""Long documents are read in windows; their tokens are those that the tokenizer makes of the whole."""
+"""Long documents are read in windows; their tokens are those of the whole document."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def unigram() -> Tokenizer:
 
 
 def spaced_words() -> Tokenizer:
-    """Added tokens that go over the places where a text is cut, and one that takes the space before it."""
+    """Added tokens across the points where a text is cut, and one that includes the space before it."""
     made = byte_level()
     made.add_tokens(["the quick", "lazy dogs; caf\u00e9"])
     return made
@@ -151,7 +151,7 @@ def test_what_is_held_is_bounded() -> None:
 
 
 def test_the_tokens_of_a_run_are_those_of_each_whole_document(tmp_path: Path) -> None:
-    """Through the files, in pieces of the size that is used."""
+    """Reads through files, in pieces of the size used in practice."""
     tokenizer = llama()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     documents = [text(3 * readers.PIECE, 6), text(500, 7), text(2 * readers.PIECE + 99, 8)]

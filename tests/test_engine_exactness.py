@@ -32,7 +32,7 @@ WAYS = [(path, codes) for path in PATHS for codes in ("lists", "dense")]
     seed=st.integers(0, 100),
 )
 def test_any_shape(width: int, sizes: list[int], rows: int, bias: float, loss: LossSettings, seed: int) -> None:
-    """All paths, both ways to hold codes, one thread and three: near the reference, and equal bit by bit."""
+    """All paths, both representations of codes, one and three threads: near the reference, and equal bit by bit."""
     x = batch(rows, width, seed)
     first = make(width, tuple(sizes), loss, seed, bias)
     stats, gradients = CpuEngine(threads=1).gradients(first, x)

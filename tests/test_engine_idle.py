@@ -24,7 +24,7 @@ GONE = (100, 380)  # steps in which the rows along one direction do not come
 
 
 def rows(step: int, count: int = 24) -> Tensor:
-    """A batch in which one direction is missing for a while: its features die, rest, and fire again."""
+    """A batch that lacks one direction for a while: its features die, rest, and fire again."""
     x = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(step)).abs()
     x[:, :6] *= 0.0 if GONE[0] <= step < GONE[1] else 3.0
     return x

@@ -1,4 +1,4 @@
-"""What the CPU engine does when numbers, screens, threads and arguments are at their worst."""
+"""The CPU engine with the worst numbers, screens, threads and arguments."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_no_screen_drops_a_code(seed: int, width: int, magnitude: float, gap: fl
 
 
 def test_screens_drop_most_of_what_is_not_active() -> None:
-    """A screen that kept everything would be right, and useless."""
+    """A screen that kept everything would be correct but useless."""
     sweep, x = small((512,), 64), batch(1024, 64)
     sweep.b_enc -= 2.5
     for path in PATHS:

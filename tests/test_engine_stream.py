@@ -1,4 +1,4 @@
-"""Many steps straight from a stream: the bits of one step after another, and nothing lost when it is stopped."""
+"""Many steps directly from a stream have the bits of single steps, and nothing is lost when they are stopped."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def files(run: Path) -> dict[str, bytes]:
-    """What must not depend on how the engine was called: dictionaries and metrics, without the times in them."""
+    """The files that must not depend on how the engine was called: dictionaries and metrics, without times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found = {path.name: path.read_bytes() for path in sorted((run / "dictionaries").glob("n*"))}
     return found | {"metrics": json.dumps([line | {"time": None} for line in lines]).encode()}

@@ -1,4 +1,4 @@
-"""One test for all engines: each is held against the reference in float64, and to what every engine promises.
+"""One test for all engines: each must match the reference in float64 and keep every engine's promises.
 
 Without TRITON_INTERPRET the reference itself (in float32) and every path of the CPU engine; with it, in a process of
 its own that test_kernels_interpreter.py starts, every way of the GPU engine.
@@ -182,7 +182,7 @@ def test_a_batch_that_does_not_fit_is_named(engine: str) -> None:
 
 
 def test_every_switch_is_met(engine: str) -> None:
-    """The short list of combinations is a covering array, whatever the engine."""
+    """The list of combinations is a covering array for every engine."""
     for left, right in (("tied", "pre_bias"), ("tied", "project_gradient"), ("mse", "l1_scale")):
         seen = {(getattr(loss, left), getattr(loss, right)) for loss in COVERING}
         values = [sorted({getattr(loss, name) for loss in COVERING}) for name in (left, right)]

@@ -1,4 +1,4 @@
-"""Every failure has its class, in Rust and in Python alike, and says what it is."""
+"""Every failure has its own class in Rust and in Python, and a message."""
 
 from __future__ import annotations
 

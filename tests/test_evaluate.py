@@ -1,4 +1,4 @@
-"""Evaluation in closed form: what perfect, empty and constant dictionaries must score, whatever the batches."""
+"""Evaluation in closed form: the scores of perfect, empty and constant dictionaries, for any batches."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_figures_are_their_definitions() -> None:
 
 
 def test_special_tokens_keep_their_own_values() -> None:
-    """Where every token is special but one, only that one's value is replaced."""
+    """If all tokens but one are special, only that one's value is replaced."""
     tokens = np.full(3 * T, 9, np.uint16)
     tokens[[4, T + 2]] = 3
     model = gpt()

@@ -99,7 +99,7 @@ def test_a_model_without_its_head_is_named_by_longer_names_too() -> None:
 
 
 class Towers(nn.Module):
-    """The modules of a model that sees and reads."""
+    """The modules of a vision-language model."""
 
     def __init__(self, *names: str) -> None:
         super().__init__()

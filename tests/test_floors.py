@@ -1,4 +1,4 @@
-"""A stage needs a number of tokens, rows or steps, and goes on until it has them, whatever its minutes say."""
+"""A stage needs a number of tokens, rows or steps, and continues until it has them, whatever its minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a replication takes: budgets as they stand, the rest by rate; floors where a machine is slow."""
+"""The forecast of a replication: budgets as given, the rest by rate, with floors for slow machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Native attention against torch's in float64: values, gradients, and which of the two is used."""
+"""Native attention against torch's in float64: values, gradients, and the choice between the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a harvest tells of its rows: their contexts, what was left out and why, and the type that was computed in."""
+"""What a harvest records of its rows: contexts, what was left out and why, and the type of computation."""
 
 from __future__ import annotations
 

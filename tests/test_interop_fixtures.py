@@ -1,4 +1,4 @@
-"""Dictionaries that other libraries made, with what these encode and decode: the same here, to 1e-5.
+"""Dictionaries made by other libraries encode and decode here as there, to 1e-5.
 
 The files are made by tests/interop/make_fixtures.py in environments of the libraries; `make interop` makes fresh ones.
 """
@@ -23,7 +23,7 @@ TOLERANCE = 1e-5
 
 
 def path_of(case: Path) -> Path:
-    """What a user would name: the folder, or for openai the one file."""
+    """The path a user would name: the folder, or the single file for openai."""
     return next(case.glob("autoencoder.pt"), case)
 
 

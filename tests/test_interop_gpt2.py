@@ -116,7 +116,7 @@ def test_the_runs_own_text_serves_its_exported_model(run: Run, tmp_path: Path) -
 
 
 def nano(folder: Path, bias: bool) -> dict[str, Tensor]:
-    """A checkpoint as nanoGPT's train.py leaves it, after torch.compile, its mask included."""
+    """A checkpoint as nanoGPT's train.py writes it after torch.compile, including the mask."""
     generator = torch.Generator().manual_seed(2)
 
     def random(*shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Dictionaries as they are published: Gemma Scope, Llama Scope and circuit-tracer's transcoder sets.
+"""Dictionaries in published formats: Gemma Scope, Llama Scope and circuit-tracer's transcoder sets.
 
 No file of theirs is here. Each test writes a small one of the same layout and compares what is read with the format's
 own definition, written out below slowly and obviously.
@@ -438,7 +438,7 @@ def test_as_much_of_yaml_is_read_as_such_configurations_need(tmp_path: Path) -> 
 
 @pytest.fixture
 def collection(tmp_path: Path) -> Path:
-    """A folder of repositories, as someone keeps them."""
+    """A folder of several repositories."""
     for layer in (2, 10):
         write_npz(tmp_path / f"all/gemma-scope-2b-pt-res/layer_{layer}/width_16k/average_l0_82")
     write_gemma_2(tmp_path / "all/gemma-scope-2-4b-pt/resid_post/layer_12_width_16k_l0_small")

@@ -1,4 +1,4 @@
-"""What other libraries' files can be wrong about, and what they cannot say: each named, with the file."""
+"""Faults in other libraries' files, and what their formats cannot express: each error names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sparsecode doctor --gpu`: what it says with and without a GPU. The suite itself runs in interpreted_engine.py."""
+"""The output of `sparsecode doctor --gpu` with and without a GPU. Its suite runs in interpreted_engine.py."""
 
 from __future__ import annotations
 

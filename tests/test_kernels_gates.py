@@ -52,7 +52,7 @@ LISTING = """
 
 
 def test_hot_loop_is_the_inner_one_with_its_detour() -> None:
-    """A jump back from code placed after the end is no loop of its own, and what it skips is part of the loop."""
+    """A jump back from code placed after the end is not a loop, and the code it skips is part of the loop."""
     opcodes, loop = _hot_loop(LISTING, SASS)
     assert len(opcodes) == 13
     assert loop == [

@@ -1,4 +1,4 @@
-"""Batches through pinned memory, on a CUDA of paper: copies happen as late as the order of events allows.
+"""Batches through pinned memory, on a simulated CUDA whose copies happen as late as the order of events allows.
 
 What the code reads before an event that covers its copy is NaN, and a pinned buffer that is written to before its copy
 is over spoils the batch: both would be seen.
@@ -63,7 +63,7 @@ COPIES, WORK = Stream(), Work()
 
 
 class Pinned(Tensor):
-    """Host memory whose copies are put off; also what they arrive in."""
+    """Host memory whose copies are delayed, and their destination."""
 
     def to(self, *_: Any, **__: Any) -> Tensor:
         sent = torch.full_like(self.as_subclass(Tensor), float("nan")).as_subclass(Pinned)
@@ -72,7 +72,7 @@ class Pinned(Tensor):
         return sent
 
     def record_stream(self, _: Any) -> None:
-        """Nothing to do: nobody frees it."""
+        """Nothing to do, because it is never freed."""
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_without_a_gpu_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_triton_everything_else_imports_and_trains() -> None:
-    """Every module but what launches kernels; every other engine does a step."""
+    """Imports every module that does not launch kernels; every other engine does a step."""
     code = (
         "import importlib, pkgutil, sys; sys.modules['triton'] = None\n"
         "import torch, sparsecode\n"

@@ -1,4 +1,4 @@
-"""Data flows one way: who may import whom, read from the sources.
+"""Data flows one way: checks from the sources which package may import which.
 
 The library takes data and returns objects; the pipeline and the command line take run folders, settings and flags. So
 nothing below `pipeline` knows a run, a stage's settings or a flag, and nothing there writes to a terminal. No two

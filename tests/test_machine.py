@@ -1,4 +1,4 @@
-"""What is chosen for a machine is a pure function of what the machine is."""
+"""Choices for a machine are a pure function of its properties."""
 
 from __future__ import annotations
 

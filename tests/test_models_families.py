@@ -64,7 +64,7 @@ def ids() -> Tensor:
 
 @contextmanager
 def spied(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """What every module is given and gives in a pass, by its path."""
+    """Inputs and outputs of every module in a forward pass, by its path."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     handles = []
     for path, module in model.named_modules():
@@ -121,7 +121,7 @@ def test_hook_points_are_what_their_names_say(name: str) -> None:
 
 
 def check_parts(name: str, block: Any, own: dict[str, Tensor]) -> None:
-    """Hidden layer and heads, computed anew from the module's own weights."""
+    """Checks hidden layer and heads, recomputed from the module's own weights."""
     if "gate_proj" in dict(block.named_modules()).get("mlp", nn.Module())._modules:
         given = block.mlp.act_fn(own["mlp.hook_pre"])
         normalised = getattr(block, "pre_feedforward_layernorm", block.post_attention_layernorm)(own["hook_resid_mid"])
@@ -219,7 +219,7 @@ def test_any_module_follows_the_mask(name: str, tmp_path: Path) -> None:
 
 
 class Counting(nn.Module):
-    """Learned positions, counted from the first place whatever the mask says; none can be given."""
+    """Learned positions, always counted from the start of a row; none can be passed in."""
 
     def __init__(self) -> None:
         super().__init__()

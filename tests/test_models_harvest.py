@@ -1,4 +1,4 @@
-"""Harvesting several hook points at once, and models that were not trained here: which rows reach a dataset."""
+"""Harvesting several hook points at once, and third-party models: the rows that reach a dataset."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def own_run(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def bert(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random BERT with a WordPiece of its own, as a folder."""
+    """A folder with a small random BERT and its own WordPiece tokenizer."""
     transformers = pytest.importorskip("transformers")
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -193,7 +193,7 @@ def test_documents_stay_apart_and_are_padded_on_the_right() -> None:
 def test_rows_of_a_model_are_its_values_at_kept_tokens(
     bert: Path, texts: Path, tmp_path: Path, documents: bool, special: bool
 ) -> None:
-    """Every context again by itself, through transformers' own hidden states."""
+    """Compares every context with transformers' own hidden states."""
     transformers = pytest.importorskip("transformers")
     run = Run(tmp_path / "run")
     wanted = settings(

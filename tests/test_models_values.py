@@ -1,4 +1,4 @@
-"""Every hook point of every family, beside the same value computed anew: slowly, from the weights, by the formulas.
+"""Every hook point of every family, compared with a slow computation by formulas from the weights.
 
 From what a block is given, this computes norms, queries, keys and values, heads (with transformers' own attention
 weights), the MLP or each expert of a mixture, and the sums; nothing is read where the package reads it.
@@ -51,7 +51,7 @@ def activation(config: Any) -> Callable[[Tensor], Tensor]:
 
 
 def mlp_values(case: Case, block: Any, config: Any, x: Tensor) -> dict[str, Tensor]:
-    """The MLP's hook points from what it is given."""
+    """The MLP's hook points from its input."""
     act = activation(config)
     if len(case.mlp) == 1:
         return mixture(block.get_submodule(case.mlp[0]), config, act, x)

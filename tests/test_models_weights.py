@@ -1,4 +1,4 @@
-"""Weights that a model's files do not have: told where something uses them, else left alone."""
+"""Weights that a model's files do not have: an error where they are used, else ignored."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def sources() -> list[Path]:
 
 
 def banned(text: str) -> Iterator[str]:
-    """What in `text` could run code from a file."""
+    """Calls in `text` that could run code from a file."""
     for node in ast.walk(ast.parse(text)):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -87,7 +87,7 @@ def test_one_function_alone_reads_state_dicts_and_builds_tensors_only() -> None:
 
 
 def open_loads(text: str) -> list[int]:
-    """Lines where a library is asked for a model, a tokenizer or a configuration and not told to run no code of theirs.
+    """Lines that load a model, a tokenizer or a configuration without forbidding code that comes with it.
 
     Left to itself it asks the user at the terminal.
     """

@@ -1,4 +1,4 @@
-"""Values that were stored on one machine are met on others: here with the instructions of an older processor.
+"""Values stored on one machine are reproduced on others, here with the instructions of an older processor.
 
 What torch's libraries may use is cut down by their own variables; a process that started without them cannot do it.
 """

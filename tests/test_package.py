@@ -1,4 +1,4 @@
-"""What reaches users: the contents of the wheel and of the source distribution, and the version."""
+"""The contents of the wheel and of the source distribution, and the version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`replicate` in itself: the order of stages, what it skips, what it says. The stages are stand-ins that record."""
+"""`replicate` with recording stand-ins for the stages: their order, what it skips and what it prints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESULTS: dict[str, dict[str, Any]] = {
 
 
 class Stages:
-    """Stand-ins for all stages: they work in the run as real ones do, and remember their calls."""
+    """Stand-ins for all stages, which write to the run like real ones and remember their calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.worked: list[str] = []

@@ -1,4 +1,4 @@
-"""What a call does not say is taken from the run: its record of the stage, or the preset that it remembers."""
+"""Settings missing from a call come from the run: its record of the stage, or the preset that it remembers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a run whose features are known: what the page says is what the JSON says."""
+"""The report of a run whose features are known: the page and the JSON say the same."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, FakeDataset, di
 
 
 class Reader(HTMLParser):
-    """Tables by id as rows of texts, headings, and whatever would be fetched."""
+    """Collects tables by id as rows of text, headings, and everything that would be fetched."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

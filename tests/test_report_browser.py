@@ -74,7 +74,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def look(page: Path, folder: Path, *, dark: bool = False, spoil: str = "") -> list[dict[str, Any]]:
-    """What the page says of itself in frames of WIDTHS (Chromium's own windows are at least 500 wide)."""
+    """What the page reports in frames of WIDTHS (Chromium's own windows are at least 500 wide)."""
     assert CHROMIUM is not None
     spied = folder / "spied.html"
     spied.write_text(page.read_text().replace("<head>", "<head>" + SPY, 1).replace("</main>", spoil + "</main>", 1))

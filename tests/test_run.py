@@ -1,4 +1,4 @@
-"""The record of a run against the files it speaks of: neither a lost folder nor a failed attempt is a dead end."""
+"""The record of a run and its files: neither a lost folder nor a failed attempt is a dead end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--run` may name, and what it may not: one clear line each, from every command and from Python."""
+"""Paths that `--run` may and may not name: one clear line each, from every command and from Python."""
 
 from __future__ import annotations
 

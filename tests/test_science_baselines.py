@@ -1,4 +1,4 @@
-"""Each baseline against what is known in closed form."""
+"""Each baseline against closed forms."""
 
 from __future__ import annotations
 

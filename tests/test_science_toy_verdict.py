@@ -1,4 +1,4 @@
-"""The verdict on claim 7 follows its rule, and can come out either way."""
+"""The verdict on claim 7 follows its rule and can be either."""
 
 from __future__ import annotations
 

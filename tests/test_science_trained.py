@@ -1,4 +1,4 @@
-"""No verdict on what was not trained: each bound as a rule, and each in a run that is thin in that respect alone."""
+"""No verdict on untrained models: each bound as a rule, and in a run that is thin only in that respect."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def unigram(run: Run) -> None:
 
 
 def other_model(run: Run) -> None:
-    """A poor GPT that these dictionaries have nothing to do with."""
+    """A poor GPT that is unrelated to these dictionaries."""
     unigram(run)
     config = run.config()
     config["stages"]["train-gpt"]["result"]["fingerprint"] = "another"

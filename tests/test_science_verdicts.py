@@ -1,4 +1,4 @@
-"""Every rule comes out both ways, and says where the data cannot decide."""
+"""Every rule can give either verdict, and says when the data cannot decide."""
 
 from __future__ import annotations
 

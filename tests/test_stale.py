@@ -1,4 +1,4 @@
-"""A stage notices that what it read has changed since, and says what to run; `replicate` runs it."""
+"""A stage notices that its inputs have changed, and says what to run; `replicate` runs it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SWEEP: dict[str, Any] = {
 
 
 def harvest(run: Run, seed: int, gpt: str = "g") -> None:
-    """What `harvest` leaves, of random rows."""
+    """A harvest's files with random rows."""
     folder = run.activations_path / HOOK
     config = HarvestConfig(seed=seed)
     inputs = {"gpt": gpt, "tokens": "t"}
@@ -85,7 +85,7 @@ def commands(told: str) -> list[list[str]]:
 
 
 def follow(told: str) -> None:
-    """Runs what a message says."""
+    """Runs the commands in a message."""
     for command in commands(told):
         result = call(*command, "--quiet")
         assert result.exit_code == 0, result.output

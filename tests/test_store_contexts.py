@@ -30,7 +30,7 @@ def write(path: Path, numbers: list[int], *, shard_rows: int = 7, batch: int = 5
 
 
 def spans(numbers: list[int]) -> list[list[int]]:
-    """(number, first row, row behind the last) by looking at every row."""
+    """(number, first row, row after the last), found by reading every row."""
     found: list[list[int]] = []
     for row, number in enumerate(numbers):
         if not found or found[-1][0] != number:

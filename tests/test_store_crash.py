@@ -147,7 +147,7 @@ def test_readers_do_not_notice_that_one_of_them_is_killed(tmp_path: Path) -> Non
 
 
 def test_reading_goes_on_while_another_process_writes(tmp_path: Path) -> None:
-    """A dataset seen while it grows is always whole shards with right digests."""
+    """A growing dataset always consists of complete shards with correct digests."""
     child = trials.in_child(lambda: trials.write_all(tmp_path / "x", pause=0.002))
     seen = set()
     deadline = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Damaged, swapped, truncated and hostile files: a named error, never a wrong row (promises 1-5, 7, 15, 21, 27)."""
+"""Damaged, swapped, truncated and hostile files give a named error, never a wrong row (promises 1-5, 7, 15, 21, 27)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep needs is told before it starts, and is what it then takes."""
+"""The memory that a sweep needs is reported before it starts, and matches what it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a sweep starts, what it saves, and that no two dictionaries share atoms."""
+"""A sweep's start and saved state; no two dictionaries share atoms."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 class Stopped(Exception):
-    """Stands for a process that dies between two instructions."""
+    """Represents a process that dies between two instructions."""
 
 
 class StoppingEngine(ReferenceEngine):
