@@ -3,7 +3,7 @@
 
 use std::f32::consts::LOG2_E;
 
-use super::Shape;
+use super::shape::Shape;
 use crate::cpu::Simd;
 use crate::simd::lanes::{Math, Portable};
 use crate::simd::levels::compiled;

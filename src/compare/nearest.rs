@@ -2,16 +2,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::check_unit_rows;
 use super::packed::{Packed, Segment};
-use super::products::Multiply;
 use super::scan::{Scan, Scratch, columns};
 use super::tops::Tops;
+use super::unit_rows::check_unit_rows;
 use super::work::{Watch, each, most_pairs};
-use crate::engine::Path;
-use crate::engine::screen::TILE;
 use crate::error::{Error, Result};
 use crate::threads::lock;
+use crate::vector::isa::Isa;
+use crate::vector::tile::TILE;
 
 /// For each atom of a the best of b, and for each of b the best of a.
 pub struct Nearest {
@@ -22,12 +21,12 @@ pub struct Nearest {
 }
 
 /// Two dictionaries, packed: segments 0 and 1.
-pub(super) fn pack(path: &Path, threads: usize, a: &[f32], b: &[f32], d: usize) -> Result<Packed> {
+pub(super) fn pack(isa: &Isa, threads: usize, a: &[f32], b: &[f32], d: usize) -> Result<Packed> {
     check_unit_rows("a", a, d)?;
     check_unit_rows("b", b, d)?;
     let all = |of: &[f32]| (0..(of.len() / d) as u32).collect::<Vec<_>>();
     let segments = vec![Segment::new(0, true, all(a)), Segment::new(1, true, all(b))];
-    Ok(Packed::new(path, threads, d, segments, |segment, index| {
+    Ok(Packed::new(isa, threads, d, segments, |segment, index| {
         &[a, b][segment.dictionary][index as usize * d..(index as usize + 1) * d]
     }))
 }
@@ -38,7 +37,7 @@ pub(super) fn pack(path: &Path, threads: usize, a: &[f32], b: &[f32], d: usize) 
 /// # Errors
 /// [`Error::InvalidArgument`]: rows that are not of norm 1, or `k` = 0.
 pub fn nearest(
-    path: &Path,
+    isa: &Isa,
     threads: usize,
     (a, b, d): (&[f32], &[f32], usize),
     k: usize,
@@ -48,13 +47,13 @@ pub fn nearest(
     if k == 0 {
         return Err(Error::InvalidArgument("nearest: k must be at least 1".to_owned()));
     }
-    let packed = pack(path, threads, a, b, d)?;
-    Ok(nearest_of(path, threads, &packed, k, absolute, watch))
+    let packed = pack(isa, threads, a, b, d)?;
+    Ok(nearest_of(isa, threads, &packed, k, absolute, watch))
 }
 
 /// The same of packed atoms.
 pub(super) fn nearest_of(
-    path: &Path,
+    isa: &Isa,
     threads: usize,
     packed: &Packed,
     k: usize,
@@ -62,9 +61,9 @@ pub(super) fn nearest_of(
     watch: &mut Watch<'_>,
 ) -> Option<Nearest> {
     let (a, b) = (&packed.segments[0], &packed.segments[1]);
-    let multiply = Multiply::of(path);
+    let multiply = isa.multiply();
     let tiles = a.padded() / TILE;
-    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(path) / TILE / b.padded()).max(1);
+    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(isa) / TILE / b.padded()).max(1);
     let of_b = columns(b.len(), k.min(a.len()));
     let of_a = k.min(b.len());
     let pieces: Vec<_> = (0..tiles)
@@ -83,7 +82,7 @@ pub(super) fn nearest_of(
         Scratch::new,
         |scratch, (tiles, rows)| {
             let (rows, tiles, columns) = (&mut *lock(rows), tiles.clone(), &of_b[..]);
-            path.run(Scan { packed, multiply, absolute, a, tiles, b, rows, columns, scratch });
+            isa.run(Scan { packed, multiply, absolute, a, tiles, b, rows, columns, scratch });
         },
     );
     finished.then(|| Nearest {

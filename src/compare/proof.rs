@@ -3,16 +3,17 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::matching::{ONE, weight};
 use super::packed::{Packed, Segment};
-use super::products::{Multiply, Operands, SUMS};
+use super::products::{Operands, SUMS};
 use super::scan::{above, cosine};
 use super::tops::Tops;
+use super::weight::{ONE, weight};
 use super::work::{Watch, each, most_pairs};
-use crate::engine::Path;
-use crate::engine::screen::{PANEL, TILE};
-use crate::engine::simd::{Kernel, LANES, Simd, dot};
 use crate::threads::lock;
+use crate::vector::dot::dot;
+use crate::vector::isa::{Isa, Multiply};
+use crate::vector::simd::{Kernel, LANES, Simd};
+use crate::vector::tile::{PANEL, TILE};
 
 /// Panels between two looks at what a row has found.
 const PANELS: usize = 32;
@@ -20,7 +21,7 @@ const PANELS: usize = 32;
 /// For each row (segment 0) the `k` columns (segment 1) whose weight exceeds `u[i] + v[j]` most; none at all proves that
 /// no matching of all pairs is heavier than the sum of u and v. None where `watch` stopped it.
 pub fn violations(
-    path: &Path,
+    isa: &Isa,
     threads: usize,
     packed: &Packed,
     absolute: bool,
@@ -29,9 +30,9 @@ pub fn violations(
     watch: &mut Watch<'_>,
 ) -> Option<Tops> {
     let (a, b) = (&packed.segments[0], &packed.segments[1]);
-    let multiply = Multiply::of(path);
+    let multiply = isa.multiply();
     let tiles = a.padded() / TILE;
-    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(path) / TILE / b.padded()).max(1);
+    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(isa) / TILE / b.padded()).max(1);
     let pieces: Vec<_> = (0..tiles)
         .step_by(at_once)
         .map(|first| {
@@ -49,7 +50,7 @@ pub fn violations(
         || Box::new([0.0; SUMS]),
         |sums, (tiles, found)| {
             let (found, tiles, prices) = (&mut *lock(found), tiles.clone(), &prices[..]);
-            path.run(Check { packed, multiply, absolute, a, tiles, b, u, v, prices, found, sums });
+            isa.run(Check { packed, multiply, absolute, a, tiles, b, u, v, prices, found, sums });
         },
     );
     let mut all = Tops::new(0, k);

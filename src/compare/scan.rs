@@ -9,11 +9,13 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::packed::{Packed, Segment};
-use super::products::{Multiply, Operands, SUMS};
+use super::products::{Operands, SUMS};
 use super::tops::Tops;
-use crate::engine::screen::{GROUPS, PANEL, TILE};
-use crate::engine::simd::{Kernel, LANES, Simd, dot4};
 use crate::threads::lock;
+use crate::vector::dot::dot4;
+use crate::vector::isa::Multiply;
+use crate::vector::simd::{Kernel, LANES, Simd};
+use crate::vector::tile::{GROUPS, PANEL, TILE};
 
 /// Atoms of the column side whose products are held at once: 256 KB, which stay in the second cache.
 pub const CHUNK: usize = 1024;

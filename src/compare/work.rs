@@ -4,9 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::engine::Path;
-use crate::engine::screen::Rounding;
 use crate::threads::{lock, on_threads};
+use crate::vector::isa::Isa;
+use crate::vector::rounding::Rounding;
 
 /// Called on the calling thread between pieces, with the number of pairs of atoms compared since the last call; `true`
 /// stops the work.
@@ -14,9 +14,9 @@ pub type Watch<'a> = dyn FnMut(u64) -> bool + Send + 'a;
 
 /// Pairs of atoms in one piece of work at most, so that a stop is heard soon: some milliseconds of cheap products, a
 /// quarter of a second in portable Rust.
-pub fn most_pairs(path: &Path) -> usize {
-    match path.rounding() {
-        _ if path.name() == "scalar" => 1 << 19,
+pub fn most_pairs(isa: &Isa) -> usize {
+    match isa.rounding() {
+        _ if isa.name() == "scalar" => 1 << 19,
         Rounding::Float32 => 1 << 22,
         Rounding::Bfloat16 | Rounding::Int8 => 1 << 24,
     }

@@ -3,10 +3,11 @@
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-use super::pack::{Aligned, PANEL, Packed};
+use super::pack::{PANEL, Packed};
 use super::tile;
 use crate::simd::lanes::{Lanes, Math, Portable};
 use crate::simd::levels::compiled;
+use crate::vector::aligned::Aligned;
 
 /// Panels in a block of the vocabulary: with 12 rows a block's logits take 24 KB of the first-level cache.
 const BLOCK: usize = 32;
@@ -110,7 +111,7 @@ unsafe fn run_on<L: Math, const ROWS: usize, const TOKENS: usize>(problem: &Prob
                 let lse = f64::from(found.maximum[r]) + found.sum[r].log2();
                 loss += (lse - f64::from(found.target_logit[r])) * std::f64::consts::LN_2;
                 if let Some(dh) = dh.as_deref_mut() {
-                    finish_dh(problem, row, found.sum[r], &work.dh.floats()[r * packed.stride..], {
+                    finish_dh(problem, row, found.sum[r], &work.dh[r * packed.stride..], {
                         &mut dh[(row - job.rows.start) * packed.width..][..packed.width]
                     });
                 }
@@ -138,14 +139,14 @@ unsafe fn forward<L: Math, const ROWS: usize>(
 ) -> Rows<ROWS> {
     let packed = problem.packed;
     let (width, stride) = (packed.width, packed.stride);
-    let h = work.h.floats_mut();
+    let h = &mut work.h;
     h.fill(0.0); // rows past the end are zero: their logits are 0 and their results unused
     for (r, row) in rows.clone().enumerate() {
         for (k, &x) in problem.h[row * width..][..width].iter().enumerate() {
             h[k * ROWS + r] = x * LOG2_E;
         }
     }
-    work.dh.floats_mut().fill(0.0);
+    work.dh.fill(0.0);
     let mut found = Rows { maximum: [f32::NEG_INFINITY; ROWS], sum: [0.0; ROWS], target_logit: [0.0; ROWS] };
     let mut rescale = [1.0; ROWS];
     let all = packed.padded / PANEL;
@@ -153,11 +154,11 @@ unsafe fn forward<L: Math, const ROWS: usize>(
         let first = b * BLOCK;
         let panels = BLOCK.min(all - first);
         let at = if wants { (t * all + first) * ROWS * PANEL } else { 0 };
-        let block = &mut work.e.floats_mut()[at..][..panels * ROWS * PANEL];
+        let block = &mut work.e[at..][..panels * ROWS * PANEL];
         // SAFETY: the slices above have the sizes that `tile` names; the caller has the instruction set.
         unsafe {
-            let w = packed.panels.floats()[first * width * PANEL..][..panels * width * PANEL].as_ptr();
-            tile::logits::<L, ROWS>(work.h.floats().as_ptr(), w, width, panels, block.as_mut_ptr());
+            let w = packed.panels[first * width * PANEL..][..panels * width * PANEL].as_ptr();
+            tile::logits::<L, ROWS>(work.h.as_ptr(), w, width, panels, block.as_mut_ptr());
             mask_padding::<ROWS>(block, first, packed.vocabulary);
             for (r, row) in rows.clone().enumerate() {
                 let token = (problem.targets[row] as usize).wrapping_sub(first * PANEL);
@@ -169,8 +170,8 @@ unsafe fn forward<L: Math, const ROWS: usize>(
             tile::exponentials::<L, ROWS>(block.as_mut_ptr(), panels, maximum, sum, &mut rescale);
             if wants {
                 work.maxima[t * blocks + b] = found.maximum;
-                let w = packed.rows.floats()[first * PANEL * stride..][..panels * PANEL * stride].as_ptr();
-                let dh = work.dh.floats_mut().as_mut_ptr();
+                let w = packed.rows[first * PANEL * stride..][..panels * PANEL * stride].as_ptr();
+                let dh = work.dh.as_mut_ptr();
                 tile::add_dh::<L, ROWS>(block.as_ptr(), w, stride, panels, &rescale, dh);
             }
         }
@@ -219,7 +220,7 @@ unsafe fn add_dw<L: Math, const ROWS: usize, const TOKENS: usize>(
         for (t, tile) in tiles.iter().flatten().enumerate() {
             for r in 0..ROWS {
                 let row = start + t * ROWS + r;
-                let to = &mut work.scaled.floats_mut()[(t * ROWS + r) * stride..][..width];
+                let to = &mut work.scaled[(t * ROWS + r) * stride..][..width];
                 if row < end {
                     let lacks = f64::from(work.maxima[t * blocks + b][r] - tile.maximum[r]).exp2();
                     let share = (lacks / (tile.sum[r] * problem.rows as f64)) as f32;
@@ -233,17 +234,17 @@ unsafe fn add_dw<L: Math, const ROWS: usize, const TOKENS: usize>(
         }
         let first = b * BLOCK;
         let panels = BLOCK.min(all - first);
-        let e = work.e.floats()[first * ROWS * PANEL..].as_ptr();
-        let to = dw.floats_mut()[first * PANEL * stride..][..panels * PANEL * stride].as_mut_ptr();
+        let e = work.e[first * ROWS * PANEL..].as_ptr();
+        let to = dw[first * PANEL * stride..][..panels * PANEL * stride].as_mut_ptr();
         // SAFETY: e holds `count` tiles at a distance of `all` panels; the others have the sizes that `tile` names.
         unsafe {
-            let h = work.scaled.floats().as_ptr();
+            let h = work.scaled.as_ptr();
             tile::add_dw::<L, ROWS, TOKENS>(e, all * ROWS * PANEL, count, h, stride, panels, to);
         }
     }
     let one = (1.0 / problem.rows as f64) as f32;
     for row in start..end.min(start + TILES * ROWS) {
-        let to = &mut dw.floats_mut()[problem.targets[row] as usize * stride..][..width];
+        let to = &mut dw[problem.targets[row] as usize * stride..][..width];
         for (to, &x) in to.iter_mut().zip(&problem.h[row * width..][..width]) {
             *to -= x * one;
         }

@@ -91,7 +91,7 @@ pub fn cross_entropy_on(
         .collect();
     let done = run_all(simd, &problem, jobs, threads);
     if let Some(dw) = dw {
-        let parts: Vec<&[f32]> = done.iter().map(|part| part.dw.floats()).collect();
+        let parts: Vec<&[f32]> = done.iter().map(|part| &*part.dw).collect();
         add_in_order(dw, &parts, packed.stride, width, threads);
     }
     Ok(done.iter().map(|part| part.loss).sum::<f64>() / rows as f64)

@@ -4,17 +4,17 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use super::batch::BatchBuffers;
-use super::codes::{Spent, TileStats};
-use super::dense::Dense;
+use super::codes::{Dense, TileStats};
 use super::dense_products::Panels;
 use super::dictionary::{Dictionary, cut};
 use super::idle::wake_if_faster;
-use super::path::Path;
-use super::plan::{Shared, plan};
+use super::plan::{ALONE, Shared, plan};
 use super::step::Expected;
 use super::sweep::{Batch, Mode, Sweep, Totals, check};
-use super::worker::{Worker, lock};
+use super::worker::{Profile, Worker};
 use crate::error::{Error, Result};
+use crate::threads::lock;
+use crate::vector::isa::Isa;
 
 /// Share of active codes from which matrix products beat lists: at D = 128 they take 41 ms of one core for 1,024 features
 /// whatever the share, lists 60 to 100 at a half; they meet at 31 % for 512 features and at 22 % for 4,096.
@@ -63,32 +63,15 @@ impl CodesAs {
     }
 }
 
-/// Where the time went, in seconds since the engine was made.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Profile {
-    /// The batch copied and packed.
-    pub batch: f64,
-    /// Encoders packed for the screen.
-    pub pack: f64,
-    /// Phase one, over rows.
-    pub rows: f64,
-    /// Phase two, over features.
-    pub features: f64,
-    /// Parts of phase one, summed over threads.
-    pub threads: Spent,
-    /// In any phase, summed over threads: what `threads()` times the phases' time is more than this, they waited.
-    pub busy: f64,
-}
-
 impl Engine {
     /// An engine of `threads` threads on a path.
     #[must_use]
-    pub fn new(path: Path, threads: usize) -> Self {
-        let together = Worker::new(path, threads);
+    pub fn new(isa: Isa, threads: usize) -> Self {
+        let together = Worker::new(isa, threads);
         let threads = together.team.threads();
         Self {
             batch: BatchBuffers::default(),
-            alone: (0..if threads > 1 { threads } else { 0 }).map(|_| Worker::new(path, 1)).collect(),
+            alone: (0..if threads > 1 { threads } else { 0 }).map(|_| Worker::new(isa, 1)).collect(),
             together,
             density: Vec::new(),
             costs: Vec::new(),
@@ -106,8 +89,8 @@ impl Engine {
 
     /// The path in use.
     #[must_use]
-    pub fn path(&self) -> Path {
-        self.together.path
+    pub fn isa(&self) -> Isa {
+        self.together.isa
     }
 
     /// Threads, the caller among them.
@@ -148,12 +131,12 @@ impl Engine {
     pub fn run(&mut self, sweep: &mut Sweep<'_>, batch: Batch<'_>, mut mode: Mode<'_>) -> Result<Totals> {
         check(sweep, batch, &mode)?;
         let (d, sizes, with_pre_bias) = (sweep.d, sweep.sizes, sweep.pre_bias.is_some());
-        self.batch.resize(self.path().rounding(), batch.rows, d);
+        self.batch.resize(self.isa().rounding(), batch.rows, d);
         if !with_pre_bias {
             self.read_batch(batch, d, None);
         }
         if let Mode::Step { t, factors } = mode {
-            wake_if_faster(self.path(), sweep, t, factors.lr);
+            wake_if_faster(self.isa(), sweep, t, factors.lr);
         }
         self.density.resize(sizes.len(), f64::INFINITY);
         if self.costs.len() != sizes.len() {
@@ -177,7 +160,7 @@ impl Engine {
             }
             let start = Instant::now();
             let stats = self.together.dictionary(&self.batch, dictionary, batch.rows, d, expected[k]);
-            found[k] = (stats, super::plan::ALONE * start.elapsed().as_secs_f64() * self.threads() as f64);
+            found[k] = (stats, ALONE * start.elapsed().as_secs_f64() * self.threads() as f64);
         }
         let queue = alone.into_iter().rev().filter_map(|k| dictionaries[k].take().map(|own| (k, own))).collect();
         self.work_alone(queue, batch.rows, d, &expected, &mut found);
@@ -231,7 +214,7 @@ impl Engine {
 
     fn read_batch(&mut self, batch: Batch<'_>, d: usize, pre_bias: Option<&[f32]>) {
         let start = Instant::now();
-        self.batch.read(self.together.path, &self.together.team, batch, d, pre_bias);
+        self.batch.read(self.together.isa, &self.together.team, batch, d, pre_bias);
         self.batch_seconds += start.elapsed().as_secs_f64();
     }
 }

@@ -1,7 +1,6 @@
 //! What the engine is given and gives back: a packed sweep, a batch, what to do with them, and sums.
 
-use super::features::Trained;
-use super::idle::Idle;
+use super::parameters::Trained;
 use crate::error::{Error, Result};
 
 /// The conventions of the loss and of the update.
@@ -40,6 +39,15 @@ pub struct Sweep<'a> {
     pub fired: &'a mut [i64],
     /// Features that rest; None: all are worked on in every step.
     pub idle: Option<Idle<'a>>,
+}
+
+/// Features that rest, of a whole sweep or a part of it.
+#[derive(Debug)]
+pub struct Idle<'a> {
+    /// [N]: 0 for a feature that does not rest, else 1 and the steps that its moments lag behind.
+    pub lag: &'a mut [i32],
+    /// [K]: the rate up to which resting features stand still.
+    pub rates: &'a mut [f32],
 }
 
 /// Rows to train on.

@@ -5,9 +5,10 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::engine::{self, Batch, CodesAs, Factors, GradientsOut, Idle, Loss, Mode, Path, Sweep, Totals, Trained};
+use crate::engine::{self, Batch, CodesAs, Factors, GradientsOut, Idle, Loss, Mode, Sweep, Totals, Trained};
 use crate::error::{Error, Result};
 use crate::python::stream::Stream;
+use crate::vector::isa::Isa;
 
 /// A contiguous buffer of a tensor, kept alive.
 struct Tensor<T: Element> {
@@ -202,17 +203,17 @@ impl CpuEngine {
     #[pyo3(signature = (path = "auto", threads = 1, codes = "measured"))]
     fn new(path: &str, threads: usize, codes: &str) -> Result<Self> {
         let codes = CodesAs::named(codes)?;
-        Ok(Self { engine: engine::Engine::new(Path::named(path)?, threads).with_codes(codes) })
+        Ok(Self { engine: engine::Engine::new(Isa::named(path)?, threads).with_codes(codes) })
     }
 
     #[staticmethod]
     fn paths() -> Vec<&'static str> {
-        Path::available()
+        Isa::available()
     }
 
     #[getter]
     fn path(&self) -> &'static str {
-        self.engine.path().name()
+        self.engine.isa().name()
     }
 
     #[getter]
@@ -363,7 +364,7 @@ pub fn kth_largest(
     if out.len() == 0 || encoder.len() % out.len() != 0 {
         return Err(Error::InvalidArgument(format!("engine: {} values are not {} rows", encoder.len(), out.len())));
     }
-    let path = Path::named(path)?;
+    let path = Isa::named(path)?;
     // SAFETY: Python code that would write to one of them while the GIL is released breaks the function's contract.
     let (x, weights) = unsafe { (rows.read(), encoder.read()) };
     let found = py.detach(|| engine::kth_largest(path, threads, x, weights, weights.len() / out.len(), k))?;

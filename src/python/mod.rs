@@ -36,12 +36,12 @@ impl From<Error> for PyErr {
 #[pymodule]
 mod _core {
     use pyo3::prelude::*;
+    use pyo3::types::PyTuple;
 
     #[pymodule_init]
-    #[allow(clippy::unnecessary_wraps)] // PyO3 asks for a result
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::threads::know_process();
-        Ok(())
+        module.add("INSTRUCTION_SETS", PyTuple::new(module.py(), crate::vector::isa::NAMES)?)
     }
 
     #[pymodule_export]

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::python::buffers::Bytes;
 use crate::shard::commit::{self, Durability};
 use crate::shard::dataset::Out;
 use crate::shard::open::read_header;
-use crate::shard::{self, Access, Dtype, Marks, NonFinite, Verify, WriterSettings};
+use crate::shard::{self, Access, Marks, NonFinite, Verify, WriterSettings};
 use crate::simd::Normalize;
 
 pub fn dtype(name: &str) -> Result<Dtype> {

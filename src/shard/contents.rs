@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::cpu::cpu;
+use crate::dtype::Dtype;
 use crate::shard::digest::{BlockDigest, shard_digest};
-use crate::shard::dtype::Dtype;
 use crate::shard::manifest::{Manifest, ShardEntry};
 use crate::shard::statistics::{BlockSums, Moments};
 

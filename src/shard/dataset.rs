@@ -6,30 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::cpu::cpu;
 use crate::error::{Error, Result};
+use crate::shard::access::{Access, Verify};
 use crate::shard::manifest::Manifest;
 use crate::shard::open::{Files, OpenShard};
 use crate::shard::segments::Segments;
 use crate::simd::{self, Normalize, Rows};
-
-/// How bytes are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// From a mapping: fast; a file that is truncated meanwhile can kill the process (SIGBUS).
-    Mmap,
-    /// With a system call per row: slower, and every failure is an error.
-    Pread,
-}
-
-/// When digests are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verify {
-    /// Each block before it is first used by this process.
-    Once,
-    /// Each block again whenever a stream or a read comes to it.
-    Always,
-    /// Headers only.
-    Never,
-}
 
 /// Where rows are put.
 pub enum Out<'a> {

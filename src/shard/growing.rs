@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, OnceLock};
 
 use crate::cpu::cpu;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::shard::blocks::{BlockFile, End};
 use crate::shard::commit::{self, Durability};
 use crate::shard::contents::{Added, Contents, Marks, Part};
 use crate::shard::direct::{Buffers, DirectFile};
-use crate::shard::dtype::Dtype;
 use crate::shard::header;
 use crate::shard::in_order::InOrder;
 use crate::shard::manifest::{Manifest, ShardEntry};

@@ -1,14 +1,14 @@
-//! Activation shards on disk: what is in a file (`header`, `dtype`, `json`), what is in a folder (`manifest`), how both
+//! Activation shards on disk: what is in a file (`header`, `json`), what is in a folder (`manifest`), how both
 //! are written so that they appear whole or not at all (`blocks`, `commit`, `growing`, `writer`), and how they are opened and checked
 //! (`dataset`, `open`, `digest`, `verified`). The format is described byte for byte in `docs/format.md`.
 
+mod access;
 mod blocks;
 pub mod commit;
 mod contents;
 pub mod dataset;
 pub mod digest;
 mod direct;
-pub mod dtype;
 pub mod growing;
 pub mod header;
 mod in_order;
@@ -20,9 +20,9 @@ pub mod statistics;
 pub mod verified;
 pub mod writer;
 
+pub use access::{Access, Verify};
 pub use contents::Marks;
-pub use dataset::{Access, Dataset, Verify};
-pub use dtype::Dtype;
+pub use dataset::Dataset;
 pub use manifest::Manifest;
 pub use writer::{DatasetWriter, NonFinite, WriterSettings};
 

@@ -6,7 +6,7 @@
 //! Golub and `LeVeque` 1979): the result depends neither on threads nor on the sizes of batches.
 
 use crate::cpu::Simd;
-use crate::shard::dtype::Dtype;
+use crate::dtype::Dtype;
 use crate::simd;
 
 /// Count, mean and sum of squared deviations of every dimension.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cpu::cpu;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
 use crate::shard::commit::{self, Durability};
 use crate::shard::contents::Marks;
 use crate::shard::direct::Buffers;
-use crate::shard::dtype::Dtype;
 use crate::shard::growing::{GrowingShard, PARALLEL_BYTES};
 use crate::shard::header;
 use crate::shard::manifest::{Manifest, Provenance};

@@ -2,7 +2,7 @@
 //!
 //! They are `inline(always)` so that they take on the features of the function they are inlined into.
 
-use crate::shard::Dtype;
+use crate::dtype::Dtype;
 use crate::simd::Normalize;
 use crate::simd::lanes::{Lanes, Portable, Stored};
 use crate::simd::scalar;

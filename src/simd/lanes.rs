@@ -4,7 +4,7 @@
 //! Every method is `inline(always)`, so that a caller which is compiled for the instruction set (`compiled!`) gets single
 //! instructions.
 
-use crate::shard::Dtype;
+use crate::dtype::Dtype;
 
 #[cfg(target_arch = "aarch64")]
 pub use super::neon::Neon;

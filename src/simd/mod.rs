@@ -16,7 +16,7 @@ pub mod scalar;
 mod x86;
 
 use crate::cpu::Simd;
-use crate::shard::Dtype;
+use crate::dtype::Dtype;
 
 /// What is done to a row after it is widened: nothing, `x * factor`, or `(x - mean) * factor`.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Portable vectors and conversions: the reference that every path of the store equals bit for bit.
 
 use super::lanes::{Lanes, Math, ROUNDER};
-use crate::shard::Dtype;
+use crate::dtype::Dtype;
 
 /// `N` values. Four of them the compiler turns into one SSE2 or NEON register.
 #[derive(Clone, Copy)]

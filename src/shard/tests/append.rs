@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use super::settings;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::shard::growing::PARALLEL_BYTES;
-use crate::shard::{Access, Dataset, DatasetWriter, Dtype, Marks, NonFinite, Verify, WriterSettings};
+use crate::shard::{Access, Dataset, DatasetWriter, Marks, NonFinite, Verify, WriterSettings};
 
 /// A batch lies in several blocks of 1 MiB, and begins and ends within one.
 const DIM: usize = 513;

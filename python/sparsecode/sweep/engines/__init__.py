@@ -14,13 +14,14 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from sparsecode import _core
 from sparsecode.errors import InvalidSetting
 from sparsecode.machine import torch_device
 from sparsecode.sweep.sweep import Sweep
 
 ENGINES = ("reference", "cpu", "gpu")
 # Ways for the cpu engine to compute, fastest first: all give the same bits. A machine can run some of them.
-CPU_PATHS = ("amx", "vnni", "avx512", "avxvnni", "avx2", "neon", "scalar")
+CPU_PATHS = _core.INSTRUCTION_SETS
 _CLASSES = {"reference": "ReferenceEngine", "cpu": "CpuEngine", "gpu": "GpuEngine"}
 
 

@@ -1,10 +1,10 @@
 //! A batch and an encoder as a screen reads them: rounded rows in the order of its products, and the limits of its
-//! comparison. [`super::screen`] explains them.
+//! comparison. [`super::screening`] explains them.
 
 use super::aligned::Aligned;
 use super::rounding::{Rounded, Rounding, TINY, round_row, rounding_slack};
-use super::screen::{PANEL, TILE};
 use super::simd::{Kernel, LANES, Simd};
+use super::tile::{PANEL, TILE};
 
 /// A batch as a screen reads it.
 #[derive(Debug, Default)]

@@ -6,8 +6,9 @@
 
 use std::arch::asm;
 
-use super::{Avx512, Kernel, LANES, Lanes, Simd};
-use crate::engine::screen::{GROUPS, Mask, PANEL, Screening, TILE};
+use super::screening::Screening;
+use super::simd::{Avx512, Kernel, LANES, Lanes, Simd};
+use super::tile::{GROUPS, Mask, PANEL, TILE};
 
 /// AMX tiles with bfloat16 products, and AVX-512.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,6 @@
-//! How a row is rounded for a screen, and how far that took it: the bounds are derived in [`super::screen`].
+//! How a row is rounded for a screen, and how far that took it: the bounds are derived in [`super::screening`].
 
+use super::dot::dot;
 use super::simd::{LANES, Simd};
 
 /// Norms from here on count as infinite: products of two stay far from overflow.
@@ -41,7 +42,7 @@ impl Rounding {
     }
 }
 
-/// A bound on the relative effect of float32 rounding, see [`super::screen`].
+/// A bound on the relative effect of float32 rounding, see [`super::screening`].
 pub(super) fn rounding_slack(d: usize) -> f32 {
     (d + 64) as f32 / (1u32 << 23) as f32
 }
@@ -68,7 +69,7 @@ pub(super) fn round_row<S: Simd>(s: S, rounding: Rounding, row: &[f32], words: &
     let d = row.len();
     // Norms are themselves rounded: by less than this.
     let up = 1.0 + rounding_slack(d);
-    let norm = super::simd::dot(s, row, row).sqrt() * up + TINY_NORM;
+    let norm = dot(s, row, row).sqrt() * up + TINY_NORM;
     let norm = if norm < HUGE { norm } else { f32::NAN };
     let (mut error, mut step, mut total, mut low) = (0.0, 1.0, 0, 0.0);
     match rounding {

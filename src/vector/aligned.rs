@@ -13,6 +13,13 @@ pub struct Aligned {
 }
 
 impl Aligned {
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Self {
+        let mut zeros = Self::default();
+        zeros.resize(len);
+        zeros
+    }
+
     /// Sets the length; memory is kept for the next time, and new memory is zero.
     pub fn resize(&mut self, len: usize) {
         let room = len + LINE / size_of::<f32>();

@@ -6,29 +6,19 @@
 //! for it. (The vectors of `crate::simd` are as wide as a register instead: their sums depend on the width.)
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
-#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod bytes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod products;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
-pub use amx::{Amx, Registers};
-#[cfg(target_arch = "x86_64")]
-pub use avx2::Avx2;
+pub use avx2::{Avx2, Pair};
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-#[cfg(target_arch = "x86_64")]
-pub use bytes::{Avx512Vnni, AvxVnni};
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
-pub use products::{Products, screen_tile};
 pub use scalar::Scalar;
 
 /// Lanes of a vector.
@@ -132,68 +122,4 @@ pub trait Simd: Copy + Send + Sync {
     fn prefetch(self, row: &[f32]) {
         let _ = row;
     }
-}
-
-/// Up to sixteen lanes, the others 0.
-#[inline(always)]
-pub fn load_columns<S: Simd>(s: S, from: &[f32]) -> S::V {
-    match from.first_chunk::<LANES>() {
-        Some(lanes) => s.load(lanes),
-        None => s.load_part(from),
-    }
-}
-
-/// The dot product of two rows of equal length, of which `a` may be padded with zeros to whole vectors. The one order
-/// of additions that every path of the engine keeps to: a lane's terms in order, then the tree of [`Simd::sum`].
-#[inline(always)]
-pub fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
-    s.sum(dot_lanes(s, a, b))
-}
-
-/// The lanes of [`dot`] before they are added.
-#[inline(always)]
-pub fn dot_lanes<S: Simd>(s: S, a: &[f32], b: &[f32]) -> S::V {
-    let (b_whole, b_rest) = b.as_chunks::<LANES>();
-    let a_whole = a.as_chunks::<LANES>().0;
-    let mut acc = s.zero();
-    for (a, b) in a_whole.iter().zip(b_whole) {
-        acc = s.fma(s.load(a), s.load(b), acc);
-    }
-    if !b_rest.is_empty() {
-        let start = b_whole.len() * LANES;
-        acc = s.fma(s.load_part(&a[start..start + b_rest.len()]), s.load_part(b_rest), acc);
-    }
-    acc
-}
-
-/// Four dot products, in the order of [`dot`].
-#[inline(always)]
-#[allow(clippy::needless_range_loop)] // four arrays are walked at once
-pub fn dot4<S: Simd>(s: S, a: [&[f32]; 4], b: [&[f32]; 4]) -> [f32; 4] {
-    let d = b[0].len();
-    let b = b.map(|b| b[..d].as_chunks::<LANES>());
-    let mut acc = [s.zero(); 4];
-    let whole = d / LANES;
-    let a_whole = a.map(|a| &a.as_chunks::<LANES>().0[..whole]);
-    // Eight vectors at a time, with no loop over them.
-    let (a_long, b_long) = (a_whole.map(|a| a.as_chunks::<8>()), b.map(|b| b.0.as_chunks::<8>()));
-    for v in 0..whole / 8 {
-        let (a, b) = (a_long.map(|a| &a.0[v]), b_long.map(|b| &b.0[v]));
-        for w in 0..8 {
-            for i in 0..4 {
-                acc[i] = s.fma(s.load(&a[i][w]), s.load(&b[i][w]), acc[i]);
-            }
-        }
-    }
-    for v in 0..whole % 8 {
-        for i in 0..4 {
-            acc[i] = s.fma(s.load(&a_long[i].1[v]), s.load(&b_long[i].1[v]), acc[i]);
-        }
-    }
-    if !d.is_multiple_of(LANES) {
-        for i in 0..4 {
-            acc[i] = s.fma(s.load_part(&a[i][whole * LANES..d]), s.load_part(b[i].1), acc[i]);
-        }
-    }
-    s.sum4(acc)
 }

@@ -23,7 +23,7 @@ impl Avx2 {
 
 /// Lanes 0 to 7 and 8 to 15.
 #[derive(Debug, Clone, Copy)]
-pub struct Pair(pub(super) __m256, pub(super) __m256);
+pub struct Pair(pub __m256, pub __m256);
 
 /// Methods of [`Simd`] that are one instruction on each register.
 macro_rules! instructions {

@@ -1,11 +1,17 @@
-//! Which instructions the engine uses: what this processor has, or what was asked for by name.
+//! Which instructions are used: what this processor has, or what was asked for by name.
 
-use super::screen::{Mask, Rounding, ScreenFloat32, Screening};
+#[cfg(target_arch = "x86_64")]
+use super::amx::Amx;
+#[cfg(target_arch = "x86_64")]
+use super::bytes::{Avx512Vnni, AvxVnni};
+use super::rounding::Rounding;
+use super::screening::{ScreenFloat32, Screening};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Amx, Avx2, Avx512, Avx512Vnni, AvxVnni};
-use super::simd::{Kernel, Scalar};
+use super::simd::{Avx2, Avx512};
+use super::simd::{Kernel, Scalar, Simd};
+use super::tile::Mask;
 use crate::error::{Error, Result};
 
 /// Lanes of the exact part.
@@ -20,31 +26,35 @@ enum Width {
     Avx512(Avx512),
 }
 
-/// What the screen multiplies with.
+/// What multiplies where a bound on the error is enough.
 #[derive(Debug, Clone, Copy)]
-enum Screen {
+pub(crate) enum Multiply {
+    /// The lanes themselves.
     Float32,
+    /// Bytes.
     #[cfg(target_arch = "x86_64")]
     Int8(Avx512Vnni),
+    /// Bytes in narrower vectors.
     #[cfg(target_arch = "x86_64")]
     NarrowInt8(AvxVnni),
+    /// Tiles of bfloat16.
     #[cfg(target_arch = "x86_64")]
     Tiles(Amx),
 }
 
-/// A way to compute: all give the same bits, at different speeds.
+/// An instruction set to compute with: all give the same bits, at different speeds.
 #[derive(Debug, Clone, Copy)]
-pub struct Path {
+pub struct Isa {
     name: &'static str,
     width: Width,
-    screen: Screen,
+    multiply: Multiply,
 }
 
 /// Every name, fastest first.
 pub const NAMES: [&str; 7] = ["amx", "vnni", "avx512", "avxvnni", "avx2", "neon", "scalar"];
 
-impl Path {
-    /// The path of that name; `auto` is the fastest that runs here.
+impl Isa {
+    /// The instruction set of that name; `auto` is the fastest that runs here.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`]: no such name, or this machine cannot run it.
@@ -61,7 +71,7 @@ impl Path {
         Self::find(name).ok_or_else(|| unavailable(name))
     }
 
-    /// Names of the paths that run here, fastest first.
+    /// Names of those that run here, fastest first.
     #[must_use]
     pub fn available() -> Vec<&'static str> {
         NAMES.iter().copied().filter(|name| Self::find(name).is_some()).collect()
@@ -71,16 +81,16 @@ impl Path {
     fn find(name: &str) -> Option<Self> {
         let wide = || Avx512::detect().map(Width::Avx512);
         let narrow = || Avx2::detect().map(Width::Avx2);
-        let (width, screen) = match name {
-            "amx" => (wide()?, Screen::Tiles(Amx::detect()?)),
-            "vnni" => (wide()?, Screen::Int8(Avx512Vnni::detect()?)),
-            "avx512" => (wide()?, Screen::Float32),
-            "avxvnni" => (narrow()?, Screen::NarrowInt8(AvxVnni::detect()?)),
-            "avx2" => (narrow()?, Screen::Float32),
-            "scalar" => (Width::Scalar(Scalar), Screen::Float32),
+        let (width, multiply) = match name {
+            "amx" => (wide()?, Multiply::Tiles(Amx::detect()?)),
+            "vnni" => (wide()?, Multiply::Int8(Avx512Vnni::detect()?)),
+            "avx512" => (wide()?, Multiply::Float32),
+            "avxvnni" => (narrow()?, Multiply::NarrowInt8(AvxVnni::detect()?)),
+            "avx2" => (narrow()?, Multiply::Float32),
+            "scalar" => (Width::Scalar(Scalar), Multiply::Float32),
             _ => return None,
         };
-        Some(Self { name: NAMES.iter().find(|known| **known == name)?, width, screen })
+        Some(Self { name: NAMES.iter().find(|known| **known == name)?, width, multiply })
     }
 
     #[cfg(not(target_arch = "x86_64"))]
@@ -91,7 +101,7 @@ impl Path {
             "scalar" => Width::Scalar(Scalar),
             _ => return None,
         };
-        Some(Self { name: NAMES.iter().find(|known| **known == name)?, width, screen: Screen::Float32 })
+        Some(Self { name: NAMES.iter().find(|known| **known == name)?, width, multiply: Multiply::Float32 })
     }
 
     /// Its name.
@@ -100,21 +110,25 @@ impl Path {
         self.name
     }
 
+    /// What multiplies its screens.
+    pub(crate) fn multiply(&self) -> Multiply {
+        self.multiply
+    }
+
     /// How its screen rounds.
     #[must_use]
     pub fn rounding(&self) -> Rounding {
-        match self.screen {
-            Screen::Float32 => Rounding::Float32,
+        match self.multiply {
+            Multiply::Float32 => Rounding::Float32,
             #[cfg(target_arch = "x86_64")]
-            Screen::Tiles(_) => Rounding::Bfloat16,
+            Multiply::Tiles(_) => Rounding::Bfloat16,
             #[cfg(target_arch = "x86_64")]
-            Screen::Int8(_) | Screen::NarrowInt8(_) => Rounding::Int8,
+            Multiply::Int8(_) | Multiply::NarrowInt8(_) => Rounding::Int8,
         }
     }
 
     /// Runs a kernel on its lanes.
     pub fn run<K: Kernel>(&self, kernel: K) -> K::Output {
-        use super::simd::Simd;
         match self.width {
             Width::Scalar(s) => s.run(kernel),
             #[cfg(target_arch = "aarch64")]
@@ -128,14 +142,14 @@ impl Path {
 
     /// Screens one tile of rows against `n` features; `masks` has whole panels, those beyond `n` mean nothing.
     pub fn screen(&self, what: Screening<'_>, n: usize, masks: &mut [Mask]) {
-        match self.screen {
-            Screen::Float32 => self.run(ScreenFloat32 { what, masks: &mut masks[..n] }),
+        match self.multiply {
+            Multiply::Float32 => self.run(ScreenFloat32 { what, masks: &mut masks[..n] }),
             #[cfg(target_arch = "x86_64")]
-            Screen::Int8(p) => p.screen(what, &mut masks[..n]),
+            Multiply::Int8(p) => p.screen(what, &mut masks[..n]),
             #[cfg(target_arch = "x86_64")]
-            Screen::NarrowInt8(p) => p.screen(what, &mut masks[..n]),
+            Multiply::NarrowInt8(p) => p.screen(what, &mut masks[..n]),
             #[cfg(target_arch = "x86_64")]
-            Screen::Tiles(p) => p.screen(what, masks),
+            Multiply::Tiles(p) => p.screen(what, masks),
         }
     }
 }
@@ -143,6 +157,6 @@ impl Path {
 fn unavailable(name: &str) -> Error {
     Error::InvalidArgument(format!(
         "engine path '{name}' cannot run on this machine; these can: {}",
-        Path::available().join(", ")
+        Isa::available().join(", ")
     ))
 }

@@ -6,9 +6,9 @@ use std::arch::x86_64::{
     _mm512_castps_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_setzero_si512,
 };
 
-use super::avx2::Pair;
-use super::{Avx2, Avx512, Products, screen_tile};
-use crate::engine::screen::{Mask, Screening};
+use super::screening::{Products, Screening, screen_tile};
+use super::simd::{Avx2, Avx512, Pair};
+use super::tile::Mask;
 
 /// AVX-512 with byte products.
 #[derive(Debug, Clone, Copy)]
