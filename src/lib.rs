@@ -1,7 +1,7 @@
 //! The native core of sparsecode: the activation store, the CPU training engine, cross-entropy and comparison.
 //!
 //! Nothing outside `python/` knows Python; `cargo test` builds without it. Each folder is one idea:
-//! `vector` (instruction sets, and the arithmetic on them), `shard` (bytes on disk), `simd` (conversion of stored values), `stream` (the order of rows, and reading them in it),
+//! `vector` (instruction sets, and the arithmetic on them), `shard` (bytes on disk), `stored` (their values), `stream` (the order of rows, and reading them in it),
 //! `engine` (one training step of a packed sweep), `compare` (largest cosine similarities), `crossentropy` and
 //! `attention` (the language model).
 
@@ -14,7 +14,7 @@ pub mod engine;
 pub mod error;
 pub mod lock;
 pub mod shard;
-pub mod simd;
+pub mod stored;
 pub mod stream;
 mod threads;
 pub mod vector;

@@ -1,12 +1,11 @@
 //! One head of one sequence. E is its width; T its positions, in blocks of as many as a vector has lanes.
 #![allow(clippy::inline_always)]
-
 use std::f32::consts::LOG2_E;
 
 use super::shape::Shape;
 use crate::cpu::Simd;
-use crate::simd::lanes::{Math, Portable};
-use crate::simd::levels::compiled;
+use crate::vector::dispatch::run;
+use crate::vector::simd::{Vectors, WideKernel};
 
 /// Keys whose scores are held at once, between two looks at the running maximum.
 const KEYS: usize = 16;
@@ -31,8 +30,7 @@ pub fn forward(simd: Simd, shape: Shape, h: usize, qkv: &[f32], z: &mut [f32], l
     let [q, k, v] = [&scratch.q, &scratch.k, &scratch.v];
     let out = &mut scratch.out[0];
     out.resize(q.len(), 0.0);
-    // SAFETY: `Shape::check` compared the lengths, and `read` and `resize` gave the others.
-    unsafe { forward_on(simd, shape.width, q, k, v, out, lse) };
+    run(simd, Forward { width: shape.width, q, k, v, z: out, lse });
     put(out, shape.width, z, shape.heads * shape.width, h * shape.width, 1.0);
 }
 
@@ -51,8 +49,7 @@ pub fn backward(simd: Simd, shape: Shape, h: usize, given: [&[f32]; 4], dqkv: &m
         out.resize(q.len(), 0.0);
     }
     let given = Given { q, k, v, dz, dot, lse };
-    // SAFETY: as in `forward`.
-    unsafe { backward_on(simd, width, &given, out) };
+    run(simd, Backward { width, given, out });
     let scale = 1.0 / (width as f32).sqrt();
     // q was multiplied by scale * log2 e: dk already has the scale, and log2 e too many.
     for (part, factor) in [scale, 1.0 / LOG2_E, 1.0].into_iter().enumerate() {
@@ -115,54 +112,81 @@ struct Given<'a> {
     lse: &'a [f32],
 }
 
-compiled! {
-    /// # Safety
-    /// `q`, `k`, `v` and `z` are [T][width] for the T of `lse`.
-    unsafe fn forward_on<L in [Portable<4>, Portable<4>]>(
-        width: usize, q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32],
-    ) {
-        match width {
-            4 => forward_head::<L, 4>(q, k, v, z, lse),
-            8 => forward_head::<L, 8>(q, k, v, z, lse),
-            _ => forward_head::<L, 16>(q, k, v, z, lse),
+/// A head's `z` and `lse`; `q`, `k`, `v` and `z` are [T][width] for the T of `lse`.
+struct Forward<'a> {
+    width: usize,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    z: &'a mut [f32],
+    lse: &'a mut [f32],
+}
+
+impl WideKernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Vectors>(self, s: S) {
+        let Self { width, q, k, v, z, lse } = self;
+        assert!([q, k, v, z].iter().all(|rows| rows.len() == lse.len() * width));
+        // SAFETY: all have as many rows.
+        unsafe {
+            match width {
+                4 => forward_head::<S, 4>(s, q, k, v, z, lse),
+                8 => forward_head::<S, 8>(s, q, k, v, z, lse),
+                _ => forward_head::<S, 16>(s, q, k, v, z, lse),
+            }
         }
     }
 }
 
-compiled! {
-    /// # Safety
-    /// All that is given and all of `out` has the same T, and rows of `width`.
-    unsafe fn backward_on<L in [Portable<4>, Portable<4>]>(width: usize, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
-        match width {
-            4 => backward_head::<L, 4>(given, out),
-            8 => backward_head::<L, 8>(given, out),
-            _ => backward_head::<L, 16>(given, out),
+/// A head's gradients.
+struct Backward<'a> {
+    width: usize,
+    given: Given<'a>,
+    out: &'a mut [Vec<f32>; 3],
+}
+
+impl WideKernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Vectors>(self, s: S) {
+        let Self { width, given, out } = self;
+        let Given { q, k, v, dz, dot, lse } = given;
+        assert!([q, k, v, dz].iter().all(|rows| rows.len() == lse.len() * width) && dot.len() == lse.len());
+        // SAFETY: all have as many rows.
+        unsafe {
+            match width {
+                4 => backward_head::<S, 4>(s, &given, out),
+                8 => backward_head::<S, 8>(s, &given, out),
+                _ => backward_head::<S, 16>(s, &given, out),
+            }
         }
     }
 }
 
 /// Rows `start` .. of [T][E] as E vectors over positions; zero past the end.
 #[inline(always)]
-unsafe fn transposed<L: Math, const E: usize>(rows: &[f32], start: usize) -> [L; E] {
+fn transposed<S: Vectors, const E: usize>(s: S, rows: &[f32], start: usize) -> [S::V; E] {
     let mut lanes = [[0.0f32; 16]; E];
-    for (lane, row) in rows[start * E..].chunks_exact(E).take(L::WIDTH).enumerate() {
+    for (lane, row) in rows[start * E..].chunks_exact(E).take(S::WIDTH).enumerate() {
         for (to, &x) in lanes.iter_mut().zip(row) {
             to[lane] = x;
         }
     }
     // SAFETY: WIDTH is at most 16.
-    unsafe { lanes.map(|lane| L::load(lane.as_ptr())) }
+    unsafe { lanes.map(|lane| s.read(lane.as_ptr())) }
 }
 
 /// Writes E vectors over positions back as rows `start` .. of [T][E].
 #[inline(always)]
-unsafe fn write_rows<L: Math, const E: usize>(vectors: &[L; E], rows: &mut [f32], start: usize) {
+fn write_rows<S: Vectors, const E: usize>(s: S, vectors: &[S::V; E], rows: &mut [f32], start: usize) {
     let mut lanes = [[0.0f32; 16]; E];
     for (lane, &vector) in lanes.iter_mut().zip(vectors) {
-        // SAFETY: WIDTH is at most 16.
-        unsafe { vector.store(lane.as_mut_ptr()) };
+        *lane = s.lanes(vector);
     }
-    for (lane, row) in rows[start * E..].chunks_exact_mut(E).take(L::WIDTH).enumerate() {
+    for (lane, row) in rows[start * E..].chunks_exact_mut(E).take(S::WIDTH).enumerate() {
         for (x, from) in row.iter_mut().zip(&lanes) {
             *x = from[lane];
         }
@@ -171,31 +195,31 @@ unsafe fn write_rows<L: Math, const E: usize>(vectors: &[L; E], rows: &mut [f32]
 
 /// `count` values from `start` on as one vector, zero past the end.
 #[inline(always)]
-unsafe fn vector_at<L: Math>(values: &[f32], start: usize) -> L {
+fn vector_at<S: Vectors>(s: S, values: &[f32], start: usize) -> S::V {
     let mut lanes = [0.0f32; 16];
-    let count = L::WIDTH.min(values.len() - start);
+    let count = S::WIDTH.min(values.len() - start);
     lanes[..count].copy_from_slice(&values[start..start + count]);
     // SAFETY: WIDTH is at most 16.
-    unsafe { L::load(lanes.as_ptr()) }
+    unsafe { s.read(lanes.as_ptr()) }
 }
 
 /// Sum of products of E vectors with one row of E numbers, added to `sum`.
 #[inline(always)]
-unsafe fn dot<L: Math, const E: usize>(vectors: &[L; E], row: *const f32, sum: L) -> L {
+unsafe fn dot<S: Vectors, const E: usize>(s: S, vectors: &[S::V; E], row: *const f32, sum: S::V) -> S::V {
     let mut sum = sum;
     for (e, vector) in vectors.iter().enumerate() {
         // SAFETY: the row has E numbers.
-        sum = unsafe { vector.mul_add(L::splat(*row.add(e)), sum) };
+        sum = unsafe { s.mul_add(*vector, s.splat(*row.add(e)), sum) };
     }
     sum
 }
 
 /// `sums` += weight * row, for each of E numbers.
 #[inline(always)]
-unsafe fn accumulate<L: Math, const E: usize>(sums: &mut [L; E], weight: L, row: *const f32) {
+unsafe fn accumulate<S: Vectors, const E: usize>(s: S, sums: &mut [S::V; E], weight: S::V, row: *const f32) {
     for (e, sum) in sums.iter_mut().enumerate() {
         // SAFETY: the row has E numbers.
-        *sum = unsafe { weight.mul_add(L::splat(*row.add(e)), *sum) };
+        *sum = unsafe { s.mul_add(weight, s.splat(*row.add(e)), *sum) };
     }
 }
 
@@ -203,9 +227,9 @@ unsafe fn accumulate<L: Math, const E: usize>(sums: &mut [L; E], weight: L, row:
 /// is not large), the other is multiplied by 0 (so that it is exactly 0: 2^-126 times a small gradient would be a
 /// subnormal number, and processors take a hundred times as long for these).
 #[derive(Clone, Copy)]
-struct Mask<L> {
-    add: L,
-    factor: L,
+struct Mask<V> {
+    add: V,
+    factor: V,
 }
 
 /// 16 lanes unseen, 16 seen, 16 unseen: a mask is a window of it.
@@ -220,142 +244,148 @@ static MASKS: [[f32; 48]; 2] = {
     masks
 };
 
-impl<L: Math> Mask<L> {
+impl<V: Copy> Mask<V> {
     /// Lanes from `first` (at most 16) on are seen.
     #[inline(always)]
-    unsafe fn from_lane(first: usize) -> Self {
+    fn from_lane<S: Vectors<V = V>>(s: S, first: usize) -> Self {
         // SAFETY: a window of 16 from 0 .. 16.
-        unsafe { Self::window(16 - first.min(16)) }
+        unsafe { Self::window(s, 16 - first.min(16)) }
     }
 
     /// Lanes up to `last` are seen.
     #[inline(always)]
-    unsafe fn to_lane(last: usize) -> Self {
+    fn to_lane<S: Vectors<V = V>>(s: S, last: usize) -> Self {
         // SAFETY: a window of 16 from 16 .. 32.
-        unsafe { Self::window(31 - last.min(15)) }
+        unsafe { Self::window(s, 31 - last.min(15)) }
     }
 
     #[inline(always)]
-    unsafe fn window(start: usize) -> Self {
+    unsafe fn window<S: Vectors<V = V>>(s: S, start: usize) -> Self {
         // SAFETY: the caller's start leaves 16.
-        unsafe { Self { add: L::load(MASKS[0].as_ptr().add(start)), factor: L::load(MASKS[1].as_ptr().add(start)) } }
+        unsafe { Self { add: s.read(MASKS[0].as_ptr().add(start)), factor: s.read(MASKS[1].as_ptr().add(start)) } }
     }
 
     #[inline(always)]
-    unsafe fn exp2(self, score: L) -> L {
-        // SAFETY: the caller has the instruction set.
-        unsafe { score.add(self.add).exp2().mul(self.factor) }
+    fn exp2<S: Vectors<V = V>>(self, s: S, score: V) -> V {
+        s.mul(s.exp2(s.add(score, self.add)), self.factor)
     }
 }
 
 #[inline(always)]
-unsafe fn forward_head<L: Math, const E: usize>(q: &[f32], k: &[f32], v: &[f32], z: &mut [f32], lse: &mut [f32]) {
+unsafe fn forward_head<S: Vectors, const E: usize>(
+    s: S,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    z: &mut [f32],
+    lse: &mut [f32],
+) {
     let positions = lse.len();
-    // SAFETY: rows below `positions` exist; the caller has the instruction set.
+    // SAFETY: rows below `positions` exist.
     unsafe {
-        let mut scores = [L::splat(0.0); KEYS];
-        for start in (0..positions).step_by(L::WIDTH) {
-            let queries: [L; E] = transposed(q, start);
-            let mut maximum = L::splat(f32::NEG_INFINITY);
-            let mut total = L::splat(0.0);
-            let mut sums = [L::splat(0.0); E];
-            let end = positions.min(start + L::WIDTH);
+        let mut scores = [s.zero(); KEYS];
+        for start in (0..positions).step_by(S::WIDTH) {
+            let queries: [S::V; E] = transposed(s, q, start);
+            let mut maximum = s.splat(f32::NEG_INFINITY);
+            let mut total = s.zero();
+            let mut sums = [s.zero(); E];
+            let end = positions.min(start + S::WIDTH);
             for first in (0..end).step_by(KEYS) {
                 let count = KEYS.min(end - first);
                 let (k, v) = (k.as_ptr().add(first * E), v.as_ptr().add(first * E));
                 for (i, score) in scores[..count].iter_mut().enumerate() {
-                    *score = dot(&queries, k.add(i * E), L::splat(0.0));
+                    *score = dot(s, &queries, k.add(i * E), s.zero());
                 }
                 // A query sees its own position and those before.
                 for (i, score) in scores[..count].iter_mut().enumerate().skip((start + 1).saturating_sub(first)) {
-                    *score = score.add(Mask::<L>::from_lane(first + i - start).add);
+                    *score = s.add(*score, Mask::from_lane(s, first + i - start).add);
                 }
-                let new = scores[..count].iter().fold(maximum, |most, score| most.max(*score));
-                let rescale = maximum.sub(new).exp2();
+                let new = scores[..count].iter().fold(maximum, |most, score| s.max(most, *score));
+                let rescale = s.exp2(s.sub(maximum, new));
                 maximum = new;
-                total = total.mul(rescale);
+                total = s.mul(total, rescale);
                 for score in &mut scores[..count] {
-                    *score = score.sub(maximum).exp2();
-                    total = total.add(*score);
+                    *score = s.exp2(s.sub(*score, maximum));
+                    total = s.add(total, *score);
                 }
                 for sum in &mut sums {
-                    *sum = sum.mul(rescale);
+                    *sum = s.mul(*sum, rescale);
                 }
                 for (i, p) in scores[..count].iter().enumerate() {
-                    accumulate(&mut sums, *p, v.add(i * E));
+                    accumulate(s, &mut sums, *p, v.add(i * E));
                 }
             }
             let (mut maxima, mut totals) = ([0.0f32; 16], [1.0f32; 16]);
-            maximum.store(maxima.as_mut_ptr());
-            total.store(totals.as_mut_ptr());
+            s.write(maximum, maxima.as_mut_ptr());
+            s.write(total, totals.as_mut_ptr());
             for (lane, lse) in lse[start..end].iter_mut().enumerate() {
                 *lse = maxima[lane] + totals[lane].log2();
             }
-            let share = L::load(totals.map(f32::recip).as_ptr());
-            write_rows(&sums.map(|sum| sum.mul(share)), z, start);
+            let share = s.read(totals.map(f32::recip).as_ptr());
+            write_rows(s, &sums.map(|sum| s.mul(sum, share)), z, start);
         }
     }
 }
 
 /// `out` = [dq / a, dk log2 e, dv], each [T][E].
 #[inline(always)]
-unsafe fn backward_head<L: Math, const E: usize>(given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
+unsafe fn backward_head<S: Vectors, const E: usize>(s: S, given: &Given<'_>, out: &mut [Vec<f32>; 3]) {
     let Given { q, k, v, dz, dot: dots, lse } = *given;
     let positions = lse.len();
     let [dq, dk, dv] = out;
-    // SAFETY: rows below `positions` exist; the caller has the instruction set.
+    // SAFETY: rows below `positions` exist.
     unsafe {
         // Loops of one kind each over a chunk: together they would need more registers than there are.
-        let mut p = [L::splat(0.0); KEYS];
-        let mut ds = [L::splat(0.0); KEYS];
-        for start in (0..positions).step_by(L::WIDTH) {
-            let (queries, gradients): ([L; E], [L; E]) = (transposed(q, start), transposed(dz, start));
-            let minus_lse = L::splat(0.0).sub(vector_at(lse, start));
-            let minus_dot = L::splat(0.0).sub(vector_at(dots, start));
-            let mut sums = [L::splat(0.0); E];
-            let end = positions.min(start + L::WIDTH);
+        let mut p = [s.zero(); KEYS];
+        let mut ds = [s.zero(); KEYS];
+        for start in (0..positions).step_by(S::WIDTH) {
+            let (queries, gradients): ([S::V; E], [S::V; E]) = (transposed(s, q, start), transposed(s, dz, start));
+            let minus_lse = s.sub(s.zero(), vector_at(s, lse, start));
+            let minus_dot = s.sub(s.zero(), vector_at(s, dots, start));
+            let mut sums = [s.zero(); E];
+            let end = positions.min(start + S::WIDTH);
             for first in (0..end).step_by(KEYS) {
                 let count = KEYS.min(end - first);
                 let (k, v) = (k.as_ptr().add(first * E), v.as_ptr().add(first * E));
                 for (i, p) in p[..count].iter_mut().enumerate() {
-                    *p = dot(&queries, k.add(i * E), minus_lse);
+                    *p = dot(s, &queries, k.add(i * E), minus_lse);
                 }
                 for (i, p) in p[..count].iter_mut().enumerate() {
                     let key = first + i;
-                    *p = if key > start { Mask::<L>::from_lane(key - start).exp2(*p) } else { p.exp2() };
+                    *p = if key > start { Mask::from_lane(s, key - start).exp2(s, *p) } else { s.exp2(*p) };
                 }
                 for (i, (ds, p)) in ds[..count].iter_mut().zip(&p).enumerate() {
-                    *ds = dot(&gradients, v.add(i * E), minus_dot).mul(*p);
+                    *ds = s.mul(dot(s, &gradients, v.add(i * E), minus_dot), *p);
                 }
                 for (i, ds) in ds[..count].iter().enumerate() {
-                    accumulate(&mut sums, *ds, k.add(i * E));
+                    accumulate(s, &mut sums, *ds, k.add(i * E));
                 }
             }
-            write_rows(&sums, dq, start);
+            write_rows(s, &sums, dq, start);
         }
-        for start in (0..positions).step_by(L::WIDTH) {
-            let (keys, values): ([L; E], [L; E]) = (transposed(k, start), transposed(v, start));
-            let (mut dkeys, mut dvalues) = ([L::splat(0.0); E], [L::splat(0.0); E]);
+        for start in (0..positions).step_by(S::WIDTH) {
+            let (keys, values): ([S::V; E], [S::V; E]) = (transposed(s, k, start), transposed(s, v, start));
+            let (mut dkeys, mut dvalues) = ([s.zero(); E], [s.zero(); E]);
             for first in (start..positions).step_by(KEYS) {
                 let count = KEYS.min(positions - first);
                 let (q, dz) = (q.as_ptr().add(first * E), dz.as_ptr().add(first * E));
                 for (i, p) in p[..count].iter_mut().enumerate() {
-                    *p = dot(&keys, q.add(i * E), L::splat(-lse[first + i]));
+                    *p = dot(s, &keys, q.add(i * E), s.splat(-lse[first + i]));
                 }
                 for (i, p) in p[..count].iter_mut().enumerate() {
                     let last = first + i - start;
-                    *p = if last < L::WIDTH { Mask::<L>::to_lane(last).exp2(*p) } else { p.exp2() };
+                    *p = if last < S::WIDTH { Mask::to_lane(s, last).exp2(s, *p) } else { s.exp2(*p) };
                 }
                 for (i, (ds, p)) in ds[..count].iter_mut().zip(&p).enumerate() {
-                    *ds = dot(&values, dz.add(i * E), L::splat(-dots[first + i])).mul(*p);
+                    *ds = s.mul(dot(s, &values, dz.add(i * E), s.splat(-dots[first + i])), *p);
                 }
                 for (i, (p, ds)) in p[..count].iter().zip(&ds).enumerate() {
-                    accumulate(&mut dvalues, *p, dz.add(i * E));
-                    accumulate(&mut dkeys, *ds, q.add(i * E));
+                    accumulate(s, &mut dvalues, *p, dz.add(i * E));
+                    accumulate(s, &mut dkeys, *ds, q.add(i * E));
                 }
             }
-            write_rows(&dkeys, dk, start);
-            write_rows(&dvalues, dv, start);
+            write_rows(s, &dkeys, dk, start);
+            write_rows(s, &dvalues, dv, start);
         }
     }
 }

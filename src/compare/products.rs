@@ -7,7 +7,7 @@ use crate::vector::bytes::{Avx512Vnni, AvxVnni};
 use crate::vector::isa::Multiply;
 use crate::vector::packing::RowTile;
 use crate::vector::screening::{Float32, Products};
-use crate::vector::simd::{LANES, Lanes, Simd};
+use crate::vector::simd::{LANES, Lanes, Simd, Vectors};
 use crate::vector::tile::{GROUPS, PANEL, TILE};
 
 #[cfg(not(target_arch = "x86_64"))]

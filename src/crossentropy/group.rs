@@ -1,13 +1,11 @@
 //! One group of rows: loss and gradients, chunk by chunk, with the buffers that stay in cache.
-
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use super::pack::{PANEL, Packed};
 use super::tile;
-use crate::simd::lanes::{Lanes, Math, Portable};
-use crate::simd::levels::compiled;
 use crate::vector::aligned::Aligned;
+use crate::vector::simd::{Vectors, WideKernel};
 
 /// Panels in a block of the vocabulary: with 12 rows a block's logits take 24 KB of the first-level cache.
 const BLOCK: usize = 32;
@@ -44,24 +42,32 @@ pub struct Gradients {
     pub dw: Aligned,
 }
 
-compiled! {
-    /// Works on one group.
-    ///
-    /// # Safety
-    /// `problem` holds what its fields say, and `job` some of its rows.
-    pub unsafe fn run<L in [Portable<4>, Portable<4>]>(problem: &Problem<'_>, job: Job<'_>) -> Gradients {
+/// Work on one group.
+pub struct Group<'a> {
+    /// What its rows are of.
+    pub problem: &'a Problem<'a>,
+    /// Its rows.
+    pub job: Job<'a>,
+}
+
+impl WideKernel for Group<'_> {
+    type Output = Gradients;
+
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
+    fn call<S: Vectors>(self, s: S) -> Gradients {
         // Tile heights: as many sums as there are registers, less those for operands (32 of 16 floats, 16 of 8).
-        match L::WIDTH {
-            16 => run_on::<L, 12, 8>(problem, job),
-            8 => run_on::<L, 6, 4>(problem, job),
-            _ => run_on::<L, 4, 4>(problem, job),
+        match S::WIDTH {
+            16 => run_on::<S, 12, 8>(s, self.problem, self.job),
+            8 => run_on::<S, 6, 4>(s, self.problem, self.job),
+            _ => run_on::<S, 4, 4>(s, self.problem, self.job),
         }
     }
 }
 
 /// Per-row results of a tile.
 #[derive(Clone, Copy)]
-struct Rows<const ROWS: usize> {
+struct TileRows<const ROWS: usize> {
     maximum: [f32; ROWS],
     sum: [f64; ROWS],
     target_logit: [f32; ROWS],
@@ -83,7 +89,7 @@ struct Work<const ROWS: usize> {
 
 #[allow(clippy::inline_always)]
 #[inline(always)]
-unsafe fn run_on<L: Math, const ROWS: usize, const TOKENS: usize>(problem: &Problem<'_>, job: Job<'_>) -> Gradients {
+fn run_on<S: Vectors, const ROWS: usize, const TOKENS: usize>(s: S, problem: &Problem<'_>, job: Job<'_>) -> Gradients {
     let packed = problem.packed;
     let blocks = (packed.padded / PANEL).div_ceil(BLOCK);
     let wants = job.dh.is_some();
@@ -105,8 +111,7 @@ unsafe fn run_on<L: Math, const ROWS: usize, const TOKENS: usize>(problem: &Prob
             if rows.is_empty() {
                 break;
             }
-            // SAFETY: the caller has the instruction set; buffers have the sizes that `tile` names.
-            let found = unsafe { forward::<L, ROWS>(problem, &mut work, rows.clone(), t, blocks, wants) };
+            let found = forward::<S, ROWS>(s, problem, &mut work, rows.clone(), t, blocks, wants);
             for (r, row) in rows.clone().enumerate() {
                 let lse = f64::from(found.maximum[r]) + found.sum[r].log2();
                 loss += (lse - f64::from(found.target_logit[r])) * std::f64::consts::LN_2;
@@ -119,8 +124,7 @@ unsafe fn run_on<L: Math, const ROWS: usize, const TOKENS: usize>(problem: &Prob
             *slot = Some(found);
         }
         if wants {
-            // SAFETY: as above.
-            unsafe { add_dw::<L, ROWS, TOKENS>(problem, &mut work, start, job.rows.end, &tiles, blocks, &mut dw) };
+            add_dw::<S, ROWS, TOKENS>(s, problem, &mut work, start, job.rows.end, &tiles, blocks, &mut dw);
         }
     }
     Gradients { loss, dw }
@@ -129,14 +133,15 @@ unsafe fn run_on<L: Math, const ROWS: usize, const TOKENS: usize>(problem: &Prob
 /// Sums, maxima and dh (not yet divided by the sums) of one tile of rows, leaving its exponentials in `work.e`.
 #[allow(clippy::inline_always)]
 #[inline(always)]
-unsafe fn forward<L: Math, const ROWS: usize>(
+fn forward<S: Vectors, const ROWS: usize>(
+    s: S,
     problem: &Problem<'_>,
     work: &mut Work<ROWS>,
     rows: Range<usize>,
     t: usize,
     blocks: usize,
     wants: bool,
-) -> Rows<ROWS> {
+) -> TileRows<ROWS> {
     let packed = problem.packed;
     let (width, stride) = (packed.width, packed.stride);
     let h = &mut work.h;
@@ -147,7 +152,7 @@ unsafe fn forward<L: Math, const ROWS: usize>(
         }
     }
     work.dh.fill(0.0);
-    let mut found = Rows { maximum: [f32::NEG_INFINITY; ROWS], sum: [0.0; ROWS], target_logit: [0.0; ROWS] };
+    let mut found = TileRows { maximum: [f32::NEG_INFINITY; ROWS], sum: [0.0; ROWS], target_logit: [0.0; ROWS] };
     let mut rescale = [1.0; ROWS];
     let all = packed.padded / PANEL;
     for b in 0..blocks {
@@ -155,10 +160,10 @@ unsafe fn forward<L: Math, const ROWS: usize>(
         let panels = BLOCK.min(all - first);
         let at = if wants { (t * all + first) * ROWS * PANEL } else { 0 };
         let block = &mut work.e[at..][..panels * ROWS * PANEL];
-        // SAFETY: the slices above have the sizes that `tile` names; the caller has the instruction set.
+        // SAFETY: the slices above have the sizes that `tile` names.
         unsafe {
             let w = packed.panels[first * width * PANEL..][..panels * width * PANEL].as_ptr();
-            tile::logits::<L, ROWS>(work.h.as_ptr(), w, width, panels, block.as_mut_ptr());
+            tile::logits::<S, ROWS>(s, work.h.as_ptr(), w, width, panels, block.as_mut_ptr());
             mask_padding::<ROWS>(block, first, packed.vocabulary);
             for (r, row) in rows.clone().enumerate() {
                 let token = (problem.targets[row] as usize).wrapping_sub(first * PANEL);
@@ -167,12 +172,12 @@ unsafe fn forward<L: Math, const ROWS: usize>(
                 }
             }
             let (maximum, sum) = (&mut found.maximum, &mut found.sum);
-            tile::exponentials::<L, ROWS>(block.as_mut_ptr(), panels, maximum, sum, &mut rescale);
+            tile::exponentials::<S, ROWS>(s, block.as_mut_ptr(), panels, maximum, sum, &mut rescale);
             if wants {
                 work.maxima[t * blocks + b] = found.maximum;
                 let w = packed.rows[first * PANEL * stride..][..panels * PANEL * stride].as_ptr();
                 let dh = work.dh.as_mut_ptr();
-                tile::add_dh::<L, ROWS>(block.as_ptr(), w, stride, panels, &rescale, dh);
+                tile::add_dh::<S, ROWS>(s, block.as_ptr(), w, stride, panels, &rescale, dh);
             }
         }
     }
@@ -204,12 +209,13 @@ fn finish_dh(problem: &Problem<'_>, row: usize, sum: f64, weighted: &[f32], dh: 
 /// Adds one chunk's rows to dw.
 #[allow(clippy::inline_always)]
 #[inline(always)]
-unsafe fn add_dw<L: Math, const ROWS: usize, const TOKENS: usize>(
+fn add_dw<S: Vectors, const ROWS: usize, const TOKENS: usize>(
+    s: S,
     problem: &Problem<'_>,
     work: &mut Work<ROWS>,
     start: usize,
     end: usize,
-    tiles: &[Option<Rows<ROWS>>; TILES],
+    tiles: &[Option<TileRows<ROWS>>; TILES],
     blocks: usize,
     dw: &mut Aligned,
 ) {
@@ -239,7 +245,7 @@ unsafe fn add_dw<L: Math, const ROWS: usize, const TOKENS: usize>(
         // SAFETY: e holds `count` tiles at a distance of `all` panels; the others have the sizes that `tile` names.
         unsafe {
             let h = work.scaled.as_ptr();
-            tile::add_dw::<L, ROWS, TOKENS>(e, all * ROWS * PANEL, count, h, stride, panels, to);
+            tile::add_dw::<S, ROWS, TOKENS>(s, e, all * ROWS * PANEL, count, h, stride, panels, to);
         }
     }
     let one = (1.0 / problem.rows as f64) as f32;

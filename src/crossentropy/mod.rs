@@ -18,14 +18,15 @@
 mod group;
 mod pack;
 mod tile;
-
 use std::sync::Mutex;
+
+use group::{Gradients, Group, Job, Problem};
+use pack::Packed;
 
 use crate::cpu::{Simd, cpu};
 use crate::error::{Error, Result};
 use crate::threads::{lock, on_threads};
-use group::{Gradients, Job, Problem};
-use pack::Packed;
+use crate::vector::dispatch::run;
 
 /// Most groups of rows, and so most threads that help; each costs one buffer of the embedding's size.
 const MAX_GROUPS: usize = 16;
@@ -132,8 +133,7 @@ fn run_all(simd: Simd, problem: &Problem<'_>, jobs: Vec<Job<'_>>, threads: usize
         loop {
             let next = lock(&queue).next();
             let Some((index, job)) = next else { break };
-            // SAFETY: `check` compared the sizes, and jobs are ranges of the rows.
-            let part = unsafe { group::run(simd, problem, job) };
+            let part = run(simd, Group { problem, job });
             lock(&done).push((index, part));
         }
     };

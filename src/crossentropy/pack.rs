@@ -1,5 +1,4 @@
 //! The embedding in the two orders in which tiles read it.
-
 use crate::vector::aligned::Aligned;
 
 /// Tokens side by side in a panel: one 64-byte line.

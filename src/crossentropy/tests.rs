@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::simd::lanes::{Math, Portable};
+use crate::vector::dispatch::run as run_on;
+use crate::vector::simd::{Vectors, WideKernel};
 
 fn instruction_sets() -> Vec<Simd> {
     [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&simd| cpu().runs(simd)).collect()
@@ -171,37 +172,32 @@ fn what_does_not_fit_is_refused() {
     }
 }
 
-fn exp2_of<L: Math>(x: f32) -> f32 {
-    let mut lanes = [0.0; 16];
-    // SAFETY: only called with lanes that this processor has.
-    unsafe { L::splat(x).exp2().store(lanes.as_mut_ptr()) };
-    assert!(lanes[..L::WIDTH].iter().all(|y| y.to_bits() == lanes[0].to_bits()));
-    lanes[0]
-}
+struct Exp2(f32);
 
-fn check_exp2(exp2: fn(f32) -> f32) {
-    for i in 0..200_000 {
-        let x = -126.0 + i as f32 * (127.0 + 126.0) / 200_000.0;
-        let (got, want) = (f64::from(exp2(x)), f64::from(x).exp2());
-        assert!((got - want).abs() <= 2.5e-7 * want, "2^{x}: {got} {want}");
+impl WideKernel for Exp2 {
+    type Output = f32;
+    #[inline(always)]
+    fn call<S: Vectors>(self, s: S) -> f32 {
+        let lanes = s.lanes(s.exp2(s.splat(self.0)));
+        assert!(lanes[..S::WIDTH].iter().all(|y| y.to_bits() == lanes[0].to_bits()));
+        lanes[0]
     }
-    assert!(exp2(f32::NAN).is_nan());
-    assert!(exp2(f32::from_bits(0x7fc0_0001)).is_nan());
-    for x in [-127.0, -1e4, f32::NEG_INFINITY] {
-        assert!((0.0..1.2e-38).contains(&exp2(x)));
-    }
-    assert!((exp2(0.0) - 1.0).abs() < 1.5e-7);
 }
 
 #[test]
 fn powers_of_two_are_within_their_bound() {
-    check_exp2(exp2_of::<Portable<4>>);
-    #[cfg(target_arch = "x86_64")]
     for simd in instruction_sets() {
-        match simd {
-            Simd::Avx2 => check_exp2(exp2_of::<crate::simd::lanes::Avx2>),
-            Simd::Avx512 => check_exp2(exp2_of::<crate::simd::lanes::Avx512>),
-            _ => {}
+        let exp2 = |x: f32| run_on(simd, Exp2(x));
+        for i in 0..200_000 {
+            let x = -126.0 + i as f32 * (127.0 + 126.0) / 200_000.0;
+            let (got, want) = (f64::from(exp2(x)), f64::from(x).exp2());
+            assert!((got - want).abs() <= 2.5e-7 * want, "2^{x}: {got} {want}");
         }
+        assert!(exp2(f32::NAN).is_nan());
+        assert!(exp2(f32::from_bits(0x7fc0_0001)).is_nan());
+        for x in [-127.0, -1e4, f32::NEG_INFINITY] {
+            assert!((0.0..1.2e-38).contains(&exp2(x)));
+        }
+        assert!((exp2(0.0) - 1.0).abs() < 1.5e-7);
     }
 }

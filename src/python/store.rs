@@ -13,7 +13,7 @@ use crate::shard::commit::{self, Durability};
 use crate::shard::dataset::Out;
 use crate::shard::open::read_header;
 use crate::shard::{self, Access, Marks, NonFinite, Verify, WriterSettings};
-use crate::simd::Normalize;
+use crate::stored::Normalize;
 
 pub fn dtype(name: &str) -> Result<Dtype> {
     Dtype::from_name(name).ok_or_else(|| {

@@ -10,7 +10,7 @@ use crate::shard::access::{Access, Verify};
 use crate::shard::manifest::Manifest;
 use crate::shard::open::{Files, OpenShard};
 use crate::shard::segments::Segments;
-use crate::simd::{self, Normalize, Rows};
+use crate::stored::{self, Normalize, Rows};
 
 /// Where rows are put.
 pub enum Out<'a> {
@@ -219,7 +219,7 @@ impl Dataset {
                     // SAFETY: every pointer is the start of a row of `scratch`.
                     unsafe {
                         let rows = Rows { now: &rows, ahead: &[], past_caches: false };
-                        simd::gather(cpu().simd, self.manifest.dtype, rows, dim, *normalize, values);
+                        stored::gather(cpu().simd, self.manifest.dtype, rows, dim, *normalize, values);
                     }
                 }
             }

@@ -19,7 +19,7 @@ use crate::shard::header;
 use crate::shard::in_order::InOrder;
 use crate::shard::manifest::{Manifest, ShardEntry};
 use crate::shard::statistics::Moments;
-use crate::simd;
+use crate::stored;
 use crate::threads::{lock, on_threads};
 
 /// Below this, a second thread costs more than it brings (about 30 microseconds to start).
@@ -260,7 +260,7 @@ impl Rows<'_> {
                 loop {
                     let Some(((ready, given), place)) = lock(queue).next() else { break };
                     let stored = place.map_or(given, |place| {
-                        simd::convert(cpu().simd, (dtype, given), (to, place));
+                        stored::convert(cpu().simd, (dtype, given), (to, place));
                         place
                     });
                     ready.set(stored).unwrap_or(());

@@ -7,7 +7,7 @@
 
 use crate::cpu::Simd;
 use crate::dtype::Dtype;
-use crate::simd;
+use crate::stored;
 
 /// Count, mean and sum of squared deviations of every dimension.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,10 +89,10 @@ impl BlockSums {
             let (now, rest) = x.split_at(x.len().min((GROUP - self.rows) as usize * row_bytes));
             if self.rows == 0 {
                 let mut first = vec![0.0; self.sum.len()];
-                simd::widen(simd, dtype, &now[..row_bytes], &mut first);
+                stored::widen(simd, dtype, &now[..row_bytes], &mut first);
                 self.shift.iter_mut().zip(first).for_each(|(shift, value)| *shift = f64::from(value));
             }
-            simd::accumulate(simd, dtype, now, &self.shift, &mut self.sum, &mut self.squares);
+            stored::accumulate(simd, dtype, now, &self.shift, &mut self.sum, &mut self.squares);
             self.rows += (now.len() / row_bytes) as u64;
             if self.rows == GROUP {
                 self.end_group();

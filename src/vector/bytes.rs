@@ -2,12 +2,12 @@
 //! signed.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _mm256_castps_si256, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_setzero_si256,
-    _mm512_castps_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_setzero_si512,
+    __m256, __m256i, __m512, __m512i, _mm256_castps_si256, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32,
+    _mm256_setzero_si256, _mm512_castps_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_setzero_si512,
 };
 
 use super::screening::{Products, Screening, screen_tile};
-use super::simd::{Avx2, Avx512, Pair};
+use super::simd::{Avx2, Avx512, Twice};
 use super::tile::Mask;
 
 /// AVX-512 with byte products.
@@ -62,12 +62,12 @@ impl Products for Avx512Vnni {
 
 /// AVX2 with byte products, which some processors without AVX-512 have.
 #[derive(Debug, Clone, Copy)]
-pub struct AvxVnni(Avx2);
+pub struct AvxVnni(Twice<Avx2>);
 
 impl AvxVnni {
     /// The proof that this processor has the instructions, or None.
     pub fn detect() -> Option<Self> {
-        if crate::cpu::cpu().avx_vnni { Avx2::detect().map(Self) } else { None }
+        if crate::cpu::cpu().avx_vnni { Avx2::detect().map(|s| Self(Twice(s))) } else { None }
     }
 
     /// Screens a tile; bit r of `masks[j]`: feature j is kept on row r.
@@ -83,7 +83,7 @@ impl AvxVnni {
 
 #[allow(clippy::inline_always)]
 impl Products for AvxVnni {
-    type S = Avx2;
+    type S = Twice<Avx2>;
     type Acc = [__m256i; 2];
 
     #[inline(always)]
@@ -93,7 +93,7 @@ impl Products for AvxVnni {
     }
 
     #[inline(always)]
-    fn add(self, acc: [__m256i; 2], rows: Pair, feature: Pair) -> [__m256i; 2] {
+    fn add(self, acc: [__m256i; 2], rows: (__m256, __m256), feature: (__m256, __m256)) -> [__m256i; 2] {
         // SAFETY: `self` exists only where the processor has AVX2 with VNNI.
         unsafe {
             [
@@ -104,13 +104,13 @@ impl Products for AvxVnni {
     }
 
     #[inline(always)]
-    fn value(self, acc: [__m256i; 2]) -> Pair {
+    fn value(self, acc: [__m256i; 2]) -> (__m256, __m256) {
         // SAFETY: `self` exists only where the processor has AVX2.
-        unsafe { Pair(_mm256_cvtepi32_ps(acc[0]), _mm256_cvtepi32_ps(acc[1])) }
+        unsafe { (_mm256_cvtepi32_ps(acc[0]), _mm256_cvtepi32_ps(acc[1])) }
     }
 
     #[inline(always)]
-    fn lanes(self) -> Avx2 {
+    fn lanes(self) -> Twice<Avx2> {
         self.0
     }
 }

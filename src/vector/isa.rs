@@ -6,22 +6,22 @@ use super::amx::Amx;
 use super::bytes::{Avx512Vnni, AvxVnni};
 use super::rounding::Rounding;
 use super::screening::{ScreenFloat32, Screening};
-#[cfg(target_arch = "aarch64")]
-use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
-use super::simd::{Kernel, Scalar, Simd};
+use super::simd::{Avx2, Avx512, Twice};
+use super::simd::{Kernel, LANES, Portable, Simd};
+#[cfg(target_arch = "aarch64")]
+use super::simd::{Neon, Twice};
 use super::tile::Mask;
 use crate::error::{Error, Result};
 
 /// Lanes of the exact part.
 #[derive(Debug, Clone, Copy)]
 enum Width {
-    Scalar(Scalar),
+    Scalar(Portable<LANES>),
     #[cfg(target_arch = "aarch64")]
-    Neon(Neon),
+    Neon(Twice<Twice<Neon>>),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    Avx2(Twice<Avx2>),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
 }
@@ -80,14 +80,14 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     fn find(name: &str) -> Option<Self> {
         let wide = || Avx512::detect().map(Width::Avx512);
-        let narrow = || Avx2::detect().map(Width::Avx2);
+        let narrow = || Avx2::detect().map(|s| Width::Avx2(Twice(s)));
         let (width, multiply) = match name {
             "amx" => (wide()?, Multiply::Tiles(Amx::detect()?)),
             "vnni" => (wide()?, Multiply::Int8(Avx512Vnni::detect()?)),
             "avx512" => (wide()?, Multiply::Float32),
             "avxvnni" => (narrow()?, Multiply::NarrowInt8(AvxVnni::detect()?)),
             "avx2" => (narrow()?, Multiply::Float32),
-            "scalar" => (Width::Scalar(Scalar), Multiply::Float32),
+            "scalar" => (Width::Scalar(Portable), Multiply::Float32),
             _ => return None,
         };
         Some(Self { name: NAMES.iter().find(|known| **known == name)?, width, multiply })
@@ -97,8 +97,8 @@ impl Isa {
     fn find(name: &str) -> Option<Self> {
         let width = match name {
             #[cfg(target_arch = "aarch64")]
-            "neon" => Width::Neon(Neon),
-            "scalar" => Width::Scalar(Scalar),
+            "neon" => Width::Neon(Twice(Twice(Neon))),
+            "scalar" => Width::Scalar(Portable),
             _ => return None,
         };
         Some(Self { name: NAMES.iter().find(|known| **known == name)?, width, multiply: Multiply::Float32 })

@@ -15,7 +15,7 @@
 //! `docs/engine.md` derives c. Rows and features whose norms are not finite, or huge, are always kept.
 
 use super::packing::RowTile;
-use super::simd::{Kernel, LANES, Lanes, Simd};
+use super::simd::{Kernel, LANES, Lanes, Simd, Vectors};
 use super::tile::{GROUPS, Mask, TILE};
 
 /// One tile of rows against one dictionary.
@@ -44,9 +44,9 @@ pub trait Products: Copy {
     /// Where the sums begin.
     fn start(self) -> Self::Acc;
     /// Adds the products of a word of sixteen rows with a word of one feature, in all lanes; floats only in name.
-    fn add(self, acc: Self::Acc, rows: <Self::S as Simd>::V, feature: <Self::S as Simd>::V) -> Self::Acc;
+    fn add(self, acc: Self::Acc, rows: <Self::S as Vectors>::V, feature: <Self::S as Vectors>::V) -> Self::Acc;
     /// The sums as floats.
-    fn value(self, acc: Self::Acc) -> <Self::S as Simd>::V;
+    fn value(self, acc: Self::Acc) -> <Self::S as Vectors>::V;
     /// The float lanes.
     fn lanes(self) -> Self::S;
 }

@@ -1,142 +1,139 @@
-//! 128-bit Arm vectors: sixteen lanes are four registers.
+//! 128-bit Arm registers: four lanes. The half-precision conversions are written as assembly: their intrinsics are not stable.
 
 use std::arch::aarch64::{
-    float32x4_t, vabsq_f32, vaddq_f32, vbicq_u32, vcltq_f32, vdivq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmaxq_f32,
-    vmulq_f32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vsqrtq_f32, vst1q_f32, vsubq_f32,
+    float32x4_t, uint16x4_t, vabsq_f32, vaddq_f32, vbicq_u32, vbslq_f32, vcgtq_f32, vcltq_f32, vdivq_f32, vdupq_n_f32,
+    vfmaq_f32, vld1_u16, vld1q_f32, vmulq_f32, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_s32_f32,
+    vreinterpretq_u32_f32, vshll_n_u16, vshlq_n_s32, vsqrtq_f32, vst1_u16, vst1q_f32, vsubq_f32,
 };
+use std::arch::asm;
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::portable::{Portable, ROUNDER};
+use super::{Vectors, WideKernel};
 
 /// NEON: every 64-bit Arm processor has it.
 #[derive(Debug, Clone, Copy)]
 pub struct Neon;
 
-type Quad = [float32x4_t; 4];
-
-macro_rules! quad {
-    ($i:ident => $value:expr) => {{
-        // SAFETY: NEON is part of the aarch64 baseline.
-        unsafe {
-            [
-                {
-                    let $i = 0;
-                    $value
-                },
-                {
-                    let $i = 1;
-                    $value
-                },
-                {
-                    let $i = 2;
-                    $value
-                },
-                {
-                    let $i = 3;
-                    $value
-                },
-            ]
+/// Methods of [`Vectors`] that are one instruction.
+macro_rules! instructions {
+    ($($name:ident($($operand:ident),+) = $instruction:ident;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($operand: float32x4_t),+) -> float32x4_t {
+            // SAFETY: NEON is part of the aarch64 baseline.
+            unsafe { $instruction($($operand),+) }
         }
-    }};
+    )+};
 }
 
-#[allow(clippy::inline_always)]
-impl Simd for Neon {
-    type V = Quad;
-    const ACCUMULATORS: usize = 4;
+impl Neon {
+    #[inline(always)]
+    fn array(self, a: float32x4_t) -> [f32; 4] {
+        let mut lanes = [0.0; 4];
+        // SAFETY: four floats are writable.
+        unsafe { self.write(a, lanes.as_mut_ptr()) };
+        lanes
+    }
+}
 
-    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+// Every block without a reason of its own: NEON is part of the aarch64 baseline, and pointers are their callers' promise.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Vectors for Neon {
+    type V = float32x4_t;
+    const WIDTH: usize = 4;
+    const ACCUMULATORS: usize = 16;
+
+    fn run_wide<K: WideKernel>(self, kernel: K) -> K::Output {
         kernel.call(self)
     }
 
     #[inline(always)]
-    fn splat(self, value: f32) -> Quad {
-        // SAFETY: NEON is part of the aarch64 baseline.
-        [unsafe { vdupq_n_f32(value) }; 4]
+    fn splat(self, value: f32) -> float32x4_t {
+        unsafe { vdupq_n_f32(value) }
     }
 
     #[inline(always)]
-    fn load(self, from: &Lanes) -> Quad {
-        quad!(i => vld1q_f32(from.as_ptr().add(4 * i)))
+    unsafe fn read(self, from: *const f32) -> float32x4_t {
+        unsafe { vld1q_f32(from) }
     }
 
     #[inline(always)]
-    fn load_part(self, from: &[f32]) -> Quad {
-        let mut lanes = [0.0; LANES];
-        lanes[..from.len()].copy_from_slice(from);
-        self.load(&lanes)
+    unsafe fn write(self, value: float32x4_t, to: *mut f32) {
+        unsafe { vst1q_f32(to, value) }
     }
 
     #[inline(always)]
-    fn store(self, value: Quad, to: &mut Lanes) {
-        for (value, to) in value.into_iter().zip(to.chunks_exact_mut(4)) {
-            // SAFETY: `to` has four floats.
-            unsafe { vst1q_f32(to.as_mut_ptr(), value) }
+    unsafe fn read_f16(self, from: *const u8) -> float32x4_t {
+        // SAFETY: the caller's promise; the instruction reads and writes registers only.
+        unsafe {
+            let half: uint16x4_t = vld1_u16(from.cast());
+            let wide: float32x4_t;
+            asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) half, options(pure, nomem, nostack));
+            wide
         }
     }
 
     #[inline(always)]
-    fn store_part(self, value: Quad, to: &mut [f32]) {
-        let mut lanes = [0.0; LANES];
-        self.store(value, &mut lanes);
-        to.copy_from_slice(&lanes[..to.len()]);
+    unsafe fn read_bf16(self, from: *const u8) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.cast()))) }
     }
 
     #[inline(always)]
-    fn add(self, a: Quad, b: Quad) -> Quad {
-        quad!(i => vaddq_f32(a[i], b[i]))
+    unsafe fn write_f16(self, value: float32x4_t, to: *mut u8) {
+        // SAFETY: the caller's promise; the processor's default rounding is to nearest even.
+        unsafe {
+            let half: uint16x4_t;
+            asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) half, in(vreg) value, options(pure, nomem, nostack));
+            vst1_u16(to.cast(), half);
+        }
+    }
+
+    instructions! {
+        add(a, b) = vaddq_f32;
+        sub(a, b) = vsubq_f32;
+        mul(a, b) = vmulq_f32;
+        div(a, b) = vdivq_f32;
+        sqrt(a) = vsqrtq_f32;
     }
 
     #[inline(always)]
-    fn sub(self, a: Quad, b: Quad) -> Quad {
-        quad!(i => vsubq_f32(a[i], b[i]))
+    fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        unsafe { vfmaq_f32(c, a, b) }
     }
 
     #[inline(always)]
-    fn mul(self, a: Quad, b: Quad) -> Quad {
-        quad!(i => vmulq_f32(a[i], b[i]))
+    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // Not `fmax`, which has a rule of its own for NaN.
+        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
     }
 
     #[inline(always)]
-    fn div(self, a: Quad, b: Quad) -> Quad {
-        quad!(i => vdivq_f32(a[i], b[i]))
-    }
-
-    #[inline(always)]
-    fn fma(self, a: Quad, b: Quad, c: Quad) -> Quad {
-        quad!(i => vfmaq_f32(c[i], a[i], b[i]))
-    }
-
-    #[inline(always)]
-    fn max(self, a: Quad, b: Quad) -> Quad {
-        quad!(i => vmaxq_f32(a[i], b[i]))
-    }
-
-    #[inline(always)]
-    fn drop_below(self, a: Quad, least: f32) -> Quad {
+    fn drop_below(self, a: float32x4_t, least: f32) -> float32x4_t {
         // The bits of those below are cleared: NaN is not below.
-        quad!(i => vreinterpretq_f32_u32(vbicq_u32(
-            vreinterpretq_u32_f32(a[i]),
-            vcltq_f32(vabsq_f32(a[i]), vdupq_n_f32(least))
-        )))
+        unsafe {
+            let below = vcltq_f32(vabsq_f32(a), vdupq_n_f32(least));
+            vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), below))
+        }
     }
 
     #[inline(always)]
-    fn sqrt(self, a: Quad) -> Quad {
-        quad!(i => vsqrtq_f32(a[i]))
+    fn round(self, a: float32x4_t) -> float32x4_t {
+        self.sub(self.add(a, self.splat(ROUNDER)), self.splat(ROUNDER))
     }
 
     #[inline(always)]
-    fn sum(self, a: Quad) -> f32 {
-        let mut lanes = [0.0; LANES];
-        self.store(a, &mut lanes);
-        super::Scalar.sum(lanes)
+    fn scale_by_power(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
+        // In two additions, as the portable code rounds.
+        let biased = self.add(self.add(n, self.splat(ROUNDER)), self.splat(127.0));
+        self.mul(a, unsafe { vreinterpretq_f32_s32(vshlq_n_s32::<23>(vreinterpretq_s32_f32(biased))) })
     }
 
     #[inline(always)]
-    fn not_le(self, a: Quad, b: Quad) -> u32 {
-        let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
-        self.store(a, &mut x);
-        self.store(b, &mut y);
-        super::Scalar.not_le(x, y)
+    fn sum(self, a: float32x4_t) -> f32 {
+        Portable::<4>.sum(self.array(a))
+    }
+
+    #[inline(always)]
+    fn not_le(self, a: float32x4_t, b: float32x4_t) -> u32 {
+        Portable::<4>.not_le(self.array(a), self.array(b))
     }
 }

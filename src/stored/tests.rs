@@ -1,6 +1,7 @@
 //! Every level that this processor has, against the scalar reference, over every value of 16 bits and odd lengths.
 
 use super::*;
+use crate::vector::half::{f16_to_f32, f32_to_f16};
 
 fn levels() -> Vec<Simd> {
     [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&l| l.available() == l).collect()
@@ -15,7 +16,7 @@ fn hard_floats() -> Vec<f32> {
     let mut floats =
         vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE, f32::MAX, 65519.996];
     for half in (0..=u16::MAX).step_by(7) {
-        for wide in [scalar::f16_to_f32(half), f32::from_bits(u32::from(half) << 16)] {
+        for wide in [f16_to_f32(half), f32::from_bits(u32::from(half) << 16)] {
             let base = wide.to_bits();
             for offset in [0, 1, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001] {
                 floats.push(f32::from_bits(base.wrapping_add(offset)));
@@ -50,7 +51,7 @@ fn widening_is_the_definition_of_binary16() {
             e => (1.0 + fraction / 1024.0) * 2f64.powi(i32::from(e) - 15),
         };
         let expected = if sign == 1 { -magnitude } else { magnitude };
-        let found = f64::from(scalar::f16_to_f32(half));
+        let found = f64::from(f16_to_f32(half));
         assert!(found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()), "{half:#x}");
     }
 }
@@ -58,7 +59,7 @@ fn widening_is_the_definition_of_binary16() {
 #[test]
 fn narrowing_gives_the_nearest_value_and_even_on_ties() {
     // Neighbours among the finite 16-bit values, by brute force.
-    let halves: Vec<f64> = (0..0x7c00u16).map(|h| f64::from(scalar::f16_to_f32(h))).collect();
+    let halves: Vec<f64> = (0..0x7c00u16).map(|h| f64::from(f16_to_f32(h))).collect();
     for x in hard_floats().into_iter().filter(|x| x.is_finite() && x.abs() < 65520.0) {
         let magnitude = f64::from(x.abs());
         let above = halves.partition_point(|&h| h < magnitude).min(halves.len() - 1);
@@ -76,9 +77,9 @@ fn narrowing_gives_the_nearest_value_and_even_on_ties() {
             }
         };
         let expected = nearest as u16 | if x.is_sign_negative() { 0x8000 } else { 0 };
-        assert_eq!(scalar::f32_to_f16(x), expected, "{x:e}");
+        assert_eq!(f32_to_f16(x), expected, "{x:e}");
     }
-    assert_eq!(scalar::f32_to_f16(65520.0), 0x7c00);
+    assert_eq!(f32_to_f16(65520.0), 0x7c00);
 }
 
 #[test]

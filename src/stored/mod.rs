@@ -1,42 +1,39 @@
-//! Conversion of stored activations to float32 and back, chosen at run time for this processor.
+//! Stored activations to float32 and back, chosen at run time for this processor.
 //!
-//! `lanes` says what a vector is, for the language model too, one file per instruction set implements it, `kernels` is
-//! written once over it and `levels` compiles it for each. All levels give the same bits: widening is exact, narrowing rounds to nearest even, and normalisation is one subtraction
+//! `types` are those on disk, `kernels` is written once over the vectors of `crate::vector` and compiled for each instruction
+//! set. All give the same bits: widening is exact, narrowing rounds to nearest even, and normalisation is one subtraction
 //! and one multiplication, never fused.
 
 #![allow(clippy::inline_always)] // kernels take on the features of the function that they are inlined into
 
 mod kernels;
-pub(crate) mod lanes;
-pub(crate) mod levels;
-#[cfg(target_arch = "aarch64")]
-mod neon;
-pub mod scalar;
-#[cfg(target_arch = "x86_64")]
-mod x86;
+mod types;
+
+use std::marker::PhantomData;
+pub use types::Normalize;
+
+use kernels::{Accumulate, AnyNonFinite, Gather, GatherRaw, Narrow, Widen};
+use types::{Bf16, F16, F32};
 
 use crate::cpu::Simd;
 use crate::dtype::Dtype;
+use crate::vector::dispatch::run;
 
-/// What is done to a row after it is widened: nothing, `x * factor`, or `(x - mean) * factor`.
-#[derive(Debug, Clone, Copy)]
-pub enum Normalize<'a> {
-    /// `x`.
-    No,
-    /// `x * factor`.
-    Scale(f32),
-    /// `(x - mean) * factor`, `mean` of the length of a row.
-    Center(&'a [f32], f32),
-}
-
-macro_rules! dispatch_dtype {
-    ($dtype:expr, $function:ident ($($argument:expr),*)) => {
-        // SAFETY: the callers below have checked the lengths; the pointers of rows are their callers' promise.
-        unsafe {
-            match $dtype {
-                Dtype::F16 => levels::$function::<lanes::F16>($($argument),*),
-                Dtype::Bf16 => levels::$function::<lanes::Bf16>($($argument),*),
-                Dtype::F32 => levels::$function::<lanes::F32>($($argument),*),
+/// Does the same for whichever type is stored: `of` is that type.
+macro_rules! for_dtype {
+    ($dtype:expr, $of:ident => $work:expr) => {
+        match $dtype {
+            Dtype::F16 => {
+                let $of = PhantomData::<F16>;
+                $work
+            }
+            Dtype::Bf16 => {
+                let $of = PhantomData::<Bf16>;
+                $work
+            }
+            Dtype::F32 => {
+                let $of = PhantomData::<F32>;
+                $work
             }
         }
     };
@@ -48,8 +45,7 @@ macro_rules! dispatch_dtype {
 /// If the lengths do not fit.
 pub fn widen(simd: Simd, dtype: Dtype, src: &[u8], dst: &mut [f32]) {
     assert_eq!(src.len(), dst.len() * dtype.size(), "widen: {} bytes into {} values", src.len(), dst.len());
-    let (from, to, n) = (src.as_ptr(), dst.as_mut_ptr(), dst.len());
-    dispatch_dtype!(dtype, widen(simd, from, to, n));
+    for_dtype!(dtype, of => run(simd, Widen { of, from: src, to: dst }));
 }
 
 /// Rounds `src` to `dtype` (to nearest, ties to even; beyond the largest finite value to infinity) into `dst`.
@@ -58,8 +54,7 @@ pub fn widen(simd: Simd, dtype: Dtype, src: &[u8], dst: &mut [f32]) {
 /// If the lengths do not fit.
 pub fn narrow(simd: Simd, dtype: Dtype, src: &[f32], dst: &mut [u8]) {
     assert_eq!(dst.len(), src.len() * dtype.size(), "narrow: {} values into {} bytes", src.len(), dst.len());
-    let (from, to, n) = (src.as_ptr(), dst.as_mut_ptr(), src.len());
-    dispatch_dtype!(dtype, narrow(simd, from, to, n));
+    for_dtype!(dtype, of => run(simd, Narrow { of, from: src, to: dst }));
 }
 
 /// Converts values of one type into those of another: widened, then rounded as [`narrow`] does.
@@ -120,9 +115,8 @@ pub unsafe fn gather(simd: Simd, dtype: Dtype, rows: Rows<'_>, dim: usize, norma
     if let Normalize::Center(mean, _) = normalize {
         assert_eq!(mean.len(), dim, "gather: a mean of {} for rows of {dim}", mean.len());
     }
-    let to = out.as_mut_ptr();
-    let past = past_caches && are_lines(to.cast(), dim * 4);
-    dispatch_dtype!(dtype, gather(simd, now, ahead, dim, normalize, to, past));
+    let past = past_caches && are_lines(out.as_ptr().cast(), dim * 4);
+    for_dtype!(dtype, of => run(simd, Gather { of, rows: now, ahead, dim, normalize, to: out, past }));
 }
 
 /// Copies `rows` of `row_bytes`, one after another, into `out`.
@@ -135,10 +129,8 @@ pub unsafe fn gather(simd: Simd, dtype: Dtype, rows: Rows<'_>, dim: usize, norma
 pub unsafe fn gather_raw(simd: Simd, rows: Rows<'_>, row_bytes: usize, out: &mut [u8]) {
     let Rows { now, ahead, past_caches } = rows;
     assert_eq!(out.len(), now.len() * row_bytes, "gather: {} rows of {row_bytes} bytes", now.len());
-    let to = out.as_mut_ptr();
-    let past = past_caches && are_lines(to, row_bytes);
-    // SAFETY: the caller's promise, and the length was checked.
-    unsafe { levels::gather_raw(simd, now, ahead, row_bytes, to, past) }
+    let past = past_caches && are_lines(out.as_ptr(), row_bytes);
+    run(simd, GatherRaw { rows: now, ahead, row_bytes, to: out, past });
 }
 
 /// Adds the rows of `x` (values of `dtype`), less `shift`, to `sum`, and their squares to `squares`, all in float64.
@@ -149,7 +141,7 @@ pub fn accumulate(simd: Simd, dtype: Dtype, x: &[u8], shift: &[f64], sum: &mut [
     let dim = shift.len();
     assert!(dim > 0 && x.len().is_multiple_of(dim * dtype.size()), "accumulate: rows");
     assert!(sum.len() == dim && squares.len() == dim, "accumulate: sums");
-    dispatch_dtype!(dtype, accumulate(simd, x, shift, sum, squares));
+    for_dtype!(dtype, of => run(simd, Accumulate { of, x, shift, sum, squares }));
 }
 
 /// Index of the first value of `dtype` in `bytes` that is NaN or infinite.
@@ -159,13 +151,23 @@ pub fn first_non_finite(simd: Simd, dtype: Dtype, bytes: &[u8]) -> Option<usize>
     const CHUNK: usize = 4096;
     let size = dtype.size();
     for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
-        let found = dispatch_dtype!(dtype, any_non_finite(simd, chunk));
+        let found = for_dtype!(dtype, of => run(simd, AnyNonFinite { of, bytes: chunk }));
         if found {
-            let inside = chunk.chunks_exact(size).position(|value| scalar::non_finite(dtype, value));
+            let inside = chunk.chunks_exact(size).position(|value| non_finite(dtype, value));
             return inside.map(|j| i * (CHUNK / size) + j);
         }
     }
     None
+}
+
+/// Whether one stored value (its bytes, little-endian) is NaN or infinite.
+fn non_finite(dtype: Dtype, value: &[u8]) -> bool {
+    match (dtype, value) {
+        (Dtype::F16, &[a, b]) => u16::from_le_bytes([a, b]) & 0x7c00 == 0x7c00,
+        (Dtype::Bf16, &[a, b]) => u16::from_le_bytes([a, b]) & 0x7f80 == 0x7f80,
+        (_, &[a, b, c, d]) => !f32::from_le_bytes([a, b, c, d]).is_finite(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
