@@ -2,16 +2,15 @@
 //!
 //! Nothing outside `python/` knows Python; `cargo test` builds without it. Each folder is one idea:
 //! `vector` (instruction sets, and the arithmetic on them), `shard` (bytes on disk), `stored` (their values), `stream` (the order of rows, and reading them in it),
-//! `engine` (one training step of a packed sweep), `compare` (largest cosine similarities), `crossentropy` and
-//! `attention` (the language model).
+//! `engine` (one training step of a packed sweep), `compare` (largest cosine similarities), `lm` (attention and
+//! cross-entropy of the language model).
 
-pub mod attention;
 pub mod compare;
 pub mod cpu;
-pub mod crossentropy;
 pub mod dtype;
 pub mod engine;
 pub mod error;
+pub mod lm;
 pub mod lock;
 pub mod shard;
 pub mod stored;

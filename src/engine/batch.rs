@@ -1,6 +1,5 @@
 //! The batch, as every phase of every dictionary reads it.
-
-use super::sweep::Batch;
+use super::sweep::Activations;
 use super::team::Team;
 use crate::vector::aligned::Aligned;
 use crate::vector::isa::Isa;
@@ -51,7 +50,7 @@ impl BatchBuffers {
     }
 
     /// Copies the batch, less `pre_bias`, and packs it.
-    pub(super) fn read(&mut self, isa: Isa, team: &Team, batch: Batch<'_>, d: usize, pre_bias: Option<&[f32]>) {
+    pub(super) fn read(&mut self, isa: Isa, team: &Team, batch: Activations<'_>, d: usize, pre_bias: Option<&[f32]>) {
         let (stride, rounding) = (self.stride, isa.rounding());
         let rows = BLOCK_TILES * TILE;
         let mut items: Vec<_> = self

@@ -1,5 +1,4 @@
 //! Order statistics of pre-activations, from which biases are set at the start: see [`kth_largest`].
-
 use std::sync::Mutex;
 
 use super::dense_products::{fill_panels, fill_quads, products};

@@ -1,5 +1,4 @@
 //! Codes between the two phases of a step, and what a thread needs to make them.
-
 use super::gradients::Sums;
 use crate::vector::aligned::Aligned;
 use crate::vector::simd::LANES;

@@ -3,7 +3,6 @@
 //!
 //! Every sum has the order that it has in `rows` and `features`, and a code that is zero adds exactly nothing, so that
 //! the bits are the same. That holds for finite numbers only: a block that meets others is left to the lists.
-
 use std::time::Instant;
 
 use super::codes::{Dense, Scratch, TileStats};

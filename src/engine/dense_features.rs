@@ -1,6 +1,5 @@
 //! Phase two for codes that are held as matrices: outer products with their sums in registers, every sum in the order of
 //! the lists.
-
 use super::batch::BatchRows;
 use super::codes::Dense;
 use super::gradients::Gradients;

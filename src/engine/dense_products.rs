@@ -4,7 +4,6 @@
 //! That order adds a row's products in sixteen lanes and then the lanes in a tree. Vectors along a row would need shuffles
 //! for the tree, which take as long as the products at D = 128. So vectors go across sixteen features instead: a lane of the dot
 //! product is a sum of its own, and the tree adds whole vectors. Weights and rows are laid out for that beforehand.
-
 use crate::vector::aligned::Aligned;
 use crate::vector::simd::{LANES, Lanes, Simd};
 

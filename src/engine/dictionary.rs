@@ -1,5 +1,4 @@
 //! One dictionary of a sweep, as a step sees it: its own parts of all tensors, its scales and its update.
-
 use super::adam::Adam;
 use super::features::Update;
 use super::idle::Look;

@@ -1,7 +1,6 @@
 //! Phase two of a step, over features: a feature's gradients from its codes, in registers, then projection, Adam and
 //! renormalisation while its rows are at hand. A feature's rows are always added in row order, so that the bits depend
 //! on neither threads nor blocks.
-
 use super::adam::Adam;
 use super::batch::BatchRows;
 use super::codes::Codes;

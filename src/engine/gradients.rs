@@ -1,5 +1,4 @@
 //! Gradients of features while their codes are added: sums that outlive a phase, or a thread's own.
-
 use crate::vector::aligned::Aligned;
 
 /// Gradients of some features: sums over the codes so far.

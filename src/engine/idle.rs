@@ -9,7 +9,6 @@
 //! left of a moment is dropped before it becomes subnormal (see [`super::adam`]). So if w + 2 R q rounds to w, and
 //! w - 2 R q as well, no step at a rate of at most R moves w. R is kept per dictionary; a step at a higher rate wakes it
 //! up first. An atom must also have come to rest under renormalisation: its factor must be exactly 1.
-
 use super::adam::{Adam, decay_first, decay_second, farthest};
 use super::parameters::{Features, Trained};
 use super::sweep::{Sweep, check_sweep};

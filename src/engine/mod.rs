@@ -1,6 +1,6 @@
 //! The CPU training engine: one step of every dictionary of a packed sweep, on the codes that are not zero.
 //!
-//! `plan` shares dictionaries out among the threads. A step of one dictionary has two phases, each split over the
+//! `run` takes a batch through all dictionaries, which `balance` shares out among the threads. A step of one dictionary has two phases, each split over the
 //! threads that work on it: over rows (`rows`: screen, encode, decode, residual) and over features (`features`:
 //! gradients, projection, Adam, renormalisation; `idle` leaves out those at rest). Between them lie only the codes that
 //! are active, feature by feature. `crate::vector` has the instructions and the screen, which finds candidates with cheap
@@ -12,6 +12,7 @@
 #![allow(clippy::inline_always)] // kernels are compiled per instruction set by being inlined into one entry each
 
 mod adam;
+mod balance;
 mod batch;
 mod calibrate;
 mod codes;
@@ -19,15 +20,13 @@ mod dense;
 mod dense_features;
 mod dense_products;
 mod dictionary;
-#[allow(clippy::module_inception)]
-mod engine;
 mod features;
 mod gradients;
 mod idle;
 mod parameters;
 mod phases;
-mod plan;
 mod rows;
+mod run;
 mod step;
 mod sweep;
 mod team;
@@ -36,11 +35,11 @@ mod worker;
 
 pub use calibrate::kth_largest;
 pub use codes::Spent;
-pub use engine::{CodesAs, Engine};
 pub use idle::wake;
 pub use parameters::Trained;
-pub use sweep::{Batch, Factors, GradientsOut, Idle, Loss, Mode, Sweep, Totals};
-pub use train::Trained as TrainedSteps;
+pub use run::{CodesAs, Engine};
+pub use sweep::{Activations, Factors, GradientsOut, Idle, Loss, Mode, Sweep, Totals};
+pub use train::TrainedSteps;
 pub use worker::Profile;
 
 #[cfg(test)]

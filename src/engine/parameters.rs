@@ -1,5 +1,4 @@
 //! Parameters as the phases of a step see them: read by the rows, trained by the features.
-
 use crate::vector::simd::Simd;
 
 /// A parameter and its moments.

@@ -1,5 +1,4 @@
 //! The phases of a step of one dictionary, each split over threads: packing, rows, features, pre-bias.
-
 use std::time::Instant;
 
 use super::adam::Adam;

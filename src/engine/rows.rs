@@ -2,7 +2,6 @@
 //!
 //! A block of rows is worked on feature by feature while codes are computed (an encoder row is read once per block), and
 //! row by row while they are decoded. What is left for phase two is in feature order: [`Codes`].
-
 use std::time::Instant;
 
 use super::codes::{Codes, Kept, RowCode, Scratch, TileStats};

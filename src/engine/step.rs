@@ -1,5 +1,4 @@
 //! One step of one dictionary: how its rows are cut into blocks and waves, and the phases that each goes through.
-
 use super::batch::{BLOCK_TILES, BatchBuffers};
 use super::codes::{Codes, TileStats};
 use super::dictionary::Dictionary;

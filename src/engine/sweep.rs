@@ -1,5 +1,4 @@
 //! What the engine is given and gives back: a packed sweep, a batch, what to do with them, and sums.
-
 use super::parameters::Trained;
 use crate::error::{Error, Result};
 
@@ -52,7 +51,7 @@ pub struct Idle<'a> {
 
 /// Rows to train on.
 #[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
+pub struct Activations<'a> {
     /// [B][D].
     pub x: &'a [f32],
     /// B.
@@ -155,7 +154,7 @@ impl Totals {
 }
 
 /// Shapes must fit each other: the phases cut slices by them.
-pub(super) fn check(sweep: &Sweep<'_>, batch: Batch<'_>, mode: &Mode<'_>) -> Result<()> {
+pub(super) fn check(sweep: &Sweep<'_>, batch: Activations<'_>, mode: &Mode<'_>) -> Result<()> {
     check_sweep(sweep)?;
     let (d, k) = (sweep.d, sweep.sizes.len());
     let total = sweep.sizes.iter().sum::<usize>();

@@ -1,6 +1,5 @@
 //! A few steps on every path that runs here give the same bits: small enough for the address sanitizer (`make sanitize`)
 //! and, on the portable path, for Miri. `tests/test_engine_*.py` hold the engine against the float64 reference.
-
 use super::*;
 use crate::vector::isa::Isa;
 use crate::vector::simd::{Kernel, LANES, Simd};
@@ -65,8 +64,9 @@ fn bits_from(mut tensors: [Tensor; 4], x: &[f32], steps: u64, isa: &str, threads
             fired: &mut fired,
             idle: None,
         };
-        let totals =
-            engine.run(&mut sweep, Batch { x, rows }, Mode::Step { t, factors: Factors { lr: 1.0, l1: 1.0 } }).unwrap();
+        let totals = engine
+            .run(&mut sweep, Activations { x, rows }, Mode::Step { t, factors: Factors { lr: 1.0, l1: 1.0 } })
+            .unwrap();
         found.extend(totals.sse.iter().chain(&totals.l1).map(|sum| sum.to_bits()));
     }
     assert!(fired.iter().any(|count| *count > 0));
@@ -146,7 +146,7 @@ fn run_alone(engine: &mut Engine, tensors: &mut [Tensor; 3], x: &[f32], rows: us
         fired: &mut vec![0; n],
         idle: None,
     };
-    engine.run(&mut sweep, Batch { x, rows }, mode).unwrap()
+    engine.run(&mut sweep, Activations { x, rows }, mode).unwrap()
 }
 
 /// A digest of 64 bits of numbers.

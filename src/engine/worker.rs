@@ -1,5 +1,4 @@
 //! What works on one dictionary at a time: threads, and the buffers that they fill on the way.
-
 use std::sync::Mutex;
 
 use super::codes::{Codes, Scratch, Spent};

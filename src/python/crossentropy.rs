@@ -4,8 +4,8 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 
 use super::arrays::{slice, slice_mut};
-use crate::crossentropy::{self, Output};
 use crate::error::{Error, Result};
+use crate::lm::crossentropy::{self, Output};
 
 /// Mean cross-entropy of rows against an embedding, with its gradients.
 #[pyfunction]

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::engine::{self, Batch, CodesAs, Factors, GradientsOut, Idle, Loss, Mode, Sweep, Totals, Trained};
+use crate::engine::{self, Activations, CodesAs, Factors, GradientsOut, Idle, Loss, Mode, Sweep, Totals, Trained};
 use crate::error::{Error, Result};
 use crate::python::stream::Stream;
 use crate::vector::isa::Isa;
@@ -340,7 +340,7 @@ impl CpuEngine {
         // SAFETY: no two of the buffers share memory (just checked); Python code that would write to one of them while
         // the GIL is released breaks the documented contract of the class.
         let (mut view, x) = unsafe { (sweep.sweep(), x.read()) };
-        let batch = Batch { x, rows: x.len() / view.d.max(1) };
+        let batch = Activations { x, rows: x.len() / view.d.max(1) };
         let engine = &mut self.engine;
         let Totals { sse, l1, l0, candidates } = py.detach(|| engine.run(&mut view, batch, mode))?;
         Ok((sse, l1, l0, candidates))

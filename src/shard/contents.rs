@@ -85,7 +85,7 @@ impl Part {
     /// Adds the part's next rows, as they are on disk.
     pub fn add(&mut self, piece: &[u8]) {
         self.block.digest.update(piece);
-        self.block.sums.update(cpu().simd, self.dtype, piece);
+        self.block.sums.update(cpu().level, self.dtype, piece);
     }
 }
 

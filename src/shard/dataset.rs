@@ -219,7 +219,7 @@ impl Dataset {
                     // SAFETY: every pointer is the start of a row of `scratch`.
                     unsafe {
                         let rows = Rows { now: &rows, ahead: &[], past_caches: false };
-                        stored::gather(cpu().simd, self.manifest.dtype, rows, dim, *normalize, values);
+                        stored::gather(cpu().level, self.manifest.dtype, rows, dim, *normalize, values);
                     }
                 }
             }

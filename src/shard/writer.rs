@@ -171,7 +171,7 @@ impl DatasetWriter {
             data
         } else {
             converted.resize(values * self.settings.dtype.size(), 0);
-            stored::convert(cpu().simd, (dtype, data), (self.settings.dtype, &mut converted));
+            stored::convert(cpu().level, (dtype, data), (self.settings.dtype, &mut converted));
             &converted
         };
         let result = self.append_stored(stored, (data, dtype), marks);
@@ -212,7 +212,7 @@ impl DatasetWriter {
 
     fn append_stored(&mut self, stored: &[u8], given: (&[u8], Dtype), marks: Marks<'_>) -> Result<()> {
         let row_bytes = self.manifest.row_bytes();
-        let Some(first) = stored::first_non_finite(cpu().simd, self.settings.dtype, stored) else {
+        let Some(first) = stored::first_non_finite(cpu().level, self.settings.dtype, stored) else {
             return self.write(stored, marks);
         };
         if self.settings.non_finite == NonFinite::Error {
@@ -223,7 +223,7 @@ impl DatasetWriter {
         let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
         let mut room = self.manifest.shard_rows - here;
         for (i, row) in stored.chunks_exact(row_bytes).enumerate() {
-            if stored::first_non_finite(cpu().simd, self.settings.dtype, row).is_some() {
+            if stored::first_non_finite(cpu().level, self.settings.dtype, row).is_some() {
                 self.dropped += 1;
                 continue;
             }
@@ -245,7 +245,7 @@ impl DatasetWriter {
     fn non_finite_error(&self, value: usize, (data, dtype): (&[u8], Dtype)) -> Error {
         let bytes = &data[value * dtype.size()..(value + 1) * dtype.size()];
         let mut given = [0.0];
-        stored::widen(cpu().simd, dtype, bytes, &mut given);
+        stored::widen(cpu().level, dtype, bytes, &mut given);
         let what = if given[0].is_finite() {
             format!("{:e} is too large for {}; store as bfloat16 or float32", given[0], self.settings.dtype.name())
         } else {

@@ -15,7 +15,7 @@ pub use types::Normalize;
 use kernels::{Accumulate, AnyNonFinite, Gather, GatherRaw, Narrow, Widen};
 use types::{Bf16, F16, F32};
 
-use crate::cpu::Simd;
+use crate::cpu::Level;
 use crate::dtype::Dtype;
 use crate::vector::dispatch::run;
 
@@ -43,36 +43,36 @@ macro_rules! for_dtype {
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn widen(simd: Simd, dtype: Dtype, src: &[u8], dst: &mut [f32]) {
+pub fn widen(level: Level, dtype: Dtype, src: &[u8], dst: &mut [f32]) {
     assert_eq!(src.len(), dst.len() * dtype.size(), "widen: {} bytes into {} values", src.len(), dst.len());
-    for_dtype!(dtype, of => run(simd, Widen { of, from: src, to: dst }));
+    for_dtype!(dtype, of => run(level, Widen { of, from: src, to: dst }));
 }
 
 /// Rounds `src` to `dtype` (to nearest, ties to even; beyond the largest finite value to infinity) into `dst`.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn narrow(simd: Simd, dtype: Dtype, src: &[f32], dst: &mut [u8]) {
+pub fn narrow(level: Level, dtype: Dtype, src: &[f32], dst: &mut [u8]) {
     assert_eq!(dst.len(), src.len() * dtype.size(), "narrow: {} values into {} bytes", src.len(), dst.len());
-    for_dtype!(dtype, of => run(simd, Narrow { of, from: src, to: dst }));
+    for_dtype!(dtype, of => run(level, Narrow { of, from: src, to: dst }));
 }
 
 /// Converts values of one type into those of another: widened, then rounded as [`narrow`] does.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn convert(simd: Simd, (from, src): (Dtype, &[u8]), (to, dst): (Dtype, &mut [u8])) {
+pub fn convert(level: Level, (from, src): (Dtype, &[u8]), (to, dst): (Dtype, &mut [u8])) {
     const PIECE: usize = 2048;
     assert_eq!(src.len() / from.size(), dst.len() / to.size(), "convert: values");
     // SAFETY: any four bytes are a float32.
     if let (Dtype::F32, ([], values, [])) = (from, unsafe { src.align_to::<f32>() }) {
-        return narrow(simd, to, values, dst);
+        return narrow(level, to, values, dst);
     }
     let mut wide = [0.0; PIECE];
     for (src, dst) in src.chunks(PIECE * from.size()).zip(dst.chunks_mut(PIECE * to.size())) {
         let wide = &mut wide[..src.len() / from.size()];
-        widen(simd, from, src, wide);
-        narrow(simd, to, wide, dst);
+        widen(level, from, src, wide);
+        narrow(level, to, wide, dst);
     }
 }
 
@@ -109,14 +109,21 @@ pub fn fence() {
 ///
 /// # Panics
 /// If `out` or the mean do not fit.
-pub unsafe fn gather(simd: Simd, dtype: Dtype, rows: Rows<'_>, dim: usize, normalize: Normalize<'_>, out: &mut [f32]) {
+pub unsafe fn gather(
+    level: Level,
+    dtype: Dtype,
+    rows: Rows<'_>,
+    dim: usize,
+    normalize: Normalize<'_>,
+    out: &mut [f32],
+) {
     let Rows { now, ahead, past_caches } = rows;
     assert_eq!(out.len(), now.len() * dim, "gather: {} rows of {dim} into {} values", now.len(), out.len());
     if let Normalize::Center(mean, _) = normalize {
         assert_eq!(mean.len(), dim, "gather: a mean of {} for rows of {dim}", mean.len());
     }
     let past = past_caches && are_lines(out.as_ptr().cast(), dim * 4);
-    for_dtype!(dtype, of => run(simd, Gather { of, rows: now, ahead, dim, normalize, to: out, past }));
+    for_dtype!(dtype, of => run(level, Gather { of, rows: now, ahead, dim, normalize, to: out, past }));
 }
 
 /// Copies `rows` of `row_bytes`, one after another, into `out`.
@@ -126,32 +133,32 @@ pub unsafe fn gather(simd: Simd, dtype: Dtype, rows: Rows<'_>, dim: usize, norma
 ///
 /// # Panics
 /// If `out` does not fit.
-pub unsafe fn gather_raw(simd: Simd, rows: Rows<'_>, row_bytes: usize, out: &mut [u8]) {
+pub unsafe fn gather_raw(level: Level, rows: Rows<'_>, row_bytes: usize, out: &mut [u8]) {
     let Rows { now, ahead, past_caches } = rows;
     assert_eq!(out.len(), now.len() * row_bytes, "gather: {} rows of {row_bytes} bytes", now.len());
     let past = past_caches && are_lines(out.as_ptr(), row_bytes);
-    run(simd, GatherRaw { rows: now, ahead, row_bytes, to: out, past });
+    run(level, GatherRaw { rows: now, ahead, row_bytes, to: out, past });
 }
 
 /// Adds the rows of `x` (values of `dtype`), less `shift`, to `sum`, and their squares to `squares`, all in float64.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn accumulate(simd: Simd, dtype: Dtype, x: &[u8], shift: &[f64], sum: &mut [f64], squares: &mut [f64]) {
+pub fn accumulate(level: Level, dtype: Dtype, x: &[u8], shift: &[f64], sum: &mut [f64], squares: &mut [f64]) {
     let dim = shift.len();
     assert!(dim > 0 && x.len().is_multiple_of(dim * dtype.size()), "accumulate: rows");
     assert!(sum.len() == dim && squares.len() == dim, "accumulate: sums");
-    for_dtype!(dtype, of => run(simd, Accumulate { of, x, shift, sum, squares }));
+    for_dtype!(dtype, of => run(level, Accumulate { of, x, shift, sum, squares }));
 }
 
 /// Index of the first value of `dtype` in `bytes` that is NaN or infinite.
 #[must_use]
-pub fn first_non_finite(simd: Simd, dtype: Dtype, bytes: &[u8]) -> Option<usize> {
+pub fn first_non_finite(level: Level, dtype: Dtype, bytes: &[u8]) -> Option<usize> {
     // In chunks: the scan of a chunk has no early exit, so that it becomes vector code.
     const CHUNK: usize = 4096;
     let size = dtype.size();
     for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
-        let found = for_dtype!(dtype, of => run(simd, AnyNonFinite { of, bytes: chunk }));
+        let found = for_dtype!(dtype, of => run(level, AnyNonFinite { of, bytes: chunk }));
         if found {
             let inside = chunk.chunks_exact(size).position(|value| non_finite(dtype, value));
             return inside.map(|j| i * (CHUNK / size) + j);

@@ -1,11 +1,8 @@
 //! Every level that this processor has, against the scalar reference, over every value of 16 bits and odd lengths.
 
 use super::*;
+use crate::cpu::cpu;
 use crate::vector::half::{f16_to_f32, f32_to_f16};
-
-fn levels() -> Vec<Simd> {
-    [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&l| l.available() == l).collect()
-}
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
@@ -31,11 +28,11 @@ fn all_16_bit_values_widen_to_the_same_bits_on_every_level() {
     let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     for dtype in [Dtype::F16, Dtype::Bf16] {
         let mut expected = vec![0.0; 65536];
-        widen(Simd::Scalar, dtype, &bytes, &mut expected);
-        for simd in levels() {
+        widen(Level::Scalar, dtype, &bytes, &mut expected);
+        for level in cpu().levels() {
             let mut found = vec![0.0; 65536];
-            widen(simd, dtype, &bytes, &mut found);
-            assert_eq!(bits(&found), bits(&expected), "{dtype:?} {}", simd.name());
+            widen(level, dtype, &bytes, &mut found);
+            assert_eq!(bits(&found), bits(&expected), "{dtype:?} {}", level.name());
         }
     }
 }
@@ -88,19 +85,19 @@ fn narrowing_is_the_same_on_every_level_and_length() {
     for dtype in [Dtype::F16, Dtype::Bf16, Dtype::F32] {
         for n in [0, 1, 3, 15, 16, 17, 33, floats.len()] {
             let mut expected = vec![0; n * dtype.size()];
-            narrow(Simd::Scalar, dtype, &floats[..n], &mut expected);
-            for simd in levels() {
+            narrow(Level::Scalar, dtype, &floats[..n], &mut expected);
+            for level in cpu().levels() {
                 let mut found = vec![0; n * dtype.size()];
-                narrow(simd, dtype, &floats[..n], &mut found);
-                assert!(found == expected, "{dtype:?} {} {n}", simd.name());
+                narrow(level, dtype, &floats[..n], &mut found);
+                assert!(found == expected, "{dtype:?} {} {n}", level.name());
             }
         }
     }
 }
 
 /// Every level, with ordinary stores and past the caches, where lines begin and one value behind.
-fn ways() -> impl Iterator<Item = (Simd, bool, usize)> {
-    levels().into_iter().flat_map(|simd| [(false, 0), (true, 0), (true, 1)].map(|(past, shift)| (simd, past, shift)))
+fn ways() -> impl Iterator<Item = (Level, bool, usize)> {
+    cpu().levels().flat_map(|level| [(false, 0), (true, 0), (true, 1)].map(|(past, shift)| (level, past, shift)))
 }
 
 /// The part of `memory` from the first address on that 64 divides.
@@ -121,28 +118,28 @@ fn gathering_normalises_the_same_on_every_level_odd_widths_and_addresses() {
                 let mut expected = vec![0.0; rows.len() * dim];
                 for (row, out) in rows.iter().zip(expected.chunks_exact_mut(dim)) {
                     // SAFETY: every row lies inside `bytes`.
-                    widen(Simd::Scalar, dtype, unsafe { std::slice::from_raw_parts(*row, row_bytes) }, out);
+                    widen(Level::Scalar, dtype, unsafe { std::slice::from_raw_parts(*row, row_bytes) }, out);
                     match normalize {
                         Normalize::No => {}
                         Normalize::Scale(f) => out.iter_mut().for_each(|x| *x *= f),
                         Normalize::Center(m, f) => out.iter_mut().zip(m).for_each(|(x, m)| *x = (*x - m) * f),
                     }
                 }
-                for (simd, past_caches, shift) in ways() {
+                for (level, past_caches, shift) in ways() {
                     let mut memory = vec![0.0; rows.len() * dim + 32];
                     let found = &mut from_line(&mut memory)[shift..][..rows.len() * dim];
                     let rows = Rows { now: &rows, ahead: &rows, past_caches };
                     // SAFETY: every row lies inside `bytes`.
-                    unsafe { gather(simd, dtype, rows, dim, normalize, found) };
+                    unsafe { gather(level, dtype, rows, dim, normalize, found) };
                     fence();
-                    assert_eq!(bits(found), bits(&expected), "{dtype:?} {dim} {} {past_caches}", simd.name());
+                    assert_eq!(bits(found), bits(&expected), "{dtype:?} {dim} {} {past_caches}", level.name());
                 }
             }
-            for (simd, past_caches, shift) in ways() {
+            for (level, past_caches, shift) in ways() {
                 let mut memory = vec![0; rows.len() * row_bytes + 128];
                 let found = &mut from_line(&mut memory)[shift..][..rows.len() * row_bytes];
                 // SAFETY: every row lies inside `bytes`.
-                unsafe { gather_raw(simd, Rows { now: &rows, ahead: &[], past_caches }, row_bytes, found) };
+                unsafe { gather_raw(level, Rows { now: &rows, ahead: &[], past_caches }, row_bytes, found) };
                 fence();
                 for (row, copy) in rows.iter().zip(found.chunks_exact(row_bytes)) {
                     // SAFETY: as above.
@@ -162,13 +159,13 @@ fn the_first_non_finite_value_is_found_wherever_it_is() {
                 let mut floats = vec![1.0; n];
                 floats[at] = bad;
                 let mut bytes = vec![0; n * dtype.size()];
-                narrow(Simd::Scalar, dtype, &floats, &mut bytes);
-                for simd in levels() {
-                    assert_eq!(first_non_finite(simd, dtype, &bytes), Some(at), "{dtype:?} {bad} {at}");
+                narrow(Level::Scalar, dtype, &floats, &mut bytes);
+                for level in cpu().levels() {
+                    assert_eq!(first_non_finite(level, dtype, &bytes), Some(at), "{dtype:?} {bad} {at}");
                 }
             }
         }
-        assert_eq!(first_non_finite(crate::cpu::cpu().simd, dtype, &vec![0; 4098]), None);
+        assert_eq!(first_non_finite(cpu().level, dtype, &vec![0; 4098]), None);
     }
 }
 
@@ -178,9 +175,9 @@ fn sums_are_the_same_on_every_level() {
         let x: Vec<f32> = (0..dim * 9).map(|i| (i as f32 * 0.37).sin()).collect();
         let shift: Vec<f64> = x[..dim].iter().map(|&x| f64::from(x)).collect();
         let mut bytes = vec![0; x.len() * dtype.size()];
-        narrow(Simd::Scalar, dtype, &x, &mut bytes);
+        narrow(Level::Scalar, dtype, &x, &mut bytes);
         let mut stored = vec![0.0; x.len()];
-        widen(Simd::Scalar, dtype, &bytes, &mut stored);
+        widen(Level::Scalar, dtype, &bytes, &mut stored);
         let (mut sum, mut squares) = (vec![0.5; dim], vec![0.25; dim]);
         for row in stored.chunks_exact(dim) {
             for (d, &value) in row.iter().enumerate() {
@@ -189,10 +186,10 @@ fn sums_are_the_same_on_every_level() {
                 squares[d] += v * v;
             }
         }
-        for simd in levels() {
+        for level in cpu().levels() {
             let (mut found, mut found_squares) = (vec![0.5; dim], vec![0.25; dim]);
-            accumulate(simd, dtype, &bytes, &shift, &mut found, &mut found_squares);
-            assert_eq!((&found, &found_squares), (&sum, &squares), "{dim} {}", simd.name());
+            accumulate(level, dtype, &bytes, &shift, &mut found, &mut found_squares);
+            assert_eq!((&found, &found_squares), (&sum, &squares), "{dim} {}", level.name());
         }
     }
 }

@@ -57,7 +57,7 @@ impl Gatherer {
                     // SAFETY: `self.row` holds one row.
                     unsafe {
                         let rows = Rows { now: &[self.row.as_ptr()], ahead: &[], past_caches: false };
-                        stored::gather(cpu().simd, dataset.manifest().dtype, rows, dim, *normalize, to);
+                        stored::gather(cpu().level, dataset.manifest().dtype, rows, dim, *normalize, to);
                     }
                 }
             }
@@ -108,10 +108,10 @@ unsafe fn copy(dataset: &Dataset, rows: Rows<'_>, at: usize, out: &mut Out<'_>) 
     // SAFETY: the caller's promise.
     unsafe {
         match out {
-            Out::Raw(bytes) => stored::gather_raw(cpu().simd, rows, size, &mut bytes[from * size..to * size]),
+            Out::Raw(bytes) => stored::gather_raw(cpu().level, rows, size, &mut bytes[from * size..to * size]),
             Out::F32(values, normalize) => {
                 let values = &mut values[from * dim..to * dim];
-                stored::gather(cpu().simd, dataset.manifest().dtype, rows, dim, *normalize, values);
+                stored::gather(cpu().level, dataset.manifest().dtype, rows, dim, *normalize, values);
             }
         }
     }

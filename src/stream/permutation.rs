@@ -14,7 +14,7 @@
 use super::permutation512;
 use super::rounds::Rounds;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::Simd;
+use crate::cpu::Level;
 use crate::cpu::cpu;
 
 /// Indices that are permuted at once, so that the rounds become vector code.
@@ -68,13 +68,13 @@ impl Permutation {
     /// If the range does not lie below n.
     pub fn range(&self, start: u64, out: &mut [u64]) {
         assert!(start.checked_add(out.len() as u64).is_some_and(|end| end <= self.0.n), "beyond a permutation's end");
-        match cpu().simd {
+        match cpu().level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `cpu` found the features.
-            Simd::Avx512 => unsafe { self.range_avx512(start, out) },
+            Level::Avx512 => unsafe { self.range_avx512(start, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Simd::Avx2 => unsafe { self.range_avx2(start, out) },
+            Level::Avx2 => unsafe { self.range_avx2(start, out) },
             _ => self.range_on(start, out),
         }
     }

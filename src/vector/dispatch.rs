@@ -5,26 +5,26 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Portable, Vectors, WideKernel};
-use crate::cpu::Simd;
+use crate::cpu::Level;
 
-/// Runs `kernel` with the vectors of `simd`, or the most that the processor has where it has less.
-pub fn run<K: WideKernel>(simd: Simd, kernel: K) -> K::Output {
+/// Runs `kernel` with the vectors of `level`, or the most that the processor has where it has less.
+pub fn run<K: WideKernel>(level: Level, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
-    if simd >= Simd::Avx512
+    if level >= Level::Avx512
         && let Some(s) = Avx512::detect()
     {
         return s.run_wide(kernel);
     }
     #[cfg(target_arch = "x86_64")]
-    if simd >= Simd::Avx2
+    if level >= Level::Avx2
         && let Some(s) = Avx2::detect()
     {
         return s.run_wide(kernel);
     }
     #[cfg(target_arch = "aarch64")]
-    if simd >= Simd::Neon {
+    if level >= Level::Neon {
         return Neon.run_wide(kernel);
     }
-    let _ = simd;
+    let _ = level;
     Portable::<4>.run_wide(kernel)
 }

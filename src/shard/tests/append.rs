@@ -29,7 +29,7 @@ fn plain(tokens: &[i32]) -> Marks<'_> {
 fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
     let wide: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
     let mut out = vec![0; values.len() * dtype.size()];
-    crate::stored::convert(crate::cpu::cpu().simd, (Dtype::F32, &wide), (dtype, &mut out));
+    crate::stored::convert(crate::cpu::cpu().level, (Dtype::F32, &wide), (dtype, &mut out));
     out
 }
 

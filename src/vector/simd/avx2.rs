@@ -20,7 +20,7 @@ pub struct Avx2(());
 impl Avx2 {
     /// The proof that this processor has the instructions, or None.
     pub fn detect() -> Option<Self> {
-        (crate::cpu::cpu().simd >= crate::cpu::Simd::Avx2).then_some(Self(()))
+        (crate::cpu::cpu().level >= crate::cpu::Level::Avx2).then_some(Self(()))
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Avx512(());
 impl Avx512 {
     /// The proof that this processor has the instructions, or None.
     pub fn detect() -> Option<Self> {
-        (crate::cpu::cpu().simd >= crate::cpu::Simd::Avx512).then_some(Self(()))
+        (crate::cpu::cpu().level >= crate::cpu::Level::Avx512).then_some(Self(()))
     }
 }
 

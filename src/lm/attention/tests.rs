@@ -1,11 +1,6 @@
 //! Against plain double precision, on every instruction set that this processor has.
 #![allow(clippy::unwrap_used)]
-
 use super::*;
-
-fn instruction_sets() -> Vec<Simd> {
-    [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&simd| cpu().runs(simd)).collect()
-}
 
 /// Numbers in [-scale, scale) from a multiplicative generator.
 fn numbers(count: usize, seed: u64, scale: f32) -> Vec<f32> {
@@ -52,12 +47,12 @@ fn reference(shape: Shape, qkv: &[f32], dz: &[f32]) -> (Vec<f64>, Vec<f64>) {
     (z, dqkv)
 }
 
-fn run(simd: Simd, shape: Shape, qkv: &[f32], dz: &[f32], threads: usize) -> (Vec<f32>, Vec<f32>) {
+fn run(level: Level, shape: Shape, qkv: &[f32], dz: &[f32], threads: usize) -> (Vec<f32>, Vec<f32>) {
     let mut z = vec![f32::NAN; dz.len()];
     let mut lse = vec![f32::NAN; shape.batch * shape.heads * shape.positions];
     let mut dqkv = vec![f32::NAN; qkv.len()];
-    forward_on(simd, shape, qkv, &mut z, &mut lse, threads).unwrap();
-    backward_on(simd, shape, qkv, &z, &lse, dz, &mut dqkv, threads).unwrap();
+    forward_on(level, shape, qkv, &mut z, &mut lse, threads).unwrap();
+    backward_on(level, shape, qkv, &z, &lse, dz, &mut dqkv, threads).unwrap();
     (z, dqkv)
 }
 
@@ -68,17 +63,17 @@ fn relative(got: &[f32], expected: &[f64]) -> f64 {
 
 #[test]
 fn equals_double_precision_at_odd_lengths_and_all_widths() {
-    for simd in instruction_sets() {
+    for level in cpu().levels() {
         for width in HEAD_WIDTHS {
             for (batch, positions, heads) in [(1, 2, 1), (2, 15, 3), (1, 16, 2), (3, 17, 1), (1, 33, 2), (2, 100, 4)] {
                 for scale in [0.5, 6.0] {
                     let shape = Shape { batch, positions, heads, width };
                     let rows = batch * positions * heads * width;
                     let (qkv, dz) = (numbers(3 * rows, rows as u64, scale), numbers(rows, rows as u64 + 1, 1.0));
-                    let (z, dqkv) = run(simd, shape, &qkv, &dz, 2);
+                    let (z, dqkv) = run(level, shape, &qkv, &dz, 2);
                     let (want_z, want_dqkv) = reference(shape, &qkv, &dz);
                     let (a, b) = (relative(&z, &want_z), relative(&dqkv, &want_dqkv));
-                    assert!(a < 2e-6 && b < 1e-5, "{} {shape:?} {scale}: z {a:.2e} dqkv {b:.2e}", simd.name());
+                    assert!(a < 2e-6 && b < 1e-5, "{} {shape:?} {scale}: z {a:.2e} dqkv {b:.2e}", level.name());
                 }
             }
         }
@@ -87,25 +82,25 @@ fn equals_double_precision_at_odd_lengths_and_all_widths() {
 
 #[test]
 fn scores_of_thousands_do_not_overflow() {
-    for simd in instruction_sets() {
+    for level in cpu().levels() {
         let shape = Shape { batch: 1, positions: 40, heads: 1, width: 8 };
         let (qkv, dz) = (numbers(40 * 24, 5, 60.0), numbers(40 * 8, 6, 1.0));
-        let (z, dqkv) = run(simd, shape, &qkv, &dz, 1);
+        let (z, dqkv) = run(level, shape, &qkv, &dz, 1);
         let (want_z, want_dqkv) = reference(shape, &qkv, &dz);
-        assert!(relative(&z, &want_z) < 1e-4 && relative(&dqkv, &want_dqkv) < 1e-3, "{}", simd.name());
+        assert!(relative(&z, &want_z) < 1e-4 && relative(&dqkv, &want_dqkv) < 1e-3, "{}", level.name());
     }
 }
 
 #[test]
 fn a_position_does_not_see_later_ones() {
-    for simd in instruction_sets() {
+    for level in cpu().levels() {
         let shape = Shape { batch: 1, positions: 50, heads: 2, width: 8 };
         let (mut qkv, dz) = (numbers(50 * 48, 1, 2.0), numbers(50 * 16, 2, 1.0));
-        let (before, _) = run(simd, shape, &qkv, &dz, 1);
+        let (before, _) = run(level, shape, &qkv, &dz, 1);
         for x in &mut qkv[30 * 48..] {
             *x *= -7.0;
         }
-        let (after, _) = run(simd, shape, &qkv, &dz, 1);
+        let (after, _) = run(level, shape, &qkv, &dz, 1);
         assert!(before[..30 * 16].iter().zip(&after).all(|(a, b)| a.to_bits() == b.to_bits()));
         assert!(before[30 * 16..].iter().zip(&after[30 * 16..]).any(|(a, b)| a.to_bits() != b.to_bits()));
     }
@@ -115,9 +110,9 @@ fn a_position_does_not_see_later_ones() {
 fn the_same_bits_for_any_number_of_threads() {
     let shape = Shape { batch: 12, positions: 250, heads: 2, width: 8 }; // large enough for five threads
     let (qkv, dz) = (numbers(12 * 250 * 48, 3, 1.0), numbers(12 * 250 * 16, 4, 1.0));
-    let one = run(cpu().simd, shape, &qkv, &dz, 1);
+    let one = run(cpu().level, shape, &qkv, &dz, 1);
     for threads in [2, 5, 16] {
-        let many = run(cpu().simd, shape, &qkv, &dz, threads);
+        let many = run(cpu().level, shape, &qkv, &dz, threads);
         assert!(one.0.iter().zip(&many.0).all(|(a, b)| a.to_bits() == b.to_bits()));
         assert!(one.1.iter().zip(&many.1).all(|(a, b)| a.to_bits() == b.to_bits()));
     }
@@ -125,12 +120,12 @@ fn the_same_bits_for_any_number_of_threads() {
 
 #[test]
 fn what_is_not_finite_shows() {
-    for simd in instruction_sets() {
+    for level in cpu().levels() {
         let shape = Shape { batch: 1, positions: 20, heads: 1, width: 8 };
         let (mut qkv, dz) = (numbers(20 * 24, 3, 1.0), numbers(20 * 8, 4, 1.0));
         qkv[5 * 24 + 9] = f32::NAN; // a key
-        let (z, _) = run(simd, shape, &qkv, &dz, 1);
-        assert!(z[6 * 8..].iter().all(|x| x.is_nan()), "{}", simd.name());
+        let (z, _) = run(level, shape, &qkv, &dz, 1);
+        assert!(z[6 * 8..].iter().all(|x| x.is_nan()), "{}", level.name());
     }
 }
 

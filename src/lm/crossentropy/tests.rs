@@ -5,10 +5,6 @@ use super::*;
 use crate::vector::dispatch::run as run_on;
 use crate::vector::simd::{Vectors, WideKernel};
 
-fn instruction_sets() -> Vec<Simd> {
-    [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512].into_iter().filter(|&simd| cpu().runs(simd)).collect()
-}
-
 /// Numbers in [-1, 1) from a multiplicative generator.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -60,10 +56,10 @@ fn reference(case: &Case) -> (f64, Vec<f64>, Vec<f64>) {
     (loss / m as f64, dh, dw)
 }
 
-fn run(simd: Simd, case: &Case, threads: usize) -> (f64, Vec<f32>, Vec<f32>) {
+fn run(level: Level, case: &Case, threads: usize) -> (f64, Vec<f32>, Vec<f32>) {
     let (mut dh, mut dw) = (vec![f32::NAN; case.h.len()], vec![f32::NAN; case.w.len()]);
     let output = Some(Output { dh: &mut dh, dw: &mut dw });
-    let loss = cross_entropy_on(simd, &case.h, &case.w, &case.targets, case.width, threads, output).unwrap();
+    let loss = cross_entropy_on(level, &case.h, &case.w, &case.targets, case.width, threads, output).unwrap();
     (loss, dh, dw)
 }
 
@@ -84,13 +80,13 @@ fn equals_double_precision_on_every_instruction_set_and_odd_sizes() {
         (600, 8, 90),
         (30, 100, 70),
     ];
-    for simd in instruction_sets() {
+    for level in cpu().levels() {
         for (rows, width, vocabulary) in sizes {
             for scale in [0.3, 4.0] {
                 let case = case(rows, width, vocabulary, scale);
-                let (loss, dh, dw) = run(simd, &case, 2);
+                let (loss, dh, dw) = run(level, &case, 2);
                 let (expected, want_dh, want_dw) = reference(&case);
-                let what = format!("{} {rows} x {width} x {vocabulary}", simd.name());
+                let what = format!("{} {rows} x {width} x {vocabulary}", level.name());
                 assert!((loss - expected).abs() <= 1e-6 * expected.abs().max(1.0), "loss {what}: {loss} {expected}");
                 assert!(relative(&dh, &want_dh) < 3e-6, "dh {what}: {}", relative(&dh, &want_dh));
                 assert!(relative(&dw, &want_dw) < 3e-6, "dw {what}: {}", relative(&dw, &want_dw));
@@ -102,9 +98,9 @@ fn equals_double_precision_on_every_instruction_set_and_odd_sizes() {
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
     let case = case(1500, 32, 300, 1.0);
-    let one = run(cpu().simd, &case, 1);
+    let one = run(cpu().level, &case, 1);
     for threads in [2, 3, 8, 40] {
-        let many = run(cpu().simd, &case, threads);
+        let many = run(cpu().level, &case, threads);
         assert_eq!(one.0.to_bits(), many.0.to_bits());
         assert!(one.1.iter().zip(&many.1).all(|(a, b)| a.to_bits() == b.to_bits()));
         assert!(one.2.iter().zip(&many.2).all(|(a, b)| a.to_bits() == b.to_bits()));
@@ -113,16 +109,16 @@ fn the_same_bits_for_any_number_of_threads() {
 
 #[test]
 fn the_loss_alone_is_the_same_loss() {
-    for simd in instruction_sets() {
+    for level in cpu().levels() {
         let case = case(100, 24, 700, 2.0);
-        let alone = cross_entropy_on(simd, &case.h, &case.w, &case.targets, case.width, 1, None).unwrap();
-        assert_eq!(alone.to_bits(), run(simd, &case, 1).0.to_bits());
+        let alone = cross_entropy_on(level, &case.h, &case.w, &case.targets, case.width, 1, None).unwrap();
+        assert_eq!(alone.to_bits(), run(level, &case, 1).0.to_bits());
     }
 }
 
 #[test]
 fn a_maximum_that_rises_late_and_by_much_is_followed() {
-    for simd in instruction_sets() {
+    for level in cpu().levels() {
         let mut case = case(20, 16, 2000, 20.0);
         for (token, row) in case.w.chunks_mut(16).enumerate() {
             let factor = 1.0 + token as f32 / 400.0; // logits of +-1000 at the end
@@ -130,7 +126,7 @@ fn a_maximum_that_rises_late_and_by_much_is_followed() {
                 *x *= factor;
             }
         }
-        let (loss, dh, dw) = run(simd, &case, 1);
+        let (loss, dh, dw) = run(level, &case, 1);
         let (expected, want_dh, want_dw) = reference(&case);
         assert!((loss - expected).abs() < 1e-6 * expected);
         assert!(relative(&dh, &want_dh) < 1e-4);
@@ -140,19 +136,19 @@ fn a_maximum_that_rises_late_and_by_much_is_followed() {
 
 #[test]
 fn what_is_not_finite_shows_in_the_loss_and_its_row() {
-    for simd in instruction_sets() {
+    for level in cpu().levels() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut case = case(30, 16, 600, 1.0);
             case.h[5 * 16 + 3] = bad;
-            let (loss, dh, dw) = run(simd, &case, 1);
-            assert!(!loss.is_finite(), "{} {bad}", simd.name());
+            let (loss, dh, dw) = run(level, &case, 1);
+            assert!(!loss.is_finite(), "{} {bad}", level.name());
             assert!(!dh[5 * 16..6 * 16].iter().all(|x| x.is_finite()));
             assert!(dh[..5 * 16].iter().all(|x| x.is_finite()));
             assert!(!dw.iter().all(|x| x.is_finite()));
         }
         let mut case = case(30, 16, 600, 1.0);
         case.w[599 * 16] = f32::NAN;
-        assert!(run(simd, &case, 1).0.is_nan(), "{}", simd.name());
+        assert!(run(level, &case, 1).0.is_nan(), "{}", level.name());
     }
 }
 
@@ -186,8 +182,8 @@ impl WideKernel for Exp2 {
 
 #[test]
 fn powers_of_two_are_within_their_bound() {
-    for simd in instruction_sets() {
-        let exp2 = |x: f32| run_on(simd, Exp2(x));
+    for level in cpu().levels() {
+        let exp2 = |x: f32| run_on(level, Exp2(x));
         for i in 0..200_000 {
             let x = -126.0 + i as f32 * (127.0 + 126.0) / 200_000.0;
             let (got, want) = (f64::from(exp2(x)), f64::from(x).exp2());

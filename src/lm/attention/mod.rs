@@ -16,13 +16,13 @@
 
 mod head;
 mod shape;
-
 use std::sync::Mutex;
 
-use crate::cpu::{Simd, cpu};
+use head::Scratch;
+
+use crate::cpu::{Level, cpu};
 use crate::error::Result;
 use crate::threads::{lock, on_threads};
-use head::Scratch;
 pub use shape::{HEAD_WIDTHS, Shape};
 
 /// `z` [B,T,C] and the scores' log-sums `lse` [B,H,T] (in units of ln 2) from `qkv` [B,T,3C].
@@ -30,7 +30,7 @@ pub use shape::{HEAD_WIDTHS, Shape};
 /// # Errors
 /// [`crate::error::Error::InvalidArgument`]: sizes that do not fit, or a head width without code.
 pub fn forward(shape: Shape, qkv: &[f32], z: &mut [f32], lse: &mut [f32], threads: usize) -> Result<()> {
-    forward_on(cpu().simd, shape, qkv, z, lse, threads)
+    forward_on(cpu().level, shape, qkv, z, lse, threads)
 }
 
 /// `dqkv` [B,T,3C] from `dz` [B,T,C] and what `forward` was given and gave.
@@ -46,24 +46,24 @@ pub fn backward(
     dqkv: &mut [f32],
     threads: usize,
 ) -> Result<()> {
-    backward_on(cpu().simd, shape, qkv, z, lse, dz, dqkv, threads)
+    backward_on(cpu().level, shape, qkv, z, lse, dz, dqkv, threads)
 }
 
-fn forward_on(simd: Simd, shape: Shape, qkv: &[f32], z: &mut [f32], lse: &mut [f32], threads: usize) -> Result<()> {
+fn forward_on(level: Level, shape: Shape, qkv: &[f32], z: &mut [f32], lse: &mut [f32], threads: usize) -> Result<()> {
     let row = shape.heads * shape.width;
-    shape.check(simd, qkv.len(), &[("z", z.len(), row), ("lse", lse.len(), shape.heads)])?;
+    shape.check(level, qkv.len(), &[("z", z.len(), row), ("lse", lse.len(), shape.heads)])?;
     let n = shape.positions;
     let sequences = z.chunks_mut(n * row).zip(lse.chunks_mut(n * shape.heads)).zip(qkv.chunks(n * 3 * row));
     for_each_sequence(sequences, shape.useful(threads), |scratch, ((z, lse), qkv)| {
         for h in 0..shape.heads {
-            head::forward(simd, shape, h, qkv, z, &mut lse[h * n..][..n], scratch);
+            head::forward(level, shape, h, qkv, z, &mut lse[h * n..][..n], scratch);
         }
     });
     Ok(())
 }
 
 fn backward_on(
-    simd: Simd,
+    level: Level,
     shape: Shape,
     qkv: &[f32],
     z: &[f32],
@@ -75,7 +75,7 @@ fn backward_on(
     let row = shape.heads * shape.width;
     let others =
         [("z", z.len(), row), ("lse", lse.len(), shape.heads), ("dz", dz.len(), row), ("dqkv", dqkv.len(), 3 * row)];
-    shape.check(simd, qkv.len(), &others)?;
+    shape.check(level, qkv.len(), &others)?;
     let n = shape.positions;
     let read = z.chunks(n * row).zip(lse.chunks(n * shape.heads)).zip(dz.chunks(n * row)).zip(qkv.chunks(n * 3 * row));
     for_each_sequence(
@@ -83,7 +83,7 @@ fn backward_on(
         shape.useful(threads),
         |scratch, (dqkv, (((z, lse), dz), qkv))| {
             for h in 0..shape.heads {
-                head::backward(simd, shape, h, [qkv, z, &lse[h * n..][..n], dz], dqkv, scratch);
+                head::backward(level, shape, h, [qkv, z, &lse[h * n..][..n], dz], dqkv, scratch);
             }
         },
     );

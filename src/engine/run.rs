@@ -1,16 +1,15 @@
 //! The engine: its threads, its path, and how the dictionaries of a sweep are shared out among the threads.
-
 use std::sync::Mutex;
 use std::time::Instant;
 
+use super::balance::{ALONE, Shared, share};
 use super::batch::BatchBuffers;
 use super::codes::{Dense, TileStats};
 use super::dense_products::Panels;
 use super::dictionary::{Dictionary, cut};
 use super::idle::wake_if_faster;
-use super::plan::{ALONE, Shared, plan};
 use super::step::Expected;
-use super::sweep::{Batch, Mode, Sweep, Totals, check};
+use super::sweep::{Activations, Mode, Sweep, Totals, check};
 use super::worker::{Profile, Worker};
 use crate::error::{Error, Result};
 use crate::threads::lock;
@@ -128,7 +127,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`]: shapes that do not fit each other.
-    pub fn run(&mut self, sweep: &mut Sweep<'_>, batch: Batch<'_>, mut mode: Mode<'_>) -> Result<Totals> {
+    pub fn run(&mut self, sweep: &mut Sweep<'_>, batch: Activations<'_>, mut mode: Mode<'_>) -> Result<Totals> {
         check(sweep, batch, &mode)?;
         let (d, sizes, with_pre_bias) = (sweep.d, sweep.sizes, sweep.pre_bias.is_some());
         self.batch.resize(self.isa().rounding(), batch.rows, d);
@@ -149,7 +148,7 @@ impl Engine {
             self.together.panels = Panels::default();
         }
         let alone: Vec<_> = expected.iter().map(|expected| !expected.dense && !with_pre_bias).collect();
-        let Shared { together, alone } = plan(&self.costs, &alone, self.threads());
+        let Shared { together, alone } = share(&self.costs, &alone, self.threads());
         let mut dictionaries: Vec<_> = cut(sweep, &mut mode, batch.rows).into_iter().map(Some).collect();
         let mut found: Vec<_> = sizes.iter().map(|_| (TileStats::default(), 0.0)).collect();
         for k in together {
@@ -212,7 +211,7 @@ impl Engine {
         Expected { active, dense }
     }
 
-    fn read_batch(&mut self, batch: Batch<'_>, d: usize, pre_bias: Option<&[f32]>) {
+    fn read_batch(&mut self, batch: Activations<'_>, d: usize, pre_bias: Option<&[f32]>) {
         let start = Instant::now();
         self.batch.read(self.together.isa, &self.together.team, batch, d, pre_bias);
         self.batch_seconds += start.elapsed().as_secs_f64();

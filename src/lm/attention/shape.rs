@@ -1,6 +1,5 @@
 //! The sizes of a call, and their check.
-
-use crate::cpu::{Simd, cpu};
+use crate::cpu::{Level, cpu};
 use crate::error::{Error, Result};
 
 /// Dimensions of a head for which there is code; others are left to the caller.
@@ -34,10 +33,10 @@ impl Shape {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`].
-    pub fn check(self, simd: Simd, qkv: usize, others: &[(&str, usize, usize)]) -> Result<()> {
+    pub fn check(self, level: Level, qkv: usize, others: &[(&str, usize, usize)]) -> Result<()> {
         let refuse = |message: String| Err(Error::InvalidArgument(format!("attention: {message}")));
-        if !cpu().runs(simd) {
-            return refuse(format!("this processor has no {}; use {}", simd.name(), cpu().simd.name()));
+        if !cpu().runs(level) {
+            return refuse(format!("this processor has no {}; use {}", level.name(), cpu().level.name()));
         }
         if !HEAD_WIDTHS.contains(&self.width) {
             return refuse(format!("heads of {} dimensions; there is code for {HEAD_WIDTHS:?}", self.width));

@@ -23,7 +23,7 @@ use std::sync::Mutex;
 use group::{Gradients, Group, Job, Problem};
 use pack::Packed;
 
-use crate::cpu::{Simd, cpu};
+use crate::cpu::{Level, cpu};
 use crate::error::{Error, Result};
 use crate::threads::{lock, on_threads};
 use crate::vector::dispatch::run;
@@ -57,15 +57,15 @@ pub fn cross_entropy(
     threads: usize,
     output: Option<Output<'_>>,
 ) -> Result<f64> {
-    cross_entropy_on(cpu().simd, h, w, targets, width, threads, output)
+    cross_entropy_on(cpu().level, h, w, targets, width, threads, output)
 }
 
 /// The same on a given instruction set, which the processor must have: for tests and comparisons.
 ///
 /// # Errors
-/// As [`cross_entropy`], and where the processor lacks `simd`.
+/// As [`cross_entropy`], and where the processor lacks `level`.
 pub fn cross_entropy_on(
-    simd: Simd,
+    level: Level,
     h: &[f32],
     w: &[f32],
     targets: &[i64],
@@ -75,7 +75,7 @@ pub fn cross_entropy_on(
 ) -> Result<f64> {
     let rows = targets.len();
     let vocabulary = w.len() / width.max(1);
-    check(simd, h, w, targets, width, output.as_ref())?;
+    check(level, h, w, targets, width, output.as_ref())?;
     let packed = Packed::new(w, vocabulary, width);
     let problem = Problem { h, w, targets, packed: &packed, rows };
 
@@ -90,7 +90,7 @@ pub fn cross_entropy_on(
         .step_by(per_group)
         .map(|start| Job { rows: start..rows.min(start + per_group), dh: dh.next() })
         .collect();
-    let done = run_all(simd, &problem, jobs, threads);
+    let done = run_all(level, &problem, jobs, threads);
     if let Some(dw) = dw {
         let parts: Vec<&[f32]> = done.iter().map(|part| &*part.dw).collect();
         add_in_order(dw, &parts, packed.stride, width, threads);
@@ -98,10 +98,10 @@ pub fn cross_entropy_on(
     Ok(done.iter().map(|part| part.loss).sum::<f64>() / rows as f64)
 }
 
-fn check(simd: Simd, h: &[f32], w: &[f32], targets: &[i64], width: usize, output: Option<&Output<'_>>) -> Result<()> {
+fn check(level: Level, h: &[f32], w: &[f32], targets: &[i64], width: usize, output: Option<&Output<'_>>) -> Result<()> {
     let refuse = |message: String| Err(Error::InvalidArgument(message));
-    if !cpu().runs(simd) {
-        return refuse(format!("cross_entropy: this processor has no {}; use {}", simd.name(), cpu().simd.name()));
+    if !cpu().runs(level) {
+        return refuse(format!("cross_entropy: this processor has no {}; use {}", level.name(), cpu().level.name()));
     }
     if targets.is_empty() || width == 0 || w.is_empty() {
         return refuse("cross_entropy: needs at least one row, one dimension and one token".into());
@@ -125,7 +125,7 @@ fn check(simd: Simd, h: &[f32], w: &[f32], targets: &[i64], width: usize, output
 }
 
 /// Works off the jobs on `threads` threads (the caller's included); results in the order of the jobs.
-fn run_all(simd: Simd, problem: &Problem<'_>, jobs: Vec<Job<'_>>, threads: usize) -> Vec<Gradients> {
+fn run_all(level: Level, problem: &Problem<'_>, jobs: Vec<Job<'_>>, threads: usize) -> Vec<Gradients> {
     let count = jobs.len();
     let queue = Mutex::new(jobs.into_iter().enumerate());
     let done = Mutex::new(Vec::with_capacity(count));
@@ -133,7 +133,7 @@ fn run_all(simd: Simd, problem: &Problem<'_>, jobs: Vec<Job<'_>>, threads: usize
         loop {
             let next = lock(&queue).next();
             let Some((index, job)) = next else { break };
-            let part = run(simd, Group { problem, job });
+            let part = run(level, Group { problem, job });
             lock(&done).push((index, part));
         }
     };

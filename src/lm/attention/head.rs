@@ -3,7 +3,7 @@
 use std::f32::consts::LOG2_E;
 
 use super::shape::Shape;
-use crate::cpu::Simd;
+use crate::cpu::Level;
 use crate::vector::dispatch::run;
 use crate::vector::simd::{Vectors, WideKernel};
 
@@ -25,17 +25,25 @@ pub struct Scratch {
 }
 
 /// `z` [T,C] (the columns of head `h`) and `lse` [T] from `qkv` [T,3C].
-pub fn forward(simd: Simd, shape: Shape, h: usize, qkv: &[f32], z: &mut [f32], lse: &mut [f32], scratch: &mut Scratch) {
+pub fn forward(
+    level: Level,
+    shape: Shape,
+    h: usize,
+    qkv: &[f32],
+    z: &mut [f32],
+    lse: &mut [f32],
+    scratch: &mut Scratch,
+) {
     scratch.read(shape, h, qkv);
     let [q, k, v] = [&scratch.q, &scratch.k, &scratch.v];
     let out = &mut scratch.out[0];
     out.resize(q.len(), 0.0);
-    run(simd, Forward { width: shape.width, q, k, v, z: out, lse });
+    run(level, Forward { width: shape.width, q, k, v, z: out, lse });
     put(out, shape.width, z, shape.heads * shape.width, h * shape.width, 1.0);
 }
 
 /// `dqkv` [T,3C] (the columns of head `h`) from [qkv [T,3C], z [T,C], lse [T], dz [T,C]].
-pub fn backward(simd: Simd, shape: Shape, h: usize, given: [&[f32]; 4], dqkv: &mut [f32], scratch: &mut Scratch) {
+pub fn backward(level: Level, shape: Shape, h: usize, given: [&[f32]; 4], dqkv: &mut [f32], scratch: &mut Scratch) {
     let [qkv, z, lse, dz] = given;
     let (width, row) = (shape.width, shape.heads * shape.width);
     scratch.read(shape, h, qkv);
@@ -49,7 +57,7 @@ pub fn backward(simd: Simd, shape: Shape, h: usize, given: [&[f32]; 4], dqkv: &m
         out.resize(q.len(), 0.0);
     }
     let given = Given { q, k, v, dz, dot, lse };
-    run(simd, Backward { width, given, out });
+    run(level, Backward { width, given, out });
     let scale = 1.0 / (width as f32).sqrt();
     // q was multiplied by scale * log2 e: dk already has the scale, and log2 e too many.
     for (part, factor) in [scale, 1.0 / LOG2_E, 1.0].into_iter().enumerate() {

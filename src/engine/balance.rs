@@ -15,7 +15,7 @@ pub(super) struct Shared {
 }
 
 /// Shares dictionaries out by what each costs one thread; `allowed` tells which may be worked on alone.
-pub(super) fn plan(costs: &[f64], allowed: &[bool], threads: usize) -> Shared {
+pub(super) fn share(costs: &[f64], allowed: &[bool], threads: usize) -> Shared {
     let mut order: Vec<usize> = (0..costs.len()).collect();
     order.sort_by(|a, b| costs[*b].total_cmp(&costs[*a]));
     if threads == 1 {
@@ -49,28 +49,28 @@ mod tests {
 
     #[test]
     fn equal_dictionaries_are_worked_on_alone() {
-        let Shared { together, alone } = plan(&[1.0; 8], &[true; 8], 2);
+        let Shared { together, alone } = share(&[1.0; 8], &[true; 8], 2);
         assert!(together.is_empty());
         assert_eq!(alone.len(), 8);
     }
 
     #[test]
     fn one_that_is_longer_than_all_others_is_worked_on_together() {
-        let Shared { together, alone } = plan(&[1.0, 2.0, 9.0, 1.0], &[true; 4], 2);
+        let Shared { together, alone } = share(&[1.0, 2.0, 9.0, 1.0], &[true; 4], 2);
         assert_eq!(together, [2]);
         assert_eq!(alone, [1, 0, 3]);
     }
 
     #[test]
     fn those_that_may_not_and_all_of_a_single_thread_are_worked_on_together() {
-        let Shared { together, alone } = plan(&[1.0, 1.0, 2.0, 2.0, 1.0], &[true, true, true, true, false], 2);
+        let Shared { together, alone } = share(&[1.0, 1.0, 2.0, 2.0, 1.0], &[true, true, true, true, false], 2);
         assert_eq!(together, [4]);
         assert_eq!(alone, [2, 3, 0, 1]);
-        assert_eq!(plan(&[1.0, 3.0], &[true; 2], 1), Shared { together: vec![1, 0], alone: Vec::new() });
+        assert_eq!(share(&[1.0, 3.0], &[true; 2], 1), Shared { together: vec![1, 0], alone: Vec::new() });
     }
 
     #[test]
     fn a_thread_too_many_is_no_thread_alone() {
-        assert!(plan(&[5.0], &[true], 3).alone.is_empty());
+        assert!(share(&[5.0], &[true], 3).alone.is_empty());
     }
 }
