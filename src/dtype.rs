@@ -1,5 +1,7 @@
 //! Types of stored activations.
 
+use crate::error::{Error, Result};
+
 /// How an activation is stored. Little-endian, as safetensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
@@ -38,6 +40,15 @@ impl Dtype {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::F16, Self::Bf16, Self::F32].into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// The same, where there must be one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`]: no such name.
+    pub fn named(name: &str) -> Result<Self> {
+        let choices = "cannot be stored; choose float16, bfloat16 or float32";
+        Self::from_name(name).ok_or_else(|| Error::InvalidArgument(format!("dtype {name:?} {choices}")))
     }
 
     /// Name in safetensors headers.

@@ -1,9 +1,8 @@
 //! `attention_forward` and `attention_backward` for Python.
-
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 
-use super::arrays::{slice, slice_mut};
+use super::conversion::{slice, slice_mut};
 use crate::error::{Error, Result};
 use crate::lm::attention::{self, Shape};
 

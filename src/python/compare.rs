@@ -1,12 +1,11 @@
 //! Comparison for Python: arrays through the buffer protocol, the GIL released, signals heard.
-
 use std::time::{Duration, Instant};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arrays::{slice, slice_mut};
+use super::conversion::{slice, slice_mut};
 use crate::compare::{self, Best, Nearest, Settings};
 use crate::error::{Error, Result};
 use crate::vector::isa::Isa;

@@ -1,5 +1,4 @@
 //! What the processor can do, for `sparsecode doctor`.
-
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 

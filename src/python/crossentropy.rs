@@ -1,9 +1,8 @@
 //! `cross_entropy` for Python: arrays through the buffer protocol, the GIL released.
-
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 
-use super::arrays::{slice, slice_mut};
+use super::conversion::{slice, slice_mut};
 use crate::error::{Error, Result};
 use crate::lm::crossentropy::{self, Output};
 

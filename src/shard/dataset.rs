@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::cpu::cpu;
 use crate::error::{Error, Result};
-use crate::shard::access::{Access, Verify};
 use crate::shard::manifest::Manifest;
 use crate::shard::open::{Files, OpenShard};
 use crate::shard::segments::Segments;
+use crate::shard::settings::{Access, Verify};
 use crate::stored::{self, Normalize, Rows};
 
 /// Where rows are put.

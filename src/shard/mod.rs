@@ -2,7 +2,6 @@
 //! are written so that they appear whole or not at all (`blocks`, `commit`, `growing`, `writer`), and how they are opened and checked
 //! (`dataset`, `open`, `digest`, `verified`). The format is described byte for byte in `docs/format.md`.
 
-mod access;
 mod blocks;
 pub mod commit;
 mod contents;
@@ -16,15 +15,16 @@ pub mod json;
 pub mod manifest;
 pub mod open;
 pub mod segments;
+mod settings;
 pub mod statistics;
 pub mod verified;
 pub mod writer;
 
-pub use access::{Access, Verify};
 pub use contents::Marks;
 pub use dataset::Dataset;
 pub use manifest::Manifest;
-pub use writer::{DatasetWriter, NonFinite, WriterSettings};
+pub use settings::{Access, NonFinite, Verify, WriterSettings};
+pub use writer::DatasetWriter;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

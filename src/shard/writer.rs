@@ -1,5 +1,4 @@
 //! Writing a dataset, shard by shard. What is complete on disk stays; a writer that is opened again goes on after it.
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -7,45 +6,14 @@ use crate::cpu::cpu;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
-use crate::shard::commit::{self, Durability};
+use crate::shard::commit;
 use crate::shard::contents::Marks;
 use crate::shard::direct::Buffers;
 use crate::shard::growing::{GrowingShard, PARALLEL_BYTES};
 use crate::shard::header;
 use crate::shard::manifest::{Manifest, Provenance};
+use crate::shard::settings::{NonFinite, WriterSettings};
 use crate::stored;
-
-/// What is done with a row that holds NaN or infinities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NonFinite {
-    /// `append` fails and appends nothing.
-    Error,
-    /// The row is left out and counted.
-    Drop,
-}
-
-/// What a dataset is to hold, and how it is written.
-#[derive(Debug, Clone)]
-pub struct WriterSettings {
-    /// Values per row.
-    pub dim: usize,
-    /// Type on disk.
-    pub dtype: Dtype,
-    /// Whether rows come with the numbers of their contexts.
-    pub contexts: bool,
-    /// Where the rows come from.
-    pub provenance: Provenance,
-    /// Bytes of a full shard, about.
-    pub shard_bytes: u64,
-    /// What to do with NaN and infinities.
-    pub non_finite: NonFinite,
-    /// What a commit must survive.
-    pub durability: Durability,
-    /// Threads: 1, or 2 to write and digest at the same time. The files are the same.
-    pub threads: usize,
-    /// Write past the page cache, as long as the disk keeps up. The files are the same.
-    pub direct: bool,
-}
 
 /// The only writer of a dataset.
 pub struct DatasetWriter {
@@ -426,6 +394,7 @@ fn refuse_foreign_shards(folder: &Path) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::shard::commit::Durability;
     use crate::shard::{Access, Dataset, Verify};
 
     #[test]
