@@ -1,7 +1,8 @@
 //! The native core of sparsecode: the activation store, the CPU training engine, cross-entropy and comparison.
 //!
 //! Nothing outside `python/` knows Python; `cargo test` builds without it. Each folder is one idea:
-//! `vector` (instruction sets, and the arithmetic on them), `shard` (bytes on disk), `stored` (their values), `stream` (the order of rows, and reading them in it),
+//! `vector` (instruction sets, and the arithmetic on them), `stored` (values on disk to numbers and back), `shard` (bytes on
+//! disk), `stream` (the order of rows, and reading them in it),
 //! `engine` (one training step of a packed sweep), `compare` (largest cosine similarities), `lm` (attention and
 //! cross-entropy of the language model).
 

@@ -1,5 +1,4 @@
 //! The nearest atom in every dictionary of a sweep, for every atom of every other.
-
 use std::sync::Mutex;
 
 use super::packed::{Packed, Segment};

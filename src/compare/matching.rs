@@ -2,7 +2,6 @@
 //!
 //! Few pairs have a cosine near a match's. The assignment is solved on the nearest K atoms both ways; its dual variables
 //! then prove it optimal among all pairs in one more pass, or that pass finds pairs to add, and it is solved again.
-
 use std::time::Instant;
 
 use super::assign::{Assignment, Edges, FREE, assign};

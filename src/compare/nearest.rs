@@ -1,16 +1,11 @@
 //! The nearest K atoms both ways of one pair of dictionaries.
-
-use std::sync::{Mutex, PoisonError};
-
 use super::packed::{Packed, Segment};
 use super::scan::{Scan, Scratch, columns};
 use super::tops::Tops;
 use super::unit_rows::check_unit_rows;
-use super::work::{Watch, each, most_pairs};
+use super::work::{Watch, by_rows, join};
 use crate::error::{Error, Result};
-use crate::threads::lock;
 use crate::vector::isa::Isa;
-use crate::vector::tile::TILE;
 
 /// For each atom of a the best of b, and for each of b the best of a.
 pub struct Nearest {
@@ -62,39 +57,9 @@ pub(super) fn nearest_of(
 ) -> Option<Nearest> {
     let (a, b) = (&packed.segments[0], &packed.segments[1]);
     let multiply = isa.multiply();
-    let tiles = a.padded() / TILE;
-    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(isa) / TILE / b.padded()).max(1);
     let of_b = columns(b.len(), k.min(a.len()));
-    let of_a = k.min(b.len());
-    let pieces: Vec<_> = (0..tiles)
-        .step_by(at_once)
-        .map(|first| {
-            let tiles = first..tiles.min(first + at_once);
-            let rows = a.rows(tiles.clone());
-            (tiles, Mutex::new(Tops::new(rows, of_a)))
-        })
-        .collect();
-    let finished = each(
-        threads,
-        &pieces,
-        |(tiles, _)| (a.rows(tiles.clone()) * b.len()) as u64,
-        watch,
-        Scratch::new,
-        |scratch, (tiles, rows)| {
-            let (rows, tiles, columns) = (&mut *lock(rows), tiles.clone(), &of_b[..]);
-            isa.run(Scan { packed, multiply, absolute, a, tiles, b, rows, columns, scratch });
-        },
-    );
-    finished.then(|| Nearest {
-        of_a: join(of_a, pieces.into_iter().map(|(_, rows)| rows)),
-        of_b: join(k.min(a.len()), of_b),
-    })
-}
-
-fn join(k: usize, parts: impl IntoIterator<Item = Mutex<Tops>>) -> Tops {
-    let mut all = Tops::new(0, k);
-    for part in parts {
-        all.append(part.into_inner().unwrap_or_else(PoisonError::into_inner));
-    }
-    all
+    let of_a = by_rows(isa, threads, packed, k.min(b.len()), watch, Scratch::new, |scratch, tiles, rows| {
+        isa.run(Scan { packed, multiply, absolute, a, tiles, b, rows, columns: &of_b, scratch });
+    })?;
+    Some(Nearest { of_a, of_b: join(k.min(a.len()), of_b) })
 }

@@ -1,5 +1,4 @@
 //! Atoms in the order and the roundings in which they are multiplied.
-
 use std::ops::Range;
 
 use crate::threads::{lock, on_threads};

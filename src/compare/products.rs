@@ -1,5 +1,5 @@
 //! Products of a tile of 64 rows with a panel of 32 others, in what the machine multiplies fastest.
-
+use super::packed::Packed;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::amx::Registers;
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +28,22 @@ pub struct Operands<'a> {
     pub row_steps: &'a [f32],
     /// [32] what the panel's stand for.
     pub panel_steps: &'a [f32],
+}
+
+impl<'a> Operands<'a> {
+    /// The panel of packed rows from `column` on against the tile from `row` on.
+    #[inline(always)]
+    pub fn new(packed: &'a Packed, row: usize, column: usize) -> Self {
+        let (panel, totals) = packed.panel(column);
+        let row_steps = &packed.row_steps[row..row + TILE];
+        Self {
+            tile: packed.tile(row),
+            panel,
+            totals,
+            row_steps,
+            panel_steps: &packed.panel_steps[column..column + PANEL],
+        }
+    }
 }
 
 impl Multiply {

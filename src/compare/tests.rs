@@ -1,5 +1,4 @@
 //! What the Python tests cannot see: the bound itself, on every path.
-
 use super::assign::{Edges, FREE, assign};
 use super::nearest::pack;
 use super::products::{Operands, SUMS};
@@ -67,11 +66,7 @@ impl Kernel for Worst<'_> {
         let mut sums = [0.0; SUMS];
         for row in (a.start..a.start + a.padded()).step_by(TILE) {
             for column in (b.start..b.start + b.padded()).step_by(PANEL) {
-                let (panel, totals) = packed.panel(column);
-                let (row_steps, panel_steps) =
-                    (&packed.row_steps[row..row + TILE], &packed.panel_steps[column..column + PANEL]);
-                let what = Operands { tile: packed.tile(row), panel, totals, row_steps, panel_steps };
-                multiply.run(s, &what, &mut sums);
+                multiply.run(s, &Operands::new(packed, row, column), &mut sums);
                 for (place, sum) in sums.iter().enumerate() {
                     let (j, r) = (place / TILE, place % TILE);
                     let exact = dot(s, packed.atom(row + r), packed.atom(column + j));

@@ -1,5 +1,4 @@
 //! What is compared: rows of norm 1.
-
 use crate::error::{Error, Result};
 
 /// Fails unless `atoms` is a matrix of finite rows of width `d`, each of norm 1 to within a thousandth.

@@ -1,10 +1,11 @@
 //! The CPU training engine: one step of every dictionary of a packed sweep, on the codes that are not zero.
 //!
-//! `run` takes a batch through all dictionaries, which `balance` shares out among the threads. A step of one dictionary has two phases, each split over the
-//! threads that work on it: over rows (`rows`: screen, encode, decode, residual) and over features (`features`:
-//! gradients, projection, Adam, renormalisation; `idle` leaves out those at rest). Between them lie only the codes that
-//! are active, feature by feature. `crate::vector` has the instructions and the screen, which finds candidates with cheap
-//! products and a rigorous bound, `team` the threads. `calibrate` is for the start, before the first step.
+//! `run` takes a batch through all dictionaries, which `balance` shares out among the threads. A step of one dictionary
+//! has two phases, each split over the threads that work on it: over rows (`rows`: screen, encode, decode, residual) and
+//! over features (`features`: gradients, projection, Adam, renormalisation; `idle` leaves out those at rest). Between them
+//! lie only the codes that are active, feature by feature. `crate::vector` has the instructions and the screen, which
+//! finds candidates with cheap products and a rigorous bound, `team` the threads. `calibrate` is for the start, before the
+//! first step.
 //! `docs/engine.md` explains all with figures.
 //!
 //! Every sum has one order, so that the result has the same bits on every path, for any number of threads, and for a

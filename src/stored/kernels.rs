@@ -305,23 +305,6 @@ fn any_exponent_full(bytes: &[u8], mask: u16) -> bool {
     bytes.chunks_exact(2).fold(false, |found, b| found | ((u16::from_le_bytes([b[0], b[1]]) & mask) == mask))
 }
 
-/// See [`super::widen`], which checks the lengths.
-pub struct Widen<'a, T> {
-    pub of: PhantomData<T>,
-    pub from: &'a [u8],
-    pub to: &'a mut [f32],
-}
-
-impl<T: Stored> WideKernel for Widen<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn call<S: Vectors>(self, s: S) {
-        assert!(self.from.len() >= self.to.len() * T::SIZE);
-        // SAFETY: just checked.
-        unsafe { widen::<S, T, false>(s, self.from.as_ptr(), self.to.as_mut_ptr(), self.to.len()) }
-    }
-}
-
 /// See [`super::narrow`].
 pub struct Narrow<'a, T> {
     pub of: PhantomData<T>,

@@ -12,7 +12,7 @@ mod types;
 use std::marker::PhantomData;
 pub use types::Normalize;
 
-use kernels::{Accumulate, AnyNonFinite, Gather, GatherRaw, Narrow, Widen};
+use kernels::{Accumulate, AnyNonFinite, Gather, GatherRaw, Narrow};
 use types::{Bf16, F16, F32};
 
 use crate::cpu::Level;
@@ -45,7 +45,10 @@ macro_rules! for_dtype {
 /// If the lengths do not fit.
 pub fn widen(level: Level, dtype: Dtype, src: &[u8], dst: &mut [f32]) {
     assert_eq!(src.len(), dst.len() * dtype.size(), "widen: {} bytes into {} values", src.len(), dst.len());
-    for_dtype!(dtype, of => run(level, Widen { of, from: src, to: dst }));
+    let (rows, dim) = ([src.as_ptr()], dst.len());
+    let row = Rows { now: &rows, ahead: &[], past_caches: false };
+    // SAFETY: the length of the one row was just checked.
+    unsafe { gather(level, dtype, row, dim, Normalize::No, dst) }
 }
 
 /// Rounds `src` to `dtype` (to nearest, ties to even; beyond the largest finite value to infinity) into `dst`.
