@@ -119,12 +119,6 @@ impl Dataset {
         &self.shards
     }
 
-    /// Row of the dataset at which shard `index` starts.
-    #[must_use]
-    pub fn shard_start(&self, index: usize) -> u64 {
-        self.rows.start(index)
-    }
-
     /// Number of blocks in all shards; they are numbered in row order.
     #[must_use]
     pub fn blocks(&self) -> usize {
