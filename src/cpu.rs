@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 /// Vector instruction sets that the core has code for, from slowest to fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Simd {
+pub enum Level {
     /// Portable Rust.
     Scalar,
     /// 128-bit Arm vectors.
@@ -21,7 +21,7 @@ pub enum Simd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpu {
     /// The widest vector instruction set with code in the core.
-    pub simd: Simd,
+    pub level: Level,
     /// `vdpbf16ps`: products of bfloat16 pairs, summed in float32.
     pub avx512_bf16: bool,
     /// `vpdpbusd` on 512-bit vectors: products of int8 quadruples, summed in int32.
@@ -32,7 +32,7 @@ pub struct Cpu {
     pub amx_bf16: bool,
 }
 
-impl Simd {
+impl Level {
     /// Lower-case name, as `SPARSECODE_ENGINE` and `sparsecode doctor` spell it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -43,19 +43,18 @@ impl Simd {
             Self::Avx512 => "avx512",
         }
     }
-
-    /// This, or the most that the processor has where it has less.
-    #[must_use]
-    pub fn available(self) -> Self {
-        self.min(cpu().simd)
-    }
 }
 
 impl Cpu {
-    /// Whether code for `simd` may be run here.
+    /// What may be run here, from slowest to fastest.
+    pub fn levels(self) -> impl Iterator<Item = Level> {
+        [Level::Scalar, Level::Neon, Level::Avx2, Level::Avx512].into_iter().filter(move |level| self.runs(*level))
+    }
+
+    /// Whether code for `level` may be run here.
     #[must_use]
-    pub fn runs(self, simd: Simd) -> bool {
-        simd == Simd::Scalar || simd == self.simd || (simd == Simd::Avx2 && self.simd == Simd::Avx512)
+    pub fn runs(self, level: Level) -> bool {
+        level == Level::Scalar || level == self.level || (level == Level::Avx2 && self.level == Level::Avx512)
     }
 }
 
@@ -73,14 +72,14 @@ fn detect() -> Cpu {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    let simd = match (avx512 && avx2, avx2) {
-        (true, _) => Simd::Avx512,
-        (_, true) => Simd::Avx2,
-        _ => Simd::Scalar,
+    let level = match (avx512 && avx2, avx2) {
+        (true, _) => Level::Avx512,
+        (_, true) => Level::Avx2,
+        _ => Level::Scalar,
     };
-    let wide = simd == Simd::Avx512;
+    let wide = level == Level::Avx512;
     Cpu {
-        simd,
+        level,
         avx512_bf16: wide && is_x86_feature_detected!("avx512bf16"),
         avx512_vnni: wide && is_x86_feature_detected!("avx512vnni"),
         avx_vnni: avx2 && is_x86_feature_detected!("avxvnni"),
@@ -90,12 +89,12 @@ fn detect() -> Cpu {
 
 #[cfg(target_arch = "aarch64")]
 fn detect() -> Cpu {
-    Cpu { simd: Simd::Neon, avx512_bf16: false, avx512_vnni: false, avx_vnni: false, amx_bf16: false }
+    Cpu { level: Level::Neon, avx512_bf16: false, avx512_vnni: false, avx_vnni: false, amx_bf16: false }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Cpu {
-    Cpu { simd: Simd::Scalar, avx512_bf16: false, avx512_vnni: false, avx_vnni: false, amx_bf16: false }
+    Cpu { level: Level::Scalar, avx512_bf16: false, avx512_vnni: false, avx_vnni: false, amx_bf16: false }
 }
 
 /// CPUID leaf 7: AMX-BF16 (EDX bit 22) and AMX-TILE (EDX bit 24).

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsecode import _core
+from sparsecode.config import TrainDictsConfig
 from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.pipeline.advice import advised
 from sparsecode.sweep import LossSettings, Sweep, choose_engine
@@ -260,3 +261,9 @@ def test_tensors_put_in_the_place_of_others_are_seen() -> None:
     engine.step(sweep, batch(), 1.0)
     engine.step(other, batch(), 1.0)
     assert torch.equal(sweep.W_enc, other.W_enc) and torch.equal(sweep.b_enc, other.b_enc)
+
+
+def test_the_help_names_every_path() -> None:
+    """The list is the core's, which the command line does not load for its help."""
+    setting = TrainDictsConfig.__dataclass_fields__["engine"]
+    assert f"({', '.join(_core.INSTRUCTION_SETS)})" in setting.metadata["help"]

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Self, TypeAlias, TypedDict, final, type_check_only
+from typing import Any, Final, Self, TypeAlias, TypedDict, final, type_check_only
 
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 __all__ = [
+    "INSTRUCTION_SETS",
     "Batch",
     "CpuEngine",
     "Dataset",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 _Array: TypeAlias = Buffer | NDArray[Any]  # numpy's own types say so from Python 3.12 on
+
+INSTRUCTION_SETS: Final[tuple[str, ...]]  # paths of the CPU engine by name, fastest first; a machine runs some of them
 
 @type_check_only
 class _CpuFeatures(TypedDict):

@@ -3,7 +3,6 @@
 //! First rows bid for columns as in an auction without increments (the augmenting row reduction of Jonker and Volgenant,
 //! 1987), then each row that is left looks for a shortest augmenting path by Dijkstra's algorithm on reduced weights.
 //! All arithmetic is in integers, so that optimality is exact.
-
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

@@ -1,17 +1,15 @@
 //! The nearest atom in every dictionary of a sweep, for every atom of every other.
-
 use std::sync::Mutex;
 
-use super::check_unit_rows;
 use super::packed::{Packed, Segment};
-use super::products::Multiply;
 use super::scan::{CHUNK, Scan, Scratch, columns};
 use super::tops::Tops;
+use super::unit_rows::check_unit_rows;
 use super::work::{Watch, each, most_pairs};
-use crate::engine::Path;
-use crate::engine::screen::TILE;
 use crate::error::{Error, Result};
 use crate::threads::lock;
+use crate::vector::isa::Isa;
+use crate::vector::tile::TILE;
 
 /// Where the results go, each [K][N]: entry [j][i] is about atom i of all and its nearest atom in dictionary j.
 pub struct Best<'a> {
@@ -36,7 +34,7 @@ struct Piece {
 /// # Errors
 /// [`Error::InvalidArgument`]: lengths that do not fit, or rows that are not of norm 1.
 pub fn best_of_all(
-    path: &Path,
+    isa: &Isa,
     threads: usize,
     (atoms, d): (&[f32], usize),
     sizes: &[usize],
@@ -74,11 +72,11 @@ pub fn best_of_all(
         let start = (starts[segment.dictionary] + index as usize) * d;
         &atoms[start..start + d]
     };
-    let packed = Packed::new(path, threads, d, segments, row);
-    let multiply = Multiply::of(path);
+    let packed = Packed::new(isa, threads, d, segments, row);
+    let multiply = isa.multiply();
     let out = Mutex::new(Table { out, starts: &starts, total });
     lock(&out).begin(sizes, live);
-    let pieces = pieces(&packed.segments, most_pairs(path));
+    let pieces = pieces(&packed.segments, most_pairs(isa));
     let finished = each(
         threads,
         &pieces,
@@ -91,7 +89,7 @@ pub fn best_of_all(
             let mut rows = Tops::new(a.rows(tiles.clone()), 1);
             let found = columns(b.len(), 1);
             let (packed, columns) = (&packed, &found[..]);
-            path.run(Scan { packed, multiply, absolute, a, tiles, b, rows: &mut rows, columns, scratch });
+            isa.run(Scan { packed, multiply, absolute, a, tiles, b, rows: &mut rows, columns, scratch });
             let mut out = lock(&out);
             out.take(a, piece.first * TILE, &rows, b);
             for (chunk, found) in found.into_iter().enumerate() {

@@ -2,7 +2,6 @@
 //!
 //! Few pairs have a cosine near a match's. The assignment is solved on the nearest K atoms both ways; its dual variables
 //! then prove it optimal among all pairs in one more pass, or that pass finds pairs to add, and it is solved again.
-
 use std::time::Instant;
 
 use super::assign::{Assignment, Edges, FREE, assign};
@@ -11,20 +10,12 @@ use super::packed::Packed;
 use super::proof::violations;
 use super::scan::cosine;
 use super::tops::Tops;
+use super::weight::{ONE, weight};
 use super::work::Watch;
-use crate::engine::Path;
-use crate::engine::simd::{Kernel, Simd, dot};
 use crate::error::{Error, Result};
-
-/// A cosine of 1 as an integer. A float32 cosine of 2^-16 or more has no bits below 2^-40; smaller ones are rounded.
-pub const ONE: i64 = 1 << 40;
-
-/// What a pair is worth in the matching: above 0 for every cosine, so that the heaviest matching leaves no atom of the
-/// smaller dictionary out.
-#[inline(always)]
-pub fn weight(cosine: f32) -> i64 {
-    (f64::from(cosine) * ONE as f64).round_ties_even() as i64 + 2 * ONE
-}
+use crate::vector::dot::dot;
+use crate::vector::isa::Isa;
+use crate::vector::simd::{Kernel, Simd};
 
 /// How to match.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +51,7 @@ pub struct Matching {
 /// # Errors
 /// [`Error::InvalidArgument`]: rows that are not of norm 1, or no candidates.
 pub fn match_one_to_one(
-    path: &Path,
+    isa: &Isa,
     (a, b, d): (&[f32], &[f32], usize),
     settings: Settings,
     watch: &mut Watch<'_>,
@@ -70,8 +61,8 @@ pub fn match_one_to_one(
     }
     let swapped = a.len() > b.len();
     let (rows, columns) = if swapped { (b, a) } else { (a, b) };
-    let packed = pack(path, settings.threads, rows, columns, d)?;
-    Ok(solve(path, &packed, settings, watch).map(|found| found.of(path, &packed, settings.absolute, swapped)))
+    let packed = pack(isa, settings.threads, rows, columns, d)?;
+    Ok(solve(isa, &packed, settings, watch).map(|found| found.of(isa, &packed, settings.absolute, swapped)))
 }
 
 impl Matching {
@@ -97,12 +88,12 @@ struct Solved {
     seconds: [f64; 3],
 }
 
-fn solve(path: &Path, packed: &Packed, settings: Settings, watch: &mut Watch<'_>) -> Option<Solved> {
+fn solve(isa: &Isa, packed: &Packed, settings: Settings, watch: &mut Watch<'_>) -> Option<Solved> {
     let Settings { candidates, absolute, threads } = settings;
     let columns = packed.segments[1].len();
     let mut seconds = [0.0; 3];
     let start = Instant::now();
-    let near = nearest_of(path, threads, packed, candidates, absolute, watch)?;
+    let near = nearest_of(isa, threads, packed, candidates, absolute, watch)?;
     let mut edges = candidate_edges(&near);
     drop(near);
     seconds[0] = start.elapsed().as_secs_f64();
@@ -112,8 +103,8 @@ fn solve(path: &Path, packed: &Packed, settings: Settings, watch: &mut Watch<'_>
         let assignment = assign(&edges, columns, watch)?;
         seconds[1] += start.elapsed().as_secs_f64();
         let start = Instant::now();
-        let against = violations(path, threads, packed, absolute, (&assignment.u, &assignment.v), more, watch)?;
-        let done = !widen(&mut edges, path, packed, &against, absolute);
+        let against = violations(isa, threads, packed, absolute, (&assignment.u, &assignment.v), more, watch)?;
+        let done = !widen(&mut edges, isa, packed, &against, absolute);
         seconds[2] += start.elapsed().as_secs_f64();
         if done {
             return Some(Solved { assignment, rounds, edges: edges.columns.len(), seconds });
@@ -171,12 +162,12 @@ fn merged<R: Iterator<Item = (f32, u32)>>(n: usize, own: impl Fn(usize) -> R, mo
 }
 
 /// Adds the pairs that speak against a matching; false where there are none.
-fn widen(edges: &mut Edges, path: &Path, packed: &Packed, against: &Tops, absolute: bool) -> bool {
+fn widen(edges: &mut Edges, isa: &Isa, packed: &Packed, against: &Tops, absolute: bool) -> bool {
     let pairs: Vec<_> = (0..against.slots()).flat_map(|i| against.of(i).map(move |(_, j)| (i as u32, j))).collect();
     if pairs.is_empty() {
         return false;
     }
-    let values = exact(path, packed, &pairs, absolute);
+    let values = exact(isa, packed, &pairs, absolute);
     let n = against.slots();
     let mut wider = Edges { starts: vec![0], ..Edges::default() };
     let mut place = 0;
@@ -196,7 +187,7 @@ fn widen(edges: &mut Edges, path: &Path, packed: &Packed, against: &Tops, absolu
 }
 
 /// Exact cosines of pairs of rows of the two segments.
-fn exact(path: &Path, packed: &Packed, pairs: &[(u32, u32)], absolute: bool) -> Vec<f32> {
+fn exact(isa: &Isa, packed: &Packed, pairs: &[(u32, u32)], absolute: bool) -> Vec<f32> {
     struct Dots<'a>(&'a Packed, &'a [(u32, u32)], bool);
     impl Kernel for Dots<'_> {
         type Output = Vec<f32>;
@@ -211,15 +202,15 @@ fn exact(path: &Path, packed: &Packed, pairs: &[(u32, u32)], absolute: bool) -> 
             values
         }
     }
-    path.run(Dots(packed, pairs, absolute))
+    isa.run(Dots(packed, pairs, absolute))
 }
 
 impl Solved {
-    fn of(self, path: &Path, packed: &Packed, absolute: bool, swapped: bool) -> Matching {
+    fn of(self, isa: &Isa, packed: &Packed, absolute: bool, swapped: bool) -> Matching {
         let Assignment { column_of, row_of, u, v } = self.assignment;
         let pairs: Vec<_> =
             column_of.iter().enumerate().filter(|(_, j)| **j != FREE).map(|(i, j)| (i as u32, *j)).collect();
-        let values = exact(path, packed, &pairs, absolute);
+        let values = exact(isa, packed, &pairs, absolute);
         let count = if swapped { row_of.len() } else { column_of.len() };
         let (mut partner, mut cosine) = (vec![-1; count], vec![f32::NAN; count]);
         for ((i, j), value) in pairs.iter().zip(values) {

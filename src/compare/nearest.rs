@@ -1,17 +1,11 @@
 //! The nearest K atoms both ways of one pair of dictionaries.
-
-use std::sync::{Mutex, PoisonError};
-
-use super::check_unit_rows;
 use super::packed::{Packed, Segment};
-use super::products::Multiply;
 use super::scan::{Scan, Scratch, columns};
 use super::tops::Tops;
-use super::work::{Watch, each, most_pairs};
-use crate::engine::Path;
-use crate::engine::screen::TILE;
+use super::unit_rows::check_unit_rows;
+use super::work::{Watch, by_rows, join};
 use crate::error::{Error, Result};
-use crate::threads::lock;
+use crate::vector::isa::Isa;
 
 /// For each atom of a the best of b, and for each of b the best of a.
 pub struct Nearest {
@@ -22,12 +16,12 @@ pub struct Nearest {
 }
 
 /// Two dictionaries, packed: segments 0 and 1.
-pub(super) fn pack(path: &Path, threads: usize, a: &[f32], b: &[f32], d: usize) -> Result<Packed> {
+pub(super) fn pack(isa: &Isa, threads: usize, a: &[f32], b: &[f32], d: usize) -> Result<Packed> {
     check_unit_rows("a", a, d)?;
     check_unit_rows("b", b, d)?;
     let all = |of: &[f32]| (0..(of.len() / d) as u32).collect::<Vec<_>>();
     let segments = vec![Segment::new(0, true, all(a)), Segment::new(1, true, all(b))];
-    Ok(Packed::new(path, threads, d, segments, |segment, index| {
+    Ok(Packed::new(isa, threads, d, segments, |segment, index| {
         &[a, b][segment.dictionary][index as usize * d..(index as usize + 1) * d]
     }))
 }
@@ -38,7 +32,7 @@ pub(super) fn pack(path: &Path, threads: usize, a: &[f32], b: &[f32], d: usize) 
 /// # Errors
 /// [`Error::InvalidArgument`]: rows that are not of norm 1, or `k` = 0.
 pub fn nearest(
-    path: &Path,
+    isa: &Isa,
     threads: usize,
     (a, b, d): (&[f32], &[f32], usize),
     k: usize,
@@ -48,13 +42,13 @@ pub fn nearest(
     if k == 0 {
         return Err(Error::InvalidArgument("nearest: k must be at least 1".to_owned()));
     }
-    let packed = pack(path, threads, a, b, d)?;
-    Ok(nearest_of(path, threads, &packed, k, absolute, watch))
+    let packed = pack(isa, threads, a, b, d)?;
+    Ok(nearest_of(isa, threads, &packed, k, absolute, watch))
 }
 
 /// The same of packed atoms.
 pub(super) fn nearest_of(
-    path: &Path,
+    isa: &Isa,
     threads: usize,
     packed: &Packed,
     k: usize,
@@ -62,40 +56,10 @@ pub(super) fn nearest_of(
     watch: &mut Watch<'_>,
 ) -> Option<Nearest> {
     let (a, b) = (&packed.segments[0], &packed.segments[1]);
-    let multiply = Multiply::of(path);
-    let tiles = a.padded() / TILE;
-    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(path) / TILE / b.padded()).max(1);
+    let multiply = isa.multiply();
     let of_b = columns(b.len(), k.min(a.len()));
-    let of_a = k.min(b.len());
-    let pieces: Vec<_> = (0..tiles)
-        .step_by(at_once)
-        .map(|first| {
-            let tiles = first..tiles.min(first + at_once);
-            let rows = a.rows(tiles.clone());
-            (tiles, Mutex::new(Tops::new(rows, of_a)))
-        })
-        .collect();
-    let finished = each(
-        threads,
-        &pieces,
-        |(tiles, _)| (a.rows(tiles.clone()) * b.len()) as u64,
-        watch,
-        Scratch::new,
-        |scratch, (tiles, rows)| {
-            let (rows, tiles, columns) = (&mut *lock(rows), tiles.clone(), &of_b[..]);
-            path.run(Scan { packed, multiply, absolute, a, tiles, b, rows, columns, scratch });
-        },
-    );
-    finished.then(|| Nearest {
-        of_a: join(of_a, pieces.into_iter().map(|(_, rows)| rows)),
-        of_b: join(k.min(a.len()), of_b),
-    })
-}
-
-fn join(k: usize, parts: impl IntoIterator<Item = Mutex<Tops>>) -> Tops {
-    let mut all = Tops::new(0, k);
-    for part in parts {
-        all.append(part.into_inner().unwrap_or_else(PoisonError::into_inner));
-    }
-    all
+    let of_a = by_rows(isa, threads, packed, k.min(b.len()), watch, Scratch::new, |scratch, tiles, rows| {
+        isa.run(Scan { packed, multiply, absolute, a, tiles, b, rows, columns: &of_b, scratch });
+    })?;
+    Some(Nearest { of_a, of_b: join(k.min(a.len()), of_b) })
 }

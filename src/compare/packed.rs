@@ -1,10 +1,11 @@
 //! Atoms in the order and the roundings in which they are multiplied.
-
 use std::ops::Range;
 
-use crate::engine::Path;
-use crate::engine::screen::{PANEL, PackRows, PackWeights, Rounding, RowPack, RowTile, TILE, WeightPack};
 use crate::threads::{lock, on_threads};
+use crate::vector::isa::Isa;
+use crate::vector::packing::{PackRows, PackWeights, RowPack, RowTile, WeightPack};
+use crate::vector::rounding::Rounding;
+use crate::vector::tile::{PANEL, TILE};
 
 /// More than what rounding to float32 changes in a limit: cosines and limits are below 4.
 const MARGIN: f64 = 1.0 / (1u32 << 20) as f64;
@@ -72,7 +73,7 @@ pub struct Packed {
 impl Packed {
     /// Packs atoms: `row(segment, index)` gives the atom of that index within the segment's dictionary.
     pub fn new<'a>(
-        path: &Path,
+        isa: &Isa,
         threads: usize,
         d: usize,
         mut segments: Vec<Segment>,
@@ -86,19 +87,19 @@ impl Packed {
                 atoms.extend_from_slice(row(segment, index));
             }
         }
-        let rounding = path.rounding();
+        let rounding = isa.rounding();
         let (mut rows, mut weights) = (RowPack::default(), WeightPack::default());
         rows.resize(rounding, total, d);
         weights.resize(rounding, total, d);
         let at_once = 16 * TILE;
         in_parts(threads, rows.parts(at_once / TILE).into_iter().zip(atoms.chunks(at_once * d)), |(part, rows)| {
-            path.run(PackRows { rounding, d, rows, stride: d, part });
+            isa.run(PackRows { rounding, d, rows, stride: d, part });
         });
         let ratio = rows.ratio.iter().fold(0.0f32, |a, b| a.max(*b));
         // A bias of 1 gives the step back, which the pack holds as -1 / step.
         let ones = vec![1.0; at_once];
         in_parts(threads, weights.parts(at_once).into_iter().zip(atoms.chunks(at_once * d)), |(part, rows)| {
-            path.run(PackWeights { rounding, d, rows, bias: &ones[..rows.len() / d], ratio, part });
+            isa.run(PackWeights { rounding, d, rows, bias: &ones[..rows.len() / d], ratio, part });
         });
         let (row_steps, panel_steps): (Vec<f32>, Vec<f32>) = match rounding {
             Rounding::Int8 => (0..total).map(|row| (1.0 / rows.scale[row], -1.0 / weights.bias[row])).unzip(),

@@ -1,12 +1,14 @@
 //! Products of a tile of 64 rows with a panel of 32 others, in what the machine multiplies fastest.
-
-use crate::engine::Path;
+use super::packed::Packed;
 #[cfg(target_arch = "x86_64")]
-use crate::engine::screen::Rounding;
-use crate::engine::screen::{Float32, GROUPS, PANEL, RowTile, TILE};
+use crate::vector::amx::Registers;
 #[cfg(target_arch = "x86_64")]
-use crate::engine::simd::{Amx, Avx512Vnni, AvxVnni, Registers};
-use crate::engine::simd::{LANES, Lanes, Products, Simd};
+use crate::vector::bytes::{Avx512Vnni, AvxVnni};
+use crate::vector::isa::Multiply;
+use crate::vector::packing::RowTile;
+use crate::vector::screening::{Float32, Products};
+use crate::vector::simd::{LANES, Lanes, Simd, Vectors};
+use crate::vector::tile::{GROUPS, PANEL, TILE};
 
 #[cfg(not(target_arch = "x86_64"))]
 type Registers = ();
@@ -14,27 +16,11 @@ type Registers = ();
 /// Sums of a panel with a tile: [32][64].
 pub const SUMS: usize = PANEL * TILE;
 
-/// What multiplies.
-#[derive(Debug, Clone, Copy)]
-pub enum Multiply {
-    /// The lanes of the path.
-    Float32,
-    /// Bytes.
-    #[cfg(target_arch = "x86_64")]
-    Int8(Avx512Vnni),
-    /// Bytes in narrower vectors.
-    #[cfg(target_arch = "x86_64")]
-    NarrowInt8(AvxVnni),
-    /// Tiles of bfloat16.
-    #[cfg(target_arch = "x86_64")]
-    Tiles(Amx),
-}
-
 /// One panel against one tile.
 pub struct Operands<'a> {
     /// The tile's rows.
     pub tile: RowTile<'a>,
-    /// The panel's rows, as the path reads them.
+    /// The panel's rows, as `Multiply` reads them.
     pub panel: &'a [f32],
     /// [32] sums of the panel's integers, negative.
     pub totals: &'a [f32],
@@ -44,20 +30,23 @@ pub struct Operands<'a> {
     pub panel_steps: &'a [f32],
 }
 
-impl Multiply {
-    /// That of a path.
-    pub fn of(path: &Path) -> Self {
-        match path.rounding() {
-            #[cfg(target_arch = "x86_64")]
-            Rounding::Bfloat16 => Amx::detect().map_or(Self::Float32, Self::Tiles),
-            #[cfg(target_arch = "x86_64")]
-            Rounding::Int8 if path.name() == "vnni" => Avx512Vnni::detect().map_or(Self::Float32, Self::Int8),
-            #[cfg(target_arch = "x86_64")]
-            Rounding::Int8 => AvxVnni::detect().map_or(Self::Float32, Self::NarrowInt8),
-            _ => Self::Float32,
+impl<'a> Operands<'a> {
+    /// The panel of packed rows from `column` on against the tile from `row` on.
+    #[inline(always)]
+    pub fn new(packed: &'a Packed, row: usize, column: usize) -> Self {
+        let (panel, totals) = packed.panel(column);
+        let row_steps = &packed.row_steps[row..row + TILE];
+        Self {
+            tile: packed.tile(row),
+            panel,
+            totals,
+            row_steps,
+            panel_steps: &packed.panel_steps[column..column + PANEL],
         }
     }
+}
 
+impl Multiply {
     /// Configures the registers that it needs, on this thread, for as long as they live.
     pub fn configure(self) -> Option<Registers> {
         match self {

@@ -1,18 +1,16 @@
 //! One pass over all pairs that proves a matching optimal, or finds the pairs that speak against it.
-
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
-use super::matching::{ONE, weight};
 use super::packed::{Packed, Segment};
-use super::products::{Multiply, Operands, SUMS};
+use super::products::{Operands, SUMS};
 use super::scan::{above, cosine};
 use super::tops::Tops;
-use super::work::{Watch, each, most_pairs};
-use crate::engine::Path;
-use crate::engine::screen::{PANEL, TILE};
-use crate::engine::simd::{Kernel, LANES, Simd, dot};
-use crate::threads::lock;
+use super::weight::{ONE, weight};
+use super::work::{Watch, by_rows};
+use crate::vector::dot::dot;
+use crate::vector::isa::{Isa, Multiply};
+use crate::vector::simd::{Kernel, LANES, Simd};
+use crate::vector::tile::{PANEL, TILE};
 
 /// Panels between two looks at what a row has found.
 const PANELS: usize = 32;
@@ -20,7 +18,7 @@ const PANELS: usize = 32;
 /// For each row (segment 0) the `k` columns (segment 1) whose weight exceeds `u[i] + v[j]` most; none at all proves that
 /// no matching of all pairs is heavier than the sum of u and v. None where `watch` stopped it.
 pub fn violations(
-    path: &Path,
+    isa: &Isa,
     threads: usize,
     packed: &Packed,
     absolute: bool,
@@ -29,34 +27,19 @@ pub fn violations(
     watch: &mut Watch<'_>,
 ) -> Option<Tops> {
     let (a, b) = (&packed.segments[0], &packed.segments[1]);
-    let multiply = Multiply::of(path);
-    let tiles = a.padded() / TILE;
-    let at_once = tiles.div_ceil(4 * threads.max(1)).min(most_pairs(path) / TILE / b.padded()).max(1);
-    let pieces: Vec<_> = (0..tiles)
-        .step_by(at_once)
-        .map(|first| {
-            let tiles = first..tiles.min(first + at_once);
-            let rows = a.rows(tiles.clone());
-            (tiles, Mutex::new(Tops::new(rows, k)))
-        })
-        .collect();
+    let multiply = isa.multiply();
     let prices: Vec<f32> = v.iter().map(|v| real(v - ONE)).collect();
-    let finished = each(
+    by_rows(
+        isa,
         threads,
-        &pieces,
-        |(tiles, _)| (a.rows(tiles.clone()) * b.len()) as u64,
+        packed,
+        k,
         watch,
         || Box::new([0.0; SUMS]),
-        |sums, (tiles, found)| {
-            let (found, tiles, prices) = (&mut *lock(found), tiles.clone(), &prices[..]);
-            path.run(Check { packed, multiply, absolute, a, tiles, b, u, v, prices, found, sums });
+        |sums, tiles, found| {
+            isa.run(Check { packed, multiply, absolute, a, tiles, b, u, v, prices: &prices, found, sums });
         },
-    );
-    let mut all = Tops::new(0, k);
-    for (_, found) in pieces {
-        all.append(found.into_inner().unwrap_or_else(PoisonError::into_inner));
-    }
-    finished.then_some(all)
+    )
 }
 
 /// A weight's size as a cosine's.
@@ -113,15 +96,7 @@ impl Check<'_> {
     fn panel<S: Simd>(&mut self, s: S, tile: usize, panel: usize, limits: &[f32; TILE]) {
         let packed = self.packed;
         let (row, column) = (self.a.start + tile * TILE, self.b.start + panel * PANEL);
-        let (rows, totals) = packed.panel(column);
-        let what = Operands {
-            tile: packed.tile(row),
-            panel: rows,
-            totals,
-            row_steps: &packed.row_steps[row..row + TILE],
-            panel_steps: &packed.panel_steps[column..column + PANEL],
-        };
-        self.multiply.run(s, &what, self.sums);
+        self.multiply.run(s, &Operands::new(packed, row, column), self.sums);
         for j in 0..(self.b.len() - panel * PANEL).min(PANEL) {
             let place = panel * PANEL + j;
             let price = s.splat(self.prices[place]);

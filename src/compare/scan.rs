@@ -4,16 +4,17 @@
 //! down to f, a pair of the row is among its best k only if s >= f - e. And where k pairs of the row have s >= t, its
 //! best k have v >= t - e and so s >= t - 2e. Pairs above the higher of these limits, of their row or of their column,
 //! are computed exactly; all others cannot be among the best.
-
 use std::ops::Range;
 use std::sync::Mutex;
 
 use super::packed::{Packed, Segment};
-use super::products::{Multiply, Operands, SUMS};
+use super::products::{Operands, SUMS};
 use super::tops::Tops;
-use crate::engine::screen::{GROUPS, PANEL, TILE};
-use crate::engine::simd::{Kernel, LANES, Simd, dot4};
 use crate::threads::lock;
+use crate::vector::dot::dot4;
+use crate::vector::isa::Multiply;
+use crate::vector::simd::{Kernel, LANES, Simd};
+use crate::vector::tile::{GROUPS, PANEL, TILE};
 
 /// Atoms of the column side whose products are held at once: 256 KB, which stay in the second cache.
 pub const CHUNK: usize = 1024;
@@ -119,16 +120,7 @@ impl Scan<'_> {
 
     #[inline(always)]
     fn multiply_panel<S: Simd>(&mut self, s: S, tile: usize, first: usize, panel: usize) {
-        let packed = self.packed;
-        let (row, column) = (self.a.start + tile * TILE, self.b.start + first + panel * PANEL);
-        let (rows, totals) = packed.panel(column);
-        let what = Operands {
-            tile: packed.tile(row),
-            panel: rows,
-            totals,
-            row_steps: &packed.row_steps[row..row + TILE],
-            panel_steps: &packed.panel_steps[column..column + PANEL],
-        };
+        let what = Operands::new(self.packed, self.a.start + tile * TILE, self.b.start + first + panel * PANEL);
         let sums = &mut self.scratch.sums[panel];
         self.multiply.run(s, &what, sums);
         if self.absolute {

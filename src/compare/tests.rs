@@ -1,14 +1,14 @@
 //! What the Python tests cannot see: the bound itself, on every path.
-
 use super::assign::{Edges, FREE, assign};
 use super::nearest::pack;
-use super::products::{Multiply, Operands, SUMS};
+use super::products::{Operands, SUMS};
 use super::tops::{NONE, Tops};
 use super::work::each;
 use super::*;
-use crate::engine::Path;
-use crate::engine::screen::{PANEL, TILE};
-use crate::engine::simd::{Kernel, Simd, dot};
+use crate::vector::dot::dot;
+use crate::vector::isa::{Isa, Multiply};
+use crate::vector::simd::{Kernel, Simd};
+use crate::vector::tile::{PANEL, TILE};
 
 /// Numbers that look random.
 fn noise(seed: u64) -> impl FnMut() -> f32 {
@@ -66,11 +66,7 @@ impl Kernel for Worst<'_> {
         let mut sums = [0.0; SUMS];
         for row in (a.start..a.start + a.padded()).step_by(TILE) {
             for column in (b.start..b.start + b.padded()).step_by(PANEL) {
-                let (panel, totals) = packed.panel(column);
-                let (row_steps, panel_steps) =
-                    (&packed.row_steps[row..row + TILE], &packed.panel_steps[column..column + PANEL]);
-                let what = Operands { tile: packed.tile(row), panel, totals, row_steps, panel_steps };
-                multiply.run(s, &what, &mut sums);
+                multiply.run(s, &Operands::new(packed, row, column), &mut sums);
                 for (place, sum) in sums.iter().enumerate() {
                     let (j, r) = (place / TILE, place % TILE);
                     let exact = dot(s, packed.atom(row + r), packed.atom(column + j));
@@ -84,15 +80,15 @@ impl Kernel for Worst<'_> {
 
 #[test]
 fn products_stay_within_the_bound_on_every_path() {
-    for name in Path::available() {
-        let path = Path::named(name).unwrap();
+    for name in Isa::available() {
+        let isa = Isa::named(name).unwrap();
         for d in [1, 3, 16, 37, 128, 250, 1000] {
             for (a, b) in [
                 (random(70, d, 1), random(40, d, 2)),
                 (halfway(65, d), halfway(33, d)),
                 (halfway(65, d), random(33, d, 3)),
             ] {
-                let worst = path.run(Worst(&pack(&path, 1, &a, &b, d).unwrap(), Multiply::of(&path)));
+                let worst = isa.run(Worst(&pack(&isa, 1, &a, &b, d).unwrap(), isa.multiply()));
                 assert!(worst <= 1.0, "{name}, d = {d}: {worst} of the bound");
             }
         }
@@ -102,9 +98,9 @@ fn products_stay_within_the_bound_on_every_path() {
 #[test]
 fn the_bound_is_reached() {
     // Atoms that are off by almost half a step of bfloat16 everywhere: the bound is reached, a smaller one would be wrong.
-    let Ok(path) = Path::named("amx") else { return };
+    let Ok(isa) = Isa::named("amx") else { return };
     let a = halfway(64, 250);
-    let worst = path.run(Worst(&pack(&path, 1, &a, &a, 250).unwrap(), Multiply::of(&path)));
+    let worst = isa.run(Worst(&pack(&isa, 1, &a, &a, 250).unwrap(), isa.multiply()));
     assert!(worst > 0.9, "{worst} of the bound");
 }
 
@@ -151,10 +147,10 @@ fn a_stop_is_heard_between_pieces() {
 #[test]
 fn more_candidates_than_atoms_take_no_memory() {
     let (a, b, d) = (random(70, 8, 1), random(90, 8, 2), 8);
-    let path = Path::named("auto").unwrap();
+    let isa = Isa::named("auto").unwrap();
     let found = [90, usize::MAX].map(|candidates| {
         let settings = Settings { candidates, absolute: false, threads: 1 };
-        match_one_to_one(&path, (&a, &b, d), settings, &mut |_| false).unwrap().unwrap()
+        match_one_to_one(&isa, (&a, &b, d), settings, &mut |_| false).unwrap().unwrap()
     });
     assert_eq!(found[0].partner, found[1].partner);
 }

@@ -1,5 +1,4 @@
 //! The best few of what was offered, for many atoms at once.
-
 use crate::error::{Error, Result};
 
 /// The `k` largest values offered to each of many slots, in order; of equal values those with the lower index.

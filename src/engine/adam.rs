@@ -3,8 +3,7 @@
 //! Moments are dropped once they are too small to matter: processors take a hundred times as long for subnormal numbers,
 //! where those of a feature that fires no more would stay for ever. A first moment below 2^-100 moves a parameter by less
 //! than 10^-22 of the learning rate, and the root of a second moment below 2^-112 vanishes beside epsilon.
-
-use super::simd::{LANES, Simd};
+use crate::vector::simd::{LANES, Simd};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;

@@ -1,14 +1,13 @@
 //! Order statistics of pre-activations, from which biases are set at the start: see [`kth_largest`].
-
 use std::sync::Mutex;
 
-use super::aligned::Aligned;
 use super::dense_products::{fill_panels, fill_quads, products};
-use super::path::Path;
-use super::simd::{Kernel, LANES, Simd};
 use super::team::Team;
-use super::worker::lock;
 use crate::error::{Error, Result};
+use crate::threads::lock;
+use crate::vector::aligned::Aligned;
+use crate::vector::isa::Isa;
+use crate::vector::simd::{Kernel, LANES, Simd};
 
 /// Features whose products with all rows a thread holds at a time: 1 MB for 8,192 rows.
 const GROUP: usize = 2 * LANES;
@@ -21,7 +20,7 @@ const GROUP: usize = 2 * LANES;
 ///
 /// # Errors
 /// [`Error::InvalidArgument`]: shapes that do not fit each other, or no `k`-th row.
-pub fn kth_largest(path: Path, threads: usize, x: &[f32], weights: &[f32], d: usize, k: usize) -> Result<Vec<f32>> {
+pub fn kth_largest(isa: Isa, threads: usize, x: &[f32], weights: &[f32], d: usize, k: usize) -> Result<Vec<f32>> {
     if d == 0 || !x.len().is_multiple_of(d) || !weights.len().is_multiple_of(d) || k == 0 || k > x.len() / d {
         return Err(Error::InvalidArgument(format!(
             "engine: {} and {} values are not rows of {d}, or have no {k}-th largest",
@@ -45,7 +44,7 @@ pub fn kth_largest(path: Path, threads: usize, x: &[f32], weights: &[f32], d: us
     let mut items: Vec<_> = weights.chunks(GROUP * d).zip(found.chunks_mut(GROUP)).collect();
     team.for_each(&mut items, |thread, _, (weights, found)| {
         let scratch = &mut *lock(&scratch[thread]);
-        path.run(KthLargest { d, stride, rows, weights, quads: &quads, k, scratch, found });
+        isa.run(KthLargest { d, stride, rows, weights, quads: &quads, k, scratch, found });
     });
     Ok(found)
 }

@@ -1,10 +1,8 @@
 //! Codes between the two phases of a step, and what a thread needs to make them.
-
-use super::aligned::Aligned;
-use super::dense::Dense;
 use super::gradients::Sums;
-use super::screen::Mask;
-use super::simd::LANES;
+use crate::vector::aligned::Aligned;
+use crate::vector::simd::LANES;
+use crate::vector::tile::Mask;
 
 /// The codes of one block of rows that are not zero: feature by feature, a feature's rows in order.
 #[derive(Debug, Default)]
@@ -50,6 +48,33 @@ impl Codes {
     pub fn bytes(&self) -> usize {
         (self.starts.capacity() + self.rows.capacity() + self.z.capacity() + self.g.capacity()) * size_of::<u32>()
             + self.dense.bytes()
+    }
+}
+
+/// Codes of a block of rows, the zeros among them: [groups of 16 features][rows][16].
+#[derive(Debug, Default)]
+pub struct Dense {
+    pub(super) rows: usize,
+    pub(super) z: Aligned,
+    pub(super) g: Aligned,
+}
+
+impl Dense {
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.z.bytes() + self.g.bytes()
+    }
+
+    /// Counts the rows on which each feature is active.
+    pub fn count_fired(&self, fired: &mut [i64]) {
+        for (group, fired) in self.z.chunks_exact(self.rows * LANES).zip(fired.chunks_mut(LANES)) {
+            for line in group.as_chunks::<LANES>().0 {
+                for (fired, z) in fired.iter_mut().zip(line) {
+                    *fired += i64::from(*z > 0.0);
+                }
+            }
+        }
     }
 }
 

@@ -3,43 +3,14 @@
 //!
 //! Every sum has the order that it has in `rows` and `features`, and a code that is zero adds exactly nothing, so that
 //! the bits are the same. That holds for finite numbers only: a block that meets others is left to the lists.
-
 use std::time::Instant;
 
-use super::aligned::Aligned;
-use super::codes::{Scratch, TileStats};
+use super::codes::{Dense, Scratch, TileStats};
 use super::dense_products::{Panels, fill_quads, products};
-use super::features::add_scaled;
-use super::rows::{Scales, Weights};
-use super::screen::TILE;
-use super::simd::{Kernel, LANES, Simd, load_columns};
-
-/// Codes of a block of rows, the zeros among them: [groups of 16 features][rows][16].
-#[derive(Debug, Default)]
-pub struct Dense {
-    pub(super) rows: usize,
-    pub(super) z: Aligned,
-    pub(super) g: Aligned,
-}
-
-impl Dense {
-    /// Bytes held.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.z.bytes() + self.g.bytes()
-    }
-
-    /// Counts the rows on which each feature is active.
-    pub fn count_fired(&self, fired: &mut [i64]) {
-        for (group, fired) in self.z.chunks_exact(self.rows * LANES).zip(fired.chunks_mut(LANES)) {
-            for line in group.as_chunks::<LANES>().0 {
-                for (fired, z) in fired.iter_mut().zip(line) {
-                    *fired += i64::from(*z > 0.0);
-                }
-            }
-        }
-    }
-}
+use super::parameters::{Scales, Weights};
+use crate::vector::dot::{add_scaled, load_columns};
+use crate::vector::simd::{Kernel, LANES, Simd};
+use crate::vector::tile::TILE;
 
 /// Phase one over one block; gives whether all was finite, without which nothing of it counts.
 pub struct DenseRows<'a, 'b> {

@@ -1,16 +1,16 @@
 //! Phase two for codes that are held as matrices: outer products with their sums in registers, every sum in the order of
 //! the lists.
-
-use super::dense::Dense;
-use super::features::Rows;
+use super::batch::BatchRows;
+use super::codes::Dense;
 use super::gradients::Gradients;
-use super::simd::{LANES, Simd, load_columns};
+use crate::vector::dot::load_columns;
+use crate::vector::simd::{LANES, Simd};
 
 /// Phase two: adds the codes of a block to the gradients of some features.
 #[inline(always)]
 pub fn accumulate<S: Simd>(
     s: S,
-    rows: &Rows<'_>,
+    rows: &BatchRows<'_>,
     dense: &Dense,
     first_row: usize,
     first: usize,

@@ -1,12 +1,11 @@
-//! The dot products of the dense path: all rows of a block with all features, in the order of [`super::simd::dot`] and so
+//! The dot products of the dense path: all rows of a block with all features, in the order of [`crate::vector::dot::dot`] and so
 //! with its bits, at the speed of a matrix product.
 //!
 //! That order adds a row's products in sixteen lanes and then the lanes in a tree. Vectors along a row would need shuffles
 //! for the tree, which take as long as the products at D = 128. So vectors go across sixteen features instead: a lane of the dot
 //! product is a sum of its own, and the tree adds whole vectors. Weights and rows are laid out for that beforehand.
-
-use super::aligned::Aligned;
-use super::simd::{LANES, Lanes, Simd};
+use crate::vector::aligned::Aligned;
+use crate::vector::simd::{LANES, Lanes, Simd};
 
 /// Lanes of a dot product in an order in which the tree of [`Simd::sum`] needs few sums at once: places with their four bits
 /// reversed, so that those that are added first stand together.
@@ -77,7 +76,7 @@ pub fn fill_quads(rows_of: &[f32], stride: usize, quads: &mut Aligned) {
     }
 }
 
-/// Dot products of all rows with the features of some groups, in the order of [`super::simd::dot`]: lane by lane, of sixteen
+/// Dot products of all rows with the features of some groups, in the order of [`crate::vector::dot::dot`]: lane by lane, of sixteen
 /// features at once, so that the tree of a sum goes from register to register. Four rows, G groups and L lanes at a time.
 #[inline(always)]
 pub fn products<S: Simd, const G: usize, const L: usize>(

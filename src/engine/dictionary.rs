@@ -1,9 +1,8 @@
 //! One dictionary of a sweep, as a step sees it: its own parts of all tensors, its scales and its update.
-
 use super::adam::Adam;
-use super::features::{Trained, Update};
+use super::features::Update;
 use super::idle::Look;
-use super::rows::Scales;
+use super::parameters::{Scales, Trained};
 use super::sweep::{GradientsOut, Mode, Sweep};
 
 /// One dictionary of a sweep.

@@ -1,98 +1,15 @@
 //! Phase two of a step, over features: a feature's gradients from its codes, in registers, then projection, Adam and
 //! renormalisation while its rows are at hand. A feature's rows are always added in row order, so that the bits depend
 //! on neither threads nor blocks.
-
 use super::adam::Adam;
+use super::batch::BatchRows;
 use super::codes::Codes;
 use super::dense_features;
 use super::gradients::Gradients;
 use super::idle::{Look, catch_up};
-use super::simd::{Kernel, LANES, Simd, dot};
-
-/// The rows that codes point to.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
-    /// D.
-    pub d: usize,
-    /// d padded to whole vectors.
-    pub stride: usize,
-    /// [B][stride].
-    pub x: &'a [f32],
-    /// [B][stride]: the derivative of the loss by the reconstruction.
-    pub residual: &'a [f32],
-}
-
-/// A parameter and its moments.
-#[derive(Debug)]
-pub struct Trained<'a> {
-    /// The parameter.
-    pub value: &'a mut [f32],
-    /// First moment.
-    pub m: &'a mut [f32],
-    /// Second moment.
-    pub v: &'a mut [f32],
-}
-
-impl<'a> Trained<'a> {
-    /// Takes the first `len` values.
-    #[must_use]
-    pub fn split_off(&mut self, len: usize) -> Trained<'a> {
-        Trained {
-            value: self.value.split_off_mut(..len).unwrap_or_default(),
-            m: self.m.split_off_mut(..len).unwrap_or_default(),
-            v: self.v.split_off_mut(..len).unwrap_or_default(),
-        }
-    }
-}
-
-impl Trained<'_> {
-    /// The same, for a shorter time.
-    pub fn reborrow(&mut self) -> Trained<'_> {
-        Trained { value: self.value, m: self.m, v: self.v }
-    }
-
-    /// Some of its values.
-    pub fn part(&mut self, at: std::ops::Range<usize>) -> Trained<'_> {
-        Trained { value: &mut self.value[at.clone()], m: &mut self.m[at.clone()], v: &mut self.v[at] }
-    }
-
-    /// Consecutive parts of `size` values.
-    pub fn chunks(&mut self, size: usize) -> impl Iterator<Item = Trained<'_>> {
-        let moments = self.m.chunks_mut(size).zip(self.v.chunks_mut(size));
-        self.value.chunks_mut(size).zip(moments).map(|(value, (m, v))| Trained { value, m, v })
-    }
-
-    /// Row j of those of `d` values.
-    #[inline(always)]
-    pub fn row(&mut self, j: usize, d: usize) -> Trained<'_> {
-        self.part(j * d..(j + 1) * d)
-    }
-}
-
-/// The parameters of some features.
-#[derive(Debug)]
-pub struct Features<'a> {
-    /// [features][d]; None where the encoder is the decoder.
-    pub encoder: Option<Trained<'a>>,
-    /// [features].
-    pub bias: Trained<'a>,
-    /// [features][d].
-    pub decoder: Trained<'a>,
-}
-
-impl Features<'_> {
-    /// Asks for the rows of feature j: they come from far away, once per step.
-    #[inline(always)]
-    fn prefetch<S: Simd>(&self, s: S, j: usize, d: usize) {
-        for part in [Some(&self.decoder), self.encoder.as_ref()].into_iter().flatten() {
-            for values in [&part.value, &part.m, &part.v] {
-                if let Some(row) = values.get(j * d..(j + 1) * d) {
-                    s.prefetch(row);
-                }
-            }
-        }
-    }
-}
+use super::parameters::Features;
+use crate::vector::dot::{add_scaled, dot, scale};
+use crate::vector::simd::{Kernel, LANES, Simd};
 
 /// What happens to a feature once its gradients are known.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +25,7 @@ pub struct Update {
 /// Phase two over some features.
 pub struct FeaturesKernel<'a, 'b> {
     /// The rows.
-    pub rows: Rows<'a>,
+    pub rows: BatchRows<'a>,
     /// Blocks of codes in row order.
     pub blocks: &'a [Codes],
     /// Row of the batch at which they begin.
@@ -219,7 +136,7 @@ impl Kernel for FeaturesKernel<'_, '_> {
 #[inline(always)]
 fn add_lists<S: Simd>(
     s: S,
-    rows: &Rows<'_>,
+    rows: &BatchRows<'_>,
     blocks: &[Codes],
     of: usize,
     gradients: &mut Gradients<'_>,
@@ -279,7 +196,14 @@ fn apply<S: Simd>(
 }
 
 #[inline(always)]
-fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, blocks: &[Codes], of: usize, decoder: &mut [f32], encoder: &mut [f32]) {
+fn accumulate<S: Simd>(
+    s: S,
+    rows: &BatchRows<'_>,
+    blocks: &[Codes],
+    of: usize,
+    decoder: &mut [f32],
+    encoder: &mut [f32],
+) {
     let vectors = rows.stride / LANES;
     let mut v = 0;
     macro_rules! columns {
@@ -301,7 +225,7 @@ fn accumulate<S: Simd>(s: S, rows: &Rows<'_>, blocks: &[Codes], of: usize, decod
 #[inline(always)]
 fn accumulate_columns<S: Simd, const C: usize>(
     s: S,
-    rows: &Rows<'_>,
+    rows: &BatchRows<'_>,
     blocks: &[Codes],
     of: usize,
     decoder: &mut [f32],
@@ -330,31 +254,5 @@ fn accumulate_columns<S: Simd, const C: usize>(
     for i in 0..C {
         s.store(to_decoder[i], &mut decoder[i]);
         s.store(to_encoder[i], &mut encoder[i]);
-    }
-}
-
-/// out += factor * row.
-#[inline(always)]
-pub fn add_scaled<S: Simd>(s: S, out: &mut [f32], factor: f32, row: &[f32]) {
-    let factor = s.splat(factor);
-    let (out_whole, out_rest) = out.as_chunks_mut::<LANES>();
-    let (row_whole, row_rest) = row.as_chunks::<LANES>();
-    for (out, row) in out_whole.iter_mut().zip(row_whole) {
-        s.store(s.fma(factor, s.load(row), s.load(out)), out);
-    }
-    if !out_rest.is_empty() {
-        s.store_part(s.fma(factor, s.load_part(row_rest), s.load_part(out_rest)), out_rest);
-    }
-}
-
-#[inline(always)]
-fn scale<S: Simd>(s: S, row: &mut [f32], by: f32) {
-    let by = s.splat(by);
-    let (whole, rest) = row.as_chunks_mut::<LANES>();
-    for row in whole {
-        s.store(s.mul(s.load(row), by), row);
-    }
-    if !rest.is_empty() {
-        s.store_part(s.mul(s.load_part(rest), by), rest);
     }
 }

@@ -1,6 +1,5 @@
 //! Gradients of features while their codes are added: sums that outlive a phase, or a thread's own.
-
-use super::aligned::Aligned;
+use crate::vector::aligned::Aligned;
 
 /// Gradients of some features: sums over the codes so far.
 #[derive(Debug)]

@@ -9,13 +9,13 @@
 //! left of a moment is dropped before it becomes subnormal (see [`super::adam`]). So if w + 2 R q rounds to w, and
 //! w - 2 R q as well, no step at a rate of at most R moves w. R is kept per dictionary; a step at a higher rate wakes it
 //! up first. An atom must also have come to rest under renormalisation: its factor must be exactly 1.
-
 use super::adam::{Adam, decay_first, decay_second, farthest};
-use super::features::{Features, Trained};
-use super::path::Path;
-use super::simd::{Kernel, LANES, Simd, dot, load_columns};
+use super::parameters::{Features, Trained};
 use super::sweep::{Sweep, check_sweep};
 use crate::error::Result;
+use crate::vector::dot::{dot, load_columns};
+use crate::vector::isa::Isa;
+use crate::vector::simd::{Kernel, LANES, Simd};
 
 /// A feature that fires no more is looked at every so many steps.
 const LOOKS: usize = 8;
@@ -25,15 +25,6 @@ const FIRST: u64 = 64;
 
 /// A rate of at least this keeps `rate q` from underflow.
 const SMALLEST_RATE: f32 = 1e-6;
-
-/// Features that rest, of a whole sweep or a part of it.
-#[derive(Debug)]
-pub struct Idle<'a> {
-    /// [N]: 0 for a feature that does not rest, else 1 and the steps that its moments lag behind.
-    pub lag: &'a mut [i32],
-    /// [K]: the rate up to which resting features stand still.
-    pub rates: &'a mut [f32],
-}
 
 /// How a step looks for features that have come to rest.
 #[derive(Debug, Clone, Copy)]
@@ -171,7 +162,7 @@ impl Kernel for Wake<'_> {
 }
 
 /// Features of a dictionary rest up to a rate; a step that is faster wakes them up, and raises it.
-pub(super) fn wake_if_faster(path: Path, sweep: &mut Sweep<'_>, t: u64, lr_scale: f64) {
+pub(super) fn wake_if_faster(isa: Isa, sweep: &mut Sweep<'_>, t: u64, lr_scale: f64) {
     let mut end = 0;
     for (k, n) in sweep.sizes.iter().enumerate() {
         let own = end..end + n;
@@ -180,7 +171,7 @@ pub(super) fn wake_if_faster(path: Path, sweep: &mut Sweep<'_>, t: u64, lr_scale
         let adam = Adam::new(t, sweep.lr[k] * lr_scale);
         if let Some(rate) = new_rate(adam, t, sweep.lr[k], idle.rates[k]) {
             idle.rates[k] = rate;
-            wake_some(path, sweep, own);
+            wake_some(isa, sweep, own);
         }
     }
 }
@@ -192,11 +183,11 @@ pub(super) fn wake_if_faster(path: Path, sweep: &mut Sweep<'_>, t: u64, lr_scale
 pub fn wake(sweep: &mut Sweep<'_>) -> Result<()> {
     let total = sweep.sizes.iter().sum();
     check_sweep(sweep)?;
-    wake_some(Path::named("auto")?, sweep, 0..total);
+    wake_some(Isa::named("auto")?, sweep, 0..total);
     Ok(())
 }
 
-fn wake_some(path: Path, sweep: &mut Sweep<'_>, own: std::ops::Range<usize>) {
+fn wake_some(isa: Isa, sweep: &mut Sweep<'_>, own: std::ops::Range<usize>) {
     let d = sweep.d;
     let wide = own.start * d..own.end * d;
     let Some(idle) = &mut sweep.idle else { return };
@@ -205,5 +196,5 @@ fn wake_some(path: Path, sweep: &mut Sweep<'_>, own: std::ops::Range<usize>) {
         bias: sweep.bias.part(own.clone()),
         decoder: sweep.decoder.part(wide),
     };
-    path.run(Wake { d, features, lag: &mut idle.lag[own] });
+    isa.run(Wake { d, features, lag: &mut idle.lag[own] });
 }

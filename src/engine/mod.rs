@@ -1,10 +1,11 @@
 //! The CPU training engine: one step of every dictionary of a packed sweep, on the codes that are not zero.
 //!
-//! `plan` shares dictionaries out among the threads. A step of one dictionary has two phases, each split over the
-//! threads that work on it: over rows (`rows`: screen, encode, decode, residual) and over features (`features`:
-//! gradients, projection, Adam, renormalisation; `idle` leaves out those at rest). Between them lie only the codes that
-//! are active, feature by feature. `screen` finds candidates with cheap products and a rigorous bound, `path` chooses
-//! the instructions, `simd` holds them, `team` the threads. `calibrate` is for the start, before the first step.
+//! `run` takes a batch through all dictionaries, which `balance` shares out among the threads. A step of one dictionary
+//! has two phases, each split over the threads that work on it: over rows (`rows`: screen, encode, decode, residual) and
+//! over features (`features`: gradients, projection, Adam, renormalisation; `idle` leaves out those at rest). Between them
+//! lie only the codes that are active, feature by feature. `crate::vector` has the instructions and the screen, which
+//! finds candidates with cheap products and a rigorous bound, `team` the threads. `calibrate` is for the start, before the
+//! first step.
 //! `docs/engine.md` explains all with figures.
 //!
 //! Every sum has one order, so that the result has the same bits on every path, for any number of threads, and for a
@@ -12,7 +13,7 @@
 #![allow(clippy::inline_always)] // kernels are compiled per instruction set by being inlined into one entry each
 
 mod adam;
-pub(crate) mod aligned;
+mod balance;
 mod batch;
 mod calibrate;
 mod codes;
@@ -20,19 +21,13 @@ mod dense;
 mod dense_features;
 mod dense_products;
 mod dictionary;
-#[allow(clippy::module_inception)]
-mod engine;
 mod features;
 mod gradients;
 mod idle;
-mod pack;
-mod path;
+mod parameters;
 mod phases;
-mod plan;
-mod rounding;
 mod rows;
-pub(crate) mod screen;
-pub(crate) mod simd;
+mod run;
 mod step;
 mod sweep;
 mod team;
@@ -41,12 +36,12 @@ mod worker;
 
 pub use calibrate::kth_largest;
 pub use codes::Spent;
-pub use engine::{CodesAs, Engine, Profile};
-pub use features::Trained;
-pub use idle::{Idle, wake};
-pub use path::{NAMES, Path};
-pub use sweep::{Batch, Factors, GradientsOut, Loss, Mode, Sweep, Totals};
-pub use train::Trained as TrainedSteps;
+pub use idle::wake;
+pub use parameters::Trained;
+pub use run::{CodesAs, Engine};
+pub use sweep::{Activations, Factors, GradientsOut, Idle, Loss, Mode, Sweep, Totals};
+pub use train::TrainedSteps;
+pub use worker::Profile;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

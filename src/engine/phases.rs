@@ -1,24 +1,29 @@
 //! The phases of a step of one dictionary, each split over threads: packing, rows, features, pre-bias.
-
 use std::time::Instant;
 
 use super::adam::Adam;
-use super::batch::BatchBuffers;
+use super::batch::{BatchBuffers, BatchRows};
 use super::codes::TileStats;
 use super::dense::DenseRows;
 use super::dense_products::fill_panels;
 use super::dictionary::Dictionary;
-use super::features::{Features, FeaturesKernel, Rows, Trained, add_scaled};
-use super::rows::{DecodeRows, EncodeRows, Weights};
-use super::screen::{PANEL, PackWeights, Rounding, Screening, TILE};
-use super::simd::{Kernel, Simd};
-use super::worker::{Worker, lock};
+use super::features::FeaturesKernel;
+use super::parameters::{Features, Trained, Weights};
+use super::rows::{DecodeRows, EncodeRows};
+use super::worker::Worker;
+use crate::threads::lock;
+use crate::vector::dot::add_scaled;
+use crate::vector::packing::PackWeights;
+use crate::vector::rounding::Rounding;
+use crate::vector::screening::Screening;
+use crate::vector::simd::{Kernel, Simd};
+use crate::vector::tile::{PANEL, TILE};
 
 impl Worker {
     pub(super) fn pack_weights(&mut self, batch: &BatchBuffers, own: &Dictionary<'_>, d: usize) {
         let start = Instant::now();
-        let Self { path, team, weights, .. } = self;
-        let (rounding, ratio) = (path.rounding(), batch.ratio);
+        let Self { isa, team, weights, .. } = self;
+        let (rounding, ratio) = (isa.rounding(), batch.ratio);
         let n = own.bias.value.len();
         weights.resize(rounding, n, d);
         let features = chunk(n).next_multiple_of(PANEL);
@@ -31,7 +36,7 @@ impl Worker {
             .collect();
         team.for_each(&mut items, |_, _, item| {
             if let Some(kernel) = item.take() {
-                path.run(kernel);
+                isa.run(kernel);
             }
         });
         self.profile.pack += start.elapsed().as_secs_f64();
@@ -62,12 +67,12 @@ impl Worker {
         stats: &mut [TileStats],
     ) {
         let start = Instant::now();
-        let Self { path, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, .. } = self;
+        let Self { isa, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, .. } = self;
         let stride = batch.stride;
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
         let n = weights.bias.len();
         let mask_stride = n.next_multiple_of(PANEL);
-        let screen_rows: &[f32] = if path.rounding() == Rounding::Float32 { weights.encoder } else { &pack.rows };
+        let screen_rows: &[f32] = if isa.rounding() == Rounding::Float32 { weights.encoder } else { &pack.rows };
         let size = block_tiles * TILE;
         let (skip, count) = (blocks.start, blocks.len());
         let mut sums = tile_sums.chunks_mut(block_tiles * stride).skip(skip);
@@ -86,7 +91,7 @@ impl Worker {
             let scratch = &mut *lock(&scratch[thread]);
             let first_tile = (skip + index) * block_tiles;
             codes.is_dense = dense
-                && path.run(DenseRows {
+                && isa.run(DenseRows {
                     weights,
                     panels,
                     stride,
@@ -107,13 +112,13 @@ impl Worker {
             for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
                 let tile = batch_pack.tile(first_tile + tile);
                 let (bias, error, norm, total) = (&pack.bias, &pack.error, &pack.norm, &pack.total);
-                path.screen(Screening { tile, weights: screen_rows, bias, error, norm, total }, n, masks);
+                isa.screen(Screening { tile, weights: screen_rows, bias, error, norm, total }, n, masks);
             }
             scratch.spent.screen += start.elapsed().as_secs_f64();
             debug_assert!(first_tile * TILE < rows);
             let first_row = first_tile * TILE;
-            path.run(EncodeRows { weights, stride, mask_stride, x, first_row, stats, codes, scratch });
-            path.run(DecodeRows {
+            isa.run(EncodeRows { weights, stride, mask_stride, x, first_row, stats, codes, scratch });
+            isa.run(DecodeRows {
                 weights,
                 stride,
                 x,
@@ -141,7 +146,7 @@ impl Worker {
         last: bool,
     ) {
         let start = Instant::now();
-        let Self { path, team, residual, blocks, scratch, gradients, chunk_sums, .. } = self;
+        let Self { isa, team, residual, blocks, scratch, gradients, chunk_sums, .. } = self;
         let stride = batch.stride;
         let n = own.bias.value.len();
         let size = chunk(n);
@@ -163,14 +168,14 @@ impl Worker {
             let kept = all.as_mut().and_then(Iterator::next);
             items.push(Some((first, features, fired, lag, kept, sums.next())));
         }
-        let rows = Rows { d, stride, x: &batch.x, residual };
+        let rows = BatchRows { d, stride, x: &batch.x, residual };
         let (blocks, update) = (&blocks[..wave], own.update.filter(|_| last));
         team.for_each(&mut items, |thread, _, item| {
             let Some((first, features, fired, lag, kept, sums)) = item.take() else { return };
             let count = features.bias.value.len();
             let scratch = &mut *lock(&scratch[thread]);
             let gradients = kept.unwrap_or_else(|| scratch.sums.of(count, stride));
-            path.run(FeaturesKernel {
+            isa.run(FeaturesKernel {
                 rows,
                 blocks,
                 first_row,
@@ -193,13 +198,13 @@ impl Worker {
         let mut sum = vec![0.0f32; stride];
         let parts = self.tile_sums.chunks_exact(stride).chain(self.chunk_sums.chunks_exact(stride));
         for part in parts {
-            self.path.run(AddRow { out: &mut sum, row: part });
+            self.isa.run(AddRow { out: &mut sum, row: part });
         }
         if let Some(out) = own.gradients.as_mut().and_then(|out| out.pre_bias.as_mut()) {
             out.copy_from_slice(&sum[..d]);
         }
         if let (Some(update), Some(pre_bias)) = (own.update, &mut own.pre_bias) {
-            self.path.run(AdamRow { adam: update.adam, row: pre_bias.reborrow(), gradient: &sum });
+            self.isa.run(AdamRow { adam: update.adam, row: pre_bias.reborrow(), gradient: &sum });
         }
     }
 }

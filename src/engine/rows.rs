@@ -2,43 +2,13 @@
 //!
 //! A block of rows is worked on feature by feature while codes are computed (an encoder row is read once per block), and
 //! row by row while they are decoded. What is left for phase two is in feature order: [`Codes`].
-
 use std::time::Instant;
 
 use super::codes::{Codes, Kept, RowCode, Scratch, TileStats};
-use super::features::add_scaled;
-use super::screen::TILE;
-use super::simd::{Kernel, LANES, Simd, dot4};
-
-/// One dictionary's parameters, as phase one reads them.
-#[derive(Debug, Clone, Copy)]
-pub struct Weights<'a> {
-    /// D.
-    pub d: usize,
-    /// [n][d].
-    pub encoder: &'a [f32],
-    /// [n].
-    pub bias: &'a [f32],
-    /// [n][d].
-    pub decoder: &'a [f32],
-}
-
-impl Weights<'_> {
-    #[inline(always)]
-    fn atom(&self, j: u32) -> &[f32] {
-        let at = j as usize * self.d;
-        &self.decoder[at..at + self.d]
-    }
-}
-
-/// The scales of the loss.
-#[derive(Debug, Clone, Copy)]
-pub struct Scales {
-    /// Derivative of the loss by the squared error, times 2.
-    pub error: f32,
-    /// Derivative of the loss by a code through the L1 term.
-    pub l1: f32,
-}
+use super::parameters::{Scales, Weights};
+use crate::vector::dot::{add_scaled, dot4};
+use crate::vector::simd::{Kernel, LANES, Simd};
+use crate::vector::tile::TILE;
 
 /// Candidates of one block to codes.
 pub struct EncodeRows<'a, 'b> {

@@ -1,18 +1,13 @@
 //! One step of one dictionary: how its rows are cut into blocks and waves, and the phases that each goes through.
-
-use super::batch::BatchBuffers;
+use super::batch::{BLOCK_TILES, BatchBuffers};
 use super::codes::{Codes, TileStats};
 use super::dictionary::Dictionary;
 use super::gradients::Gradients;
-use super::screen::TILE;
 use super::sweep::GradientsOut;
 use super::worker::Worker;
+use crate::vector::tile::TILE;
 
-/// Most tiles in a block of rows: 512 rows of D = 128 are 256 KB, and stay in the second cache while the encoder streams
-/// past. Blocks of 256 took 5 % longer, of 64 20 %.
-pub(super) const BLOCK_TILES: usize = 8;
-
-/// The same where codes are held as matrices: a thread's are then 8 MB for 4096 features.
+/// Most tiles in a block where codes are held as matrices: a thread's are then 8 MB for 4096 features.
 const DENSE_BLOCK_TILES: usize = 4;
 
 /// Codes that are held at once (12 bytes each); a dictionary that has more is worked on in waves of rows.

@@ -1,7 +1,5 @@
 //! What the engine is given and gives back: a packed sweep, a batch, what to do with them, and sums.
-
-use super::features::Trained;
-use super::idle::Idle;
+use super::parameters::Trained;
 use crate::error::{Error, Result};
 
 /// The conventions of the loss and of the update.
@@ -42,9 +40,18 @@ pub struct Sweep<'a> {
     pub idle: Option<Idle<'a>>,
 }
 
+/// Features that rest, of a whole sweep or a part of it.
+#[derive(Debug)]
+pub struct Idle<'a> {
+    /// [N]: 0 for a feature that does not rest, else 1 and the steps that its moments lag behind.
+    pub lag: &'a mut [i32],
+    /// [K]: the rate up to which resting features stand still.
+    pub rates: &'a mut [f32],
+}
+
 /// Rows to train on.
 #[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
+pub struct Activations<'a> {
     /// [B][D].
     pub x: &'a [f32],
     /// B.
@@ -147,7 +154,7 @@ impl Totals {
 }
 
 /// Shapes must fit each other: the phases cut slices by them.
-pub(super) fn check(sweep: &Sweep<'_>, batch: Batch<'_>, mode: &Mode<'_>) -> Result<()> {
+pub(super) fn check(sweep: &Sweep<'_>, batch: Activations<'_>, mode: &Mode<'_>) -> Result<()> {
     check_sweep(sweep)?;
     let (d, k) = (sweep.d, sweep.sizes.len());
     let total = sweep.sizes.iter().sum::<usize>();

@@ -1,7 +1,6 @@
 //! The engine's own threads: the caller works too, and the others join while there is work left. Between the phases of a
 //! step they spin for a moment before they sleep: waking through the operating system costs more than a phase of a small
 //! dictionary. A thread that comes late, because another program has its core, is not waited for.
-
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

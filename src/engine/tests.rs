@@ -1,8 +1,8 @@
 //! A few steps on every path that runs here give the same bits: small enough for the address sanitizer (`make sanitize`)
 //! and, on the portable path, for Miri. `tests/test_engine_*.py` hold the engine against the float64 reference.
-
-use super::simd::{Kernel, LANES, Simd};
 use super::*;
+use crate::vector::isa::Isa;
+use crate::vector::simd::{Kernel, LANES, Simd};
 
 const D: usize = 20;
 const SIZES: [usize; 2] = [7, 40];
@@ -39,15 +39,15 @@ fn parameters() -> [Tensor; 4] {
 }
 
 /// The bits of all parameters and sums after some steps.
-fn bits_after(steps: u64, rows: usize, path: &str, threads: usize, codes: CodesAs) -> Vec<u64> {
-    bits_from(parameters(), &numbers(rows * D, 5), steps, path, threads, codes)
+fn bits_after(steps: u64, rows: usize, isa: &str, threads: usize, codes: CodesAs) -> Vec<u64> {
+    bits_from(parameters(), &numbers(rows * D, 5), steps, isa, threads, codes)
 }
 
 /// The same from these parameters on, with these rows.
-fn bits_from(mut tensors: [Tensor; 4], x: &[f32], steps: u64, path: &str, threads: usize, codes: CodesAs) -> Vec<u64> {
+fn bits_from(mut tensors: [Tensor; 4], x: &[f32], steps: u64, isa: &str, threads: usize, codes: CodesAs) -> Vec<u64> {
     let (total, rows) = (SIZES.iter().sum(), x.len() / D);
     let mut fired = vec![0i64; total];
-    let mut engine = Engine::new(Path::named(path).unwrap(), threads).with_codes(codes);
+    let mut engine = Engine::new(Isa::named(isa).unwrap(), threads).with_codes(codes);
     let mut found = Vec::new();
     for t in 1..=steps {
         let [encoder, bias, decoder, pre_bias] = &mut tensors;
@@ -64,8 +64,9 @@ fn bits_from(mut tensors: [Tensor; 4], x: &[f32], steps: u64, path: &str, thread
             fired: &mut fired,
             idle: None,
         };
-        let totals =
-            engine.run(&mut sweep, Batch { x, rows }, Mode::Step { t, factors: Factors { lr: 1.0, l1: 1.0 } }).unwrap();
+        let totals = engine
+            .run(&mut sweep, Activations { x, rows }, Mode::Step { t, factors: Factors { lr: 1.0, l1: 1.0 } })
+            .unwrap();
         found.extend(totals.sse.iter().chain(&totals.l1).map(|sum| sum.to_bits()));
     }
     assert!(fired.iter().any(|count| *count > 0));
@@ -85,10 +86,10 @@ fn the_portable_path_gives_the_same_bits_as_lists_and_as_matrices() {
 #[cfg_attr(miri, ignore = "instructions that Miri does not know")]
 fn every_path_gives_the_same_bits_for_any_number_of_threads() {
     let expected = bits_after(3, ROWS, "scalar", 1, CodesAs::Lists);
-    for path in Path::available() {
+    for isa in Isa::available() {
         for threads in [1, 3] {
             for codes in [CodesAs::Lists, CodesAs::Dense, CodesAs::Measured] {
-                assert_eq!(expected, bits_after(3, ROWS, path, threads, codes), "{path} {threads} {codes:?}");
+                assert_eq!(expected, bits_after(3, ROWS, isa, threads, codes), "{isa} {threads} {codes:?}");
             }
         }
     }
@@ -99,7 +100,7 @@ fn every_path_gives_the_same_bits_for_any_number_of_threads() {
 fn every_path_takes_numbers_that_are_not_finite_alike() {
     for spoiled in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for place in ["encoder", "bias", "decoder", "pre-bias", "row"] {
-            let run = |path: &str, threads: usize, codes: CodesAs| {
+            let run = |isa: &str, threads: usize, codes: CodesAs| {
                 let (mut tensors, mut x) = (parameters(), numbers(ROWS * D, 5));
                 match place {
                     "encoder" => tensors[0].0[0][3 * D + 1] = spoiled,
@@ -108,13 +109,13 @@ fn every_path_takes_numbers_that_are_not_finite_alike() {
                     "pre-bias" => tensors[3].0[0][1] = spoiled,
                     _ => x[70 * D + 1] = spoiled,
                 }
-                bits_from(tensors, &x, 2, path, threads, codes)
+                bits_from(tensors, &x, 2, isa, threads, codes)
             };
             let expected = run("scalar", 1, CodesAs::Lists);
-            for path in Path::available() {
+            for isa in Isa::available() {
                 for (threads, codes) in [(1, CodesAs::Lists), (3, CodesAs::Dense), (2, CodesAs::Measured)] {
-                    let found = run(path, threads, codes);
-                    assert!(same_but_for_nan(&expected, &found), "{spoiled} {place} {path} {codes:?}");
+                    let found = run(isa, threads, codes);
+                    assert!(same_but_for_nan(&expected, &found), "{spoiled} {place} {isa} {codes:?}");
                 }
             }
         }
@@ -145,7 +146,7 @@ fn run_alone(engine: &mut Engine, tensors: &mut [Tensor; 3], x: &[f32], rows: us
         fired: &mut vec![0; n],
         idle: None,
     };
-    engine.run(&mut sweep, Batch { x, rows }, mode).unwrap()
+    engine.run(&mut sweep, Activations { x, rows }, mode).unwrap()
 }
 
 /// A digest of 64 bits of numbers.
@@ -158,8 +159,8 @@ fn digest(bits: &[u64]) -> u64 {
 fn the_bits_are_those_of_every_other_machine() {
     // Pinned on x86-64. A run that is resumed on another processor goes on with the same bits.
     let expected = 10_007_590_741_834_269_852;
-    for path in Path::available() {
-        assert_eq!(digest(&bits_after(3, ROWS, path, 1, CodesAs::Lists)), expected, "{path}");
+    for isa in Isa::available() {
+        assert_eq!(digest(&bits_after(3, ROWS, isa, 1, CodesAs::Lists)), expected, "{isa}");
     }
     // What depends on the step's number alone, up to where it is constant.
     let rates: Vec<u64> = (1..40_000).flat_map(|t| adam::Adam::new(t, 3e-3).bits()).collect();
@@ -176,16 +177,16 @@ fn candidates_that_are_no_codes_make_no_matrices() {
     // Just below zero everywhere, by less than any screen can tell.
     let bias: Vec<f32> =
         encoder.chunks(D).map(|w| -1e-5 - w.iter().zip(&row).map(|(w, x)| w * x).sum::<f32>()).collect();
-    for path in Path::available() {
+    for isa in Isa::available() {
         let mut tensors = [encoder.clone(), bias.clone(), numbers(n * D, 3)].map(Tensor::new);
-        let mut engine = Engine::new(Path::named(path).unwrap(), 1);
+        let mut engine = Engine::new(Isa::named(isa).unwrap(), 1);
         for t in 1..=3 {
             let totals =
                 run_alone(&mut engine, &mut tensors, &x, ROWS, Mode::Step { t, factors: Factors { lr: 1.0, l1: 1.0 } });
             assert_eq!(totals.l0, [0.0]);
             // The first step has matrices, since nothing is known before it; they know no candidates.
             if t > 1 {
-                assert_eq!(totals.candidates, [(n * ROWS) as f64], "{path}");
+                assert_eq!(totals.candidates, [(n * ROWS) as f64], "{isa}");
             }
         }
     }
@@ -197,11 +198,11 @@ fn sums_of_integers_do_not_overflow_in_wide_rows() {
     // 255 * 127 * D is beyond 2^31 - 1.
     const D: usize = 66_400;
     let x = vec![1.0; D];
-    for path in Path::available() {
+    for isa in Isa::available() {
         let mut tensors = [vec![0.5; D], vec![-1.0], vec![(D as f32).sqrt().recip(); D]].map(Tensor::new);
-        let mut engine = Engine::new(Path::named(path).unwrap(), 1).with_codes(CodesAs::Lists);
+        let mut engine = Engine::new(Isa::named(isa).unwrap(), 1).with_codes(CodesAs::Lists);
         let totals = run_alone(&mut engine, &mut tensors, &x, 1, Mode::Evaluate);
-        assert_eq!(totals.l0, [1.0], "{path}");
+        assert_eq!(totals.l0, [1.0], "{isa}");
     }
 }
 
@@ -215,12 +216,12 @@ fn few_candidates_are_multiplied_each_with_its_own_feature() {
         let encoder: Vec<f32> = (0..n).flat_map(|j| if j == 0 { [1.0, 0.0] } else { [0.0, (j + 1) as f32] }).collect();
         let bias: Vec<f32> = (0..n).map(|j| if j == 0 { 0.0 } else { -0.5 }).collect();
         let expected = rows as f64 + (1..n).map(|j| (j + 1) as f64 - 0.5).sum::<f64>();
-        for path in Path::available() {
+        for isa in Isa::available() {
             for codes in [CodesAs::Lists, CodesAs::Dense] {
                 let mut tensors = [encoder.clone(), bias.clone(), encoder.clone()].map(Tensor::new);
-                let mut engine = Engine::new(Path::named(path).unwrap(), 1).with_codes(codes);
+                let mut engine = Engine::new(Isa::named(isa).unwrap(), 1).with_codes(codes);
                 let totals = run_alone(&mut engine, &mut tensors, &x, rows, Mode::Evaluate);
-                assert_eq!(totals.l1, [expected], "{path} {codes:?} {n} {rows}");
+                assert_eq!(totals.l1, [expected], "{isa} {codes:?} {n} {rows}");
             }
         }
     }
@@ -258,8 +259,8 @@ impl Kernel for Lists {
 fn every_path_lists_set_bits_and_keeps_lanes() {
     let mut bits = vec![0, u64::MAX, 1, 1 << 63, 0xffff_0000_0000_ffff];
     bits.extend((0..200u64).map(|i| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & (i << 32 | u64::MAX >> (i % 64))));
-    for path in Path::available() {
-        Path::named(path).unwrap().run(Lists(bits.clone()));
+    for isa in Isa::available() {
+        Isa::named(isa).unwrap().run(Lists(bits.clone()));
     }
 }
 
@@ -270,7 +271,7 @@ fn the_kth_largest_product_is_that_of_a_sort() {
         let x: Vec<f32> = (0..rows * d).map(value).collect();
         let weights: Vec<f32> = (0..n * d).map(|i| value(i + 31)).collect();
         for k in [1, rows.div_ceil(3), rows] {
-            let found = kth_largest(Path::named("scalar").unwrap(), 1, &x, &weights, d, k).unwrap();
+            let found = kth_largest(Isa::named("scalar").unwrap(), 1, &x, &weights, d, k).unwrap();
             for (w, found) in weights.chunks_exact(d).zip(&found) {
                 let mut products: Vec<f64> = x
                     .chunks_exact(d)
@@ -279,14 +280,14 @@ fn the_kth_largest_product_is_that_of_a_sort() {
                 products.sort_by(|a, b| b.total_cmp(a));
                 assert!((f64::from(*found) - products[k - 1]).abs() < 1e-5, "{rows} {n} {d} {k}");
             }
-            for path in Path::available() {
-                let path = Path::named(path).unwrap();
-                assert_eq!(kth_largest(path, 3, &x, &weights, d, k).unwrap(), found);
+            for isa in Isa::available() {
+                let isa = Isa::named(isa).unwrap();
+                assert_eq!(kth_largest(isa, 3, &x, &weights, d, k).unwrap(), found);
             }
         }
     }
-    let path = Path::named("auto").unwrap();
-    assert!(kth_largest(path, 1, &[0.0; 6], &[0.0; 6], 3, 3).is_err());
-    assert!(kth_largest(path, 1, &[0.0; 6], &[0.0; 6], 3, 0).is_err());
-    assert!(kth_largest(path, 1, &[0.0; 5], &[0.0; 6], 3, 1).is_err());
+    let isa = Isa::named("auto").unwrap();
+    assert!(kth_largest(isa, 1, &[0.0; 6], &[0.0; 6], 3, 3).is_err());
+    assert!(kth_largest(isa, 1, &[0.0; 6], &[0.0; 6], 3, 0).is_err());
+    assert!(kth_largest(isa, 1, &[0.0; 5], &[0.0; 6], 3, 1).is_err());
 }

@@ -1,9 +1,8 @@
 //! Many steps in a row, straight from a stream: no Python between two batches.
-
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
-use super::sweep::{Batch, Factors, Mode, Sweep, Totals};
+use super::run::Engine;
+use super::sweep::{Activations, Factors, Mode, Sweep, Totals};
 use crate::error::{Error, Result};
 use crate::stream::Stream;
 
@@ -12,7 +11,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a run of steps came to.
 #[derive(Debug)]
-pub struct Trained {
+pub struct TrainedSteps {
     /// Steps done.
     pub steps: usize,
     /// Their sums.
@@ -33,8 +32,8 @@ impl Engine {
         schedule: &[Factors],
         totals: Totals,
         interrupted: &mut dyn FnMut() -> bool,
-    ) -> Trained {
-        let mut trained = Trained { steps: 0, totals, failure: None };
+    ) -> TrainedSteps {
+        let mut trained = TrainedSteps { steps: 0, totals, failure: None };
         let mut asked = Instant::now();
         for factors in schedule {
             if asked.elapsed() > PATIENCE {
@@ -73,6 +72,6 @@ impl Engine {
             )));
         }
         let Some(batch) = stream.next_batch_until(interrupted)? else { return Ok(None) };
-        self.run(sweep, Batch { x: batch.values(), rows: batch.rows() }, mode).map(Some)
+        self.run(sweep, Activations { x: batch.values(), rows: batch.rows() }, mode).map(Some)
     }
 }

@@ -1,20 +1,36 @@
 //! What works on one dictionary at a time: threads, and the buffers that they fill on the way.
-
 use std::sync::Mutex;
 
-use super::aligned::Aligned;
-use super::codes::{Codes, Scratch};
+use super::codes::{Codes, Scratch, Spent};
 use super::dense_products::Panels;
-use super::engine::Profile;
 use super::gradients::Sums;
-use super::path::Path;
-use super::screen::WeightPack;
 use super::team::Team;
+use crate::threads::lock;
+use crate::vector::aligned::Aligned;
+use crate::vector::isa::Isa;
+use crate::vector::packing::WeightPack;
+
+/// Where the time went, in seconds since the engine was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Profile {
+    /// The batch copied and packed.
+    pub batch: f64,
+    /// Encoders packed for the screen.
+    pub pack: f64,
+    /// Phase one, over rows.
+    pub rows: f64,
+    /// Phase two, over features.
+    pub features: f64,
+    /// Parts of phase one, summed over threads.
+    pub threads: Spent,
+    /// In any phase, summed over threads: what `threads()` times the phases' time is more than this, they waited.
+    pub busy: f64,
+}
 
 /// A team of threads and its buffers, which are kept from dictionary to dictionary.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) path: Path,
+    pub(super) isa: Isa,
     pub(super) team: Team,
     pub(super) residual: Aligned,
     pub(super) weights: WeightPack,
@@ -28,11 +44,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(path: Path, threads: usize) -> Self {
+    pub(super) fn new(isa: Isa, threads: usize) -> Self {
         let team = Team::new(threads);
         let scratch = (0..team.threads()).map(|_| Mutex::default()).collect();
         Self {
-            path,
+            isa,
             team,
             residual: Aligned::default(),
             weights: WeightPack::default(),
@@ -52,9 +68,4 @@ impl Worker {
         let sums = self.gradients.bytes() + self.chunk_sums.bytes() + self.tile_sums.bytes();
         self.residual.bytes() + self.weights.bytes() + self.panels.bytes() + codes + scratch + sums
     }
-}
-
-/// Locks; what a holder that panicked left is overwritten before it is read.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,11 +1,10 @@
 //! `attention_forward` and `attention_backward` for Python.
-
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 
-use super::arrays::{slice, slice_mut};
-use crate::attention::{self, Shape};
+use super::conversion::{slice, slice_mut};
 use crate::error::{Error, Result};
+use crate::lm::attention::{self, Shape};
 
 /// Sizes from `qkv` [B,T,3C] and the number of heads.
 fn shape(qkv: &PyBuffer<f32>, heads: usize) -> Result<Shape> {

@@ -1,15 +1,14 @@
 //! Comparison for Python: arrays through the buffer protocol, the GIL released, signals heard.
-
 use std::time::{Duration, Instant};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arrays::{slice, slice_mut};
+use super::conversion::{slice, slice_mut};
 use crate::compare::{self, Best, Nearest, Settings};
-use crate::engine::Path;
 use crate::error::{Error, Result};
+use crate::vector::isa::Isa;
 
 /// How often Python is asked whether somebody pressed Ctrl-C, and told how far the work is.
 const LOOK: Duration = Duration::from_millis(50);
@@ -82,7 +81,7 @@ pub fn best_of_all(
     threads: usize,
     advance: Option<Py<PyAny>>,
 ) -> PyResult<()> {
-    let path = Path::named(path)?;
+    let path = Isa::named(path)?;
     let atoms = matrix(&atoms, "atoms")?;
     let live = live.as_ref().map_or(Ok(&[][..]), |live| slice(live, "live"))?;
     let out = Best {
@@ -112,7 +111,7 @@ pub fn nearest(
     threads: usize,
     advance: Option<Py<PyAny>>,
 ) -> PyResult<()> {
-    let path = Path::named(path)?;
+    let path = Isa::named(path)?;
     let atoms = pair(&a, &b)?;
     let wanted = |lists: &PyBuffer<f32>| lists.shape().last().copied().unwrap_or(0);
     let k = wanted(&of_a.0).max(wanted(&of_b.0));
@@ -140,7 +139,7 @@ pub fn match_one_to_one(
     threads: usize,
     advance: Option<Py<PyAny>>,
 ) -> PyResult<Py<PyDict>> {
-    let path = Path::named(path)?;
+    let path = Isa::named(path)?;
     let atoms = pair(&a, &b)?;
     let settings = Settings { candidates, absolute, threads };
     let mut watcher = Watcher::new(advance);

@@ -1,5 +1,4 @@
 //! What the processor can do, for `sparsecode doctor`.
-
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -11,7 +10,7 @@ use crate::cpu;
 pub fn cpu_features(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let found = cpu::cpu();
     let features = PyDict::new(py);
-    features.set_item("simd", found.simd.name())?;
+    features.set_item("simd", found.level.name())?;
     features.set_item("avx512_bf16", found.avx512_bf16)?;
     features.set_item("avx512_vnni", found.avx512_vnni)?;
     features.set_item("avx_vnni", found.avx_vnni)?;

@@ -1,11 +1,10 @@
 //! `cross_entropy` for Python: arrays through the buffer protocol, the GIL released.
-
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 
-use super::arrays::{slice, slice_mut};
-use crate::crossentropy::{self, Output};
+use super::conversion::{slice, slice_mut};
 use crate::error::{Error, Result};
+use crate::lm::crossentropy::{self, Output};
 
 /// Mean cross-entropy of rows against an embedding, with its gradients.
 #[pyfunction]

@@ -1,66 +1,14 @@
 //! `SweepView` and `CpuEngine` for Python: tensors come as objects with the buffer protocol and are changed in place.
-
-use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::engine::{self, Batch, CodesAs, Factors, GradientsOut, Idle, Loss, Mode, Path, Sweep, Totals, Trained};
+use super::conversion::{Tensor, check_apart};
+use super::signals::Interrupt;
+use super::stream::Stream;
+use crate::engine::{self, Activations, CodesAs, Factors, GradientsOut, Idle, Loss, Mode, Sweep, Totals, Trained};
 use crate::error::{Error, Result};
-use crate::python::stream::Stream;
-
-/// A contiguous buffer of a tensor, kept alive.
-struct Tensor<T: Element> {
-    buffer: PyBuffer<T>,
-}
-
-impl<T: Element> Tensor<T> {
-    fn open(name: &str, from: &Bound<'_, PyAny>, writable: bool) -> Result<Self> {
-        let wrong = |why: &str| Error::InvalidArgument(format!("engine: {name} {why}"));
-        let buffer =
-            PyBuffer::<T>::get(from).map_err(|error| wrong(&format!("is not a buffer of its type ({error})")))?;
-        if !buffer.is_c_contiguous() {
-            return Err(wrong("is not contiguous"));
-        }
-        if writable && buffer.readonly() {
-            return Err(wrong("is read-only"));
-        }
-        if !buffer.buf_ptr().cast::<T>().is_aligned() {
-            return Err(wrong("is not aligned"));
-        }
-        Ok(Self { buffer })
-    }
-
-    fn range(&self) -> std::ops::Range<usize> {
-        let start = self.buffer.buf_ptr() as usize;
-        start..start + self.buffer.len_bytes()
-    }
-
-    fn len(&self) -> usize {
-        self.buffer.item_count()
-    }
-
-    /// # Safety
-    /// Nothing else writes to the memory while the slice lives.
-    unsafe fn read(&self) -> &[T] {
-        if self.len() == 0 {
-            return &[];
-        }
-        // SAFETY: an aligned, contiguous buffer of `len` items, kept alive by `self`; the caller answers for the rest.
-        unsafe { std::slice::from_raw_parts(self.buffer.buf_ptr().cast(), self.len()) }
-    }
-
-    /// # Safety
-    /// Nothing else reads or writes the memory while the slice lives; the buffer is writable.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn write(&self) -> &mut [T] {
-        if self.len() == 0 {
-            return &mut [];
-        }
-        // SAFETY: as `read`; the caller answers for exclusiveness.
-        unsafe { std::slice::from_raw_parts_mut(self.buffer.buf_ptr().cast(), self.len()) }
-    }
-}
+use crate::vector::isa::Isa;
 
 /// A parameter with its moments.
 struct Triple([Tensor<f32>; 3]);
@@ -69,7 +17,7 @@ type Triples<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 impl Triple {
     fn open(name: &str, from: &Triples<'_>) -> Result<Self> {
-        let part = |what: &str, from| Tensor::open(&format!("{what}{name}"), from, true);
+        let part = |what: &str, from| Tensor::open(&format!("engine: {what}{name}"), from, true);
         Ok(Self([part("", &from.0)?, part("first moment of ", &from.1)?, part("second moment of ", &from.2)?]))
     }
 
@@ -127,7 +75,7 @@ impl SweepView {
             bias: Triple::open("b_enc", &b_enc)?,
             decoder: Triple::open("W_dec", &W_dec)?,
             pre_bias: b_dec.map(|from| Triple::open("b_dec", &from)).transpose()?,
-            fired: Tensor::open("fired", fired, true)?,
+            fired: Tensor::open("engine: fired", fired, true)?,
             idle: idle.map(|(lag, rates)| idle_tensors(&lag, &rates)).transpose()?,
         };
         view.ranges_apart(&[])?;
@@ -153,12 +101,7 @@ impl SweepView {
         ranges.push(self.fired.range());
         ranges.extend(self.idle.iter().flat_map(|(lag, rates)| [lag.range(), rates.range()]));
         ranges.extend_from_slice(more);
-        ranges.retain(|range| !range.is_empty());
-        ranges.sort_by_key(|range| range.start);
-        if ranges.windows(2).any(|pair| pair[0].end > pair[1].start) {
-            return Err(Error::InvalidArgument("engine: two of the tensors share memory; pass copies".into()));
-        }
-        Ok(())
+        check_apart(ranges)
     }
 
     /// # Safety
@@ -184,7 +127,7 @@ impl SweepView {
 }
 
 fn idle_tensors(lag: &Bound<'_, PyAny>, rates: &Bound<'_, PyAny>) -> Result<(Tensor<i32>, Tensor<f32>)> {
-    Ok((Tensor::open("lag", lag, true)?, Tensor::open("rates", rates, true)?))
+    Ok((Tensor::open("engine: lag", lag, true)?, Tensor::open("engine: rates", rates, true)?))
 }
 
 /// Sums per dictionary: squared error, codes, active codes, candidates of the screen.
@@ -202,17 +145,17 @@ impl CpuEngine {
     #[pyo3(signature = (path = "auto", threads = 1, codes = "measured"))]
     fn new(path: &str, threads: usize, codes: &str) -> Result<Self> {
         let codes = CodesAs::named(codes)?;
-        Ok(Self { engine: engine::Engine::new(Path::named(path)?, threads).with_codes(codes) })
+        Ok(Self { engine: engine::Engine::new(Isa::named(path)?, threads).with_codes(codes) })
     }
 
     #[staticmethod]
     fn paths() -> Vec<&'static str> {
-        Path::available()
+        Isa::available()
     }
 
     #[getter]
     fn path(&self) -> &'static str {
-        self.engine.path().name()
+        self.engine.isa().name()
     }
 
     #[getter]
@@ -274,14 +217,9 @@ impl CpuEngine {
         let mut view = unsafe { sweep.sweep() };
         let (engine, stream) = (&mut self.engine, &mut stream.inner);
         let schedule: Vec<_> = schedule.into_iter().map(|(lr, l1)| Factors { lr, l1 }).collect();
-        let mut stopped = None;
-        let found = py.detach(|| {
-            engine.train(&mut view, stream, t, &schedule, totals, &mut || {
-                stopped = Python::attach(|py| py.check_signals().err());
-                stopped.is_some()
-            })
-        });
-        let stopped = found.failure.map(PyErr::from).or(stopped).map(|error| error.into_value(py));
+        let mut interrupt = Interrupt::default();
+        let found = py.detach(|| engine.train(&mut view, stream, t, &schedule, totals, &mut || interrupt.came()));
+        let stopped = found.failure.map(PyErr::from).or(interrupt.raised()).map(|error| error.into_value(py));
         let Totals { sse, l1, l0, candidates } = found.totals;
         Ok((found.steps, (sse, l1, l0, candidates), stopped))
     }
@@ -303,10 +241,10 @@ impl CpuEngine {
         W_dec: &Bound<'_, PyAny>,
         b_dec: Option<&Bound<'_, PyAny>>,
     ) -> Result<Sums> {
-        let open = |name, from| Tensor::<f32>::open(name, from, true);
-        let encoder = W_enc.map(|from| open("gradient of W_enc", from)).transpose()?;
-        let pre_bias = b_dec.map(|from| open("gradient of b_dec", from)).transpose()?;
-        let (bias, decoder) = (open("gradient of b_enc", b_enc)?, open("gradient of W_dec", W_dec)?);
+        let open = |of, from| Tensor::<f32>::open(&format!("engine: gradient of {of}"), from, true);
+        let encoder = W_enc.map(|from| open("W_enc", from)).transpose()?;
+        let pre_bias = b_dec.map(|from| open("b_dec", from)).transpose()?;
+        let (bias, decoder) = (open("b_enc", b_enc)?, open("W_dec", W_dec)?);
         let outputs = [Some(&bias), Some(&decoder), encoder.as_ref(), pre_bias.as_ref()];
         let ranges: Vec<_> = outputs.into_iter().flatten().map(Tensor::range).collect();
         // SAFETY: `run` checks that these share no memory with each other or with what it reads, and Python code that
@@ -332,14 +270,14 @@ impl CpuEngine {
         mode: Mode<'_>,
         outputs: &[std::ops::Range<usize>],
     ) -> Result<Sums> {
-        let x = Tensor::<f32>::open("x", x, false)?;
+        let x = Tensor::<f32>::open("engine: x", x, false)?;
         let mut apart = outputs.to_vec();
         apart.push(x.range());
         sweep.ranges_apart(&apart)?;
         // SAFETY: no two of the buffers share memory (just checked); Python code that would write to one of them while
         // the GIL is released breaks the documented contract of the class.
         let (mut view, x) = unsafe { (sweep.sweep(), x.read()) };
-        let batch = Batch { x, rows: x.len() / view.d.max(1) };
+        let batch = Activations { x, rows: x.len() / view.d.max(1) };
         let engine = &mut self.engine;
         let Totals { sse, l1, l0, candidates } = py.detach(|| engine.run(&mut view, batch, mode))?;
         Ok((sse, l1, l0, candidates))
@@ -358,12 +296,13 @@ pub fn kth_largest(
     path: &str,
     threads: usize,
 ) -> Result<()> {
-    let (rows, encoder) = (Tensor::<f32>::open("x", x, false)?, Tensor::<f32>::open("W_enc", W_enc, false)?);
-    let out = Tensor::<f32>::open("out", out, true)?;
+    let (rows, encoder) =
+        (Tensor::<f32>::open("engine: x", x, false)?, Tensor::<f32>::open("engine: W_enc", W_enc, false)?);
+    let out = Tensor::<f32>::open("engine: out", out, true)?;
     if out.len() == 0 || encoder.len() % out.len() != 0 {
         return Err(Error::InvalidArgument(format!("engine: {} values are not {} rows", encoder.len(), out.len())));
     }
-    let path = Path::named(path)?;
+    let path = Isa::named(path)?;
     // SAFETY: Python code that would write to one of them while the GIL is released breaks the function's contract.
     let (x, weights) = unsafe { (rows.read(), encoder.read()) };
     let found = py.detach(|| engine::kth_largest(path, threads, x, weights, weights.len() / out.len(), k))?;

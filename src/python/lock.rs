@@ -1,5 +1,4 @@
 //! `FileLock` for Python: a context manager.
-
 use std::path::PathBuf;
 
 use pyo3::prelude::*;

@@ -1,19 +1,18 @@
 //! The only files that name `PyO3`: explicit signatures, the GIL released around work, no logic.
 #![allow(clippy::needless_pass_by_value)] // arguments arrive as values made from Python objects
-
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use crate::error::Error;
 
-mod arrays;
 mod attention;
-mod buffers;
 mod compare;
+mod conversion;
 mod cpu;
 mod crossentropy;
 mod engine;
 mod lock;
+mod signals;
 mod store;
 mod stream;
 
@@ -36,12 +35,12 @@ impl From<Error> for PyErr {
 #[pymodule]
 mod _core {
     use pyo3::prelude::*;
+    use pyo3::types::PyTuple;
 
     #[pymodule_init]
-    #[allow(clippy::unnecessary_wraps)] // PyO3 asks for a result
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::threads::know_process();
-        Ok(())
+        module.add("INSTRUCTION_SETS", PyTuple::new(module.py(), crate::vector::isa::NAMES)?)
     }
 
     #[pymodule_export]

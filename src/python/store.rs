@@ -1,43 +1,18 @@
 //! The activation store for Python: writing and opening datasets.
-
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
+use super::conversion::Bytes;
+use super::signals::interruptible;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::python::buffers::Bytes;
 use crate::shard::commit::{self, Durability};
 use crate::shard::dataset::Out;
 use crate::shard::open::read_header;
-use crate::shard::{self, Access, Dtype, Marks, NonFinite, Verify, WriterSettings};
-use crate::simd::Normalize;
-
-pub fn dtype(name: &str) -> Result<Dtype> {
-    Dtype::from_name(name).ok_or_else(|| {
-        Error::InvalidArgument(format!("dtype {name:?} cannot be stored; choose float16, bfloat16 or float32"))
-    })
-}
-
-fn choose<T>(what: &str, name: &str, options: [(&str, T); 2]) -> Result<T> {
-    let names = options.each_ref().map(|(n, _)| *n).join(" or ");
-    let found = options.into_iter().find(|(n, _)| *n == name);
-    found.map(|(_, v)| v).ok_or_else(|| Error::InvalidArgument(format!("{what} must be {names}, not {name:?}")))
-}
-
-fn access(name: &str) -> Result<Access> {
-    choose("access", name, [("mmap", Access::Mmap), ("pread", Access::Pread)])
-}
-
-fn verify(name: &str) -> Result<Verify> {
-    match name {
-        "once" => Ok(Verify::Once),
-        "always" => Ok(Verify::Always),
-        "never" => Ok(Verify::Never),
-        _ => Err(Error::InvalidArgument(format!("verify must be once, always or never, not {name:?}"))),
-    }
-}
+use crate::shard::{self, Access, Marks, NonFinite, Verify, WriterSettings};
+use crate::stored::Normalize;
 
 /// The only writer of a dataset.
 #[pyclass(module = "sparsecode._core")]
@@ -72,11 +47,11 @@ impl DatasetWriter {
             .map_err(|e| Error::InvalidArgument(format!("provenance is not a JSON object ({e})")))?;
         let settings = WriterSettings {
             dim: activation_dim,
-            dtype: self::dtype(dtype)?,
+            dtype: Dtype::named(dtype)?,
             contexts,
             provenance,
             shard_bytes,
-            non_finite: choose("non_finite", non_finite, [("error", NonFinite::Error), ("drop", NonFinite::Drop)])?,
+            non_finite: NonFinite::named(non_finite)?,
             durability: if durable { Durability::Power } else { Durability::Process },
             threads,
             direct,
@@ -105,7 +80,7 @@ impl DatasetWriter {
         contexts: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let (data, tokens, contexts) = (Bytes::new(activations)?, Bytes::new(tokens)?, Bytes::new(contexts)?);
-        let dtype = self::dtype(dtype)?;
+        let dtype = Dtype::named(dtype)?;
         let writer = self.open()?;
         let marks = Marks { tokens: tokens.values()?, contexts: contexts.values()? };
         Ok(py.detach(|| writer.append(data.get(), dtype, marks))?)
@@ -147,7 +122,7 @@ impl Dataset {
     #[new]
     #[pyo3(signature = (path, access, verify))]
     fn new(py: Python<'_>, path: PathBuf, access: &str, verify: &str) -> Result<Self> {
-        let (access, verify) = (self::access(access)?, self::verify(verify)?);
+        let (access, verify) = (Access::named(access)?, Verify::named(verify)?);
         let inner = py.detach(|| shard::Dataset::open(&path, access, verify))?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -261,26 +236,6 @@ pub fn dataset_damage(py: Python<'_>, path: PathBuf, threads: usize) -> PyResult
 
 fn listed(bad: PyResult<Vec<(usize, Error)>>) -> PyResult<Vec<(String, String)>> {
     Ok(bad?.into_iter().map(|(shard, error)| (commit::shard_name(shard), error.to_string())).collect())
-}
-
-/// Runs `work` without the GIL; an interrupt sets the flag that it is given, and is raised once it has ended.
-fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> T + Send) -> PyResult<T> {
-    let stop = AtomicBool::new(false);
-    let mut interrupt = Ok(());
-    let done = py.detach(|| {
-        std::thread::scope(|scope| {
-            let working = scope.spawn(|| work(&stop));
-            while !working.is_finished() && interrupt.is_ok() {
-                std::thread::sleep(std::time::Duration::from_millis(5));
-                #[allow(clippy::redundant_closure_for_method_calls)] // the method alone has too narrow a lifetime
-                let signals = Python::attach(|py| py.check_signals());
-                interrupt = signals;
-                stop.store(interrupt.is_err(), Ordering::Relaxed);
-            }
-            working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    });
-    interrupt.map(|()| done)
 }
 
 /// Checks the header of a shard by itself: (rows, dim, dtype).

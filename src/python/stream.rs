@@ -1,14 +1,14 @@
 //! The stream of batches for Python; a batch lends its memory through the buffer protocol.
-
 use std::ffi::{c_int, c_void};
 
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::conversion::Bytes;
+use super::signals::Interrupt;
+use super::store::Dataset;
 use crate::error::{Error, Result};
-use crate::python::buffers::Bytes;
-use crate::python::store::Dataset;
 use crate::stream::{self, Mode, Settings};
 
 /// An endless sequence of batches.
@@ -53,16 +53,11 @@ impl Stream {
     /// The next batch; an interrupt (Ctrl-C) ends the wait for it.
     fn next(&mut self, py: Python<'_>) -> PyResult<Batch> {
         let inner = &mut self.inner;
-        let mut interrupt = Ok(());
-        let batch = py.detach(|| {
-            inner.next_batch_until(&mut || {
-                #[allow(clippy::redundant_closure_for_method_calls)] // the method alone has too narrow a lifetime
-                let signals = Python::attach(|py| py.check_signals());
-                interrupt = signals;
-                interrupt.is_err()
-            })
-        })?;
-        interrupt?;
+        let mut interrupt = Interrupt::default();
+        let batch = py.detach(|| inner.next_batch_until(&mut || interrupt.came()))?;
+        if let Some(raised) = interrupt.raised() {
+            return Err(raised);
+        }
         batch.map(|inner| Batch { inner }).ok_or_else(|| Error::InvalidArgument("interrupted".to_owned()).into())
     }
 

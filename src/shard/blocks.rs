@@ -21,7 +21,7 @@ pub struct BlockFile<F = File> {
 }
 
 /// Bytes on their way to a file: whole blocks are written as soon as they are there.
-pub struct Batch<'a, F = File> {
+pub struct BlockBatch<'a, F = File> {
     file: &'a F,
     /// Blocks that will be full, and those that were written.
     blocks: usize,
@@ -54,14 +54,14 @@ impl<F> BlockFile<F> {
     }
 
     /// Begins to append `bytes` bytes. After a failure, or without `keep` or `refuse`, the file is of no use.
-    pub fn batch(&mut self, bytes: usize) -> Batch<'_, F> {
+    pub fn batch(&mut self, bytes: usize) -> BlockBatch<'_, F> {
         let mut rest = std::mem::take(&mut self.spare);
         rest.clear();
         let tail = std::mem::take(&mut self.tail);
         let before = tail.len();
         let blocks = (before + bytes) / BLOCK_BYTES;
         let end = End { blocks, tail, before, rest };
-        Batch { file: &self.file, blocks, done: 0, waiting: Vec::new(), bytes: before, end }
+        BlockBatch { file: &self.file, blocks, done: 0, waiting: Vec::new(), bytes: before, end }
     }
 
     /// Makes what was appended part of the file.
@@ -96,7 +96,7 @@ impl BlockFile {
     }
 }
 
-impl<'a, F> Batch<'a, F>
+impl<'a, F> BlockBatch<'a, F>
 where
     &'a F: Write,
 {

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::cpu::cpu;
+use crate::dtype::Dtype;
 use crate::shard::digest::{BlockDigest, shard_digest};
-use crate::shard::dtype::Dtype;
 use crate::shard::manifest::{Manifest, ShardEntry};
 use crate::shard::statistics::{BlockSums, Moments};
 
@@ -85,7 +85,7 @@ impl Part {
     /// Adds the part's next rows, as they are on disk.
     pub fn add(&mut self, piece: &[u8]) {
         self.block.digest.update(piece);
-        self.block.sums.update(cpu().simd, self.dtype, piece);
+        self.block.sums.update(cpu().level, self.dtype, piece);
     }
 }
 

@@ -9,27 +9,8 @@ use crate::error::{Error, Result};
 use crate::shard::manifest::Manifest;
 use crate::shard::open::{Files, OpenShard};
 use crate::shard::segments::Segments;
-use crate::simd::{self, Normalize, Rows};
-
-/// How bytes are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// From a mapping: fast; a file that is truncated meanwhile can kill the process (SIGBUS).
-    Mmap,
-    /// With a system call per row: slower, and every failure is an error.
-    Pread,
-}
-
-/// When digests are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verify {
-    /// Each block before it is first used by this process.
-    Once,
-    /// Each block again whenever a stream or a read comes to it.
-    Always,
-    /// Headers only.
-    Never,
-}
+use crate::shard::settings::{Access, Verify};
+use crate::stored::{self, Normalize, Rows};
 
 /// Where rows are put.
 pub enum Out<'a> {
@@ -138,12 +119,6 @@ impl Dataset {
         &self.shards
     }
 
-    /// Row of the dataset at which shard `index` starts.
-    #[must_use]
-    pub fn shard_start(&self, index: usize) -> u64 {
-        self.rows.start(index)
-    }
-
     /// Number of blocks in all shards; they are numbered in row order.
     #[must_use]
     pub fn blocks(&self) -> usize {
@@ -238,7 +213,7 @@ impl Dataset {
                     // SAFETY: every pointer is the start of a row of `scratch`.
                     unsafe {
                         let rows = Rows { now: &rows, ahead: &[], past_caches: false };
-                        simd::gather(cpu().simd, self.manifest.dtype, rows, dim, *normalize, values);
+                        stored::gather(cpu().level, self.manifest.dtype, rows, dim, *normalize, values);
                     }
                 }
             }

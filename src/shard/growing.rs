@@ -9,17 +9,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, OnceLock};
 
 use crate::cpu::cpu;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::shard::blocks::{BlockFile, End};
 use crate::shard::commit::{self, Durability};
 use crate::shard::contents::{Added, Contents, Marks, Part};
 use crate::shard::direct::{Buffers, DirectFile};
-use crate::shard::dtype::Dtype;
 use crate::shard::header;
 use crate::shard::in_order::InOrder;
 use crate::shard::manifest::{Manifest, ShardEntry};
 use crate::shard::statistics::Moments;
-use crate::simd;
+use crate::stored;
 use crate::threads::{lock, on_threads};
 
 /// Below this, a second thread costs more than it brings (about 30 microseconds to start).
@@ -44,7 +44,7 @@ pub struct GrowingShard {
     durability: Durability,
     /// Where the bytes begin that the disk was not asked to write yet.
     waiting: u64,
-    /// Rows in the type on disk, where they came in another.
+    /// NewRows in the type on disk, where they came in another.
     converted: Vec<u8>,
 }
 
@@ -81,7 +81,7 @@ impl GrowingShard {
         })
     }
 
-    /// Rows in it so far.
+    /// NewRows in it so far.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.contents.rows() as u64
@@ -99,7 +99,7 @@ impl GrowingShard {
             return Ok(true);
         }
         let rows =
-            Rows { data, dtype, count: marks.len(), threads: if data.len() < PARALLEL_BYTES { 1 } else { threads } };
+            NewRows { data, dtype, count: marks.len(), threads: if data.len() < PARALLEL_BYTES { 1 } else { threads } };
         let contents = &self.contents;
         let added = match &mut self.target {
             Target::Cached(file) => {
@@ -165,15 +165,15 @@ fn take_waiting(file: &BlockFile, waiting: &mut u64) -> Option<Range<u64>> {
     (end >= *waiting + WRITE_BYTES).then(|| std::mem::replace(waiting, end)..end)
 }
 
-/// Rows to append, and on how many threads.
-struct Rows<'a> {
+/// NewRows to append, and on how many threads.
+struct NewRows<'a> {
     data: &'a [u8],
     dtype: Dtype,
     count: usize,
     threads: usize,
 }
 
-impl Rows<'_> {
+impl NewRows<'_> {
     /// Writes them, and adds them to the blocks of `contents`; those that are not in the type on disk are first put into
     /// `converted`.
     fn write<'r>(
@@ -260,7 +260,7 @@ impl Rows<'_> {
                 loop {
                     let Some(((ready, given), place)) = lock(queue).next() else { break };
                     let stored = place.map_or(given, |place| {
-                        simd::convert(cpu().simd, (dtype, given), (to, place));
+                        stored::convert(cpu().level, (dtype, given), (to, place));
                         place
                     });
                     ready.set(stored).unwrap_or(());

@@ -3,8 +3,8 @@
 //!
 //! Pure: bytes in, a checked description out. Everything that is accepted here, the safetensors crate accepts too.
 
+use crate::dtype::Dtype;
 use crate::error::HeaderFault;
-use crate::shard::dtype::Dtype;
 use crate::shard::json::Json;
 
 /// Bytes of the length field that a safetensors file begins with.

@@ -12,9 +12,9 @@ use std::path::Path;
 use serde::Deserialize;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::shard::commit::{self, Durability, MANIFEST};
-use crate::shard::dtype::Dtype;
 use crate::shard::header;
 use crate::shard::statistics::Moments;
 

@@ -1,4 +1,4 @@
-//! Activation shards on disk: what is in a file (`header`, `dtype`, `json`), what is in a folder (`manifest`), how both
+//! Activation shards on disk: what is in a file (`header`, `json`), what is in a folder (`manifest`), how both
 //! are written so that they appear whole or not at all (`blocks`, `commit`, `growing`, `writer`), and how they are opened and checked
 //! (`dataset`, `open`, `digest`, `verified`). The format is described byte for byte in `docs/format.md`.
 
@@ -8,7 +8,6 @@ mod contents;
 pub mod dataset;
 pub mod digest;
 mod direct;
-pub mod dtype;
 pub mod growing;
 pub mod header;
 mod in_order;
@@ -16,15 +15,16 @@ pub mod json;
 pub mod manifest;
 pub mod open;
 pub mod segments;
+mod settings;
 pub mod statistics;
 pub mod verified;
 pub mod writer;
 
 pub use contents::Marks;
-pub use dataset::{Access, Dataset, Verify};
-pub use dtype::Dtype;
+pub use dataset::Dataset;
 pub use manifest::Manifest;
-pub use writer::{DatasetWriter, NonFinite, WriterSettings};
+pub use settings::{Access, NonFinite, Verify, WriterSettings};
+pub use writer::DatasetWriter;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

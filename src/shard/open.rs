@@ -8,10 +8,10 @@ use memmap2::Mmap;
 
 use crate::error::{Error, HeaderFault, Result};
 use crate::shard::commit;
-use crate::shard::dataset::Access;
 use crate::shard::digest::{BlockDigest, shard_digest};
 use crate::shard::header::{self, Header};
 use crate::shard::manifest::{Manifest, ShardEntry};
+use crate::shard::settings::Access;
 use crate::shard::verified::{self, Flags, Identity};
 
 /// An open shard.

@@ -5,9 +5,9 @@
 //! beside the spread. Groups lie at fixed rows of a block; they are joined in their order, and so are blocks and shards (Chan,
 //! Golub and `LeVeque` 1979): the result depends neither on threads nor on the sizes of batches.
 
-use crate::cpu::Simd;
-use crate::shard::dtype::Dtype;
-use crate::simd;
+use crate::cpu::Level;
+use crate::dtype::Dtype;
+use crate::stored;
 
 /// Count, mean and sum of squared deviations of every dimension.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,16 +83,16 @@ impl BlockSums {
     }
 
     /// Adds rows of `dtype`; `x` holds whole rows.
-    pub fn update(&mut self, simd: Simd, dtype: Dtype, mut x: &[u8]) {
+    pub fn update(&mut self, level: Level, dtype: Dtype, mut x: &[u8]) {
         let row_bytes = self.sum.len() * dtype.size();
         while !x.is_empty() {
             let (now, rest) = x.split_at(x.len().min((GROUP - self.rows) as usize * row_bytes));
             if self.rows == 0 {
                 let mut first = vec![0.0; self.sum.len()];
-                simd::widen(simd, dtype, &now[..row_bytes], &mut first);
+                stored::widen(level, dtype, &now[..row_bytes], &mut first);
                 self.shift.iter_mut().zip(first).for_each(|(shift, value)| *shift = f64::from(value));
             }
-            simd::accumulate(simd, dtype, now, &self.shift, &mut self.sum, &mut self.squares);
+            stored::accumulate(level, dtype, now, &self.shift, &mut self.sum, &mut self.squares);
             self.rows += (now.len() / row_bytes) as u64;
             if self.rows == GROUP {
                 self.end_group();
@@ -158,7 +158,7 @@ mod tests {
         let mut shard = Moments::new(dim);
         for block in x.chunks(96 * dim) {
             let mut sums = BlockSums::new(dim);
-            block.chunks(batch * dim).for_each(|rows| sums.update(cpu().simd, Dtype::F32, &bytes(rows)));
+            block.chunks(batch * dim).for_each(|rows| sums.update(cpu().level, Dtype::F32, &bytes(rows)));
             shard.merge(&sums.finish());
         }
         shard

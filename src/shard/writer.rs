@@ -1,51 +1,19 @@
 //! Writing a dataset, shard by shard. What is complete on disk stays; a writer that is opened again goes on after it.
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cpu::cpu;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
-use crate::shard::commit::{self, Durability};
+use crate::shard::commit;
 use crate::shard::contents::Marks;
 use crate::shard::direct::Buffers;
-use crate::shard::dtype::Dtype;
 use crate::shard::growing::{GrowingShard, PARALLEL_BYTES};
 use crate::shard::header;
 use crate::shard::manifest::{Manifest, Provenance};
-use crate::simd;
-
-/// What is done with a row that holds NaN or infinities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NonFinite {
-    /// `append` fails and appends nothing.
-    Error,
-    /// The row is left out and counted.
-    Drop,
-}
-
-/// What a dataset is to hold, and how it is written.
-#[derive(Debug, Clone)]
-pub struct WriterSettings {
-    /// Values per row.
-    pub dim: usize,
-    /// Type on disk.
-    pub dtype: Dtype,
-    /// Whether rows come with the numbers of their contexts.
-    pub contexts: bool,
-    /// Where the rows come from.
-    pub provenance: Provenance,
-    /// Bytes of a full shard, about.
-    pub shard_bytes: u64,
-    /// What to do with NaN and infinities.
-    pub non_finite: NonFinite,
-    /// What a commit must survive.
-    pub durability: Durability,
-    /// Threads: 1, or 2 to write and digest at the same time. The files are the same.
-    pub threads: usize,
-    /// Write past the page cache, as long as the disk keeps up. The files are the same.
-    pub direct: bool,
-}
+use crate::shard::settings::{NonFinite, WriterSettings};
+use crate::stored;
 
 /// The only writer of a dataset.
 pub struct DatasetWriter {
@@ -171,7 +139,7 @@ impl DatasetWriter {
             data
         } else {
             converted.resize(values * self.settings.dtype.size(), 0);
-            simd::convert(cpu().simd, (dtype, data), (self.settings.dtype, &mut converted));
+            stored::convert(cpu().level, (dtype, data), (self.settings.dtype, &mut converted));
             &converted
         };
         let result = self.append_stored(stored, (data, dtype), marks);
@@ -212,7 +180,7 @@ impl DatasetWriter {
 
     fn append_stored(&mut self, stored: &[u8], given: (&[u8], Dtype), marks: Marks<'_>) -> Result<()> {
         let row_bytes = self.manifest.row_bytes();
-        let Some(first) = simd::first_non_finite(cpu().simd, self.settings.dtype, stored) else {
+        let Some(first) = stored::first_non_finite(cpu().level, self.settings.dtype, stored) else {
             return self.write(stored, marks);
         };
         if self.settings.non_finite == NonFinite::Error {
@@ -223,7 +191,7 @@ impl DatasetWriter {
         let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
         let mut room = self.manifest.shard_rows - here;
         for (i, row) in stored.chunks_exact(row_bytes).enumerate() {
-            if simd::first_non_finite(cpu().simd, self.settings.dtype, row).is_some() {
+            if stored::first_non_finite(cpu().level, self.settings.dtype, row).is_some() {
                 self.dropped += 1;
                 continue;
             }
@@ -245,7 +213,7 @@ impl DatasetWriter {
     fn non_finite_error(&self, value: usize, (data, dtype): (&[u8], Dtype)) -> Error {
         let bytes = &data[value * dtype.size()..(value + 1) * dtype.size()];
         let mut given = [0.0];
-        simd::widen(cpu().simd, dtype, bytes, &mut given);
+        stored::widen(cpu().level, dtype, bytes, &mut given);
         let what = if given[0].is_finite() {
             format!("{:e} is too large for {}; store as bfloat16 or float32", given[0], self.settings.dtype.name())
         } else {
@@ -426,6 +394,7 @@ fn refuse_foreign_shards(folder: &Path) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::shard::commit::Durability;
     use crate::shard::{Access, Dataset, Verify};
 
     #[test]

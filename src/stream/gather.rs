@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::shard::dataset::Out;
 use crate::shard::open::{Files, OpenShard};
 use crate::shard::{Access, Dataset};
-use crate::simd::{self, Rows};
+use crate::stored::{self, Rows};
 use crate::stream::order::{CHUNK, Order};
 
 /// What one thread keeps between batches.
@@ -57,7 +57,7 @@ impl Gatherer {
                     // SAFETY: `self.row` holds one row.
                     unsafe {
                         let rows = Rows { now: &[self.row.as_ptr()], ahead: &[], past_caches: false };
-                        simd::gather(cpu().simd, dataset.manifest().dtype, rows, dim, *normalize, to);
+                        stored::gather(cpu().level, dataset.manifest().dtype, rows, dim, *normalize, to);
                     }
                 }
             }
@@ -94,7 +94,7 @@ fn gather_maps(dataset: &Dataset, order: &Order, start: u64, count: usize, mut o
     // SAFETY: as above.
     unsafe { copy(dataset, Rows { now: &now[..known], ahead: &[], past_caches }, done, &mut out) };
     if past_caches {
-        simd::fence();
+        stored::fence();
     }
 }
 
@@ -108,10 +108,10 @@ unsafe fn copy(dataset: &Dataset, rows: Rows<'_>, at: usize, out: &mut Out<'_>) 
     // SAFETY: the caller's promise.
     unsafe {
         match out {
-            Out::Raw(bytes) => simd::gather_raw(cpu().simd, rows, size, &mut bytes[from * size..to * size]),
+            Out::Raw(bytes) => stored::gather_raw(cpu().level, rows, size, &mut bytes[from * size..to * size]),
             Out::F32(values, normalize) => {
                 let values = &mut values[from * dim..to * dim];
-                simd::gather(cpu().simd, dataset.manifest().dtype, rows, dim, *normalize, values);
+                stored::gather(cpu().level, dataset.manifest().dtype, rows, dim, *normalize, values);
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod permutation;
 mod permutation512;
 pub mod prepare;
 pub mod reader;
+mod rounds;
 mod workers;
 
 pub use batch::Batch;

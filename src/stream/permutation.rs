@@ -12,11 +12,11 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::permutation512;
+use super::rounds::Rounds;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::Simd;
+use crate::cpu::Level;
 use crate::cpu::cpu;
 
-pub(super) const ROUNDS: usize = 8;
 /// Indices that are permuted at once, so that the rounds become vector code.
 const LANES: usize = 64;
 /// Largest n: keeps every sum below 2^32.
@@ -24,13 +24,7 @@ const MAX: u64 = 1 << 62;
 
 /// A permutation of 0..n, chosen by (seed, epoch, tag).
 #[derive(Debug, Clone)]
-pub struct Permutation {
-    pub(super) n: u64,
-    /// Sides of the rectangle: the first coordinate is below `a`, the second below `b`.
-    pub(super) a: u32,
-    pub(super) b: u32,
-    pub(super) keys: [(u32, u32); ROUNDS],
-}
+pub struct Permutation(Rounds);
 
 impl Permutation {
     /// The permutation of 0..n for a key; `tag` separates uses that share seed and epoch.
@@ -48,13 +42,13 @@ impl Permutation {
             let key = mix(state);
             (key as u32, (key >> 32) as u32 | 1)
         });
-        Self { n, a: a as u32, b: b as u32, keys }
+        Self(Rounds { n, a: a as u32, b: b as u32, keys })
     }
 
     /// Size of the permuted set.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.n
+        self.0.n
     }
 
     /// The image of `index`.
@@ -73,14 +67,14 @@ impl Permutation {
     /// # Panics
     /// If the range does not lie below n.
     pub fn range(&self, start: u64, out: &mut [u64]) {
-        assert!(start.checked_add(out.len() as u64).is_some_and(|end| end <= self.n), "beyond a permutation's end");
-        match cpu().simd {
+        assert!(start.checked_add(out.len() as u64).is_some_and(|end| end <= self.0.n), "beyond a permutation's end");
+        match cpu().level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `cpu` found the features.
-            Simd::Avx512 => unsafe { self.range_avx512(start, out) },
+            Level::Avx512 => unsafe { self.range_avx512(start, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Simd::Avx2 => unsafe { self.range_avx2(start, out) },
+            Level::Avx2 => unsafe { self.range_avx2(start, out) },
             _ => self.range_on(start, out),
         }
     }
@@ -89,9 +83,9 @@ impl Permutation {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn range_avx512(&self, mut start: u64, out: &mut [u64]) {
         // A vector must not cross more than one row of the rectangle.
-        let (fast, rest) = if self.b >= 16 { out.as_chunks_mut() } else { (&mut [][..], out) };
+        let (fast, rest) = if self.0.b >= 16 { out.as_chunks_mut() } else { (&mut [][..], out) };
         for images in fast {
-            if permutation512::images(self, start, images) {
+            if permutation512::images(&self.0, start, images) {
                 for image in images {
                     self.walk(image);
                 }
@@ -109,18 +103,18 @@ impl Permutation {
 
     #[inline(always)]
     fn range_on(&self, start: u64, out: &mut [u64]) {
-        let side = u64::from(self.b);
+        let side = u64::from(self.0.b);
         let (mut l, mut r) = ((start / side) as u32, (start % side) as u32);
         for chunk in out.chunks_mut(LANES) {
             let (mut ls, mut rs) = ([0_u32; LANES], [0_u32; LANES]);
             for i in 0..chunk.len() {
                 (ls[i], rs[i]) = (l, r);
                 r += 1;
-                if r == self.b {
+                if r == self.0.b {
                     (l, r) = (l + 1, 0);
                 }
             }
-            self.rounds(&mut ls, &mut rs);
+            self.0.run(&mut ls, &mut rs);
             for (i, image) in chunk.iter_mut().enumerate() {
                 *image = u64::from(ls[i]) * side + u64::from(rs[i]);
             }
@@ -133,43 +127,13 @@ impl Permutation {
     /// Sends an image outside 0..n through again until it is inside.
     #[inline(always)]
     fn walk(&self, image: &mut u64) {
-        let side = u64::from(self.b);
-        while *image >= self.n {
+        let side = u64::from(self.0.b);
+        while *image >= self.0.n {
             let (mut l, mut r) = ([(*image / side) as u32], [(*image % side) as u32]);
-            self.rounds(&mut l, &mut r);
+            self.0.run(&mut l, &mut r);
             *image = u64::from(l[0]) * side + u64::from(r[0]);
         }
     }
-
-    #[inline(always)]
-    fn rounds<const N: usize>(&self, l: &mut [u32; N], r: &mut [u32; N]) {
-        for pair in self.keys.as_chunks::<2>().0 {
-            for i in 0..N {
-                l[i] = add_below(l[i], hash(r[i], pair[0], self.a), self.a);
-            }
-            for i in 0..N {
-                r[i] = add_below(r[i], hash(l[i], pair[1], self.b), self.b);
-            }
-        }
-    }
-}
-
-/// x + y mod side, both below `side`, which is below 2^31 + 1.
-#[inline(always)]
-fn add_below(x: u32, y: u32, side: u32) -> u32 {
-    let sum = x + y;
-    sum.min(sum.wrapping_sub(side))
-}
-
-/// A number below `side` (Lemire's multiplication instead of a remainder).
-#[inline(always)]
-fn hash(x: u32, key: (u32, u32), side: u32) -> u32 {
-    let mut h = (x ^ key.0).wrapping_mul(0x9e37_79b1);
-    h ^= h >> 15;
-    h = h.wrapping_mul(key.1);
-    h ^= h >> 13;
-    h = h.wrapping_mul(0x85eb_ca6b);
-    ((u64::from(h) * u64::from(side)) >> 32) as u32
 }
 
 /// The finaliser of `SplitMix64` (Steele, Lea and Flood 2014).
@@ -217,7 +181,7 @@ mod tests {
         // Coordinates beyond 2^31, and a start inside a row of the rectangle.
         for n in [MAX, MAX - 1, 1 << 61, (1 << 40) + 3] {
             let p = Permutation::new(n, 4, 5, 6);
-            for start in [0, 1, u64::from(p.b) - 7, u64::from(p.b) * 5 - 40, n - 200] {
+            for start in [0, 1, u64::from(p.0.b) - 7, u64::from(p.0.b) * 5 - 40, n - 200] {
                 let (mut images, mut plain) = ([0; 200], [0; 200]);
                 p.range(start, &mut images);
                 p.range_on(start, &mut plain);

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
     _mm512_sub_epi32, _mm512_xor_si512,
 };
 
-use super::permutation::{Permutation, ROUNDS};
+use super::rounds::{ROUNDS, Rounds};
 
 /// Indices of one call: four vectors, since one is busy with a chain of multiplications for four times as long as it
 /// takes the multiplier.
@@ -20,7 +20,7 @@ const VECTORS: usize = AT_ONCE / LANES;
 ///
 /// `b` must be at least 16, so that a vector reaches into the next row of the rectangle at most once.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub fn images(p: &Permutation, start: u64, out: &mut [u64; AT_ONCE]) -> bool {
+pub fn images(p: &Rounds, start: u64, out: &mut [u64; AT_ONCE]) -> bool {
     let side = u64::from(p.b);
     let steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let (a, b) = (_mm512_set1_epi32(p.a as i32), _mm512_set1_epi32(p.b as i32));

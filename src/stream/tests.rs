@@ -8,10 +8,11 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::shard::commit::Durability;
 use crate::shard::manifest::Provenance;
-use crate::shard::{Access, Dataset, DatasetWriter, Dtype, Marks, NonFinite, Verify, WriterSettings};
+use crate::shard::{Access, Dataset, DatasetWriter, Marks, NonFinite, Verify, WriterSettings};
 
 /// A dataset whose row r holds r in every dimension (as float32), in shards of `shard_rows`.
 fn dataset(folder: &Path, rows: usize, dim: usize, shard_rows: usize) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::shard::Dataset;
 use crate::shard::dataset::Out;
-use crate::simd::Normalize;
+use crate::stored::Normalize;
 use crate::stream::batch::{Batch, Pool};
 use crate::stream::gather::Gatherer;
 use crate::stream::order::{Mode, Order};

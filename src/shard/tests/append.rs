@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use super::settings;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::shard::growing::PARALLEL_BYTES;
-use crate::shard::{Access, Dataset, DatasetWriter, Dtype, Marks, NonFinite, Verify, WriterSettings};
+use crate::shard::{Access, Dataset, DatasetWriter, Marks, NonFinite, Verify, WriterSettings};
 
 /// A batch lies in several blocks of 1 MiB, and begins and ends within one.
 const DIM: usize = 513;
@@ -28,7 +29,7 @@ fn plain(tokens: &[i32]) -> Marks<'_> {
 fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
     let wide: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
     let mut out = vec![0; values.len() * dtype.size()];
-    crate::simd::convert(crate::cpu::cpu().simd, (Dtype::F32, &wide), (dtype, &mut out));
+    crate::stored::convert(crate::cpu::cpu().level, (Dtype::F32, &wide), (dtype, &mut out));
     out
 }
 

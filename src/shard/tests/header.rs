@@ -1,7 +1,7 @@
 //! Headers: each way to be wrong has its name, and no bytes whatever bring the parser down.
 
+use crate::dtype::Dtype;
 use crate::error::{Error, HeaderFault};
-use crate::shard::dtype::Dtype;
 use crate::shard::header::{self, MAX_HEADER, build, header_length, parse};
 use crate::shard::open::read_header;
 

@@ -187,6 +187,37 @@ fn a_shard_without_room_for_a_length_is_refused() {
 }
 
 #[test]
+fn contexts_that_the_manifest_promises_and_the_shard_lacks_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dim, rows) = (3, 6);
+    write(dir.path(), dim, rows, 8);
+    let (name, at) = (dir.path().join("shard-00000.safetensors"), dir.path().join(MANIFEST));
+    let mut manifest = Manifest::load(dir.path()).unwrap();
+    manifest.contexts = true;
+    // The numbers of contexts would take the last bytes of the file: the head that is left for it has as many less.
+    let head = manifest.shards[0].bytes as usize - rows as usize * (dim * 2 + 8);
+    let mut bytes = std::fs::read(&name).unwrap();
+    for fits in [false, true] {
+        if fits {
+            // A header of that length, which is valid: only what it lists contradicts the manifest.
+            bytes[..8].copy_from_slice(&(head as u64 - 8).to_le_bytes());
+            bytes.copy_within(512.., head);
+        }
+        let shard = &mut manifest.shards[0];
+        shard.digest = shard_digest("shard-00000.safetensors", 0, shard.bytes, &bytes[..head], &shard.blocks);
+        std::fs::write(&name, &bytes).unwrap();
+        std::fs::write(&at, manifest.to_bytes()).unwrap();
+        for access in [Access::Mmap, Access::Pread] {
+            match (Dataset::open(dir.path(), access, Verify::Never).map(|_| ()), fits) {
+                (Err(Error::HeaderInvalid { .. }), false) => {}
+                (Err(Error::ShardCorrupt { what, .. }), true) => assert!(what.contains("the manifest lists"), "{what}"),
+                (other, _) => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn a_symbolic_link_is_not_a_shard() {
     let dir = tempfile::tempdir().unwrap();

@@ -7,10 +7,11 @@ mod manifest;
 
 use std::path::Path;
 
+use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::shard::commit::Durability;
 use crate::shard::manifest::Provenance;
-use crate::shard::{DatasetWriter, Dtype, Marks, NonFinite, WriterSettings};
+use crate::shard::{DatasetWriter, Marks, NonFinite, WriterSettings};
 
 /// Settings of a small float16 dataset with full shards of `shard_rows`.
 fn settings(dim: usize, shard_rows: usize) -> WriterSettings {

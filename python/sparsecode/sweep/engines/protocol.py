@@ -12,11 +12,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sparsecode import _core
 from sparsecode.sweep.sweep import Sweep
 
 ENGINES = ("reference", "cpu", "gpu")
 # Ways for the cpu engine to compute, fastest first: all give the same bits. A machine can run some of them.
-CPU_PATHS = ("amx", "vnni", "avx512", "avxvnni", "avx2", "neon", "scalar")
+CPU_PATHS = _core.INSTRUCTION_SETS
 
 
 @dataclass
