@@ -14,10 +14,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparsecode.config import TrainDictsConfig
 from torch import Tensor
 
 from sparsecode import _core
-from sparsecode.config import TrainDictsConfig
 from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.pipeline.advice import advised
 from sparsecode.sweep import LossSettings, Sweep, choose_engine
