@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "interop": {"checkpoint", "errors", "gpt", "sweep.dictionary"},
     "comparison": {"_core", "checkpoint", "errors", "interop", "machine", "sweep", "watch"},
     "evaluation": {"errors", "harvest", "machine", "sweep"},
-    "science": {"comparison", "errors", "machine", "sweep", "watch"},
+    "science": {"comparison", "errors", "machine", "store", "sweep", "watch"},
     "report": {"checkpoint", "comparison", "science"},
     # the application
     "pipeline": {"_core", "checkpoint", "comparison", "corpus", "errors", "evaluation", "gpt", "harvest", "interop",

@@ -7,18 +7,13 @@ RUN/baselines/measures.csv                a line per baseline
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from sparsecode import store
 from sparsecode.checkpoint import write_json, write_text
-from sparsecode.comparison import fingerprint_of, mcs_both
+from sparsecode.comparison import fingerprint_of
 from sparsecode.comparison.loading import check_memory
-from sparsecode.comparison.statistics import chance_mmcs, mean
 from sparsecode.errors import DatasetUnfit, InvalidSetting
 from sparsecode.machine import versions
 from sparsecode.pipeline.advice import advised
@@ -29,16 +24,13 @@ from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import dictionaries_of, require
-from sparsecode.science.baselines import BASELINES, Fit
-from sparsecode.science.records import csv_of
+from sparsecode.science.baselines import BASELINES
+from sparsecode.science.baselines_fit import FitSettings, fit_all, measures_csv
 from sparsecode.sweep import Dictionary
-from sparsecode.sweep.reconstruction import evaluate, fvu_of_strongest
 from sparsecode.watch import Watch
 
 KEY = "baselines"
 FORMAT = 1
-_BATCH = 4096  # rows of a forward pass
-_KEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # codes kept, for the curves
 _FIT_BYTES = 3 * 8  # a value of the rows that are fitted on: float64, centred, and a decomposition's
 _FITTED, _ITERATIVE = ("pca", "ica", "nmf"), ("ica", "nmf")  # kinds that read rows, and those that read iterative_rows
 _LEAST_ROWS = 2  # per dimension: fewer cannot be told from noise
@@ -109,36 +101,31 @@ def _make(
     watch: Watch,
 ) -> dict[str, Any]:
     """Fits and measures the baselines, and writes them and what was found into `folder`."""
-    fit = _fit(config, dataset, dataset.rows - eval_rows)
-    made: dict[str, Dictionary] = {}
-    curves: dict[str, list[dict[str, Any]]] = {}
-    with watch.task(KEY, len(kinds), "baselines") as progress:
-        for kind in kinds:
-            progress.advance(0, fitting=kind)
-            made[kind] = BASELINES[kind](fit)
-            found = evaluate(made[kind], _batches(dataset, eval_rows))
-            curve = dataset.read(dataset.rows - min(eval_rows, config.curve_rows), dataset.rows)
-            curves[kind] = fvu_of_strongest(made[kind], curve, _KEPT)
-            made[kind].features["density"] = found.density
-            made[kind].meta |= {
-                "seed": config.seed,
-                "hook_point": str(dataset.provenance.get("hook_point", "")),
-                "dataset_fingerprint": dataset.fingerprint,
-                "metrics": found.as_json(),
-            }
-            made[kind].save(folder / kind)
-            progress.advance(1)
-    record = _record(config, dataset, made, curves, trained)
-    write_text(folder / "measures.csv", _csv(record["baselines"]))
+    found = fit_all(dataset, kinds, config.part(FitSettings), eval_rows, watch)
+    for kind, own in found.made.items():
+        own.save(folder / kind)
+    hook, rows = str(dataset.provenance.get("hook_point", "")), found.rows(config.threshold)
+    record = {
+        "format": FORMAT,
+        "sparsecode_version": versions().get("sparsecode"),
+        "settings": config.record(),
+        "hook_point": hook,
+        "dataset_fingerprint": dataset.fingerprint,
+        "activation_dim": dataset.activation_dim,
+        "chance_mmcs": found.chance(),
+        "baselines": rows,
+        "trained": found.beside(trained, config.threshold),
+    }
+    write_text(folder / "measures.csv", measures_csv(rows))
     write_json(folder / "baselines.json", record)
     return {
         "baselines": kinds,
         "eval_rows": eval_rows,
-        "fit_rows": len(fit.x),
+        "fit_rows": found.fit_rows,
         "dataset_fingerprint": dataset.fingerprint,
-        "hook_point": record["hook_point"],
-        "fvu": {row["name"]: row["fvu"] for row in record["baselines"]},
-        "l0": {row["name"]: row["l0"] for row in record["baselines"]},
+        "hook_point": hook,
+        "fvu": {row["name"]: row["fvu"] for row in rows},
+        "l0": {row["name"]: row["l0"] for row in rows},
     }
 
 
@@ -217,77 +204,3 @@ def _check_rows(config: BaselinesConfig, kinds: list[str], dataset: store.Datase
                 f"baselines: --{name.replace('_', '-')} {rows} are fewer than the {dataset.activation_dim} dimensions "
                 f"of {dataset.path}; raise it, or leave {', '.join(asked)} out of --kinds"
             )
-
-
-def _fit(config: BaselinesConfig, dataset: store.Dataset, train_rows: int) -> Fit:
-    rows = min(config.rows, train_rows)
-    with store.ActivationStream(dataset, batch_size=rows, seed=config.seed, stop_row=train_rows) as stream:
-        x = next(iter(stream)).numpy().astype(np.float64)
-    return Fit(x, min(config.iterative_rows, rows), config.ica_iterations, config.nmf_iterations, config.seed)
-
-
-def _batches(dataset: store.Dataset, rows: int) -> Iterator[Tensor]:
-    for first in range(dataset.rows - rows, dataset.rows, _BATCH):
-        yield dataset.read(first, min(first + _BATCH, dataset.rows))
-
-
-def _record(
-    config: BaselinesConfig,
-    dataset: store.Dataset,
-    made: dict[str, Dictionary],
-    curves: dict[str, list[dict[str, Any]]],
-    trained: dict[str, Dictionary],
-) -> dict[str, Any]:
-    chance = {kind: chance_mmcs(512, own.W_dec) for kind, own in made.items()}
-    return {
-        "format": FORMAT,
-        "sparsecode_version": versions().get("sparsecode"),
-        "settings": config.record(),
-        "hook_point": str(dataset.provenance.get("hook_point", "")),
-        "dataset_fingerprint": dataset.fingerprint,
-        "activation_dim": dataset.activation_dim,
-        "chance_mmcs": chance,
-        "baselines": [
-            {"name": kind, "dict_size": own.dict_size, "codes": own.meta["codes"], "fit": own.meta["fit"]}
-            | own.meta["metrics"]
-            | {"curve": curves[kind], "against": _against(own, made, config.threshold, leave_out=kind)}
-            for kind, own in made.items()
-        ],
-        "trained": [
-            {key: own.meta.get(key) for key in ("l1", "seed", "metrics")}
-            | {"name": name, "dict_size": own.dict_size, "against": _against(own, made, config.threshold)}
-            for name, own in trained.items()
-        ],
-    }
-
-
-def _against(
-    own: Dictionary, baselines: dict[str, Dictionary], threshold: float, leave_out: str | None = None
-) -> dict[str, Any]:
-    """MCS with each baseline, both ways: mean, and features above the threshold; live features apart."""
-    density = own.features.get("density")
-    found = {}
-    for kind, other in baselines.items():
-        if kind == leave_out:
-            continue
-        forward, backward = mcs_both(own.W_dec, other.W_dec)
-        live = forward.values if density is None else forward.values[density > 0]
-        found[kind] = {
-            "mmcs": mean(forward.values),
-            "above": int((forward.values > threshold).sum()),
-            "live_mmcs": mean(live) if len(live) else None,
-            "live_above": int((live > threshold).sum()),
-            "mmcs_back": mean(backward.values),
-            "above_back": int((backward.values > threshold).sum()),
-        }
-    return found
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    flat = [
-        {key: value for key, value in row.items() if not isinstance(value, dict | list)}
-        | {f"fvu_top{point['codes']}": point["fvu"] for point in row["curve"]}
-        | {f"mmcs_to_{other}": values["mmcs"] for other, values in row["against"].items()}
-        for row in rows
-    ]
-    return csv_of(flat)
