@@ -1,4 +1,4 @@
-"""The toy stage: known features, a sweep over sizes and L1, and how much of the ground truth each one recovers.
+"""The toy stage: known features, a sweep over sizes and L1, and what of the truth each dictionary holds.
 
 RUN/toy/toy.json              settings, one entry per dictionary, the verdict
 RUN/toy/measures.csv          the same, a line per dictionary
