@@ -14,12 +14,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparsecode.config import TrainDictsConfig
 from torch import Tensor
 
 from sparsecode import _core
 from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.pipeline.advice import advised
+from sparsecode.pipeline.config import TrainDictsConfig
 from sparsecode.sweep import LossSettings, Sweep, choose_engine
 from sparsecode.sweep.engines.cpu import CpuEngine
 

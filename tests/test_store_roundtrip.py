@@ -226,7 +226,7 @@ def test_a_dataset_without_rows_is_a_dataset(tmp_path: Path) -> None:
 
 
 def test_missing_foreign_and_impossible(tmp_path: Path) -> None:
-    with pytest.raises(DatasetMissing, match="sparsecode harvest"):
+    with pytest.raises(DatasetMissing, match="no dataset here"):
         Dataset(tmp_path / "nowhere")
     (tmp_path / "shard-00000.safetensors").write_bytes(b"mine")
     with pytest.raises(ManifestInvalid, match="no manifest"):

@@ -68,7 +68,7 @@ def test_pages_are_plain(page: Path) -> None:
 
 def test_docstrings_and_comments_are_plain() -> None:
     assert len(SOURCES) > 300
-    wrong = []
+    wrong: list[str] = []
     for file in SOURCES:
         where = file.relative_to(ROOT)
         for line, text, docstring in prose(file):

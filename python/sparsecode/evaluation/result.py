@@ -22,7 +22,7 @@ _ATOMS = 4096  # atoms compared with all others at once
 
 @dataclass(frozen=True)
 class Shared:
-    """The model's own losses, shared by all dictionaries of a hook point."""
+    """The model, its predictions unchanged and ablated: shared by all dictionaries of a hook point."""
 
     model: str
     kind: str

@@ -11,7 +11,7 @@ Ids = npt.NDArray[np.unsignedinteger]
 
 
 def training_starts(n_tokens: int, context: int, batch: int, seed: int, step: int) -> npt.NDArray[np.int64]:
-    """First tokens [batch] of a step's contexts, uniform over all positions that leave room for the last target."""
+    """Positions [batch] where a step's contexts begin, uniform over all that leave room for the last target."""
     generator = np.random.Generator(np.random.PCG64([seed, step, 0x677074]))  # "gpt": a substream of its own
     return generator.integers(0, n_tokens - context, size=batch)
 

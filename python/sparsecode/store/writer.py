@@ -21,7 +21,7 @@ _NAMES = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
 
 
 class DatasetWriter:
-    """Writes a dataset, alone; opened with the same settings, an incomplete one is continued where it stopped.
+    """The only writer of a dataset; opened with the settings of an incomplete one, it continues where that stopped.
 
     Rows are safe once their shard is complete: `rows` of them. Later rows are lost when the process dies, so a program
     that resumes appends again from row `rows` on.
