@@ -44,7 +44,7 @@ pub struct GrowingShard {
     durability: Durability,
     /// Where the bytes begin that the disk was not asked to write yet.
     waiting: u64,
-    /// NewRows in the type on disk, where they came in another.
+    /// Rows in the type on disk, where they came in another.
     converted: Vec<u8>,
 }
 
@@ -81,7 +81,7 @@ impl GrowingShard {
         })
     }
 
-    /// NewRows in it so far.
+    /// Rows in it so far.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.contents.rows() as u64
@@ -165,7 +165,7 @@ fn take_waiting(file: &BlockFile, waiting: &mut u64) -> Option<Range<u64>> {
     (end >= *waiting + WRITE_BYTES).then(|| std::mem::replace(waiting, end)..end)
 }
 
-/// NewRows to append, and on how many threads.
+/// Rows to append, and on how many threads.
 struct NewRows<'a> {
     data: &'a [u8],
     dtype: Dtype,

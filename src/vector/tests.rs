@@ -36,7 +36,7 @@ impl Kernel for Everything {
             s.max(a, b),
             s.drop_below(c, 1.0),
             s.sqrt(s.max(a, s.sub(s.zero(), a))),
-            s.round(small),
+            s.add(s.round(small), s.zero()),
             s.scale_by_power(b, s.round(small)),
             s.load_part(&self.0[3][..11]),
         ];

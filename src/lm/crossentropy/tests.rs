@@ -172,6 +172,7 @@ struct Exp2(f32);
 
 impl WideKernel for Exp2 {
     type Output = f32;
+    #[allow(clippy::inline_always)]
     #[inline(always)]
     fn call<S: Vectors>(self, s: S) -> f32 {
         let lanes = s.lanes(s.exp2(s.splat(self.0)));

@@ -126,7 +126,7 @@ pub trait Vectors: Copy + Send + Sync {
     fn drop_below(self, a: Self::V, least: f32) -> Self::V;
     /// Square roots.
     fn sqrt(self, a: Self::V) -> Self::V;
-    /// The nearest integers, for |a| < 2^22.
+    /// The nearest integers, for |a| < 2^22; the sign of a zero depends on the processor.
     fn round(self, a: Self::V) -> Self::V;
     /// a 2^n for integers n in [-126, 127].
     fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V;
