@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from sparsecode import watch
 from sparsecode.cli import COMMANDS, main
 from sparsecode.corpus.sources import FileSource, Sources
 from sparsecode.interop import TARGETS, save_dictionary
@@ -108,15 +110,20 @@ def place(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     # Where no text is named, all Python sources of this machine are: too many to look at again and again.
     few = Sources("Python sources", [FileSource("text.py", copy / "text.txt")], lenient=True)
     monkeypatch.setattr("sparsecode.corpus.sources.python_sources", lambda: few)
-    plain = progress.Progress.advance
+    for kind in (progress.Progress, watch.Task):  # told to the console, or to nobody with --quiet
+        monkeypatch.setattr(kind, "advance", interrupting(kind.advance))
+    return copy
 
-    def advance(self: progress.Progress, amount: int, **values: str) -> None:
+
+def interrupting(plain: Callable[..., None]) -> Callable[..., None]:
+    """What interrupts a command at its first progress, as Ctrl-C would."""
+
+    def advance(self: watch.Task, amount: int, **values: str) -> None:
         if self.label not in ("compare", "match"):  # done in no time
             raise KeyboardInterrupt
         plain(self, amount, **values)
 
-    monkeypatch.setattr(progress.Progress, "advance", advance)
-    return copy
+    return advance
 
 
 def command_of(name: str) -> click.Command:
