@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from sparsecode import cli
 from sparsecode.cli import COMMANDS, main
 
-HEAVY = {"torch", "numpy", "scipy", "sklearn", "plotly", "rich", "jinja2", "tokenizers", "safetensors", "triton"}
+HEAVY = {"torch", "numpy", "scipy", "sklearn", "plotly", "jinja2", "tokenizers", "safetensors", "triton"}
 # Modules of the command line that are no command.
 PARTS = {"__init__", "lazy", "failures", "options", "output", "describe", "reference"}
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import pandas
 
 FORMAT = 2
-_WIDEST = 100_000  # characters of a line of a table; a name has a few hundred
 
 
 @dataclass(eq=False, repr=False)
@@ -264,19 +263,11 @@ def _count(against: dict[str, Any] | None, which: str) -> str:
 
 
 def _render(columns: list[str], rows: list[list[str]]) -> str:
-    from io import StringIO
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 or column == "to" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    # As wide as the table: a truncated path would not identify its dictionary.
-    console = Console(file=StringIO(), width=_WIDEST, color_system=None)
-    console.print(table)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    """Aligned columns, names to the left and numbers to the right, as wide as they are."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    left = [position == 0 or column == "to" for position, column in enumerate(columns)]
+    lines = [
+        "  ".join(f"{cell:{'<' if left[i] else '>'}{widths[i]}}" for i, cell in enumerate(row)).rstrip()
+        for row in [columns, *rows]
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
