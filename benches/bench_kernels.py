@@ -13,8 +13,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from sparsecode.sweep import Sweep
-from sparsecode.sweep.engines import gpu, gpu_check
-from sparsecode.sweep.engines.gpu_model import EXPECTED, device_named, predict
+from sparsecode.sweep.engines import gpu
+from sparsecode.sweep.engines.gpu import check as gpu_check
+from sparsecode.sweep.engines.gpu.cost import EXPECTED, device_named, predict
 
 no_gpu = pytest.mark.skipif(not gpu.available(), reason="no CUDA or ROCm device with Triton here")
 WAYS = ("torch autograd", "hand-written products", "gpu engine")

@@ -9,7 +9,7 @@ Nobody appends to a list that another program writes, so there are no atomics an
 Masks hold 1/16 of the memory of 16-bit codes, and a list is made by walking over words, of which most are empty.
 
 Each dictionary has a region of the list; one with more active codes than its region holds is left to the dense path
-(`sweep/engines/sparse.py`), and `fill` stores nothing past it.
+(`sweep/engines/gpu/lists.py`), and `fill` stores nothing past it.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries, W words of 32
 features (each dictionary begins a new one), V words of 32 rows.

@@ -63,10 +63,10 @@ def engine_named(name: str, sweep: Sweep, precision: str = "float32") -> Engine:
 
 def _gpu_engine(name: str, sweep: Sweep, precision: str) -> Engine:
     from sparsecode.kernels.configs import FusedTiles, Tile
-    from sparsecode.sweep.engines.fused import FusedStep, GpuStep
-    from sparsecode.sweep.engines.gemm import GemmStep
     from sparsecode.sweep.engines.gpu import GpuEngine
-    from sparsecode.sweep.engines.sparse import SparseStep
+    from sparsecode.sweep.engines.gpu.fused import FusedStep, GpuStep
+    from sparsecode.sweep.engines.gpu.gemm import GemmStep
+    from sparsecode.sweep.engines.gpu.lists import SparseStep
 
     small, apart = FusedTiles(Tile(16, 32), Tile(16, 16), (3,)), FusedTiles(Tile(32, 16), Tile(32, 32), (2, 1))
     step: GpuStep
@@ -90,7 +90,7 @@ def red_zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return
     from interpreter_shim import check_red_zones, guarded, install
     from sparsecode.kernels import lists
-    from sparsecode.sweep.engines import fused
+    from sparsecode.sweep.engines.gpu import fused
 
     install()
     monkeypatch.setattr(lists, "ROW_LINES", (32, 32))

@@ -16,12 +16,12 @@ from interpreter_shim import reversed_programs
 from sparsecode.errors import CheckFailed, InvalidArgument, InvalidSetting
 from sparsecode.pipeline.advice import advised
 from sparsecode.sweep import LossSettings, Sweep
-from sparsecode.sweep.engines import gpu_check
-from sparsecode.sweep.engines.fused import FusedStep
-from sparsecode.sweep.engines.gemm import GemmStep
 from sparsecode.sweep.engines.gpu import GpuEngine
+from sparsecode.sweep.engines.gpu import check as gpu_check
+from sparsecode.sweep.engines.gpu.fused import FusedStep
+from sparsecode.sweep.engines.gpu.gemm import GemmStep
+from sparsecode.sweep.engines.gpu.lists import SparseStep
 from sparsecode.sweep.engines.reference import ReferenceEngine
-from sparsecode.sweep.engines.sparse import SparseStep
 
 
 @pytest.fixture(autouse=True)

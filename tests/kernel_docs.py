@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import kernel_gates
-from sparsecode.sweep.engines.gpu_model import DEVICES, EXPECTED, predict, sparse_density
+from sparsecode.sweep.engines.gpu.cost import DEVICES, EXPECTED, predict, sparse_density
 
 DOCS = Path(__file__).parent.parent / "docs" / "kernels.md"
 SHAPES = (

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from sparsecode.cli import main
-from sparsecode.sweep.engines import gpu_check
+from sparsecode.sweep.engines.gpu import check as gpu_check
 
 
 def result(passed: bool) -> dict[str, Any]:

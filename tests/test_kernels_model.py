@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsecode.sweep.engines.gpu_model import (
+from sparsecode.sweep.engines.gpu.cost import (
     BOUNDS,
     DEVICES,
     EXPECTED,

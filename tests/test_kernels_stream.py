@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsecode.sweep.engines import gpu
+from sparsecode.sweep.engines.gpu import engine as gpu
 
 
 class Stream:

@@ -24,7 +24,7 @@ pytest.importorskip("triton", reason="Triton is not installed: the GPU engine ca
 
 from sparsecode.kernels.configs import ARCHITECTURES, adam_tile, fused_tiles, mcs_tile
 from sparsecode.kernels.tables import Segments, batch_splits, padded
-from sparsecode.sweep.engines.gemm import GemmStep
+from sparsecode.sweep.engines.gpu.gemm import GemmStep
 
 # Tables
 
@@ -176,7 +176,7 @@ def test_without_triton_everything_else_imports_and_trains() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     missing, refusal = done.stdout.splitlines()
-    assert set(missing.split()) == {f"sweep.engines.{name}" for name in ("fused", "gemm", "sparse")}
+    assert set(missing.split()) == {f"sweep.engines.gpu.{name}" for name in ("fused", "gemm", "lists")}
     assert refusal.startswith("InvalidSetting engine gpu needs Triton")
 
 

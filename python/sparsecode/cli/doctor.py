@@ -42,7 +42,7 @@ def command(run: Path, gpu: bool, as_json: bool) -> None:
     found = examine(run)
     if gpu:
         from sparsecode.pipeline.progress import say
-        from sparsecode.sweep.engines.gpu_check import gpu_check
+        from sparsecode.sweep.engines.gpu.check import gpu_check
 
         found["gpu_check"] = gpu_check(say=say)
         found["problems"] += [

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecode.sweep.engines.fused import GpuStep
+from sparsecode.sweep.engines.gpu.fused import GpuStep
 from sparsecode.sweep.engines.protocol import StepStats
 from sparsecode.sweep.sweep import Sweep
 

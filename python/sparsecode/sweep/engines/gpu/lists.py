@@ -22,7 +22,7 @@ from torch import Tensor
 from sparsecode.kernels import lists, prebias, reduce, sparse
 from sparsecode.kernels.configs import Tile
 from sparsecode.kernels.tables import WORD, FeatureTiles, Segments, tiles_in
-from sparsecode.sweep.engines.fused import FusedStep, GpuStep, Operands
+from sparsecode.sweep.engines.gpu.fused import FusedStep, GpuStep, Operands
 from sparsecode.sweep.engines.protocol import StepStats
 
 

@@ -67,7 +67,7 @@ def gpu_check(
     """
     import torch
 
-    from sparsecode.sweep.engines.gpu import GpuEngine, architecture
+    from sparsecode.sweep.engines.gpu.engine import GpuEngine, architecture
 
     where = torch.device(device)
     GpuEngine(where)  # names what is missing
@@ -166,7 +166,7 @@ def _clear_batch(sweep: Sweep, rows: int, operands: torch.dtype) -> Tensor:
 
 
 def _engine(device: torch.device, precision: str, *, sparse: bool = False) -> Any:
-    from sparsecode.sweep.engines.gpu import GpuEngine
+    from sparsecode.sweep.engines.gpu.engine import GpuEngine
 
     # Fused to D = 256; wider sweeps take the products.
     return GpuEngine(device, precision=precision, fused=True, sparse=sparse)
@@ -187,8 +187,8 @@ def _lists(device: torch.device, D: int, sizes: list[int], rows: int, precision:
     import torch
 
     from sparsecode.sweep import LossSettings
+    from sparsecode.sweep.engines.gpu.lists import SparseStep
     from sparsecode.sweep.engines.reference import ReferenceEngine
-    from sparsecode.sweep.engines.sparse import SparseStep
 
     mine, exact = (_sweep(D, sizes, LossSettings(pre_bias=True), device, d) for d in (torch.float32, torch.float64))
     operands, dense = getattr(torch, precision), min(1, len(sizes) - 1)
@@ -295,7 +295,7 @@ def _comparison(device: torch.device, D: int, sizes: list[int]) -> Check:
     import torch
 
     from sparsecode.sweep import LossSettings
-    from sparsecode.sweep.engines.gpu import all_pairs_mcs
+    from sparsecode.sweep.engines.gpu.engine import all_pairs_mcs
 
     sweep = _sweep(D, sizes, LossSettings(), device, torch.float32)
     value, place = all_pairs_mcs(sweep.W_dec, sweep.W_dec, sweep.offsets)
@@ -322,8 +322,8 @@ def _timings(device: torch.device, say: Callable[[str], None]) -> Iterator[dict[
     import torch
 
     from sparsecode.sweep import Sweep
-    from sparsecode.sweep.engines.gpu import GpuEngine, architecture
-    from sparsecode.sweep.engines.gpu_model import EXPECTED, device_named, predict
+    from sparsecode.sweep.engines.gpu.cost import EXPECTED, device_named, predict
+    from sparsecode.sweep.engines.gpu.engine import GpuEngine, architecture
 
     sheet = device_named(torch.cuda.get_device_name(device), architecture(device))
     if sheet is None:

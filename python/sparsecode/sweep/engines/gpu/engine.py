@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
-from sparsecode.sweep.engines.gpu_model import prefers_fused, prefers_sparse, sparse_density
+from sparsecode.sweep.engines.gpu.cost import prefers_fused, prefers_sparse, sparse_density
 from sparsecode.sweep.engines.protocol import StepStats
 from sparsecode.sweep.engines.stepwise import Stepwise
 from sparsecode.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
-    from sparsecode.sweep.engines.fused import GpuStep
+    from sparsecode.sweep.engines.gpu.fused import GpuStep
 
 # Triton 3.9 warns until this is set: fused multiply-adds, as all its versions before the warning.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
@@ -159,9 +159,9 @@ class GpuEngine(Stepwise):
 
     def _new_step(self, sweep: Sweep, batch: int) -> GpuStep:
         from sparsecode.kernels.configs import fused_tiles, masks_tile
-        from sparsecode.sweep.engines.fused import FusedStep
-        from sparsecode.sweep.engines.gemm import GemmStep
-        from sparsecode.sweep.engines.sparse import SparseStep
+        from sparsecode.sweep.engines.gpu.fused import FusedStep
+        from sparsecode.sweep.engines.gpu.gemm import GemmStep
+        from sparsecode.sweep.engines.gpu.lists import SparseStep
 
         if sweep.W_dec.dtype != torch.float32:
             raise InvalidSetting(
