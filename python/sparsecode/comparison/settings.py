@@ -31,9 +31,9 @@ class CompareSettings:
     def __post_init__(self) -> None:
         for name in ("threshold", "duplicate_threshold"):
             if not -1 <= getattr(self, name) < 1:
-                raise InvalidSetting(f"compare: {name} is {getattr(self, name):g}, not from 0 to below 1")
+                raise InvalidSetting(f"{name} is {getattr(self, name):g}, not from 0 to below 1")
         if not 1 <= self.bins <= 10_000:
-            raise InvalidSetting(f"compare: bins is {self.bins}, not from 1 to 10000")
+            raise InvalidSetting(f"bins is {self.bins}, not from 1 to 10000")
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""

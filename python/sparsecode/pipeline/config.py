@@ -119,8 +119,20 @@ class StageConfig:
         return kept
 
     def part(self, kind: type[T]) -> T:
-        """The settings that a class of the library takes, by the names of its fields."""
-        return kind(**{name: getattr(self, name) for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+        """The settings that a class of the library takes, by the names of its fields.
+
+        Raises:
+            InvalidSetting: a value that it refuses, by the name of its flag.
+        """
+        names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+        try:
+            return kind(**{name: getattr(self, name) for name in names})
+        except InvalidSetting as error:
+            name, _, why = str(error).partition(" ")
+            stage = next((stage for stage, own in STAGES.items() if own is type(self)), "")
+            if name not in names or not stage:
+                raise
+            raise InvalidSetting(f"{stage}: --{name.replace('_', '-')} {why}") from error
 
     def _values(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
