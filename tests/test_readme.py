@@ -47,7 +47,13 @@ def test_commands_run_in_order(place: Path) -> None:
     assert len(commands()) >= 10
     for command in commands():
         done = subprocess.run(
-            shlex.split(command), cwd=place, env=environment(), capture_output=True, text=True, check=False, timeout=300
+            shlex.split(command),
+            cwd=place,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1200,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (place / "sparsecode-run/report.html").exists()
@@ -60,7 +66,13 @@ def test_snippets_run(place: Path, number: int) -> None:
     script = place / f"snippet{number}.py"
     script.write_text(blocks("python")[number])
     done = subprocess.run(
-        [sys.executable, script], cwd=place, env=environment(), capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, script],
+        cwd=place,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
 
