@@ -130,7 +130,7 @@ def main() -> None:
                          "seconds": round(seconds, 2), "times faster": round(base / seconds, 1), "rows": taken,
                          "size": size, "l1": round(own, 5), "peer_fvu": round(their_fvu, 5),
                          "peer_l0": round(their_l0, 2), "fvu": round(fvu, 5), "l0": round(l0, 2)})  # fmt: skip
-    write_rows(options.csv, rows)
+        write_rows(options.csv, rows)
 
 
 if __name__ == "__main__":
