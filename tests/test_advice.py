@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsecode.errors import DictionaryInvalid, InvalidSetting, RunLocked
+from sparsecode.errors import DatasetMissing, DictionaryInvalid, InvalidSetting, RunLocked
 from sparsecode.pipeline.advice import REMEDIES, advice, advise, advised, told
+from sparsecode.pipeline.train_dicts import train_dicts
 
 PACKAGE = Path(__file__).parents[1] / "python/sparsecode"
 
@@ -41,3 +42,8 @@ def test_a_function_of_the_pipeline_gives_advice() -> None:
         fails()
     with pytest.raises(InvalidSetting, match=r"^wrong; do right$"), advice("do right", InvalidSetting):
         raise InvalidSetting("wrong")
+
+
+def test_a_dataset_that_is_not_there_is_said_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(DatasetMissing, match=r"no dataset here \(no manifest.json\); run: sparsecode harvest"):
+        train_dicts(tmp_path / "run", dataset=str(tmp_path), quiet=True)

@@ -9,6 +9,7 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -45,6 +46,18 @@ def setting(
     }
     return field(default=default, metadata=metadata)
 
+
+# How dictionaries begin, of a sweep and of toy models alike; see docs/recipe.md.
+_start = partial(
+    setting, "calibrated", "calibrated: a short encoder, biases with which every feature fires; atoms: "
+    "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
+    choices=("calibrated", "atoms", "linear"),
+)  # fmt: skip
+_encoder_norm = partial(
+    setting, "auto", "Calibrated: norm of the encoder's rows; auto: cube root of the width by the size, at most 1."
+)
+_initial_density = partial(setting, "auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
+_l1_warmup = partial(setting, 0.3, "Share of the steps, at the start, over which L1 rises from zero.")
 
 # What says the same thing by another setting: where one is given it goes back to its default, unless given as well.
 _REPLACES = {
@@ -332,14 +345,10 @@ class TrainDictsConfig(StageConfig):
     lr: float = setting(8e-3, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
     warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
     decay_fraction: float = setting(0.2, "Share of the steps, at the end, over which the rate falls to zero.")
-    start: str = setting("calibrated", "calibrated: a short encoder, biases with which every feature fires; atoms: "
-                         "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
-                         choices=("calibrated", "atoms", "linear"))  # fmt: skip
-    encoder_norm: str = setting(
-        "auto", "Calibrated: norm of the encoder's rows; auto: cube root of the width by the size, at most 1."
-    )
-    initial_density: str = setting("auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
-    l1_warmup: float = setting(0.3, "Share of the steps, at the start, over which L1 rises from zero.")
+    start: str = _start()
+    encoder_norm: str = _encoder_norm()
+    initial_density: str = _initial_density()
+    l1_warmup: float = _l1_warmup()
     normalize: str = setting("center", "center: subtract the mean, divide by the standard deviation; rms: divide by "
                              "the root mean square; none.", choices=("rms", "center", "none"))  # fmt: skip
     mse: str = setting("mean", "Squared error averaged over dimensions (the seed) or summed (SAELens).",
@@ -437,14 +446,10 @@ class ToyConfig(StageConfig):
     lr: float = setting(1e-2, "Peak learning rate of Adam (the seed's 1e-3 needs ten times the steps).")
     warmup_steps: int = setting(50, "Steps of linear warm-up.")
     decay_fraction: float = setting(0.3, "Share of the steps, at the end, over which the rate falls to zero.")
-    start: str = setting("calibrated", "calibrated: a short encoder, biases with which every feature fires; atoms: "
-                         "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
-                         choices=("calibrated", "atoms", "linear"))  # fmt: skip
-    encoder_norm: str = setting(
-        "auto", "Calibrated: norm of the encoder's rows; auto: cube root of the width by the size, at most 1."
-    )
-    initial_density: str = setting("auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
-    l1_warmup: float = setting(0.3, "Share of the steps, at the start, over which L1 rises from zero.")
+    start: str = _start()
+    encoder_norm: str = _encoder_norm()
+    initial_density: str = _initial_density()
+    l1_warmup: float = _l1_warmup()
     l1_scale: str = setting("plain", "per-size divides L1 by the dictionary size, as the seed's toy script does.",
                             choices=("plain", "per-size"))  # fmt: skip
     project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")
