@@ -14,15 +14,8 @@ from click.testing import CliRunner, Result
 from sparsecode.cli import main
 from sparsecode.cli.options import number
 from sparsecode.errors import InvalidSetting
-from sparsecode.pipeline.config import (
-    STAGES,
-    ClaimsConfig,
-    HarvestConfig,
-    TrainDictsConfig,
-    TrainGptConfig,
-    load_preset,
-    preset_names,
-)
+from sparsecode.pipeline.config import STAGES, ClaimsConfig, HarvestConfig, TrainDictsConfig, TrainGptConfig
+from sparsecode.pipeline.preset import load_preset, preset_names
 from sparsecode.pipeline.replicate import STAGE_FUNCTIONS
 
 
@@ -189,8 +182,8 @@ def test_keys_with_a_dash_are_the_same_in_a_preset(recorder: Recorder, tmp_path:
         ("rows = 1\n", "tables must be"),
         ("[harvest]\nrow = 1\n", "[harvest]: unknown setting 'row'; known: batch_size"),
         ("[harvest]\nrows = 'many'\n", "'rows' must be int, not 'many'"),
-        ("[harvest]\nrows = -1\n", "'rows' must be finite and at least 0, not -1"),
-        ("[train-dicts]\nlr = nan\n", "'lr' must be finite and at least 0, not nan"),
+        ("[harvest]\nrows = -1\n", "'rows' must be at least 1, not -1"),
+        ("[train-dicts]\nlr = nan\n", "'lr' must be finite, not nan"),
         ("[harvest]\nrows = true\n", "'rows' must be int, not True"),
         (
             "[harvest]\nsite = 'brain'\n",
@@ -219,7 +212,7 @@ def test_one_number_or_path_may_stand_where_several_may() -> None:
     assert TrainDictsConfig().changed(sizes=64, l1=0.023) == TrainDictsConfig(sizes="64", l1="0.023")
     assert TrainGptConfig().changed(text="notes/") == TrainGptConfig(text=("notes/",))
     assert ClaimsConfig().changed(l1=None).l1 is None
-    with pytest.raises(InvalidSetting, match="'l1' must be str, not True"):
+    with pytest.raises(InvalidSetting, match="train-dicts: --l1 must be str, not True"):
         TrainDictsConfig().changed(l1=True)
 
 
@@ -262,7 +255,7 @@ def test_text_takes_several_values(recorder: Recorder, args: list[str], expected
 def test_an_empty_path_is_not_the_folder_one_is_in(recorder: Recorder) -> None:
     result = call("train-gpt", "--text", "")
     assert result.exit_code == 2
-    assert "'text' holds an empty name" in result.stderr
+    assert "train-gpt: --text holds an empty name" in result.stderr
     assert recorder.config is None
 
 

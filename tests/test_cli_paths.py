@@ -51,7 +51,7 @@ def test_an_empty_path_is_refused_and_nothing_is_written(
 def test_a_setting_that_is_empty_is_refused(setting: dict[str, str]) -> None:
     with pytest.raises(InvalidSetting, match="empty"):
         TrainGptConfig().changed(**setting)
-    with pytest.raises(InvalidSetting, match="'dataset' is empty"):
+    with pytest.raises(InvalidSetting, match="train-dicts: --dataset is empty"):
         TrainDictsConfig().changed(dataset="")
 
 

@@ -16,7 +16,8 @@ from sparsecode import corpus, store
 from sparsecode.gpt.batches import validation_starts
 from sparsecode.gpt.evaluate import unigram_loss
 from sparsecode.pipeline import forecast, sweeps, training
-from sparsecode.pipeline.config import ClaimsConfig, ToyConfig, TrainDictsConfig, load_preset
+from sparsecode.pipeline.config import ClaimsConfig, ToyConfig, TrainDictsConfig
+from sparsecode.pipeline.preset import load_preset
 from sparsecode.pipeline.replicate import replicate
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.toy import toy_models

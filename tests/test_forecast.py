@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from sparsecode.pipeline.config import STAGES, StageConfig, load_preset
+from sparsecode.pipeline.config import STAGES
 from sparsecode.pipeline.forecast import measured_speed, seconds
+from sparsecode.pipeline.preset import load_preset
+from sparsecode.pipeline.settings import StageConfig
 
 
 def configs(changes: dict[str, dict[str, Any]] | None = None, preset: str = "default") -> dict[str, StageConfig]:

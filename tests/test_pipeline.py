@@ -14,7 +14,8 @@ import sparsecode.sweep.settings  # noqa: F401  (the forecast reads it; the stan
 from sparsecode.cli import main
 from sparsecode.errors import SettingsDiffer
 from sparsecode.pipeline import forecast
-from sparsecode.pipeline.config import STAGES, load_preset
+from sparsecode.pipeline.config import STAGES
+from sparsecode.pipeline.preset import load_preset
 from sparsecode.pipeline.replicate import STAGE_FUNCTIONS, headline, replicate
 from sparsecode.pipeline.run import Run
 

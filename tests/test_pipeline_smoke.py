@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from sparsecode.pipeline.config import STAGES, load_preset
+from sparsecode.pipeline.config import STAGES
+from sparsecode.pipeline.preset import load_preset
 from sparsecode.pipeline.run import Run
 
 pytestmark = pytest.mark.slow

@@ -19,14 +19,14 @@ from sparsecode.pipeline.config import (
     CompareConfig,
     HarvestConfig,
     ReportConfig,
-    StageConfig,
     TrainDictsConfig,
     TrainGptConfig,
-    load_preset,
 )
 from sparsecode.pipeline.hooks import hook_names
+from sparsecode.pipeline.preset import load_preset
 from sparsecode.pipeline.recall import as_recorded, recalled, settings_for
 from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.settings import StageConfig
 
 DEFAULT, SMOKE, PAPER = (load_preset(name) for name in ("default", "smoke", "paper"))
 

@@ -21,9 +21,9 @@ from sparsecode.cli import main
 from sparsecode.errors import InvalidSetting, RunInvalid, SettingsDiffer, TrainingDiverged
 from sparsecode.pipeline import training
 from sparsecode.pipeline.config import ToyConfig
+from sparsecode.pipeline.plan import entries
 from sparsecode.pipeline.run import Run
-from sparsecode.pipeline.toy import load_toy, toy_models
-from sparsecode.pipeline.toy_plan import data_settings, entries
+from sparsecode.pipeline.toy import data_settings, load_toy, toy_models
 from sparsecode.report.page import render
 from sparsecode.report.sections.toy import MAPS, toy_section
 from sparsecode.science.toy import ToyData
@@ -228,9 +228,9 @@ def test_a_broken_record_is_named(made: tuple[Run, dict[str, Any]], tmp_path: Pa
 
 def test_sizes_are_multiples_of_the_true_features() -> None:
     config = ToyConfig()
-    assert sorted({size for size, _, _ in entries(config)}) == [64, 128, 256, 512, 1024, 2048]
+    assert sorted({size for size, _, _ in entries(config, config.dim)}) == [64, 128, 256, 512, 1024, 2048]
     paper = config.changed(sizes="0.125x-32x", l1="1e-2:1e2:17")
-    keys = entries(paper)
+    keys = entries(paper, paper.dim)
     assert len(keys) == 9 * 17 and max(keys)[0] == 16_384
     values = sorted({l1 for _, l1, _ in keys})
     assert all(b / a == pytest.approx(10**0.25) for a, b in pairwise(values))

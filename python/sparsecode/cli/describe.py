@@ -15,7 +15,8 @@ from sparsecode.cli.output import columns, size
 from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError, StageMissing
 from sparsecode.interop import Found, find_dictionaries, find_format, load_found, looks_like, not_recognised
 from sparsecode.pipeline.advice import told
-from sparsecode.pipeline.config import DEFAULT_PRESET, TrainDictsConfig, load_preset
+from sparsecode.pipeline.config import TrainDictsConfig
+from sparsecode.pipeline.preset import DEFAULT_PRESET, load_preset
 from sparsecode.pipeline.recall import settings_for
 from sparsecode.pipeline.replicate import headline
 from sparsecode.pipeline.run import Run, command_of

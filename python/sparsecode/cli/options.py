@@ -10,15 +10,18 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from sparsecode.cli.failures import DEBUG, FORCE
-from sparsecode.pipeline.config import DEFAULT_PRESET, STAGES, StageConfig, load_preset, preset_names
+from sparsecode.pipeline.config import STAGES
+from sparsecode.pipeline.preset import DEFAULT_PRESET, load_preset, preset_names
 from sparsecode.pipeline.recall import settings_for
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
+from sparsecode.pipeline.settings import StageConfig, kinds_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -143,49 +146,37 @@ def _settings(
 
 
 def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], F]:
-    flag = f"--{field.name.replace('_', '-')}"
-    kinds = {kind.strip() for kind in str(field.type).split("|")}
+    flag, kinds, about = f"--{field.name.replace('_', '-')}", kinds_of(field), field.metadata
+    optional = NoneType in kinds
     default = getattr(shown, field.name)
-    help = field.metadata["help"]
-    if field.metadata["shown"] is not None:
-        help += f"  [default: {field.metadata['shown']}]" * bool(field.metadata["shown"])
+    help = about["help"]
+    if about["shown"] is not None:
+        help += f"  [default: {about['shown']}]" * bool(about["shown"])
     elif default is not None and default != ():
         spelled = ("on" if default else "off") if isinstance(default, bool) else default
         help += f"  [default: {spelled}]"
-    settings: dict[str, Any] = {"help": help, "default": None}
-    if "bool" in kinds:
-        return click.option(f"{flag}/--no-{flag[2:]}", field.name, **settings)
-    if "tuple[str, ...]" in kinds:
+    if bool in kinds:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, help=help, default=None)
+    if tuple[str, ...] in kinds:
         return click.option(flag, field.name, multiple=True, metavar="PATH...", help=help)
-    if field.metadata["several"]:
-        return click.option(
-            flag, field.name, type=str, metavar=f"[{'|'.join(field.metadata['choices'])}],...", **settings
-        )
-    if kinds == {"int", "str"}:
-        return click.option(flag, field.name, type=str, callback=_whole_or_text, metavar="N,...", **settings)
-    if field.metadata["choices"]:
-        return click.option(flag, field.name, type=click.Choice(field.metadata["choices"]), **settings)
-    if "float" in kinds or "int" in kinds:
-        whole = "float" not in kinds
-        spell = _converter(whole=whole, optional="None" in kinds)
-        return click.option(flag, field.name, type=str, callback=spell, metavar="N" if whole else "X", **settings)
-    unset = _unset if "None" in kinds else None
-    return click.option(flag, field.name, type=str, callback=unset, metavar="TEXT", **settings)
+    settings: dict[str, Any] = {"help": help, "default": None}
+    if about["several"] and about["choices"]:
+        settings |= {"metavar": f"[{'|'.join(about['choices'])}],..."}
+    elif about["choices"]:
+        settings |= {"type": click.Choice(about["choices"])}
+    elif kinds == {int, str}:
+        settings |= {"metavar": "N,...", "callback": _read(lambda text: int(text) if text.isdecimal() else text)}
+    elif kinds & {int, float}:
+        whole = float not in kinds
+        spell = functools.partial(number, whole=whole, optional=optional)
+        settings |= {"metavar": "N" if whole else "X", "callback": _read(spell)}
+    else:
+        settings |= {"metavar": "TEXT", "callback": _read(lambda text: None if optional and text == "none" else text)}
+    return click.option(flag, field.name, **{"type": str} | settings)
 
 
-def _converter(*, whole: bool, optional: bool) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    def callback(_: click.Context, __: click.Parameter, value: str | None) -> int | float | None:
-        return None if value is None else number(value, whole=whole, optional=optional)
-
-    return callback
-
-
-def _whole_or_text(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
-    return int(value) if value is not None and value.isdecimal() else value
-
-
-def _unset(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    return None if value == "none" else value
+def _read(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    return lambda _, __, value: None if value is None else read(value)
 
 
 def _remember(key: str) -> Callable[[click.Context, click.Parameter, bool], bool]:

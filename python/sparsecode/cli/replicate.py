@@ -15,7 +15,7 @@ from sparsecode.cli.options import (
     quiet_option,
     run_option,
 )
-from sparsecode.pipeline.config import load_preset, preset_names
+from sparsecode.pipeline.preset import load_preset, preset_names
 
 
 def _costs() -> str:

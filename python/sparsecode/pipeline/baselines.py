@@ -18,7 +18,7 @@ from sparsecode.errors import DatasetUnfit, InvalidSetting
 from sparsecode.machine import versions
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import BaselinesConfig, TrainDictsConfig
-from sparsecode.pipeline.plan import SEEDS, find_dataset
+from sparsecode.pipeline.plan import find_dataset
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
@@ -144,13 +144,6 @@ def _checked(config: BaselinesConfig) -> list[str]:
     unknown = [kind for kind in asked if kind not in BASELINES]
     if unknown or not asked:
         raise InvalidSetting(f"baselines: --kinds '{config.kinds}': known are {', '.join(BASELINES)}")
-    for name in ("rows", "iterative_rows", "ica_iterations", "nmf_iterations", "eval_rows", "curve_rows"):
-        if getattr(config, name) < 1:
-            raise InvalidSetting(f"baselines: --{name.replace('_', '-')} must be at least 1")
-    if not 0 < config.threshold < 1:
-        raise InvalidSetting(f"baselines: --threshold must be between 0 and 1, not {config.threshold}")
-    if config.seed >= SEEDS:
-        raise InvalidSetting(f"baselines: --seed must be below 2^64, not {config.seed}")
     return [kind for kind in BASELINES if kind in asked]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sparsecode import store
 from sparsecode.checkpoint import write_json
 from sparsecode.comparison import Comparison
-from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
+from sparsecode.errors import SparsecodeError, StageMissing
 from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.advice import advised, told
 from sparsecode.pipeline.compare import load_comparison
@@ -59,7 +59,6 @@ def check_claims(
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
     """
     home, chosen = called(run, ClaimsConfig, config, settings)
-    _check(chosen)
     comparison = load_comparison(home, own=KEY)
     inputs = {"comparison": digest(home.comparison_path), "activations": _fingerprint(home, chosen)}
     outputs = [home.claims_path, home.path / sweeps.FOLDER]
@@ -168,11 +167,3 @@ def _fingerprint(run: Run, config: ClaimsConfig) -> str:
     except SparsecodeError:
         before = run.config()["stages"].get(KEY, {})
         return str((before.get("inputs") or {}).get("activations") or "")
-
-
-def _check(config: ClaimsConfig) -> None:
-    for name, least in {"draws": 100, "contexts": 1, "directions": 1, "batch_size": 1}.items():
-        if getattr(config, name) < least:
-            raise InvalidSetting(f"claims: --{name.replace('_', '-')} must be at least {least}")
-    if not -1 <= config.threshold < 1:
-        raise InvalidSetting("claims: --threshold must be below 1")

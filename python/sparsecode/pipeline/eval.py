@@ -68,8 +68,6 @@ def evaluate_run(
     run, watch = run if isinstance(run, Run) else Run(run), watching(quiet)
     config = (config or EvalConfig()).changed(**settings)
     model = config.model if model is None else model
-    if config.rows < 1 or (config.batch_tokens is not None and config.batch_tokens < 1):
-        raise InvalidSetting("eval: --rows and --batch-tokens must be at least 1")
     if model is None and dictionaries is None:
         require(run, ["train-dicts"])  # else they may belong to another model than the present one
     apart = _Apart(leave_out)

@@ -14,11 +14,11 @@ from sparsecode.pipeline.config import (
     ClaimsConfig,
     HarvestConfig,
     ReportConfig,
-    StageConfig,
     ToyConfig,
     TrainDictsConfig,
     TrainGptConfig,
 )
+from sparsecode.pipeline.settings import StageConfig
 
 # Training a BPE (6 s for 60 MB) and encoding (1.3 million tokens a second, 0.3 million in a MB).
 _TEXT = 0.33  # seconds per MB

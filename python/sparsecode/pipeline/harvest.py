@@ -66,8 +66,6 @@ def harvest_activations(
         SettingsDiffer, RunLocked, OutOfSpace, NonFiniteActivation: see `sparsecode.errors`.
     """
     home, chosen = called(run, HarvestConfig, config, settings)
-    if chosen.rows < 1 or chosen.batch_size < 1 or chosen.shard_mb < 1:
-        raise InvalidSetting("harvest: --rows, --batch-size and --shard-mb must be at least 1")
     _check_meant(chosen)
     keep_freed_memory()
     singles = single_configs(chosen)
@@ -212,8 +210,6 @@ def _model(run: Run, config: HarvestConfig, kept: str | None, watch: Watch) -> L
     if config.model is None:
         _trained(run)
         return own_model(load_gpt(run.gpt_path), device=config.device)
-    if config.batch_tokens < 1:
-        raise InvalidSetting("harvest: --batch-tokens must be at least 1")
     return load_model(config.model, device=config.device, dtype=config.model_dtype, kept=kept, watch=watch)
 
 

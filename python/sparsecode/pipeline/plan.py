@@ -1,8 +1,10 @@
-"""From the settings of `train-dicts` to what is done: which data, which sweep, how many steps. Checked here."""
+"""From the settings of `train-dicts` to what is done: which data, which sweep, how many steps. Checked here.
+
+What makes and measures a sweep takes the settings of `toy` as well.
+"""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -12,8 +14,9 @@ from sparsecode.errors import DatasetUnfit, InvalidSetting, StageMissing
 from sparsecode.machine import memory as machine_memory
 from sparsecode.machine import torch_device
 from sparsecode.pipeline.advice import advice
-from sparsecode.pipeline.config import TrainDictsConfig
+from sparsecode.pipeline.config import ToyConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.settings import SEEDS
 from sparsecode.sweep import memory
 from sparsecode.sweep.batches import rows_held_out
 from sparsecode.sweep.fitting import DEFAULT_SAMPLES
@@ -22,48 +25,28 @@ from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
 from sparsecode.sweep.start import Start
 from sparsecode.sweep.sweep import Sweep
 
-SEEDS = 1 << 64  # that the order of rows takes
+Swept = TrainDictsConfig | ToyConfig
 
 
 def check(config: TrainDictsConfig, dataset: store.Dataset) -> None:
     """Finds everything that cannot be used before a stage is recorded as begun.
 
     Raises:
-        InvalidSetting: a number outside its range, or sizes and coefficients that cannot be read.
+        InvalidSetting: sizes, coefficients or a start that cannot be read, or a batch that does not fit.
         DatasetUnfit: not finished, too few rows, or all the same.
     """
     if not dataset.complete:
         raise DatasetUnfit(f"{dataset.path}: its writer has not finished; run the command that writes it again")
-    _check_numbers(config)
+    start(config)
     batch, there = config.batch_size * dataset.activation_dim * 4, machine_memory()
     if there is not None and batch > there:
         raise InvalidSetting(
             f"train-dicts: --batch-size {config.batch_size} takes {batch / 1e9:,.0f} GB of memory; this machine has "
             f"{there / 1e9:.0f}; 1024 to 8192 rows are usual"
         )
-    _entries(config, dataset.activation_dim)
+    entries(config, dataset.activation_dim)
     held_out(config, dataset)
     normalization(config, dataset)
-
-
-def _check_numbers(config: TrainDictsConfig) -> None:
-    least = {"seeds": 1, "seed": 0, "samples": 1, "batch_size": 1, "warmup_steps": 0, "eval_rows": 1, "log_every": 1,
-             "save_every": 1, "threads": 1}  # fmt: skip
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if value is not None and value < bound:
-            raise InvalidSetting(f"train-dicts: --{name.replace('_', '-')} must be at least {bound}, not {value}")
-    if config.seed >= SEEDS:
-        raise InvalidSetting(f"train-dicts: --seed must be below 2^64, not {config.seed}")
-    for name in ("lr", "epochs", "minutes"):
-        value = getattr(config, name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise InvalidSetting(f"train-dicts: --{name} must be a number above 0, not {value}")
-    for name in ("decay_fraction", "l1_warmup"):
-        if not 0 <= getattr(config, name) <= 1:
-            flag = name.replace("_", "-")
-            raise InvalidSetting(f"train-dicts: --{flag} must be from 0 to 1, not {getattr(config, name)}")
-    start(config)
 
 
 def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
@@ -94,15 +77,14 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
     return folder
 
 
-def build_sweep(config: TrainDictsConfig, activation_dim: int, device: torch.device) -> Sweep:
+def build_sweep(config: Swept, width: int, device: torch.device) -> Sweep:
     """The sweep before `start` has set encoders and biases."""
-    sizes, l1, initialisations = zip(*_entries(config, activation_dim), strict=True)
-    loss = LossSettings(config.mse, config.l1_scale, config.tied, config.pre_bias, config.project_gradient)
-    orthogonal = start(config).orthogonal
-    return Sweep(activation_dim, sizes, l1, initialisations, config.lr, loss, device=device, orthogonal=orthogonal)
+    sizes, l1, seeds = zip(*entries(config, width), strict=True)
+    loss, orthogonal = config.part(LossSettings), start(config).orthogonal
+    return Sweep(width, sizes, l1, seeds, config.lr, loss, device=device, orthogonal=orthogonal)
 
 
-def start(config: TrainDictsConfig) -> Start:
+def start(config: Swept) -> Start:
     """How the dictionaries begin.
 
     Raises:
@@ -111,9 +93,17 @@ def start(config: TrainDictsConfig) -> Start:
     return Start.parse(config.start, config.encoder_norm, config.initial_density)
 
 
-def _entries(config: TrainDictsConfig, activation_dim: int) -> list[tuple[int, float, int]]:
+def entries(config: Swept, width: int) -> list[tuple[int, float, int]]:
+    """Every (size, l1, seed) of the sweep, sizes outermost; `2x` is twice the width, or the number of true features.
+
+    Raises:
+        InvalidSetting: sizes or coefficients cannot be read, or there are fewer seeds than that.
+    """
+    if config.seed + config.seeds > SEEDS:
+        raise InvalidSetting(f"{config.stage}: --seed {config.seed} leaves fewer than {config.seeds} below 2^64")
+    unit = config.true_features if isinstance(config, ToyConfig) else width
     seeds = list(range(config.seed, config.seed + config.seeds))
-    return grid(parse_sizes(config.sizes, activation_dim), parse_l1(config.l1), seeds)
+    return grid(parse_sizes(config.sizes, unit), parse_l1(config.l1), seeds)
 
 
 def normalization(config: TrainDictsConfig, dataset: store.Dataset) -> Normalization:
@@ -147,28 +137,18 @@ def known_steps(config: TrainDictsConfig, train_rows: int) -> int | None:
     return max(1, (config.samples or DEFAULT_SAMPLES) // config.batch_size)
 
 
-def need(config: TrainDictsConfig, dim: int) -> memory.Need:
-    """What the sweep of these settings needs at width `dim`.
+def need(config: Swept, width: int) -> memory.Need:
+    """What the sweep of these settings needs.
 
     Raises:
         InvalidSetting: sizes, coefficients or the device cannot be used.
     """
-    seeds = list(range(config.seed, config.seed + config.seeds))
-    sizes = [size for size, _, _ in grid(parse_sizes(config.sizes, dim), parse_l1(config.l1), seeds)]
-    where = torch_device(config.device).type
+    sizes = [size for size, _, _ in entries(config, width)]
+    where, loss = torch_device(config.device).type, config.part(LossSettings)
     return memory.need_of(
-        sizes, dim, batch=config.batch_size, engine=memory.engine_kind(config.engine, where), tied=config.tied,
-        pre_bias=config.pre_bias, threads=config.threads, device=where,
+        sizes, width, batch=config.batch_size, engine=memory.engine_kind(config.engine, where), tied=loss.tied,
+        pre_bias=loss.pre_bias, threads=config.threads, device=where,
     )  # fmt: skip
-
-
-def check_memory(config: TrainDictsConfig, dim: int) -> None:
-    """Refuses a sweep that cannot fit, before anything of it is made.
-
-    Raises:
-        InvalidSetting: it needs more memory than there is.
-    """
-    refuse("train-dicts", need(config, dim), dim)
 
 
 def refuse(command: str, found: memory.Need, dim: int) -> None:

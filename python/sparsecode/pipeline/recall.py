@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from sparsecode.errors import InvalidSetting, RunInvalid
-from sparsecode.pipeline.config import STAGES, HarvestConfig, Preset, StageConfig
+from sparsecode.pipeline.config import STAGES, HarvestConfig
 from sparsecode.pipeline.hooks import hook_names
+from sparsecode.pipeline.preset import Preset
 from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.settings import StageConfig
 
 _HARVEST = "harvest/"
 _NAMING = ("layer", "site", "hook", "module")  # settings that say which hook points
@@ -28,8 +30,7 @@ def recalled(run: Run, kind: type[S], config: S | None, given: Mapping[str, Any]
     """The settings that a stage's function was called with: `config` changed by `given`; without it, `settings_for`."""
     if config is not None:
         return config.changed(**given)
-    stage = next(name for name, own in STAGES.items() if own is kind)
-    return cast(S, settings_for(run, stage, given))
+    return cast(S, settings_for(run, kind.stage, given))
 
 
 def settings_for(

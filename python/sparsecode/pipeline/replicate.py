@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsecode.pipeline import forecast
-from sparsecode.pipeline.config import (
-    DEFAULT_PRESET,
-    BaselinesConfig,
-    HarvestConfig,
-    StageConfig,
-    TrainDictsConfig,
-    load_preset,
-)
+from sparsecode.pipeline.config import BaselinesConfig, HarvestConfig, TrainDictsConfig
 from sparsecode.pipeline.hooks import hook_name, single_configs
+from sparsecode.pipeline.preset import DEFAULT_PRESET, load_preset
 from sparsecode.pipeline.progress import say
 from sparsecode.pipeline.recall import as_recorded, settings_for
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
+from sparsecode.pipeline.settings import StageConfig
 from sparsecode.pipeline.stale import stale
 from sparsecode.pipeline.thin import thin as thin_lines
 from sparsecode.watch import clock, human

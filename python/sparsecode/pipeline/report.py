@@ -8,7 +8,6 @@ from typing import Any
 
 from sparsecode.checkpoint import write_json, write_text
 from sparsecode.comparison import Comparison
-from sparsecode.errors import InvalidSetting
 from sparsecode.machine import versions
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.baselines import load_baselines
@@ -61,8 +60,6 @@ def write_report(
         SettingsDiffer, RunLocked, RunInvalid, OutOfSpace: see `sparsecode.errors`.
     """
     home, chosen = called(run, ReportConfig, config, settings)
-    if chosen.features < 0 or chosen.tokens < 1:
-        raise InvalidSetting("report: --tokens must be at least 1, --features at least 0")
     outputs = [home.report_path, home.report_path.with_suffix(".json"), home.figures_path]
     require(home, [COMPARE, *(key for key in OPTIONAL if home.is_done(key))], own=KEY)
     comparison = load_comparison(home, own=KEY)

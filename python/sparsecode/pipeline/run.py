@@ -37,7 +37,8 @@ from sparsecode.errors import (
     StageMissing,
     StageStale,
 )
-from sparsecode.pipeline.config import Preset, StageConfig
+from sparsecode.pipeline.preset import Preset
+from sparsecode.pipeline.settings import StageConfig
 
 DEFAULT_RUN = "sparsecode-run"
 FORMAT = 1

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparsecode.pipeline.config import StageConfig
 from sparsecode.pipeline.progress import say, watching
 from sparsecode.pipeline.recall import recalled
 from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.settings import StageConfig
 from sparsecode.pipeline.stale import stale
 from sparsecode.watch import Task, Watch
 

@@ -6,6 +6,7 @@ training resumes as that of any other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sparsecode.comparison import Comparison
@@ -37,22 +38,30 @@ def train_both(
         dimensions: of the activations: a dictionary of this size gets the same L1 under both.
         quiet: no progress.
     """
-    base = _base(config, settings).changed(dataset=dataset)
     own = coefficients(config, settings, dimensions)
     # Coefficients are spelled out in full, so that both sweeps hold exactly corresponding ones.
     l1 = {"plain": own, "per-size": [value * dimensions for value in own]}
+    changes = {scale: {"l1": l1[scale], "l1_scale": scale} for scale in SCALES}
     minutes = config.minutes and config.minutes * SHARE
-    samples = config.samples or (None if minutes else DEFAULT_SAMPLES)
-    found = []
-    for scale in SCALES:
-        folder = Run(run.path / FOLDER / scale)
-        changed = base.changed(
-            l1=",".join(map(repr, l1[scale])), l1_scale=scale, samples=samples, minutes=minutes, threads=None
+    base = _base(config, settings).changed(dataset=dataset)
+    found = _train_each(run, config, base, changes, config.samples, minutes, quiet=quiet)
+    return found["plain"], found["per-size"]
+
+
+def _train_each(
+    run: Run, config: ClaimsConfig, base: TrainDictsConfig, changes: Mapping[str, Mapping[str, Any]],
+    samples: int | None, minutes: float | None, *, quiet: bool,
+) -> dict[str, tuple[Run, Comparison]]:  # fmt: skip
+    """Trains and compares a sweep for each of `changes`, by its folder's name; all on as many rows as the first."""
+    samples, found = samples or (None if minutes else DEFAULT_SAMPLES), {}
+    for name, change in changes.items():
+        folder = Run(run.path / FOLDER / name)
+        result = train_dicts(
+            folder, base.changed(**change, samples=samples, minutes=minutes, threads=None), quiet=quiet
         )
-        result = train_dicts(folder, changed, quiet=quiet)
         samples, minutes = result["samples"], None
-        found.append((folder, compare_dicts(folder, CompareConfig(threshold=config.threshold), quiet=True)))
-    return found[0], found[1]
+        found[name] = (folder, compare_dicts(folder, CompareConfig(threshold=config.threshold), quiet=True))
+    return found
 
 
 def _base(config: ClaimsConfig, settings: dict[str, Any]) -> TrainDictsConfig:
@@ -64,8 +73,8 @@ def _base(config: ClaimsConfig, settings: dict[str, Any]) -> TrainDictsConfig:
 
 def check_memory(config: ClaimsConfig, settings: dict[str, Any], dimensions: int) -> None:
     """Raises InvalidSetting where either sweep needs more memory than there is."""
-    l1 = ",".join(map(repr, coefficients(config, settings, dimensions)))
-    plan.refuse("claims", plan.need(_base(config, settings).changed(l1=l1), dimensions), dimensions)
+    changed = _base(config, settings).changed(l1=coefficients(config, settings, dimensions))
+    plan.refuse("claims", plan.need(changed, dimensions), dimensions)
 
 
 def coefficients(config: ClaimsConfig, settings: dict[str, Any], dimensions: int) -> list[float]:
@@ -96,12 +105,6 @@ def train_starts(
         batch_size=config.batch_size, warmup_steps=config.warmup_steps, seed=config.seed,
     )  # fmt: skip
     minutes = config.start_minutes and config.start_minutes * starts.SHARE
-    samples = config.start_samples or (None if minutes else DEFAULT_SAMPLES)
-    found = {}
-    for kind in starts.ORDER:
-        folder = Run(run.path / FOLDER / f"start-{kind}")
-        changed = base.changed(**starts.STARTS[kind].settings, samples=samples, minutes=minutes, threads=None)
-        result = train_dicts(folder, changed, quiet=quiet)
-        samples, minutes = result["samples"], None
-        found[kind] = (folder, compare_dicts(folder, CompareConfig(threshold=config.threshold), quiet=True))
-    return {kind: found[kind] for kind in starts.STARTS}
+    changes = {f"start-{kind}": starts.STARTS[kind].settings for kind in starts.ORDER}
+    found = _train_each(run, config, base, changes, config.start_samples, minutes, quiet=quiet)
+    return {kind: found[f"start-{kind}"] for kind in starts.STARTS}

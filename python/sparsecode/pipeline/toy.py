@@ -9,13 +9,14 @@ RUN/toy/dictionaries/NAME.safetensors + .json    with --save-dictionaries
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sparsecode.checkpoint import save_tensors, write_json, write_text
-from sparsecode.errors import TrainingDiverged
+from sparsecode.errors import InvalidSetting, TrainingDiverged
 from sparsecode.machine import versions
-from sparsecode.pipeline import toy_plan
+from sparsecode.pipeline import plan
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import ToyConfig
 from sparsecode.pipeline.progress import watching
@@ -24,7 +25,7 @@ from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.training import engine_of, train
 from sparsecode.report.toy_page import toy_page
-from sparsecode.science.toy import ToyData
+from sparsecode.science.toy import ToyData, ToySettings
 from sparsecode.science.toy_batches import ToyBatches
 from sparsecode.science.toy_result import Measured, ToyResult
 from sparsecode.science.toy_verdict import thin, verdict
@@ -65,9 +66,10 @@ def toy_models(
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
     """
     home, chosen = called(run, ToyConfig, config, settings)
-    toy_plan.check(chosen)
+    _check(chosen)
     if force or not home.is_done(KEY):
-        toy_plan.check_memory(chosen)
+        needed, rows = plan.need(chosen, chosen.dim), 4 * chosen.eval_rows * (2 * chosen.dim + chosen.true_features)
+        plan.refuse(KEY, replace(needed, working=needed.working + rows), chosen.dim)
     if force or KEY not in home.config()["stages"]:
         choose_engine(chosen.engine, chosen.device)  # fails here, before the stage is recorded as begun
     folder = home.path / KEY
@@ -128,15 +130,32 @@ def load_toy(run: Run) -> dict[str, Any] | None:
     return load_record(run, KEY, run.path / KEY / "toy.json", FORMAT, "dictionaries")
 
 
+def data_settings(config: ToyConfig) -> ToySettings:
+    """What the generator needs."""
+    return ToySettings(config.dim, config.true_features, config.active, config.draw_rows, config.seed)
+
+
+def _check(config: ToyConfig) -> None:
+    """Raises InvalidSetting for settings that do not go together, or that cannot be read."""
+    if config.active >= config.true_features:
+        raise InvalidSetting(f"toy: --active must be below --true-features {config.true_features}, not {config.active}")
+    if config.batch_size % config.draw_rows:
+        raise InvalidSetting(
+            f"toy: --batch-size {config.batch_size} must be a multiple of --draw-rows {config.draw_rows}"
+        )
+    plan.start(config)
+    plan.entries(config, config.dim)
+
+
 def _train(run: Run, stage: Stage, config: ToyConfig, state: Path, *, quiet: bool) -> ToyResult:
     engine = engine_of(stage, config)
-    sweep = toy_plan.build_sweep(config, engine.device)
-    batches = ToyBatches(ToyData(toy_plan.data_settings(config)), config.batch_size)
+    sweep = plan.build_sweep(config, config.dim, engine.device)
+    batches = ToyBatches(ToyData(data_settings(config)), config.batch_size)
     x, codes = batches.fresh(config.eval_rows)
     spread = metrics.Deviations.of(x).total
     budget = None if config.minutes is None else Budget(config.minutes * 60, config.steps, config.min_steps)
     trainer = train(
-        run, stage, config, sweep, batches, engine, start=toy_plan.start(config),
+        run, stage, config, sweep, batches, engine, start=plan.start(config),
         steps=config.steps if budget is None else None, budget=budget,
         deviations=lambda rows: spread * rows / len(x),  # those of fresh rows, in expectation
         state=state, quiet=quiet,

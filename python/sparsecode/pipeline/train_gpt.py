@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsecode import corpus
 from sparsecode.corpus.text import TextSettings
-from sparsecode.errors import CheckpointCorrupt, CorpusEmpty, InvalidSetting, SettingsDiffer, TrainingDiverged
+from sparsecode.errors import CheckpointCorrupt, CorpusEmpty, SettingsDiffer, TrainingDiverged
 from sparsecode.gpt.evaluate import bits_per_byte, sample, unigram_loss, validation_loss, validation_tokens
 from sparsecode.gpt.files import gpt_fingerprint, save_gpt
 from sparsecode.gpt.model import GPT, GPTConfig
@@ -26,7 +26,6 @@ from sparsecode.watch import Watch, clock
 _STAGE = "train-gpt"
 _MEASURE_SHARE, _MEASURE_MOST = 0.02, 4.0  # of the budget, and seconds: three minutes are fitted to some 30 steps
 _SAMPLE_TOKENS = 64
-_SEEDS = 1 << 64  # that torch's generators take
 
 
 @advised
@@ -60,7 +59,7 @@ def train_gpt(
         InvalidSetting, SettingsDiffer, RunLocked, CorpusEmpty, TrainingDiverged: see `sparsecode.errors`.
     """
     home, chosen = called(run, TrainGptConfig, config, settings)
-    _check(chosen)
+    _sizes(chosen, chosen.vocab_size)  # refused before any text is read
     needs = [home.gpt_path / name for name in ("model.safetensors", "config.json")]
     needs += [home.tokenizer_path, home.tokens_path / "tokens.json"]
     state = home.gpt_path / "state.safetensors"
@@ -78,24 +77,6 @@ def train_gpt(
     return run_stage(
         home, _STAGE, named, do, outputs=[home.gpt_path], needs=needs, state=state, force=force, quiet=quiet
     )
-
-
-def _check(config: TrainGptConfig) -> None:
-    """Refuses sizes that cannot be trained, before any text is read. Raises InvalidSetting."""
-    positive = ("steps", "batch_size", "lr", "grad_clip", "val_tokens", "log_every", "save_every", "val_every")
-    wrong = [name for name in positive if not getattr(config, name) > 0]
-    if config.minutes is not None and not config.minutes > 0:
-        wrong.append("minutes")
-    if wrong:
-        raise InvalidSetting(
-            f"train-gpt: --{wrong[0].replace('_', '-')} must be above 0, not {getattr(config, wrong[0])}"
-        )
-    for name in ("beta1", "beta2"):
-        if not getattr(config, name) < 1:
-            raise InvalidSetting(f"train-gpt: --{name} must be below 1, not {getattr(config, name)}")
-    if config.seed >= _SEEDS:
-        raise InvalidSetting(f"train-gpt: --seed must be below 2^64, not {config.seed}")
-    _sizes(config, config.vocab_size)
 
 
 def _sizes(config: TrainGptConfig, vocab_size: int) -> GPTConfig:
