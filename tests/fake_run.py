@@ -20,6 +20,7 @@ from sparsecode.comparison import Comparison
 from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
 from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.config import HarvestConfig, TrainDictsConfig, TrainGptConfig
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.run import Run
 from sparsecode.science.starts import STARTS
 from sparsecode.sweep import Dictionary, dictionary_name
@@ -121,7 +122,7 @@ def make_fake_run(
     for i in range(4):
         (words / f"{i}.txt").write_text(text()[i * 5000 : (i + 1) * 5000], encoding="utf-8")
     config = TrainGptConfig(text=(str(words),), vocab_size=300, val_fraction=0.25)
-    with run.stage("train-gpt", config) as stage:
+    with open_stage(run, "train-gpt", config) as stage:
         tokens = prepare_tokens(run, config.part(TextSettings))
         for step in range(20, 401, 20):
             run.log("train-gpt", step, loss=5.7 * step**-0.08, of=20, tokens_seen=step * 8192)
@@ -134,7 +135,7 @@ def make_fake_run(
     dataset = _harvested(run, tokens)
     (run.activations_path / HOOK).mkdir(parents=True)
     names = []
-    with run.stage("train-dicts", TrainDictsConfig()) as stage:
+    with open_stage(run, "train-dicts", TrainDictsConfig()) as stage:
         for size in sizes:
             for seed in seeds:
                 name = dictionary_name(size, L1, seed)
@@ -150,7 +151,7 @@ def fake_sweeps(run: Run, *, tilt: float = 0.1) -> tuple[tuple[Run, Comparison],
     for scale in ("plain", "per-size"):
         own = Run(run.path / "science" / scale)
         names = []
-        with own.stage("train-dicts", TrainDictsConfig(l1_scale=scale)) as stage:
+        with open_stage(own, "train-dicts", TrainDictsConfig(l1_scale=scale)) as stage:
             for size in SIZES:
                 for step in (0.5, 1.0, 2.0, 4.0):
                     l1 = L1 * step * (D if scale == "per-size" else 1)
@@ -171,7 +172,7 @@ def fake_starts(run: Run) -> dict[str, tuple[Run, Comparison]]:
     for kind in STARTS:
         own = Run(run.path / "science" / f"start-{kind}")
         names = []
-        with own.stage("train-dicts", TrainDictsConfig()) as stage:
+        with open_stage(own, "train-dicts", TrainDictsConfig()) as stage:
             for size in SIZES:
                 for seed in (0, 1):
                     names.append(dictionary_name(size, L1, seed))
@@ -186,7 +187,7 @@ def _harvested(run: Run, tokens: Tokens) -> FakeDataset:
     ids = np.array(tokens.train[:count], dtype=np.int32)
     strength = torch.rand(count, 1, generator=torch.Generator().manual_seed(3)) + 0.5
     activations = true_features()[torch.from_numpy(ids.astype(np.int64)) % TRUE] * strength
-    with run.stage(f"harvest/{HOOK}", HarvestConfig(), inputs={"gpt": "g"}) as stage:
+    with open_stage(run, f"harvest/{HOOK}", HarvestConfig(), inputs={"gpt": "g"}) as stage:
         stage.finish({"hook_point": HOOK, "rows": count, "activation_dim": D, "fingerprint": "d"})
     provenance = {
         "context": CONTEXT, "tokens_fingerprint": tokens.fingerprint, "hook_point": HOOK, "model_fingerprint": "g",

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from sparsecode.cli import doctor, main
 from sparsecode.cli.output import columns, size
 from sparsecode.pipeline.config import STAGES
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.run import Run
 from sparsecode.store import DatasetWriter
 
@@ -68,9 +69,9 @@ def run(tmp_path: Path) -> Run:
         f"harvest/{HOOK}": {"rows": 1000, "hook_point": HOOK},
     }
     for key, result in results.items():
-        with run.stage(key, STAGES[key.partition("/")[0]]()) as stage:
+        with open_stage(run, key, STAGES[key.partition("/")[0]]()) as stage:
             stage.finish(result)
-    with run.stage("train-dicts", STAGES["train-dicts"]()):
+    with open_stage(run, "train-dicts", STAGES["train-dicts"]()):
         pass
     make_dataset(run.activations_path / HOOK)
     make_dictionary(run.dictionaries_path)

@@ -20,6 +20,7 @@ from sparsecode.comparison.scores import store_stability
 from sparsecode.errors import InvalidSetting, SettingsDiffer, StageMissing
 from sparsecode.pipeline.compare import compare_dicts, compare_files
 from sparsecode.pipeline.config import ReportConfig
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.run import Run
 from sparsecode.sweep import Dictionary, dictionary_name
 
@@ -188,7 +189,7 @@ def test_runs_stand_for_their_dictionaries(run: Run, tmp_path: Path) -> None:
     assert all(entry["path"] in found.names for entry in found.record["inputs"]), "names clash: paths"
     with pytest.raises(StageMissing, match="train-dicts"):
         empty = Run(tmp_path / "empty")
-        with empty.stage("report", ReportConfig()) as stage:
+        with open_stage(empty, "report", ReportConfig()) as stage:
             stage.finish({})
         compare_files([run.path, empty.path])
 

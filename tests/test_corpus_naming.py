@@ -14,6 +14,7 @@ from sparsecode.corpus.tokenizer import train_tokenizer
 from sparsecode.errors import SettingsDiffer
 from sparsecode.pipeline.config import TextConfig, TrainGptConfig
 from sparsecode.pipeline.naming import as_recorded, full_path
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.run import Run
 
 KEY = "tokens"
@@ -22,7 +23,7 @@ KEY = "tokens"
 def read(run: Run, *text: str, tokenizer: str | None = None) -> None:
     """Opens and finishes a stage like those that read text."""
     config = TrainGptConfig(text=text, vocab_size=300, tokenizer=tokenizer)
-    with run.stage(KEY, as_recorded(run, KEY, config)) as stage:
+    with open_stage(run, KEY, as_recorded(run, KEY, config)) as stage:
         prepare_tokens(run, config.part(TextSettings))
         stage.finish({})
 
@@ -109,7 +110,7 @@ def test_a_run_and_its_text_move_together(place: Path, monkeypatch: pytest.Monke
 
 def test_what_an_earlier_version_recorded_is_known(place: Path) -> None:
     run, config = Run("run"), TextConfig(text=("book/b.txt",))
-    with run.stage(KEY, config) as stage:  # the path as it was typed
+    with open_stage(run, KEY, config) as stage:  # the path as it was typed
         stage.finish({})
     assert as_recorded(run, KEY, config) == config
     assert as_recorded(run, KEY, TextConfig(text=(str(place / "linked/b.txt"),))) == config

@@ -49,8 +49,10 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"errors", "version"},  # it gives the other names when they are first used
 }  # fmt: skip
 APPLICATION = {"pipeline", "cli", "__main__"}
-WITHOUT_TORCH = ("errors", "version", "watch", "machine", "checkpoint", "pipeline.config", "pipeline.run",
-                 "pipeline.recall", "pipeline.stale", "pipeline.progress", "pipeline.advice")  # fmt: skip
+WITHOUT_TORCH = (
+    "errors", "version", "watch", "machine", "checkpoint", "pipeline.settings", "pipeline.config", "pipeline.preset",
+    "pipeline.run", "pipeline.opening", "pipeline.recall", "pipeline.stale", "pipeline.progress", "pipeline.advice",
+)  # fmt: skip
 
 FLAG = re.compile(r"(?<![\w-])--[a-z]|sparsecode (?:train-|harvest|compare|claims|baselines|toy|report|eval)")
 WRITES = re.compile(r"(?<![.\w])print\(|\bsys\.std(?:out|err)\b")

@@ -15,6 +15,7 @@ from sparsecode.cli import main
 from sparsecode.errors import SettingsDiffer
 from sparsecode.pipeline import forecast
 from sparsecode.pipeline.config import STAGES
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.preset import load_preset
 from sparsecode.pipeline.replicate import STAGE_FUNCTIONS, headline, replicate
 from sparsecode.pipeline.run import Run
@@ -47,7 +48,7 @@ class Stages:
 
     def stand_in(self, stage: str) -> Any:
         def work(run: Run, config: Any, *, force: bool, quiet: bool) -> Any:
-            with run.stage(stage, config, force=force) as opened:
+            with open_stage(run, stage, config, force=force) as opened:
                 self.hook = getattr(config, "hook", None) if stage == "train-dicts" else self.hook
                 if not opened.done:
                     if stage == self.broken:

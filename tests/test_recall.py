@@ -23,6 +23,7 @@ from sparsecode.pipeline.config import (
     TrainGptConfig,
 )
 from sparsecode.pipeline.hooks import hook_names
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.preset import load_preset
 from sparsecode.pipeline.recall import as_recorded, recalled, settings_for
 from sparsecode.pipeline.run import Run
@@ -38,7 +39,7 @@ def no_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def do(run: Run, key: str, config: StageConfig, *, finish: bool = True) -> None:
     out = run.path / key.replace("/", "-")
-    with run.stage(key, config, outputs=[out]) as stage:
+    with open_stage(run, key, config, outputs=[out]) as stage:
         out.touch()
         if finish:
             stage.finish({})
@@ -102,12 +103,15 @@ def test_other_presets_are_remembered_with_their_contents(tmp_path: Path) -> Non
 
 def test_a_failed_attempt_that_left_nothing_is_forgotten(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    with pytest.raises(CorpusEmpty), run.stage("train-gpt", TrainGptConfig(text=("typo",)), outputs=[tmp_path / "gpt"]):
+    with (
+        pytest.raises(CorpusEmpty),
+        open_stage(run, "train-gpt", TrainGptConfig(text=("typo",)), outputs=[tmp_path / "gpt"]),
+    ):
         raise CorpusEmpty("no text")
     assert asked(tmp_path, "train-gpt") == DEFAULT.stage("train-gpt")
     with (
         pytest.raises(KeyboardInterrupt),
-        run.stage("train-gpt", TrainGptConfig(text=("right",)), outputs=[tmp_path / "gpt"]),
+        open_stage(run, "train-gpt", TrainGptConfig(text=("right",)), outputs=[tmp_path / "gpt"]),
     ):
         raise KeyboardInterrupt
     assert asked(tmp_path, "train-gpt") == TrainGptConfig(text=("right",)), "an interrupted one is gone on with"

@@ -9,7 +9,8 @@ import pytest
 
 from sparsecode.errors import CorpusEmpty, SettingsDiffer
 from sparsecode.pipeline.config import TrainDictsConfig
-from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.opening import Stage, open_stage
+from sparsecode.pipeline.run import Run
 
 KEY = "train-dicts"
 
@@ -18,7 +19,7 @@ def do(run: Run, seed: int, *, fail: bool = False, write: str | None = None, inp
     """One attempt at a stage that writes `out/`, and what it found."""
     out = run.path / "out"
     config = TrainDictsConfig(seed=seed)
-    with run.stage(KEY, config, inputs={"data": inputs}, outputs=[out], needs=[out / "result"]) as stage:
+    with open_stage(run, KEY, config, inputs={"data": inputs}, outputs=[out], needs=[out / "result"]) as stage:
         if not stage.done:
             out.mkdir(exist_ok=True)
             if write is not None:

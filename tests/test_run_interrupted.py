@@ -16,8 +16,9 @@ from sparsecode.pipeline.baselines import fit_baselines
 from sparsecode.pipeline.claims import check_claims
 from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.report import write_report
-from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.toy import toy
 from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.pipeline.train_gpt import train_gpt
@@ -68,7 +69,7 @@ def call(*args: str | Path) -> Result:
 
 def kill(run: Run, stage: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Does a stage again and stops it right after it was recorded as begun, or before it is recorded as done."""
-    plain = Run._write_stage
+    plain = Run.write_record
 
     def write(self: Run, key: str, record: Any) -> None:
         plain(self, key, record)
@@ -79,7 +80,7 @@ def kill(run: Run, stage: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> 
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(Run, "_write_stage", write)
+        patched.setattr(Run, "write_record", write)
         if moment == "written":
             patched.setattr(Stage, "finish", finish)
         DO[stage](run)

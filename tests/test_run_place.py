@@ -12,6 +12,7 @@ from sparsecode import Run, compare_dicts, replicate, train_dicts, write_report
 from sparsecode.cli import COMMANDS, main
 from sparsecode.errors import InvalidSetting, IoFailed, RunInvalid
 from sparsecode.pipeline.config import CompareConfig
+from sparsecode.pipeline.opening import open_stage
 
 TAKE_A_RUN = [name for name in COMMANDS if name not in ("convert", "merge")]
 FUNCTIONS = [replicate, train_dicts, compare_dicts, write_report]
@@ -85,7 +86,7 @@ def test_the_same_from_python(function: Any, kind: str, tmp_path: Path) -> None:
 
 def test_the_folder_one_is_in_is_a_run_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with Run(".").stage("compare", CompareConfig()) as stage:
+    with open_stage(Run("."), "compare", CompareConfig()) as stage:
         stage.finish({})
     assert Run(".").is_done("compare")
     assert Run(tmp_path).is_done("compare")
@@ -94,7 +95,7 @@ def test_the_folder_one_is_in_is_a_run_like_any_other(tmp_path: Path, monkeypatc
 def test_a_link_to_a_folder_is_that_folder(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with Run(tmp_path / "link").stage("compare", CompareConfig()) as stage:
+    with open_stage(Run(tmp_path / "link"), "compare", CompareConfig()) as stage:
         stage.finish({})
     assert Run(tmp_path / "real").is_done("compare")
 
@@ -108,17 +109,17 @@ class _Refusing:
 
 def test_a_run_that_cannot_be_written_to_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path)
-    with run.stage("compare", CompareConfig(), inputs={"a": "b"}) as stage:
+    with open_stage(run, "compare", CompareConfig(), inputs={"a": "b"}) as stage:
         stage.finish({"found": 1})
     monkeypatch.setattr("sparsecode._core.FileLock", _Refusing)
-    with run.stage("compare", CompareConfig(), inputs={"a": "b"}) as stage:
+    with open_stage(run, "compare", CompareConfig(), inputs={"a": "b"}) as stage:
         assert stage.done
         assert stage.result == {"found": 1}
     told = "this folder cannot be written to .*Read-only file system.*; choose another run with --run"
     for force in (True, False):
         with (
             pytest.raises(IoFailed, match=told),
-            run.stage("compare" if force else "claims", CompareConfig(), inputs={"a": "b"}, force=force),
+            open_stage(run, "compare" if force else "claims", CompareConfig(), inputs={"a": "b"}, force=force),
         ):
             raise AssertionError("it was opened")
     result = call("toy", "--run", tmp_path, "--dim", "8", "--true-features", "16", "--active", "2")

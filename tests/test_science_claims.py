@@ -17,6 +17,7 @@ from sparsecode.errors import InvalidSetting, RunInvalid, SettingsDiffer, StageM
 from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.claims import family, load_claims
 from sparsecode.pipeline.config import ClaimsConfig, TrainDictsConfig
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.run import Run
 from sparsecode.science import starts
 from sparsecode.science.judge import CLAIMS
@@ -240,7 +241,7 @@ def test_bad_settings_and_missing_stages(tmp_path: Path) -> None:
         sparsecode.check_claims(tmp_path / "none", draws=3)
     run = Run(tmp_path)
     assert load_claims(run) is None
-    with run.stage("claims", ClaimsConfig()) as stage:
+    with open_stage(run, "claims", ClaimsConfig()) as stage:
         stage.finish({})
     for text in ("{", "[]", '{"format": 3, "claims": []}', '{"format": 2, "claims": {}}'):
         run.claims_path.write_text(text)

@@ -21,6 +21,7 @@ from sparsecode.cli import main
 from sparsecode.errors import InvalidSetting, RunInvalid, SettingsDiffer, TrainingDiverged
 from sparsecode.pipeline import training
 from sparsecode.pipeline.config import ToyConfig
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.plan import entries
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.toy import data_settings, load_toy, toy_models
@@ -216,7 +217,7 @@ def test_dictionaries_that_ran_into_nan_are_left_out(tmp_path: Path, monkeypatch
 
 def test_a_broken_record_is_named(made: tuple[Run, dict[str, Any]], tmp_path: Path) -> None:
     run = Run(tmp_path)
-    with run.stage("toy", TINY) as stage:
+    with open_stage(run, "toy", TINY) as stage:
         stage.finish({})
     for text in ("", "{}", '{"format": 9, "dictionaries": []}'):
         (tmp_path / "toy").mkdir(exist_ok=True)

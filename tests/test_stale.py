@@ -18,6 +18,7 @@ from sparsecode.pipeline.baselines import fit_baselines
 from sparsecode.pipeline.claims import check_claims
 from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.config import STAGES, HarvestConfig
+from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.report import write_report
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.stale import stale
@@ -36,7 +37,7 @@ def harvest(run: Run, seed: int, gpt: str = "g") -> None:
     folder = run.activations_path / HOOK
     config = HarvestConfig(seed=seed)
     inputs = {"gpt": gpt, "tokens": "t"}
-    with run.stage(f"harvest/{HOOK}", config, inputs=inputs, outputs=[folder], force=True) as stage:
+    with open_stage(run, f"harvest/{HOOK}", config, inputs=inputs, outputs=[folder], force=True) as stage:
         x = torch.randn(1200, 8, generator=torch.Generator().manual_seed(seed)).relu()
         with DatasetWriter(folder, activation_dim=8, dtype="float32", provenance={"hook_point": HOOK}) as writer:
             writer.append(x, torch.zeros(len(x), dtype=torch.int32))
@@ -45,7 +46,7 @@ def harvest(run: Run, seed: int, gpt: str = "g") -> None:
 
 
 def train_gpt(run: Run, fingerprint: str) -> None:
-    with run.stage("train-gpt", STAGES["train-gpt"](), force=True) as stage:
+    with open_stage(run, "train-gpt", STAGES["train-gpt"](), force=True) as stage:
         stage.finish({"fingerprint": fingerprint, "tokens_fingerprint": "t"})
 
 
@@ -156,7 +157,7 @@ def test_a_report_that_was_done_before_a_stage_was_done_again(run: Run, stage: s
 def test_a_stage_that_was_begun_again_and_stopped(run: Run) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        run.stage("train-dicts", STAGES["train-dicts"](), outputs=[run.dictionaries_path], force=True),
+        open_stage(run, "train-dicts", STAGES["train-dicts"](), outputs=[run.dictionaries_path], force=True),
     ):
         raise KeyboardInterrupt
     for command in ("compare", "claims", "report", "baselines"):

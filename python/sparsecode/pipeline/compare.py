@@ -16,8 +16,9 @@ from sparsecode.errors import RunInvalid, StageStale
 from sparsecode.interop import Found
 from sparsecode.pipeline.advice import advice, advised, told
 from sparsecode.pipeline.config import CompareConfig
+from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
-from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage, command_of
+from sparsecode.pipeline.run import DEFAULT_RUN, Run, command_of
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import require
 

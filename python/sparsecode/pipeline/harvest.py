@@ -24,9 +24,10 @@ from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import HarvestConfig
 from sparsecode.pipeline.hooks import hook_name, single_configs
 from sparsecode.pipeline.model_text import model_tokens, tokens_of
+from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.recall import as_recorded
-from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
+from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stage import called, opened, run_stage
 from sparsecode.store import Dataset
 from sparsecode.version import version

@@ -15,8 +15,9 @@ from sparsecode.pipeline.claims import load_claims, untrained_model
 from sparsecode.pipeline.compare import KEY as COMPARE
 from sparsecode.pipeline.compare import load_comparison
 from sparsecode.pipeline.config import ReportConfig
+from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
-from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
+from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import OPTIONAL, digest, optional_digests, require
 from sparsecode.pipeline.thin import thin

@@ -1,4 +1,4 @@
-"""A run folder: where each stage writes, and the record of what was done with which settings.
+"""A run folder: where each stage writes, and the record of what was done with which settings (see `opening`).
 
 RUN/config.json                       the preset, and settings, versions and machine of every stage
 RUN/tokenizer.json  RUN/tokens/       the text as numbers
@@ -19,72 +19,16 @@ import json
 import os
 import shlex
 import stat
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsecode import machine
 from sparsecode.checkpoint import os_failure, write_json, write_text
-from sparsecode.errors import (
-    InvalidSetting,
-    IoFailed,
-    RunInvalid,
-    SettingsDiffer,
-    SparsecodeError,
-    StageMissing,
-    StageStale,
-)
+from sparsecode.errors import InvalidSetting, RunInvalid, StageMissing
 from sparsecode.pipeline.preset import Preset
-from sparsecode.pipeline.settings import StageConfig
 
 DEFAULT_RUN = "sparsecode-run"
 FORMAT = 1
-_ADDED = {"sweep", "activations"}  # inputs that older versions did not record: nothing is known of them there
-
-
-@dataclass(frozen=True)
-class Stale:
-    """Why a stage is out of date, and the commands that mend it, the first thing to run first."""
-
-    reason: str
-    commands: tuple[str, ...]
-
-
-@dataclass
-class Stage:
-    """One stage while it is open: what was recorded before, and what it now records."""
-
-    run: Run
-    key: str
-    done: bool
-    resuming: bool
-    record: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """What the stage recorded when it finished; empty before."""
-        return dict(self.record.get("result") or {})
-
-    def plan(self, **values: Any) -> None:
-        """Records decisions taken while running (steps fitted to --minutes), so that a resumed stage keeps them."""
-        self.record.setdefault("plan", {}).update(values)
-        self.run._write_stage(self.key, self.record)
-
-    @property
-    def planned(self) -> dict[str, Any]:
-        """Decisions recorded so far by `plan`."""
-        return dict(self.record.get("plan") or {})
-
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """Marks the stage done; `result` holds small JSON values: fingerprints, counts, headline figures."""
-        self.record |= {"status": "done", "result": dict(result), "finished": _now()}
-        self.run._write_stage(self.key, self.record)
-
-
-Explain = Callable[["Run"], Mapping[str, Stale]]
 
 
 class Run:
@@ -205,159 +149,23 @@ class Run:
         """` --run DIR` as the user would have to type it; empty for the default folder."""
         return "" if self.path == Path(DEFAULT_RUN) else f" --run {shlex.quote(str(self.path))}"
 
-    @contextmanager
-    def stage(
-        self,
-        key: str,
-        config: StageConfig,
-        *,
-        inputs: Mapping[str, str] | None = None,
-        outputs: Iterable[Path] = (),
-        needs: Iterable[Path] | None = None,
-        force: bool = False,
-        explain: Explain | None = None,
-    ) -> Iterator[Stage]:
-        """Opens a stage: locked against a second process, compared with what was recorded.
-
-        What was recorded is believed only as far as the files bear it out: a stage that is done but whose files are
-        gone is resumed, and one that was begun with other settings but has left nothing is begun anew. A stage that
-        fails before it has left anything is forgotten. Of a run that cannot be written to, what is done can be read.
-
-        Args:
-            key: the stage's name, with a hook point where it can be run for several (`harvest/blocks.2.mlp.hook_post`).
-            config: its settings.
-            inputs: fingerprints of what it reads, by name.
-            outputs: files and folders it writes; removed where it starts anew with `force`.
-            needs: what must be there of a stage that is done; the first of `outputs` unless named.
-            explain: why a stage is out of date and what mends it, where that is known better than from its own inputs.
-
-        Yields:
-            A `Stage`: `done` (nothing to do), `resuming` (begun before with the same settings) or neither.
+    def write_record(self, key: str, record: Mapping[str, Any] | None) -> None:
+        """Writes a stage's record, and the preset that is asked for; None forgets the stage.
 
         Raises:
-            SettingsDiffer: recorded with other settings, and not `force`.
-            StageStale: with the same settings from other inputs, and not `force`.
-            RunLocked: another process is in the same stage.
-            RunInvalid, IoFailed: the run's folder cannot be used, or not be written to.
+            OutOfSpace, IoFailed: the operating system refused.
         """
         from sparsecode._core import FileLock
 
-        written = list(outputs)
-        needed = written[:1] if needs is None else list(needs)
-        self.check_place()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise os_failure(self.path, error) from error
-        try:
-            lock = FileLock(self.path / f".{key.replace('/', '-')}.lock")
-        except IoFailed as error:
-            known = None if force else self._known(key, config, dict(inputs or {}), written, needed, explain)
-            if known is None or not known.done:
-                raise IoFailed(
-                    f"{self.path}: this folder cannot be written to ({error}); choose another run with --run"
-                ) from error
-            yield known
-            return
-        try:
-            stage = self._open(key, config, dict(inputs or {}), written, needed, force, explain)
-            try:
-                yield stage
-            except SparsecodeError:
-                if not stage.done and not any(_holds(path) for path in written):
-                    with suppress(SparsecodeError):  # a full disk is told already
-                        self._forget(key)
-                raise
-        finally:
-            lock.release()
-
-    def _known(
-        self,
-        key: str,
-        config: StageConfig,
-        inputs: dict[str, str],
-        outputs: list[Path],
-        needed: list[Path],
-        explain: Explain | None,
-    ) -> Stage | None:
-        """What was recorded, where it is of these settings and inputs; None where there is nothing to keep."""
-        old = self.config()["stages"].get(key)
-        if old is None:
-            return None
-        done = old["status"] == "done"
-        differences = _differences(old["settings"], config, done=done)
-        changed = _changed(old.get("inputs", {}), inputs)
-        if not (differences or changed):
-            done = done and all(_holds(path) for path in needed)
-            return Stage(self, key, done=done, resuming=not done, record=old)
-        if not (done or any(_holds(path) for path in outputs)):
-            return None
-        was = "done" if done else "begun"
-        if differences:
-            raise SettingsDiffer(
-                f"{self.path}: {key} was {was} with {'; '.join(differences)}; "
-                "add --force to do it again, or choose another run with --run"
-            )
-        why = f"what it was {was} from has changed since ({', '.join(changed)})"
-        commands: tuple[str, ...] = (command_of(self, key, self.config()["stages"], force=True),)
-        if explain is not None and (told := explain(self).get(key)) is not None:
-            why, commands = told.reason, told.commands
-        raise StageStale(f"{self.path}: {key} is out of date, {why}; run: {' && '.join(commands)}")
-
-    def _open(
-        self,
-        key: str,
-        config: StageConfig,
-        inputs: dict[str, str],
-        outputs: list[Path],
-        needed: list[Path],
-        force: bool,
-        explain: Explain | None,
-    ) -> Stage:
-        known = None if force else self._known(key, config, inputs, outputs, needed, explain)
-        if known is not None:
-            beside = config.beside()
-            if not known.done and known.record.get("beside") != beside:
-                known.record["beside"] = beside
-                self._write_stage(key, known.record)
-            elif self.preset is not None and self.config().get("preset") != self.preset.record():
-                self._write_stage(key, known.record)
-            return known
-        for path in outputs:
-            _remove(path)
-        self.rewind_metrics(key, 0)
-        record = {
-            "status": "running",
-            "settings": config.record(),
-            "beside": config.beside(),
-            "inputs": inputs,
-            "started": _now(),
-            "versions": machine.versions(),
-            "machine": machine.describe(),
-        }
-        self._write_stage(key, record)
-        return Stage(self, key, done=False, resuming=False, record=record)
-
-    def _write_stage(self, key: str, record: Mapping[str, Any]) -> None:
-        from sparsecode._core import FileLock
-
         lock = FileLock.wait(self.path / ".config.lock")
         try:
             config = self.config()
-            config["stages"][key] = dict(record)
-            if self.preset is not None:
-                config["preset"] = self.preset.record()
-            write_json(self.config_path, config)
-        finally:
-            lock.release()
-
-    def _forget(self, key: str) -> None:
-        from sparsecode._core import FileLock
-
-        lock = FileLock.wait(self.path / ".config.lock")
-        try:
-            config = self.config()
-            config["stages"].pop(key, None)
+            if record is None:
+                config["stages"].pop(key, None)
+            else:
+                config["stages"][key] = dict(record)
+                if self.preset is not None:
+                    config["preset"] = self.preset.record()
             write_json(self.config_path, config)
         finally:
             lock.release()
@@ -406,26 +214,6 @@ def _is_record(record: Any) -> bool:
     return "status" in record and all(isinstance(record.get(name), dict) for name in wanted)
 
 
-def _differences(old: Mapping[str, Any], config: StageConfig, *, done: bool) -> list[str]:
-    """Settings that were other ones, spelled out.
-
-    What is done counts as done with the default of a setting that its version did not know yet.
-    """
-    new, default = config.record(), type(config)().record()
-    names = sorted(old.keys() | new.keys())
-    if done:
-        names = [name for name in names if name in old or new[name] != default.get(name)]
-        names = [name for name in names if name in new or hasattr(config, name)]
-    names = [name for name in names if old.get(name) != new.get(name)]
-    return [f"{name} {_short(old.get(name))}, not {_short(new.get(name))}" for name in names]
-
-
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Inputs that were other ones; what is not there and what is empty are the same."""
-    names = sorted((old.keys() | new.keys()) - (_ADDED - old.keys()))
-    return [name for name in names if (old.get(name) or "") != (new.get(name) or "")]
-
-
 def command_of(run: Run, key: str, stages: Mapping[str, Any], *, force: bool = False) -> str:
     """The command line that does a stage, or does it again with `force`, with the settings that the run recorded."""
     family, _, hook = key.partition("/")
@@ -434,31 +222,3 @@ def command_of(run: Run, key: str, stages: Mapping[str, Any], *, force: bool = F
         module = (stages.get(key, {}).get("settings") or {}).get("module")
         words += ["--module" if module else "--hook", shlex.quote(hook)]
     return " ".join(words + ["--force"] * force) + run.flag
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _holds(path: Path) -> bool:
-    """Whether a file is there, or a folder with a file in it; hidden ones are locks, or half written."""
-    if not path.is_dir():
-        return path.exists()
-    return any(file.is_file() and not file.name.startswith(".") for file in path.rglob("*"))
-
-
-def _remove(path: Path) -> None:
-    import shutil
-
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise os_failure(path, error) from error
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

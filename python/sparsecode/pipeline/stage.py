@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sparsecode.errors import RunInvalid
+from sparsecode.pipeline.opening import Stage, open_stage
 from sparsecode.pipeline.progress import say, watching
 from sparsecode.pipeline.recall import recalled
-from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.settings import StageConfig
-from sparsecode.pipeline.stale import stale
 from sparsecode.watch import Task, Watch
 
 S = TypeVar("S", bound=StageConfig)
@@ -27,14 +29,14 @@ def called(run: str | Path | Run, kind: type[S], config: S | None, settings: Map
 def opened(
     run: Run, key: str, config: StageConfig, *, quiet: bool, called: str | None = None, **files: Any
 ) -> Iterator[Stage]:
-    """Opens a stage as `Run.stage` does, and says so where there is nothing to do.
+    """Opens a stage as `open_stage` does, and says so where there is nothing to do.
 
     Args:
-        run, key, config: see `Run.stage`, as all of `files`.
+        run, key, config: see `open_stage`, as all of `files`.
         quiet: say nothing.
         called: the beginning of the line that says so; the stage's name unless given.
     """
-    with run.stage(key, config, explain=stale, **files) as stage:
+    with open_stage(run, key, config, **files) as stage:
         if stage.done and not quiet:
             say(f"{called or key + ':'} already done in {run.path} with the same settings")
         yield stage
@@ -57,7 +59,7 @@ def run_stage(
     """Does a stage unless it is done, and records what `do` returns.
 
     Args:
-        run, key, config, inputs, outputs, needs, force: see `Run.stage`.
+        run, key, config, inputs, outputs, needs, force: see `open_stage`.
         do: the work; its result is what the stage recorded when it finished.
         quiet, called: see `opened`.
         state: what an interrupted stage goes on from; removed once it is recorded as done.
@@ -66,7 +68,7 @@ def run_stage(
         The result, of now or of before.
 
     Raises:
-        SparsecodeError: what `Run.stage` and `do` raise.
+        SparsecodeError: what `open_stage` and `do` raise.
     """
     with opened(
         run, key, config, quiet=quiet, called=called, inputs=inputs, outputs=outputs, needs=needs, force=force
@@ -99,3 +101,30 @@ class StageWatch(Watch):
     def measured(self, step: int, **values: Any) -> None:
         """A line of metrics.jsonl."""
         self._run.log(self._stage.key, step, **values)
+
+
+def load_record(run: Run, key: str, path: Path, format: int, holds: str, kind: type = list) -> dict[str, Any] | None:
+    """The record that stage `key` wrote to `path`; None where the run has not finished that stage.
+
+    Args:
+        run: the run.
+        key: the stage; also the command that writes the record anew.
+        path: of the JSON file.
+        format: the only one that is understood.
+        holds: a name in the record, whose value must be of `kind`.
+        kind: list or dict.
+
+    Raises:
+        RunInvalid: the stage is done and its file is not what it wrote.
+    """
+    if run.config()["stages"].get(key, {}).get("status") != "done":
+        return None
+    again = f"run: sparsecode {key} --force{run.flag}"
+    try:
+        record = json.loads(path.read_text())
+        known = record["format"] == format and isinstance(record[holds], kind)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunInvalid(f"{path}: cannot be read ({error}); {again}") from error
+    if not known:
+        raise RunInvalid(f"{path}: not a record of {key} in format {format}; {again}")
+    return dict(record)

@@ -21,11 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from sparsecode.errors import SparsecodeError, StageStale
-from sparsecode.pipeline.run import Run, Stale, command_of
+from sparsecode.pipeline.run import Run, command_of
 
 OPTIONAL = ("claims", "baselines", "toy")  # a report shows those that are there
 _NEEDED = ("train-gpt", "train-dicts", "compare")  # a stage that has read one of these had it in its own run
 _ORDER = ("tokens", "train-gpt", "harvest", "train-dicts", "compare", "claims", "baselines", "toy", "report")
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Why a stage is out of date, and the commands that mend it, the first thing to run first."""
+
+    reason: str
+    commands: tuple[str, ...]
 
 
 @dataclass(frozen=True)

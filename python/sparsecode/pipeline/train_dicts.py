@@ -14,8 +14,9 @@ from sparsecode.errors import TrainingDiverged
 from sparsecode.pipeline import plan
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import TrainDictsConfig
+from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
-from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
+from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import require
 from sparsecode.pipeline.training import engine_of, train

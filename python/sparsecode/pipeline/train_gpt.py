@@ -18,8 +18,9 @@ from sparsecode.machine import keep_freed_memory, torch_device
 from sparsecode.pipeline.advice import advice, advised
 from sparsecode.pipeline.config import TrainGptConfig
 from sparsecode.pipeline.naming import as_recorded
+from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
-from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
+from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.watch import Watch, clock
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparsecode.pipeline.config import ToyConfig, TrainDictsConfig
-from sparsecode.pipeline.run import Run, Stage
+from sparsecode.pipeline.opening import Stage
+from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.stage import StageWatch
 from sparsecode.sweep.batches import Batches
 from sparsecode.sweep.engines import Engine, choose_engine
