@@ -8,15 +8,28 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from sparsecode.cli import main
 from sparsecode.cli.options import number
 from sparsecode.errors import InvalidSetting
-from sparsecode.pipeline.config import STAGES, ClaimsConfig, HarvestConfig, TrainDictsConfig, TrainGptConfig
+from sparsecode.pipeline.config import (
+    SITES,
+    STAGES,
+    BaselinesConfig,
+    ClaimsConfig,
+    EvalConfig,
+    HarvestConfig,
+    ReportConfig,
+    ToyConfig,
+    TrainDictsConfig,
+    TrainGptConfig,
+)
 from sparsecode.pipeline.preset import load_preset, preset_names
 from sparsecode.pipeline.replicate import STAGE_FUNCTIONS
+from sparsecode.pipeline.settings import StageConfig
 
 
 class Nothing(dict[str, Any]):
@@ -214,6 +227,53 @@ def test_one_number_or_path_may_stand_where_several_may() -> None:
     assert ClaimsConfig().changed(l1=None).l1 is None
     with pytest.raises(InvalidSetting, match="train-dicts: --l1 must be str, not True"):
         TrainDictsConfig().changed(l1=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "text"),
+    [
+        (TrainDictsConfig, {"sizes": [64, 128], "l1": (1e-3, 2)}, {"sizes": "64,128", "l1": "0.001,2"}),
+        (TrainDictsConfig, {"sizes": range(3, 5), "lr": np.float32(0.5)}, {"sizes": "3,4", "lr": 0.5}),
+        (TrainDictsConfig, {"sizes": ["2x", 64], "l1": np.array([0.1, 0.2])}, {"sizes": "2x,64", "l1": "0.1,0.2"}),
+        (ClaimsConfig, {"l1": [0.1]}, {"l1": "0.1"}),
+        (ToyConfig, {"sizes": [0.5]}, {"sizes": "0.5"}),
+        (BaselinesConfig, {"kinds": ["pca", "ica"]}, {"kinds": "pca,ica"}),
+        (HarvestConfig, {"layer": [0, 2], "site": ["mlp", "resid"]}, {"layer": "0,2", "site": "mlp,resid"}),
+        (HarvestConfig, {"hook": ["a", "b"], "text": ["c"]}, {"hook": "a,b", "text": ("c",)}),
+    ],
+)
+def test_python_may_give_a_list_where_a_text_has_commas(
+    kind: type[StageConfig], given: dict[str, Any], text: dict[str, Any]
+) -> None:
+    assert kind().changed(**given) == kind(**text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        (TrainDictsConfig, {"seed": 2**64}, f"train-dicts: --seed must be below 2^64, not {2**64}"),
+        (TrainDictsConfig, {"seeds": 0}, "train-dicts: --seeds must be at least 1, not 0"),
+        (TrainDictsConfig, {"lr": 0}, "train-dicts: --lr must be above 0, not 0.0"),
+        (ToyConfig, {"decay_fraction": 1.5}, "toy: --decay-fraction must be at most 1, not 1.5"),
+        (ClaimsConfig, {"seed": 2**64}, f"claims: --seed must be below 2^64, not {2**64}"),
+        (HarvestConfig, {"rows": -5}, "harvest: --rows must be at least 1, not -5"),
+        (HarvestConfig, {"layer": -1}, "harvest: --layer must be at least 0, not -1"),
+        (TrainGptConfig, {"minutes": float("inf")}, "train-gpt: --minutes must be finite, not inf"),
+        (EvalConfig, {"batch_tokens": 0}, "eval: --batch-tokens must be at least 1, not 0"),
+        (TrainDictsConfig, {"sizes": []}, "train-dicts: --sizes is empty; leave it out, or say what it is"),
+        (HarvestConfig, {"site": ["mlp", "brain"]}, f"harvest: --site must be one of {', '.join(SITES)}, not 'brain'"),
+        (ReportConfig, {"colour": 1}, "report: unknown setting 'colour'; known: features, images, tokens"),
+    ],
+)
+def test_a_bad_value_is_told_by_its_flag(kind: type[StageConfig], value: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidSetting) as raised:
+        kind().changed(**value)
+    assert str(raised.value) == told
+
+
+@pytest.mark.parametrize("kind", [*STAGES.values(), EvalConfig])
+def test_defaults_are_within_their_limits(kind: type[StageConfig]) -> None:
+    assert kind().changed() == kind()
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.toml"])

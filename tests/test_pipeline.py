@@ -103,6 +103,44 @@ def test_another_preset_in_the_same_run_is_refused_unless_forced(stages: Stages,
     assert stages.worked == [*STAGES, *STAGES]
 
 
+def seeds(run: Path) -> dict[str, int]:
+    recorded = Run(run).config()["stages"]
+    return {stage: recorded[stage]["settings"]["seed"] for stage in STAGES if "seed" in recorded[stage]["settings"]}
+
+
+def test_one_seed_is_that_of_every_stage_and_is_remembered(stages: Stages, tmp_path: Path) -> None:
+    replicate(tmp_path / "a", "smoke", seed=5, quiet=True)
+    drawing = ["train-gpt", "harvest", "train-dicts", "claims", "baselines", "toy"]
+    assert seeds(tmp_path / "a") == dict.fromkeys(drawing, 5)
+    for again in ({}, {"seed": 5}, {"preset": "smoke", "seed": 5}):
+        replicate(tmp_path / "a", quiet=True, **again)  # type: ignore[arg-type]
+    assert stages.worked == list(STAGES)  # each once
+    for other in ({"seed": 6}, {"preset": "smoke"}):
+        with pytest.raises(SettingsDiffer, match=r"train-gpt was done with seed 5, not [06]; add --force"):
+            replicate(tmp_path / "a", quiet=True, **other)  # type: ignore[arg-type]
+    replicate(tmp_path / "a", seed=6, force=True, quiet=True)
+    assert seeds(tmp_path / "a") == dict.fromkeys(drawing, 6)
+
+
+def test_an_interrupted_run_goes_on_with_its_seed(stages: Stages, tmp_path: Path) -> None:
+    stages.broken = "train-dicts"
+    with pytest.raises(KeyboardInterrupt):
+        replicate(tmp_path, seed=5, quiet=True)
+    stages.broken = None
+    replicate(tmp_path, quiet=True)
+    assert set(seeds(tmp_path).values()) == {5}
+
+
+@pytest.mark.parametrize(("seed", "told"), [("-1", "at least 0, not -1"), (str(2**64), f"below 2^64, not {2**64}")])
+def test_a_seed_that_no_stage_takes_is_refused_before_anything_is_written(
+    stages: Stages, tmp_path: Path, seed: str, told: str
+) -> None:
+    result = CliRunner().invoke(main, ["replicate", "--seed", seed, "--run", str(tmp_path / "r")])
+    assert (result.exit_code, stages.worked) == (2, [])
+    assert f"train-gpt: --seed must be {told}" in result.stderr
+    assert not (tmp_path / "r").exists()
+
+
 def test_dictionaries_are_trained_on_what_was_harvested(stages: Stages, tmp_path: Path) -> None:
     # A run may hold further hook points, harvested by hand.
     replicate(tmp_path, "smoke", quiet=True)

@@ -209,6 +209,14 @@ preset_option = click.option(
     help=f"{', '.join(preset_names())}, or a TOML file; flags beat it.  "
     f"[default: $SPARSECODE_PRESET, or what the run has, or {DEFAULT_PRESET}]",
 )
+seed_option = click.option(
+    "--seed",
+    type=str,
+    metavar="N",
+    callback=_read(functools.partial(number, whole=True, optional=False)),
+    help="Seed of the GPT, the harvest, the dictionaries (the first of theirs), claims, baselines and toy models.  "
+    "[default: what the run has, or the preset: 0]",
+)
 force_option = click.option(
     "--force", is_flag=True, callback=_remember(FORCE), help="Do it again although it was done with other settings."
 )

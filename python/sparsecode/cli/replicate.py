@@ -14,6 +14,7 @@ from sparsecode.cli.options import (
     preset_option,
     quiet_option,
     run_option,
+    seed_option,
 )
 from sparsecode.pipeline.preset import load_preset, preset_names
 
@@ -26,24 +27,26 @@ def _costs() -> str:
 @click.command("replicate", cls=Command, epilog=f"\b\nPresets and what they cost:\n{_costs()}")
 @run_option
 @preset_option
+@seed_option
 @force_option
 @quiet_option
 @json_option
 @debug_option
-def command(run: Path, preset: str | None, force: bool, quiet: bool, as_json: bool) -> None:
+def command(run: Path, preset: str | None, seed: int | None, force: bool, quiet: bool, as_json: bool) -> None:
     """Run every stage, from text to report.
 
     Stages that are done are skipped, but for those whose inputs have changed since. Interrupted or killed, the same
-    command goes on where it stopped. The run remembers its preset.
+    command goes on where it stopped. The run remembers its preset and its seed.
 
     \b
     Examples:
       sparsecode replicate
       sparsecode replicate --preset smoke --run /tmp/smoke
+      sparsecode replicate --seed 2 --run sparsecode-run-2
     """
     from sparsecode.cli.output import print_json
     from sparsecode.pipeline.replicate import replicate
 
-    result = replicate(run, preset, force=force, quiet=quiet)
+    result = replicate(run, preset, seed=seed, force=force, quiet=quiet)
     if as_json:
         print_json(result)

@@ -11,7 +11,7 @@ from typing import Any
 from sparsecode.pipeline import forecast
 from sparsecode.pipeline.config import BaselinesConfig, HarvestConfig, TrainDictsConfig
 from sparsecode.pipeline.hooks import hook_name, single_configs
-from sparsecode.pipeline.preset import DEFAULT_PRESET, load_preset
+from sparsecode.pipeline.preset import DEFAULT_PRESET, SEEDED, load_preset
 from sparsecode.pipeline.progress import say
 from sparsecode.pipeline.recall import as_recorded, settings_for
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
@@ -34,7 +34,12 @@ STAGE_FUNCTIONS = {
 
 
 def replicate(
-    run: str | Path | Run = DEFAULT_RUN, preset: str | None = None, *, force: bool = False, quiet: bool = False
+    run: str | Path | Run = DEFAULT_RUN,
+    preset: str | None = None,
+    *,
+    seed: int | None = None,
+    force: bool = False,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Runs every stage that is not done yet, or whose inputs have changed since.
 
@@ -42,6 +47,8 @@ def replicate(
         run: the run folder.
         preset: a preset's name, or the path of a TOML file; None: what the run has (`pipeline.recall`), and for a new
             one the preset called default.
+        seed: of every stage that draws anything; dictionaries take it and those after it. The run remembers it as it
+            does its preset. None: what the run or the preset has.
         force: do stages again that were done with other settings.
         quiet: print nothing.
 
@@ -56,10 +63,15 @@ def replicate(
     named = None if preset is None else load_preset(preset)
     folder = Run(run, named)
     chosen = named or folder.remembered_preset() or load_preset(DEFAULT_PRESET)
-    folder.preset = chosen
+    folder.preset = chosen if seed is None else chosen.seeded(seed)
+
+    def settings(stage: str) -> StageConfig:
+        given = {"seed": seed} if seed is not None and stage in SEEDED else {}
+        return settings_for(folder, stage, given, preset=named, default=chosen)
+
     stages: dict[str, Any] = {}
     seconds: dict[str, float] = {}
-    configs = {stage: settings_for(folder, stage, {}, preset=named, default=chosen) for stage in STAGE_FUNCTIONS}
+    configs = {stage: settings(stage) for stage in STAGE_FUNCTIONS}
     if not quiet and (left := _left(folder, force, configs)):
         say(
             f"replicate: about {clock(left)} if nothing else runs here and this machine is as fast as the one of the "
@@ -68,7 +80,7 @@ def replicate(
     for stage in STAGE_FUNCTIONS:
         before = _finish_times(folder)
         started = time.monotonic()
-        config = settings_for(folder, stage, {}, preset=named, default=chosen)
+        config = settings(stage)
         if isinstance(config, TrainDictsConfig | BaselinesConfig) and config.hook is None and config.dataset is None:
             config = config.changed(hook=stages["harvest"].get("hook_point"))  # the run may hold others as well
         again = force or _changed_since(folder, stage, config, quiet=quiet)
