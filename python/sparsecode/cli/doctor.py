@@ -77,7 +77,7 @@ def examine(run: Path) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The facts, for people."""
-    from sparsecode.cli.describe import sweep_lines
+    from sparsecode.cli.lines import sweep_lines
     from sparsecode.cli.output import size
 
     about, simd, torch, disk = found["machine"], found["simd"], found["torch"], found["disk"]

@@ -40,15 +40,14 @@ def command(
       sparsecode info
       sparsecode info my-run/activations/blocks.2.mlp.hook_post --sizes 2x-32x --l1 1e-3:1e-1:8 --seeds 3
     """
-    from sparsecode.cli.describe import describe, left_out_of, lines
+    from sparsecode.cli.describe import describe, left_out_of, sweep_need
+    from sparsecode.cli.lines import lines
     from sparsecode.cli.output import print_json, tell_left_out
 
     found = describe(path or run)
     asked = {"sizes": sizes, "l1": l1, "seeds": seeds, "batch_size": batch_size}
     given = {name: value for name, value in asked.items() if value is not None}
     if given:
-        from sparsecode.cli.describe import sweep_need
-
         found["sweep"] = sweep_need(found, given)
     if as_json:
         print_json(found)
