@@ -53,7 +53,7 @@ def harvest_activations(
     Args:
         run: the run folder, after `train_gpt`.
         config: settings; without it those of the run (`sparsecode.pipeline.recall`). `settings` change single ones
-            (`layer="0,2,4", site="mlp,resid", rows=1_000_000`).
+            (`layer=[0, 2, 4], site=["mlp", "resid"], rows=1_000_000`).
         force: do it again where it was done with other settings.
         quiet: no progress.
 

@@ -43,7 +43,7 @@ def train_dicts(
     Args:
         run: the run folder, after `harvest_activations` (or with `dataset=FOLDER`).
         config: settings; without it those of the run (`pipeline.recall`). `settings` change single ones
-            (`sizes="64-512", minutes=2`).
+            (`sizes=[64, 512], minutes=2`).
         force: do it again where it was done with other settings.
         quiet: no progress.
 
