@@ -17,7 +17,7 @@ from sparsecode.cli import COMMANDS, main
 
 HEAVY = {"torch", "numpy", "scipy", "sklearn", "plotly", "jinja2", "tokenizers", "safetensors", "triton"}
 # Modules of the command line that are no command.
-PARTS = {"__init__", "lazy", "failures", "options", "output", "describe", "reference"}
+PARTS = {"__init__", "lazy", "failures", "options", "output", "describe", "lines", "reference"}
 
 
 def loaded_by(*args: str) -> set[str]:

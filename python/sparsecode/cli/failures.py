@@ -31,15 +31,19 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # A name that is not UTF-8, or a terminal that is not: told as well as it can be, as on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")
+
+    def tell(line: str, code: int) -> None:
+        if ctx.meta.get(DEBUG):
+            traceback.print_exc()
+        click.echo(line, err=True)
+        ctx.exit(code)
+
     try:
         yield
         sys.stdout.flush()  # a reader that left is noticed here, not while the interpreter shuts down
     except SparsecodeError as error:
         advise(error)
-        if ctx.meta.get(DEBUG):
-            traceback.print_exc()
-        click.echo(f"sparsecode: {' '.join(str(error).split())}", err=True)
-        ctx.exit(error.exit_code)
+        tell(f"sparsecode: {' '.join(str(error).split())}", error.exit_code)
     except BrokenPipeError:
         # What is still buffered has nowhere to go; without this the interpreter complains while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -47,24 +51,15 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
     except OSError as error:  # of the machine, not of this program, wherever a path is looked at
         if error.filename is None:
             raise
-        if ctx.meta.get(DEBUG):
-            traceback.print_exc()
         owner = "ask its owner, or " if isinstance(error, PermissionError) else ""
         place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
-        click.echo(f"sparsecode: {place}: {error.strerror}; {owner}name another place", err=True)
-        ctx.exit(IoFailed.exit_code)
+        tell(f"sparsecode: {place}: {error.strerror}; {owner}name another place", IoFailed.exit_code)
     except RuntimeError as error:  # what pathlib makes of a link that leads to itself, before Python 3.13
         cause = error.__context__
         if not isinstance(cause, OSError) or cause.errno != errno.ELOOP:
             raise
-        if ctx.meta.get(DEBUG):
-            traceback.print_exc()
-        click.echo(f"sparsecode: {cause.filename}: a link that leads to itself; name another place", err=True)
-        ctx.exit(IoFailed.exit_code)
+        tell(f"sparsecode: {cause.filename}: a link that leads to itself; name another place", IoFailed.exit_code)
     except KeyboardInterrupt:
-        if ctx.meta.get(DEBUG):
-            traceback.print_exc()
         again = "run the same command without --force" if ctx.meta.get(FORCE) else "run the same command again"
         # A progress line may be standing on the terminal: start on a new one.
-        click.echo(("\n" if sys.stderr.isatty() else "") + f"sparsecode: interrupted; {again}, it resumes", err=True)
-        ctx.exit(_INTERRUPTED)
+        tell(("\n" if sys.stderr.isatty() else "") + f"sparsecode: interrupted; {again}, it resumes", _INTERRUPTED)

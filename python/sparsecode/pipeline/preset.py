@@ -30,14 +30,12 @@ class Preset:
         return STAGES[name].from_mapping(self.stages.get(name, {}), f"preset {self.name}, [{name}]")
 
     def seeded(self, seed: int) -> Preset:
-        """The same with a seed for every stage that has one."""
+        """This preset with a seed for every stage that has one."""
         return replace(self, stages={**self.stages, **{s: {**self.stages.get(s, {}), "seed": seed} for s in SEEDED}})
 
     def record(self) -> dict[str, Any]:
         """What a run remembers of it: its contents too, since a file may change or go."""
-        tables = {stage: {name: list(v) if isinstance(v, tuple) else v for name, v in table.items()}
-                  for stage, table in self.stages.items()}  # fmt: skip
-        return {"name": self.name, "stages": tables}
+        return {"name": self.name, "stages": {stage: dict(table) for stage, table in self.stages.items()}}
 
 
 def preset_names() -> list[str]:

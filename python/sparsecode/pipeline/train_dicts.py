@@ -67,7 +67,7 @@ def train_dicts(
     dataset = store.Dataset(data)
     plan.check(chosen, dataset)
     if force or not home.is_done(KEY):
-        plan.check_memory(chosen, dataset.activation_dim)
+        plan.refuse(KEY, plan.need(chosen, dataset.activation_dim), dataset.activation_dim)
     if force or KEY not in home.config()["stages"]:
         choose_engine(chosen.engine, chosen.device)  # fails here, before the stage is recorded as begun
     folder = home.dictionaries_path
