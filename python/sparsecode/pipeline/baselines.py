@@ -21,8 +21,9 @@ from sparsecode.pipeline.config import BaselinesConfig, TrainDictsConfig
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.plan import find_dataset
 from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
-from sparsecode.pipeline.stage import called, load_record, run_stage
+from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import dictionaries_of, require
 from sparsecode.science.baselines import BASELINES
 from sparsecode.science.baselines_fit import FitSettings, fit_all, measures_csv

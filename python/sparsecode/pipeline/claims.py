@@ -16,8 +16,9 @@ from sparsecode.pipeline.config import ClaimsConfig
 from sparsecode.pipeline.model_text import tokens_of
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
-from sparsecode.pipeline.stage import called, load_record, run_stage
+from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import digest
 from sparsecode.science import trained
 from sparsecode.science.evidence import Evidence, Family, JudgeSettings

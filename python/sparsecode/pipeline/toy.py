@@ -21,8 +21,9 @@ from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import ToyConfig
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
-from sparsecode.pipeline.stage import called, load_record, run_stage
+from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.training import engine_of, train
 from sparsecode.report.toy_page import toy_page
 from sparsecode.science.toy import ToyData, ToySettings
