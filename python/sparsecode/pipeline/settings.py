@@ -172,7 +172,7 @@ def _checked(spec: dataclasses.Field[Any], value: Any, subject: str) -> Any:
     if type(value) is int and float in kinds:
         value = float(value)
     if not (type(value) in kinds or (tuple[str, ...] in kinds and _texts(value))):
-        kind = spec.type if isinstance(spec.type, UnionType) or spec.type == tuple[str, ...] else spec.type.__name__
+        kind = spec.type.__name__ if isinstance(spec.type, type) else spec.type
         raise InvalidSetting(f"{subject} must be {kind}, not {value!r}")
     if value == "":
         raise InvalidSetting(f"{subject} is empty; leave it out, or say what it is")
