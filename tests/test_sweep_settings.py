@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsecode.errors import InvalidSetting
-from sparsecode.sweep import dictionary_name, grid, parse_l1, parse_sizes, schedule, settings
+from sparsecode.sweep import dictionary_name, grid, parse_l1, parse_sizes, rates, schedule, settings
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,11 @@ def test_coefficients_that_would_share_a_name_are_refused() -> None:
 def test_examples_in_docstrings_run(module: ModuleType) -> None:
     assert doctest.testmod(module)[0] == 0
     assert doctest.testmod(module)[1] > 0
+
+
+def test_rates_fall_with_the_root_of_the_size() -> None:
+    """Four times the features: half the rate; 1,024 have the rate itself."""
+    assert rates(8e-3, [256, 1024, 4096]) == pytest.approx([16e-3, 8e-3, 4e-3], rel=1e-15)
+    assert rates(8e-3, [256, 1024, 4096], "none") == [8e-3] * 3
+    with pytest.raises(InvalidSetting, match="lr_scaling must be one of sqrt, none, not 'linear'"):
+        rates(8e-3, [256], "linear")
