@@ -16,7 +16,7 @@ from sparsecode.cli import main
 from sparsecode.interop import TARGETS, find_model, load_dictionary
 from sparsecode.sweep import Dictionary
 
-FIXTURES = Path(__file__).parent / "fixtures/interop"
+FIXTURES = Path(__file__).parents[1] / "fixtures/interop"
 SAELENS, LEARNING = FIXTURES / "saelens-standard", FIXTURES / "dictionary_learning-AutoEncoder"
 SPARSIFY, OPENAI = FIXTURES / "sparsify-topk", FIXTURES / "openai-topk/autoencoder.pt"
 LLAMASCOPIUM = FIXTURES / "llamascopium-jumprelu"
@@ -171,7 +171,7 @@ def test_a_dictionary_of_another_library_is_called_after_its_folder(tmp_path: Pa
 
 
 def test_a_planted_file_ends_in_one_line_and_nothing_runs(tmp_path: Path) -> None:
-    # As in test_interop_pt, through the command line: the file's own unpickler would create `mark`.
+    # As in interop/test_state_dict, through the command line: the file's own unpickler would create `mark`.
     mark = tmp_path / "mark"
     script = (
         "import pathlib, pickle, sys, zipfile\n"

@@ -1,4 +1,4 @@
-"""The output of `sparsecode doctor --gpu` with and without a GPU. Its suite runs in interpreted_engine.py."""
+"""The output of `sparsecode doctor --gpu` with and without a GPU. Its suite runs in tests/interpreted/engine.py."""
 
 from __future__ import annotations
 

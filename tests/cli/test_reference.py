@@ -7,7 +7,7 @@ from pathlib import Path
 from sparsecode.cli import COMMANDS
 from sparsecode.cli.reference import reference
 
-PAGE = Path(__file__).parents[1] / "docs/cli.md"
+PAGE = Path(__file__).parents[2] / "docs/cli.md"
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
+import tiny_gpt
 from sparsecode import corpus
 from sparsecode.errors import CheckpointCorrupt, CorpusEmpty, InvalidSetting, SettingsDiffer, TrainingDiverged
 from sparsecode.gpt import GPT, GPTConfig, gpt_fingerprint, load_gpt
@@ -28,31 +27,7 @@ from sparsecode.pipeline import train_gpt as stage
 from sparsecode.pipeline.config import TrainGptConfig
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.train_gpt import train_gpt
-
-VOCAB = 40
-TINY: dict[str, Any] = {
-    "n_layer": 2, "n_head": 2, "d_model": 8, "context": 16, "batch_size": 4, "steps": 40, "warmup_steps": 5,
-    "log_every": 7, "save_every": 10, "val_every": 15, "val_tokens": 320, "device": "cpu",
-}  # fmt: skip
-
-
-def walk(length: int, seed: int) -> npt.NDArray[np.uint16]:
-    """A sequence with something to learn: the next token is the last one plus 1, 2 or 3."""
-    steps = np.random.default_rng(seed).integers(1, 4, length)
-    return (np.cumsum(steps) % VOCAB).astype(np.uint16)
-
-
-@dataclass
-class StubTokens:
-    train: npt.NDArray[np.uint16] = field(default_factory=lambda: walk(3000, 0))
-    val: npt.NDArray[np.uint16] = field(default_factory=lambda: walk(700, 1))
-    vocab_size: int = VOCAB
-    eot: int = 0
-    fingerprint: str = "stub"
-    val_bytes: int = 2100
-
-    def decode(self, ids: list[int]) -> str:
-        return " ".join(map(str, ids))
+from tiny_gpt import TINY, VOCAB, StubTokens, walk
 
 
 @pytest.fixture(autouse=True)
@@ -131,13 +106,14 @@ def test_a_stop_between_the_last_step_and_the_end_resumes_too(tmp_path: Path, mo
 def test_a_killed_process_resumes(tmp_path: Path) -> None:
     settings = TINY | {"steps": 400}
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_gpt_pretrain as t\n"
-        "t.corpus.prepare_tokens = lambda home, settings, *, watch: t.StubTokens()\n"
-        "t.train_gpt(sys.argv[2], quiet=True, **t.TINY | {'steps': 400})\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from sparsecode import corpus\nfrom sparsecode.pipeline.train_gpt import train_gpt\nimport tiny_gpt\n"
+        "corpus.prepare_tokens = lambda home, settings, *, watch: tiny_gpt.StubTokens()\n"
+        "train_gpt(sys.argv[2], quiet=True, **tiny_gpt.TINY | {'steps': 400})\n"
     )
-    here = str(Path(__file__).parent)
+    support = str(Path(tiny_gpt.__file__).parent)
     process = subprocess.Popen(
-        [sys.executable, "-c", program, here, str(tmp_path / "killed")], env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", program, support, str(tmp_path / "killed")], env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     state = tmp_path / "killed" / "gpt" / "state.safetensors"
     deadline = time.monotonic() + 60

@@ -1,6 +1,6 @@
 """Dictionaries made by other libraries encode and decode here as there, to 1e-5.
 
-The files are made by tests/interop/make_fixtures.py in environments of the libraries; `make interop` makes fresh ones.
+The files are made by tests/peers/make_fixtures.py in environments of the libraries; `make interop` makes fresh ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sparsecode.errors import NotExpressible
 from sparsecode.interop import TARGETS, find_dictionaries, find_format, load_dictionary, save_dictionary
 from sparsecode.sweep import Dictionary
 
-FIXTURES = Path(__file__).parent / "fixtures/interop"
+FIXTURES = Path(__file__).parents[1] / "fixtures/interop"
 CASES = sorted(folder for folder in FIXTURES.iterdir() if folder.is_dir())
 LIBRARIES = ("saelens", "dictionary_learning", "sparsify", "openai", "llamascopium")
 TOLERANCE = 1e-5
@@ -134,7 +134,7 @@ EXPRESSIBLE = {
 def test_the_library_of_a_fixture_is_pinned() -> None:
     pinned = {
         line.strip()
-        for file in (Path(__file__).parent / "interop").glob("requirements-*.txt")
+        for file in (FIXTURES.parents[1] / "peers").glob("requirements-*.txt")
         for line in file.read_text().splitlines()
         if "==" in line
     }

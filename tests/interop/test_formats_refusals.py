@@ -25,7 +25,7 @@ from sparsecode.interop.fold import folded
 from sparsecode.interop.state_dict import read_state_dict, write_state_dict
 from sparsecode.sweep import Dictionary
 
-FIXTURES = Path(__file__).parent / "fixtures/interop"
+FIXTURES = Path(__file__).parents[1] / "fixtures/interop"
 D, N = 8, 16
 
 

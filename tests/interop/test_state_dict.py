@@ -16,7 +16,7 @@ from sparsecode.errors import DictionaryInvalid, PickleRefused
 from sparsecode.interop import find_dictionaries, find_format, load_dictionary
 from sparsecode.interop.state_dict import read_state_dict, write_state_dict
 
-FIXTURE = Path(__file__).parent / "fixtures/interop/dictionary_learning-AutoEncoder/ae.pt"
+FIXTURE = Path(__file__).parents[1] / "fixtures/interop/dictionary_learning-AutoEncoder/ae.pt"
 
 
 class Planted:

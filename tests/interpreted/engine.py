@@ -1,6 +1,6 @@
-"""What only the GPU engine does, under Triton's interpreter; run by test_kernels_interpreter.py.
+"""What only the GPU engine does, under Triton's interpreter; run by tests/kernels/test_interpreter.py.
 
-What it shares with them is in test_engines_shared.py.
+What it shares with them is in tests/sweep/test_engines.py.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_same_bits_in_any_order_of_programs(kind: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_products_round_alike_whatever_the_way(precision: str) -> None:
-    """All ways round operands alike, so training emulated with one (test_kernels_torch.py) covers the others."""
+    """All ways round operands alike, so training emulated with one (sweep/engines/test_gpu.py) covers the others."""
     loss, x = LossSettings(pre_bias=True), batch(33, 48)
     results = {}
     for kind in ("products", "fused", "lists"):

@@ -1,4 +1,4 @@
-"""Every kernel under Triton's interpreter; run by test_kernels_interpreter.py in a process of its own."""
+"""Every kernel under Triton's interpreter; run by tests/kernels/test_interpreter.py in a process of its own."""
 
 from __future__ import annotations
 

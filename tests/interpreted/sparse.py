@@ -1,4 +1,4 @@
-"""The kernels of the sparse path under Triton's interpreter; run by test_kernels_interpreter.py."""
+"""The kernels of the sparse path under Triton's interpreter; run by tests/kernels/test_interpreter.py."""
 
 from __future__ import annotations
 

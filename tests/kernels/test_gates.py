@@ -1,7 +1,7 @@
 """The kernels compile for every architecture and their machine code passes the gates: in a process of its own, cached.
 
-A cold run compiles some 200 kernels, a process per core (`python tests/kernel_gates.py` shows each); a warm one reads
-target/.
+A cold run compiles some 200 kernels, a process per core (`python tests/support/kernel_gates.py` shows each); a warm one
+reads target/.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import pytest
 
 from kernel_machine_code import GCN, SASS, Code, _hot_loop, stackless, static_bound
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_gates() -> None:
     pytest.importorskip("triton", reason="Triton is not installed: the kernels cannot be compiled here")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, str(HERE / "kernel_gates.py")]
-    done = subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "tests/support/kernel_gates.py")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert done.returncode == 0, "\n".join(failed) or done.stderr[-3000:]
     assert done.stdout.count("(must fail)") == 2

@@ -1,6 +1,6 @@
 """Runs the kernels' and the GPU engine's tests under Triton's interpreter, which needs processes of its own.
 
-To see one test: TRITON_INTERPRET=1 pytest tests/interpreted_kernels.py -k NAME
+To see one test: TRITON_INTERPRET=1 pytest tests/interpreted/kernels.py -k NAME
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed: the kernels cannot run here")
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 # The longest first, so that neither of two processes is left with one at the end.
 SUITES = (
-    "test_engines_shared",
-    "interpreted_mutants",
-    "interpreted_sparse",
-    "interpreted_engine",
-    "interpreted_kernels",
+    "sweep/test_engines",
+    "interpreted/mutants",
+    "interpreted/sparse",
+    "interpreted/engine",
+    "interpreted/kernels",
 )
 Done = subprocess.CompletedProcess[str]
 
 
 def run(suite: str) -> Done:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / f"{suite}.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / f"{suite}.py")]
     # One thread: numpy's and torch's pools fight over tiles that are far too small for either.
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     environment = os.environ | single | {"TRITON_INTERPRET": "1"}
-    return subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

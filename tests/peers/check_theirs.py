@@ -1,6 +1,6 @@
 """Loads, in a library's environment and with its own loader, what sparsecode wrote for it.
 
-    python tests/interop/check_theirs.py LIBRARY FOLDER OUT.json
+    python tests/peers/check_theirs.py LIBRARY FOLDER OUT.json
 
 Every folder in FOLDER has the library's files and expected.safetensors (x, codes, output by sparsecode). The result:
 {case: largest difference of codes and output, or the error}.
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
-    peer = importlib.import_module(f"peers.{arguments.library}_peer")
+    peer = importlib.import_module(f"libraries.{arguments.library}_peer")
     cases = sorted(case for case in arguments.folder.iterdir() if case.is_dir())
     found = {case.name: difference(peer, case) for case in cases}
     arguments.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """Dictionaries made by other libraries, each with activations and what the library itself encodes and decodes of them.
 
-    python tests/interop/make_fixtures.py LIBRARY FOLDER [--seed N]
+    python tests/peers/make_fixtures.py LIBRARY FOLDER [--seed N]
 
 Runs in an environment of the library; nothing of sparsecode is needed. `make interop` calls it with new seeds; the
 committed tests/fixtures/interop were made with seed 0 by sae-lens 6.54.12, dictionary-learning 0.1.0, eai-sparsify
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
-    peer = importlib.import_module(f"peers.{arguments.library}_peer")
+    peer = importlib.import_module(f"libraries.{arguments.library}_peer")
     generator = torch.Generator().manual_seed(arguments.seed)
     torch.manual_seed(arguments.seed)
     for case in peer.CASES:

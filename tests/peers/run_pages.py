@@ -1,6 +1,6 @@
 """Runs every block of the docs/coming-from-*.md pages, in order, as a reader would: part of `make interop`.
 
-    python tests/interop/run_pages.py FOLDER --libraries saelens=PYTHON dictionary_learning=PYTHON sparsify=PYTHON
+    python tests/peers/run_pages.py FOLDER --libraries saelens=PYTHON dictionary_learning=PYTHON sparsify=PYTHON
 
 Runs in the environment of sparsecode. A Python block that begins with "# with LIBRARY" runs in that library's.
 """

@@ -2,7 +2,7 @@
 
 Runs in SAELens's environment, with this package on the path:
 
-    PYTHONPATH=python .venv-interop/saelens/bin/python tests/interop/saelens_evaluation.py
+    PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/saelens_evaluation.py
 
 Prints a table and ends with 1 where a figure differs by more than 1e-4 (relative, above 1) without a reason given here.
 The model is a small random GPT-2 whose parameters are enlarged until it predicts sharply; nothing is downloaded.

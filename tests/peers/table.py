@@ -1,6 +1,6 @@
 """What loads where, and the largest difference: `make interop`.
 
-    python tests/interop/table.py FOLDER --libraries saelens=PYTHON dictionary_learning=PYTHON sparsify=PYTHON
+    python tests/peers/table.py FOLDER --libraries saelens=PYTHON dictionary_learning=PYTHON sparsify=PYTHON
 
 Runs in the environment of sparsecode; PYTHON is the interpreter of an environment with the library.
 

@@ -2,7 +2,7 @@
 
 Runs in SAELens's environment, which brings TransformerLens, with this package on the path:
 
-    PYTHONPATH=python .venv-interop/saelens/bin/python tests/interop/transformer_lens_hooks.py
+    PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/transformer_lens_hooks.py
 
 Prints a table and ends with 1 where values differ by more than 1e-4. Small random models; nothing is downloaded.
 """

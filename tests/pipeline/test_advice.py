@@ -11,7 +11,7 @@ from sparsecode.errors import DatasetMissing, DictionaryInvalid, InvalidSetting,
 from sparsecode.pipeline.advice import REMEDIES, advice, advise, advised, told
 from sparsecode.pipeline.train_dicts import train_dicts
 
-PACKAGE = Path(__file__).parents[1] / "python/sparsecode"
+PACKAGE = Path(__file__).parents[2] / "python/sparsecode"
 
 
 def test_remedies_and_their_words_belong_together() -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import sparsecode
-from fake_run import SIZES, TRUE, D, FakeDataset, fake_sweeps, make_fake_run
+from claim_cases import SMALL, claims_of
+from fake_run import SIZES, TRUE, D, FakeDataset, make_fake_run
 from sparsecode import store
 from sparsecode.errors import InvalidSetting, RunInvalid, SettingsDiffer, StageMissing
 from sparsecode.pipeline import sweeps
@@ -21,19 +22,6 @@ from sparsecode.pipeline.run import Run
 from sparsecode.science import starts
 from sparsecode.science.judge import CLAIMS
 from sparsecode.sweep import Dictionary
-
-SMALL: dict[str, Any] = {"starts": False, "directions": 8, "contexts": 6, "features": 4, "shown": 3, "draws": 100}
-
-
-def claims_of(run: Run, dataset: FakeDataset, tilt: float = 0.1, **settings: Any) -> dict[str, Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "Dataset", lambda path: dataset)
-        patch.setattr(sweeps, "train_both", lambda run, *_, **__: fake_sweeps(run, tilt=tilt))
-        sparsecode.compare_dicts(run, quiet=True)
-        sparsecode.check_claims(run, quiet=True, **(SMALL | settings))
-    found = load_claims(run)
-    assert found is not None
-    return dict(found["claims"])
 
 
 @pytest.fixture(scope="module")

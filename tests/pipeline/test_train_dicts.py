@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from sparsecode.sweep import Dictionary
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.reference import ReferenceEngine
 from sparsecode.sweep.sweep import Sweep
+from stopping import Stopped, StoppingEngine, outcome
 
 D, ROWS = 12, 4000
 SMALL: dict[str, Any] = {
@@ -52,39 +52,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def outcome(run: Path) -> dict[str, Any]:
-    """Everything that must not depend on interruptions: dictionaries byte by byte, metrics, result."""
-    files = {path.name: path.read_bytes() for path in sorted((run / "dictionaries").iterdir())}
-    return {
-        "files": files,
-        "metrics": Run(run).metrics(),
-        "result": Run(run).config()["stages"]["train-dicts"]["result"],
-    }
-
-
 @pytest.fixture(scope="module")
 def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     run = tmp_path_factory.mktemp("unbroken") / "run"
     train_dicts(run, dataset=str(data), **SMALL)
     return outcome(run)
-
-
-class Stopped(Exception):
-    """Represents a process that dies between two instructions."""
-
-
-class StoppingEngine(ReferenceEngine):
-    """Dies, or is sent SIGINT, during step number `stop`."""
-
-    stop, interrupt = 0, False
-
-    def step(self, sweep: Sweep, x: torch.Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
-        stats = super().step(sweep, x, lr_scale, l1_factor)
-        if sweep.step == self.stop:
-            if not self.interrupt:
-                raise Stopped
-            os.kill(os.getpid(), signal.SIGINT)
-        return stats
 
 
 def test_dictionaries_metrics_and_result(data: Path, unbroken: dict[str, Any]) -> None:

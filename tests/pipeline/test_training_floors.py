@@ -23,8 +23,8 @@ from sparsecode.pipeline.toy import toy_models
 from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.pipeline.train_gpt import fitted_steps, train_gpt
 from sparsecode.sweep.schedule import Budget
-from test_gpt_pretrain import TINY, StubTokens, walk
-from test_sweep_train import Stopped, StoppingEngine, outcome
+from stopping import Stopped, StoppingEngine, outcome
+from tiny_gpt import TINY, StubTokens, walk
 
 MOMENT = 1e-6  # minutes: ends before the second step
 

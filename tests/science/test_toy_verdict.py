@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from claim_cases import GOOD, Rows, record
 from sparsecode.science.toy_verdict import verdict
 from sparsecode.science.verdicts import RECOVERED, REGRET
-
-Rows = dict[tuple[int, float], tuple[float, float | None]]  # (size, l1) -> (MMCS with the truth, with larger)
-
-GOOD: Rows = {
-    (64, 0.1): (0.2, 0.99), (64, 0.2): (0.3, 0.5),  # too small to hold the truth: the choice there does not count
-    (512, 0.1): (0.9, 0.95), (512, 0.2): (0.5, 0.6),
-    (1024, 0.1): (0.98, 0.8), (1024, 0.2): (0.4, 0.3),
-    (2048, 0.1): (0.97, None), (2048, 0.2): (0.3, None),
-}  # fmt: skip
-
-
-def record(rows: Rows, width: float = 0.01) -> dict[str, Any]:
-    return {
-        "settings": {"true_features": 512},
-        "dictionaries": [
-            {
-                "name": f"n{size}", "dict_size": size, "l1": l1, "seed": 0, "mmcs_truth": truth, "recovered": 1,
-                "mmcs_truth_interval": [truth - width, truth + width], "mmcs_truth_start": 0.2,
-                "matched_mmcs_larger": larger,
-            }
-            for (size, l1), (truth, larger) in rows.items()
-        ],
-    }  # fmt: skip
 
 
 def test_both_halves_make_it_reproduced() -> None:

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 import sparsecode
+from claim_cases import GOOD, SMALL, claims_of, record
 from fake_run import L1, FakeDataset, fake_sweeps, make_fake_run
 from sparsecode import store
 from sparsecode.cli import main
@@ -24,8 +25,6 @@ from sparsecode.science import trained
 from sparsecode.science.toy_verdict import verdict
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.metrics import motion
-from test_science_claims import SMALL, claims_of
-from test_science_toy_verdict import GOOD, record
 
 UNTOUCHED = "hardly moved"
 

@@ -19,7 +19,7 @@ from sparsecode import errors
 from sparsecode.errors import InvalidName, ShardCorrupt, ShardMissing, ShardTruncated
 from sparsecode.store import ActivationStream, Dataset, dataset_damage, read_header
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 ACCESS = trials.ACCESS
 
 

@@ -87,7 +87,7 @@ def test_the_file_is_safe_before_its_name_and_its_name_before_the_manifest(tmp_p
 def test_a_killed_writer_frees_the_lock(tmp_path: Path) -> None:
     script = f"""
         import sys, time
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(trials.__file__).parent)!r})
         from store_trials import SETTINGS
         from sparsecode.store import DatasetWriter
         writer = DatasetWriter({str(tmp_path / "x")!r}, **SETTINGS)
@@ -167,7 +167,7 @@ FORBIDDEN = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "s
 
 
 def test_nothing_in_the_package_can_load_a_pickle() -> None:
-    package = Path(trials.__file__).parent.parent / "python" / "sparsecode"
+    package = Path(__file__).parents[2] / "python" / "sparsecode"
     found = []
     for file in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):

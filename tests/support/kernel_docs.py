@@ -1,7 +1,7 @@
 """Writes the generated tables of docs/kernels.md: gates, planted bugs, model.
 
-    python tests/kernel_docs.py            # gates (cached) and model
-    python tests/kernel_docs.py mutants    # plants the bugs as well, in this process's own interpreter
+    python tests/support/kernel_docs.py            # gates (cached) and model
+    python tests/support/kernel_docs.py mutants    # plants the bugs as well, in this process's own interpreter
 
 Each table lies between `<!-- NAME -->` and `<!-- end NAME -->`, as `make format` leaves it.
 """
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import kernel_gates
 from sparsecode.sweep.engines.gpu.cost import DEVICES, EXPECTED, predict, sparse_density
 
-DOCS = Path(__file__).parent.parent / "docs" / "kernels.md"
+DOCS = Path(__file__).parents[2] / "docs" / "kernels.md"
 SHAPES = (
     ("7 dictionaries, 64..4096", 128, [64, 128, 256, 512, 1024, 2048, 4096]),
     ("16 of 4096", 32, [4096] * 16),
@@ -87,8 +87,7 @@ def model_table() -> str:
 def mutant_table() -> str:
     """Every planted bug and the check that caught it."""
     os.environ["TRITON_INTERPRET"] = "1"
-    from interpreted_mutants import caught_by
-    from kernel_mutants import MUTANTS
+    from kernel_mutants import MUTANTS, caught_by
 
     lines = ["| kernel | planted bug | caught by | as |", "| -- | -- | -- | -- |"]
     with TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """Compiles every kernel for every architecture without a GPU and holds the machine code to gates.
 
-`python tests/kernel_gates.py` compiles what is not in the cache, in a process per core, and prints a line per case; it
-exits with 1 where a gate fails, or where a kernel that is known to be bad passes. Not under the interpreter: Triton can
-do one or the other in a process.
+`python tests/support/kernel_gates.py` compiles what is not in the cache, in a process per core, and prints a line per
+case; it exits with 1 where a gate fails, or where a kernel that is known to be bad passes. Not under the interpreter:
+Triton can do one or the other in a process.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 from kernel_machine_code import SHARED_LIMIT, TENSOR, Code, read_code, static_bound
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "target" / "kernel-gates.json"
 WIDTHS = (32, 64, 128, 256)
 SMALL_SHARED = 101_376  # 8.6, 8.9 and 12.x run sm_80's tiles up to D = 128

@@ -1,6 +1,6 @@
 """Bugs to plant in the kernels: each is one edit of the source, and each must be caught by a check.
 
-`python tests/kernel_docs.py mutants` plants them all and writes the table of docs/kernels.md.
+`python tests/support/kernel_docs.py mutants` plants them all and writes the table of docs/kernels.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-KERNELS = Path(__file__).parent.parent / "kernels"
+import interpreter_shim
+from kernel_checks import CHECKS, Kernels
+from kernel_far_checks import FAR_CHECKS
+from kernel_sparse_checks import SPARSE_CHECKS
+
+KERNELS = Path(__file__).parents[2] / "kernels"
 
 
 @dataclass(frozen=True)
@@ -251,3 +256,19 @@ MUTANTS = (
         "offset = features[:, None] * D",
     ),
 )
+
+
+def caught_by(mutant: Mutant, folder: Path) -> str | None:
+    """The check that fails on the mutant, and how; None where all pass."""
+    kernels = Kernels().with_mutant(mutant.module, mutant.load(folder))
+    checks = SPARSE_CHECKS if mutant.module in ("lists", "sparse") else CHECKS + FAR_CHECKS
+    # Those named for the kernel first: most mutants fall to them at once.
+    for check in sorted(checks, key=lambda check: mutant.module not in check.__name__):
+        try:
+            check(kernels)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            return f"{check.__name__}: {reason}"
+        finally:
+            interpreter_shim.forget()
+    return None

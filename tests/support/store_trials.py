@@ -1,4 +1,4 @@
-"""Trials behind the store's promises: `test_store_*.py` runs each in its fast form, `soak/soak_store.py` in full."""
+"""Trials behind the store's promises: `tests/store/` runs each in its fast form, `soak/soak_store.py` in full."""
 
 from __future__ import annotations
 

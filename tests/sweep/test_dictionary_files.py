@@ -14,7 +14,7 @@ from sparsecode.errors import DictionaryInvalid
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.activations import ACTIVATIONS, abstopk, groupmax, jumprelu, topk, topk_linear
 
-OLD = Path(__file__).parent / "fixtures/dictionary-v1"
+OLD = Path(__file__).parents[1] / "fixtures/dictionary-v1"
 N, D = 6, 4
 FORMAT_1_KEYS = {
     "format", "sparsecode_version", "dict_size", "activation_dim", "activation", "normalization",

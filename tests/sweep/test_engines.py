@@ -1,7 +1,7 @@
 """One test for all engines: each must match the reference in float64 and keep every engine's promises.
 
 Without TRITON_INTERPRET the reference itself (in float32) and every path of the CPU engine; with it, in a process of
-its own that test_kernels_interpreter.py starts, every way of the GPU engine.
+its own that tests/kernels/test_interpreter.py starts, every way of the GPU engine.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The CPU engine against itself: every way to compute gives the same bits. What it shares with the other engines is in
-test_engines_shared.py.
+tests/sweep/test_engines.py.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries.
 """

@@ -95,8 +95,8 @@ def test_products_equal_the_reference(pre_bias: bool, chunk: int) -> None:
         torch.testing.assert_close(getattr(stats, name), getattr(truth, name), rtol=1e-6, atol=0)
 
 
-# Training with 16-bit operands and float32 master weights, emulated: interpreted_engine.py shows that the fused kernels
-# round as these products do.
+# Training with 16-bit operands and float32 master weights, emulated: tests/interpreted/engine.py shows that the fused
+# kernels round as these products do.
 
 
 def sparse_data(rows: int, D: int, features: int) -> Tensor:
@@ -183,7 +183,7 @@ def test_without_triton_everything_else_imports_and_trains() -> None:
 def test_gpu_benchmarks_are_skipped_by_name_where_there_is_no_gpu() -> None:
     if gpu.available():
         pytest.skip("there is a GPU here")
-    bench = str(Path(__file__).parent.parent / "benches" / "bench_kernels.py")
+    bench = str(Path(__file__).parents[3] / "benches" / "bench_kernels.py")
     command = [sys.executable, "-m", "pytest", bench, "--benchmark-only", "-rs", "-v", "-p", "no:cacheprovider"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "no CUDA or ROCm device with Triton here" in done.stdout

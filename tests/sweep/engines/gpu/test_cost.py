@@ -20,7 +20,7 @@ from sparsecode.sweep.engines.gpu.cost import (
 )
 
 A100, H100, B200, MI300X = DEVICES
-DOCS = (Path(__file__).parent.parent / "docs" / "kernels.md").read_text()
+DOCS = (Path(__file__).parents[4] / "docs" / "kernels.md").read_text()
 BIG = [4096] * 16
 
 
