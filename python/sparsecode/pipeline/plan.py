@@ -21,7 +21,7 @@ from sparsecode.sweep import memory
 from sparsecode.sweep.batches import rows_held_out
 from sparsecode.sweep.fitting import DEFAULT_SAMPLES
 from sparsecode.sweep.normalization import Normalization
-from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
+from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes, rates
 from sparsecode.sweep.start import Start
 from sparsecode.sweep.sweep import Sweep
 
@@ -81,7 +81,8 @@ def build_sweep(config: Swept, width: int, device: torch.device) -> Sweep:
     """The sweep before `start` has set encoders and biases."""
     sizes, l1, seeds = zip(*entries(config, width), strict=True)
     loss, orthogonal = config.part(LossSettings), start(config).orthogonal
-    return Sweep(width, sizes, l1, seeds, config.lr, loss, device=device, orthogonal=orthogonal)
+    lr = rates(config.lr, sizes, config.lr_scaling if isinstance(config, TrainDictsConfig) else "none")
+    return Sweep(width, sizes, l1, seeds, lr, loss, device=device, orthogonal=orthogonal)
 
 
 def start(config: Swept) -> Start:
