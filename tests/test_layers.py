@@ -206,7 +206,7 @@ def test_a_wrong_import_is_found(owner: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("owner", "text"),
     [
-        ("report", "from sparsecode.comparison import Comparison\nfrom sparsecode.science import judge"),
+        ("report", "from sparsecode.comparison import Comparison\nfrom sparsecode.science.claims import judge"),
         (
             "sweep",
             "from sparsecode.kernels import forward\nfrom sparsecode.store import Dataset\nfrom .settings import x",

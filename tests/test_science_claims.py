@@ -18,8 +18,8 @@ from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.claims import family, load_claims
 from sparsecode.pipeline.config import ClaimsConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
-from sparsecode.science import starts
-from sparsecode.science.judge import CLAIMS
+from sparsecode.science.claims import starts
+from sparsecode.science.claims.judge import CLAIMS
 from sparsecode.sweep import Dictionary
 
 SMALL: dict[str, Any] = {"starts": False, "directions": 8, "contexts": 6, "features": 4, "shown": 3, "draws": 100}

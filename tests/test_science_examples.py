@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fake_run import FakeDataset, dictionary, true_features
 from sparsecode.errors import ContextsUnknown
-from sparsecode.science.examples import (
+from sparsecode.science.top_contexts import (
     Probes,
     consistency,
     contexts,

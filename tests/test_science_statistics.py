@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from sparsecode.science import bootstrap, chance
-from sparsecode.science.changepoint import bend, bend_of_means
-from sparsecode.science.dip import dip, p_value, uniform_dips
-from sparsecode.science.levels import local_slopes, slope
-from sparsecode.science.modes import ashman, two_modes
-from sparsecode.science.sparsity import kurtosis, l1_over_l2, participation_ratio
-from sparsecode.science.verdicts import Interval
+from sparsecode.science.statistics import bootstrap, chance
+from sparsecode.science.statistics.bootstrap import Interval
+from sparsecode.science.statistics.changepoint import bend, bend_of_means
+from sparsecode.science.statistics.dip import dip, p_value, uniform_dips
+from sparsecode.science.statistics.l0_contours import local_slopes, slope
+from sparsecode.science.statistics.mixture import ashman, two_modes
+from sparsecode.science.statistics.sparsity import kurtosis, l1_over_l2, participation_ratio
 
 Array = npt.NDArray[np.float64]
 

@@ -26,8 +26,8 @@ from sparsecode.pipeline.toy import load_toy, toy_models
 from sparsecode.pipeline.toy_plan import data_settings, entries
 from sparsecode.report.page import render
 from sparsecode.report.sections.toy import MAPS, toy_section
-from sparsecode.science.toy import ToyData
-from sparsecode.science.toy_measures import against_truth, grid_of, next_larger
+from sparsecode.science.toy.data import ToyData
+from sparsecode.science.toy.measures import against_truth, grid_of, next_larger
 from sparsecode.sweep import Dictionary, Sweep, Trainer, initial_atoms
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sparsecode.science.toy_verdict import verdict
-from sparsecode.science.verdicts import RECOVERED, REGRET
+from sparsecode.science.claims.c7_toy import verdict
+from sparsecode.science.claims.verdicts import RECOVERED, REGRET
 
 Rows = dict[tuple[int, float], tuple[float, float | None]]  # (size, l1) -> (MMCS with the truth, with larger)
 

@@ -20,8 +20,8 @@ from sparsecode.pipeline.claims import load_claims
 from sparsecode.pipeline.replicate import not_tested, summary, thin_stages, warnings
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.thin import thin
-from sparsecode.science import trained
-from sparsecode.science.toy_verdict import verdict
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.c7_toy import verdict
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.metrics import motion
 from test_science_claims import SMALL, claims_of

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsecode.science import verdicts
-from sparsecode.science.dip import p_value
-from sparsecode.science.modes import two_modes
-from sparsecode.science.verdicts import HARDLY_MOVED, NOT_REPRODUCED, NOT_TESTED, PARTLY, REPRODUCED, Interval
+from sparsecode.science.claims import verdicts
+from sparsecode.science.claims.verdicts import HARDLY_MOVED, NOT_REPRODUCED, NOT_TESTED, PARTLY, REPRODUCED
+from sparsecode.science.statistics.bootstrap import Interval
+from sparsecode.science.statistics.dip import p_value
+from sparsecode.science.statistics.mixture import two_modes
 
 
 def around(value: float, width: float = 0.01) -> Interval:

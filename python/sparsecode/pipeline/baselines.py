@@ -24,8 +24,8 @@ from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import dictionaries_of, require
-from sparsecode.science.baselines import BASELINES
-from sparsecode.science.baselines_fit import FitSettings, fit_all, measures_csv
+from sparsecode.science.baselines.fit import FitSettings, fit_all, measures_csv
+from sparsecode.science.baselines.kinds import BASELINES
 from sparsecode.sweep import Dictionary
 from sparsecode.watch import Watch
 

@@ -19,11 +19,11 @@ from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import digest
-from sparsecode.science import trained
-from sparsecode.science.evidence import Evidence, Family, JudgeSettings
-from sparsecode.science.examples import Rows
-from sparsecode.science.judge import FORMAT, as_json, judged, thin_of
-from sparsecode.science.verdicts import NOT_TESTED
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.evidence import Evidence, Family, JudgeSettings
+from sparsecode.science.claims.judge import FORMAT, as_json, judged, thin_of
+from sparsecode.science.claims.verdicts import NOT_TESTED
+from sparsecode.science.top_contexts import Rows
 from sparsecode.sweep import Dictionary
 
 KEY = "claims"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparsecode.science.trained import dictionaries, gpt, listed
+from sparsecode.science.claims.trained import dictionaries, gpt, listed
 
 
 def thin(stage: str, result: Mapping[str, Any]) -> list[str]:

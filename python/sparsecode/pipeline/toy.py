@@ -24,11 +24,11 @@ from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.training import engine_of, train
 from sparsecode.report.toy_page import toy_page
-from sparsecode.science.toy import ToyData
-from sparsecode.science.toy_batches import ToyBatches
-from sparsecode.science.toy_result import Measured, ToyResult
-from sparsecode.science.toy_verdict import thin, verdict
-from sparsecode.science.verdicts import NOT_TESTED
+from sparsecode.science.claims.c7_toy import thin, verdict
+from sparsecode.science.claims.verdicts import NOT_TESTED
+from sparsecode.science.toy.batches import ToyBatches
+from sparsecode.science.toy.data import ToyData
+from sparsecode.science.toy.result import Measured, ToyResult
 from sparsecode.sweep import choose_engine, metrics
 from sparsecode.sweep.schedule import Budget
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsecode.report.blocks import Section
-from sparsecode.science.verdicts import NOT_TESTED
+from sparsecode.science.claims.verdicts import NOT_TESTED
 
 
 @dataclass(frozen=True)

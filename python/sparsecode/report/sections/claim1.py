@@ -8,7 +8,7 @@ from sparsecode.report import figures, figures_claims
 from sparsecode.report.blocks import Column, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
-from sparsecode.science.recurrence import CLAIM, RELATIONS
+from sparsecode.science.claims.c1_recurrence import CLAIM, RELATIONS
 
 ID, TITLE = "more-than-dimensions", "More features than dimensions"
 

@@ -8,8 +8,8 @@ from sparsecode.report import figures, figures_claims
 from sparsecode.report.blocks import Column, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
-from sparsecode.science.bimodality import CLAIM
-from sparsecode.science.verdicts import ASHMAN, DIP_LEVEL, HARDLY_MOVED, LEAST_WEIGHT
+from sparsecode.science.claims.c2_bimodality import CLAIM
+from sparsecode.science.claims.verdicts import ASHMAN, DIP_LEVEL, HARDLY_MOVED, LEAST_WEIGHT
 
 ID, TITLE = "two-modes", "Two kinds of features"
 

@@ -8,8 +8,8 @@ from sparsecode.report import figures_claims
 from sparsecode.report.blocks import Examples, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import between, claim_section
-from sparsecode.science.interpretability import CLAIM
-from sparsecode.science.verdicts import CONSISTENT
+from sparsecode.science.claims.c3_interpretability import CLAIM
+from sparsecode.science.claims.verdicts import CONSISTENT
 
 ID, TITLE = "top-tokens", "What the features respond to"
 WORDS = {"feature": "features found in every size", "neuron": "neurons", "random": "random directions"}

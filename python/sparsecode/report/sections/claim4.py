@@ -8,8 +8,8 @@ from sparsecode.report import figures_sweeps
 from sparsecode.report.blocks import Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import between, claim_section
-from sparsecode.science.normalisation import CLAIM
-from sparsecode.science.verdicts import HALF_DIAGONAL
+from sparsecode.science.claims.c4_normalisation import CLAIM
+from sparsecode.science.claims.verdicts import HALF_DIAGONAL
 
 ID, TITLE = "diagonals", "Dividing L1 by the size"
 

@@ -8,8 +8,8 @@ from sparsecode.report import figures_sweeps
 from sparsecode.report.blocks import Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import between, claim_section
-from sparsecode.science.growth import CLAIM
-from sparsecode.science.verdicts import PLATEAU, RISE
+from sparsecode.science.claims.c5_growth import CLAIM
+from sparsecode.science.claims.verdicts import PLATEAU, RISE
 
 ID, TITLE = "growth", "MMCS as dictionaries grow"
 

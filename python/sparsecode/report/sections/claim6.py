@@ -8,8 +8,8 @@ from sparsecode.report import figures_claims
 from sparsecode.report.blocks import Column, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
-from sparsecode.science.basis import CLAIM
-from sparsecode.science.verdicts import RANDOM_PERCENTILE
+from sparsecode.science.claims.c6_basis import CLAIM
+from sparsecode.science.claims.verdicts import RANDOM_PERCENTILE
 
 ID, TITLE = "neuron-basis", "Features and neurons"
 

@@ -9,7 +9,7 @@ from typing import Any
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Claim, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science.toy_measures import axes, grid_of
+from sparsecode.science.toy.measures import axes, grid_of
 
 CELLS_WITH_NUMBERS = 63  # more do not fit side by side
 DEAD_CLIP = 100  # the seed's figure ends its scale here

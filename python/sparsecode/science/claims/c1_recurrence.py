@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecode.science import bootstrap, chance, trained
-from sparsecode.science.evidence import Evidence, Family, Finding
-from sparsecode.science.verdicts import Interval, more_features_than_dimensions
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.evidence import Evidence, Family, Finding
+from sparsecode.science.claims.verdicts import more_features_than_dimensions
+from sparsecode.science.statistics import bootstrap, chance
+from sparsecode.science.statistics.bootstrap import Interval
 
 CLAIM = (
     "Many more features than the space has dimensions are recovered, with high cosine similarity to features of other, "

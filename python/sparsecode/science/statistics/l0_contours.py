@@ -12,8 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sparsecode.science.bootstrap import Array, interval
-from sparsecode.science.verdicts import Interval
+from sparsecode.science.statistics.bootstrap import Array, Interval, interval
 
 _LEVELS = 48  # of L0 over the whole grid: enough that every pair of sizes with a common L0 meets some
 

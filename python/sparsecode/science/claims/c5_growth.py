@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsecode.science import bootstrap, trained
-from sparsecode.science.changepoint import BendIntervals, bend_of_means
-from sparsecode.science.evidence import Evidence, Family, Finding
-from sparsecode.science.verdicts import LEAST_SIZES, Interval, Verdict, rises_then_plateaus
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.evidence import Evidence, Family, Finding
+from sparsecode.science.claims.verdicts import LEAST_SIZES, Verdict, rises_then_plateaus
+from sparsecode.science.statistics import bootstrap
+from sparsecode.science.statistics.bootstrap import Interval
+from sparsecode.science.statistics.changepoint import BendIntervals, bend_of_means
 
 CLAIM = "As the dictionary grows, MMCS first rises rapidly, then plateaus."
 

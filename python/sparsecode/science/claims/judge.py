@@ -10,27 +10,27 @@ from dataclasses import replace
 from typing import Any
 
 from sparsecode.machine import versions
-from sparsecode.science import (
-    basis,
-    bimodality,
-    growth,
-    interpretability,
-    normalisation,
-    recurrence,
+from sparsecode.science.claims import (
+    c1_recurrence,
+    c2_bimodality,
+    c3_interpretability,
+    c4_normalisation,
+    c5_growth,
+    c6_basis,
     starts,
     trained,
 )
-from sparsecode.science.evidence import Evidence, Family, Finding
+from sparsecode.science.claims.evidence import Evidence, Family, Finding
 
 FORMAT = 3
 
 CLAIMS: dict[str, Callable[[Evidence], Finding]] = {
-    "1": recurrence.judge,
-    "2": bimodality.judge,
-    "3": interpretability.judge,
-    "4": normalisation.judge,
-    "5": growth.judge,
-    "6": basis.judge,
+    "1": c1_recurrence.judge,
+    "2": c2_bimodality.judge,
+    "3": c3_interpretability.judge,
+    "4": c4_normalisation.judge,
+    "5": c5_growth.judge,
+    "6": c6_basis.judge,
 }
 
 

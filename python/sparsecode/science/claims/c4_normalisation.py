@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecode.science import trained
-from sparsecode.science.evidence import Evidence, Family, Finding
-from sparsecode.science.levels import local_slopes, slope
-from sparsecode.science.verdicts import diagonal_is_an_artefact, not_tested
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.evidence import Evidence, Family, Finding
+from sparsecode.science.claims.verdicts import diagonal_is_an_artefact, not_tested
+from sparsecode.science.statistics.l0_contours import local_slopes, slope
 
 CLAIM = (
     "The diagonal lines of heat maps over size and L1 are an artefact of dividing L1 by the dictionary size; without "

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparsecode.science.bootstrap import from_draws, resamples
-from sparsecode.science.verdicts import Interval
+from sparsecode.science.statistics.bootstrap import Interval, from_draws, resamples
 
 Array = npt.NDArray[np.float64]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sparsecode.comparison import Comparison
-from sparsecode.science import trained
-from sparsecode.science.examples import Decode, Rows
-from sparsecode.science.verdicts import Verdict
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.verdicts import Verdict
+from sparsecode.science.top_contexts import Decode, Rows
 from sparsecode.sweep import Dictionary, metrics
 from sparsecode.watch import UNWATCHED, Watch
 

@@ -2,7 +2,7 @@
 
 Each rule takes numbers that were measured elsewhere and gives a verdict: it can come out either way, and where the
 data cannot decide it says "not tested" and why. Rules look at the end of an interval that is worse for the claim
-(95 %, see `bootstrap`), so that a result within its own noise is not called reproduced.
+(95 %, see `statistics.bootstrap`), so that a result within its own noise is not called reproduced.
 
 "Partly" is said where what was seen is there, and what it was taken for is not: two modes of which one is of features
 that were never trained (claim 2), features sparser than random directions only as far as some neurons vary more than
@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from sparsecode.science.statistics.bootstrap import Interval
 
 REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTED = "reproduced", "partly", "not reproduced", "not tested"
 WITHIN_NOISE = "Within noise: a run with another seed may come out otherwise."
@@ -85,27 +87,6 @@ class Verdict:
         if not doubtful:
             return self
         return replace(self, reason=f"{self.reason} {WITHIN_NOISE}", within_noise=True)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate between the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_json(self) -> dict[str, float]:
-        """Plain values."""
-        return asdict(self)
-
-    def holds(self, bound: float) -> bool:
-        """Whether a bound lies within: on either side of it would be the same to these data."""
-        return self.low <= bound <= self.high
-
-    def text(self, form: str = ".2f") -> str:
-        """`0.31 (0.28 to 0.33)`."""
-        return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 
 def not_tested(reason: str) -> Verdict:

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from sparsecode.science import bootstrap, trained
-from sparsecode.science.evidence import Evidence, Family, Finding
-from sparsecode.science.examples import SPARE, Probes, contexts, directions, features, neurons, top_rows
-from sparsecode.science.verdicts import LEAST_DIRECTIONS, interpretable, not_tested
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.evidence import Evidence, Family, Finding
+from sparsecode.science.claims.verdicts import LEAST_DIRECTIONS, interpretable, not_tested
+from sparsecode.science.statistics import bootstrap
+from sparsecode.science.top_contexts import SPARE, Probes, contexts, directions, features, neurons, top_rows
 
 CLAIM = "Maximum-activating examples of the features found across sizes usually look interpretable."
 BESIDE = 3  # one neuron and one random direction are shown for this many features

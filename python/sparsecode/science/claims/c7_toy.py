@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparsecode.science import trained
-from sparsecode.science.verdicts import CONTRAST, RECOVERED, REGRET, Interval, truth_and_its_sign
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.verdicts import CONTRAST, RECOVERED, REGRET, truth_and_its_sign
+from sparsecode.science.statistics.bootstrap import Interval
 
 CLAIM = (
     "In toy models sparse dictionaries recover the true features, and similarity to larger dictionaries shows which did"

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from sparsecode.science import bootstrap, trained
-from sparsecode.science.evidence import Evidence, Finding
-from sparsecode.science.examples import Rows
-from sparsecode.science.recurrence import best_dictionary
-from sparsecode.science.sparsity import MEASURES, Array, participation_ratio
-from sparsecode.science.verdicts import LEAST_DIRECTIONS, RANDOM_PERCENTILE, Interval, not_sparse_in_neurons
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.c1_recurrence import best_dictionary
+from sparsecode.science.claims.evidence import Evidence, Finding
+from sparsecode.science.claims.verdicts import LEAST_DIRECTIONS, RANDOM_PERCENTILE, not_sparse_in_neurons
+from sparsecode.science.statistics import bootstrap
+from sparsecode.science.statistics.bootstrap import Interval
+from sparsecode.science.statistics.sparsity import MEASURES, Array, participation_ratio
+from sparsecode.science.top_contexts import Rows
 
 CLAIM = "Learned features, including those that come back, are not at all sparse in the basis of neurons."
 RANDOM = 5000

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from sparsecode.science.verdicts import Interval
-
 LEVEL = 0.95
 _ROOM = 1 << 21  # values of resamples held at a time: 32 MB with their places
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate between the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float]:
+        """Plain values."""
+        return asdict(self)
+
+    def holds(self, bound: float) -> bool:
+        """Whether a bound lies within: on either side of it would be the same to these data."""
+        return self.low <= bound <= self.high
+
+    def text(self, form: str = ".2f") -> str:
+        """`0.31 (0.28 to 0.33)`."""
+        return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 
 def interval(

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sparsecode.comparison.statistics import histogram
-from sparsecode.science import trained
-from sparsecode.science.dip import p_value
-from sparsecode.science.evidence import Evidence, Family, Finding
-from sparsecode.science.modes import two_modes as fit_two_modes
-from sparsecode.science.verdicts import LEAST_FEATURES, Verdict, bimodal, two_modes
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.evidence import Evidence, Family, Finding
+from sparsecode.science.claims.verdicts import LEAST_FEATURES, Verdict, bimodal, two_modes
+from sparsecode.science.statistics.dip import p_value
+from sparsecode.science.statistics.mixture import two_modes as fit_two_modes
 
 CLAIM = (
     "The distribution of MCS between dictionaries of different sizes is highly bimodal: one set of features is found "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecode.science.toy import ToyData
+from sparsecode.science.toy.data import ToyData
 
 _FRESH = 1 << 40  # number of the first draw of the evaluation: training never comes there
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsecode.science.verdicts import HARDLY_MOVED, LEAST_DIRECTIONS, MOST, Verdict, not_tested
+from sparsecode.science.claims.verdicts import HARDLY_MOVED, LEAST_DIRECTIONS, MOST, Verdict, not_tested
 
 # The mean of the data, which needs no feature at all, has an FVU of 1.
 MOST_FVU = 1.0

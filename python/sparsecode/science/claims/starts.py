@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sparsecode.science import bimodality, growth
-from sparsecode.science.evidence import Family
-from sparsecode.science.verdicts import HARDLY_MOVED
+from sparsecode.science.claims import c2_bimodality, c5_growth
+from sparsecode.science.claims.evidence import Family
+from sparsecode.science.claims.verdicts import HARDLY_MOVED
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ def summary(families: dict[str, Family], samples: int, draws: int) -> dict[str, 
 
 
 def _judged(kind: str, family: Family, draws: int) -> dict[str, Any]:
-    curve = growth.judged_curve(family, draws)
+    curve = c5_growth.judged_curve(family, draws)
     return {
         "words": STARTS[kind].words,
         "settings": STARTS[kind].settings,
         "dictionaries": [_row(family, entry) for entry in family.entries],
-        "modes": bimodality.judge_rows(bimodality.rows_of(family)).as_json(),
-        "growth": growth.judge_curve(family, curve).as_json(),
+        "modes": c2_bimodality.judge_rows(c2_bimodality.rows_of(family)).as_json(),
+        "growth": c5_growth.judge_curve(family, curve).as_json(),
         "curve": curve,
     }
 

@@ -66,7 +66,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Contexts:
+class TopContexts:
     """A direction's strongest distinct contexts."""
 
     density: float  # share of the searched rows on which it is active
@@ -183,7 +183,7 @@ def contexts(
     *,
     count: int,
     shown: int,
-) -> Contexts:
+) -> TopContexts:
     """The strongest `count` distinct contexts of direction f, the first `shown` of them with their text.
 
     Args:
@@ -218,7 +218,7 @@ def contexts(
             texts = decode(around, row - before, start - before, stop - before)
             lines.append(Example(row, codes[peak], texts, codes, peak))
     density = float(top.fired[f]) / max(top.searched, 1)
-    return Contexts(density, top.searched, consistency(peaks), len(peaks), lines)
+    return TopContexts(density, top.searched, consistency(peaks), len(peaks), lines)
 
 
 def bounds_of(dataset: Rows, row: int) -> tuple[int, int]:

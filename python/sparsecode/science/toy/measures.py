@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.comparison import matched_mcs, mcs
-from sparsecode.science import bootstrap
+from sparsecode.science.statistics import bootstrap
 
 Key = tuple[int, float, int]  # size, l1, seed
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.science import toy_measures
 from sparsecode.science.records import csv_of
-from sparsecode.science.toy import ToyData
+from sparsecode.science.toy import measures
+from sparsecode.science.toy.data import ToyData
 from sparsecode.sweep import Dictionary, metrics
 from sparsecode.sweep.trainer import Trainer, evaluate
 from sparsecode.watch import UNWATCHED, Watch
@@ -51,7 +51,7 @@ class ToyResult:
         diverged, names = sweep.diverged(), sweep.names
         alive = {key: k for k, key in enumerate(sweep.keys) if k not in diverged}
         atoms = {key: sweep.W_dec[sweep.rows(k)].detach().float().cpu() for key, k in alive.items()}
-        larger = toy_measures.next_larger(list(alive))
+        larger = measures.next_larger(list(alive))
         rows, recovery = [], {}
         with watch.task("toy: compare", len(names), "dictionaries") as progress:
             for k, key in enumerate(sweep.keys):
@@ -60,12 +60,12 @@ class ToyResult:
                 row: dict[str, Any] = {"name": names[k], "dict_size": size, "l1": l1, "seed": seed} | values
                 if key in alive:
                     start = sweep.initial_atoms(k)
-                    own, cosines = toy_measures.against_truth(self.data.features, atoms[key], start, threshold)
+                    own, cosines = measures.against_truth(self.data.features, atoms[key], start, threshold)
                     recovery[names[k]] = cosines
                     row |= own | metrics.motion(sweep.initial_cosine(k), fired[k])
                     if key in larger:
                         row |= {"larger": names[alive[larger[key]]]}
-                        row |= toy_measures.against_larger(atoms[key], atoms[larger[key]])
+                        row |= measures.against_larger(atoms[key], atoms[larger[key]])
                 rows.append(row)
                 progress.advance(1)
         return Measured(rows, recovery, [names[k] for k in sorted(diverged)], found, fired)
