@@ -16,12 +16,11 @@ from fake_run import L1, FakeDataset, fake_sweeps, make_fake_run
 from sparsecode import store
 from sparsecode.cli import main
 from sparsecode.pipeline import sweeps
-from sparsecode.pipeline.claims import load_claims
 from sparsecode.pipeline.replicate import not_tested, summary, thin_stages, warnings
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.thin import thin
 from sparsecode.science.claims import trained
-from sparsecode.science.claims.c7_toy import verdict
+from sparsecode.science.claims.c7_toy import judge
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.metrics import motion
 from test_science_claims import SMALL, claims_of
@@ -107,17 +106,17 @@ def toy_rows(steps: int | None, fvu: float, start: float) -> dict[str, Any]:
 def test_toy_models_of_too_few_steps_say_nothing(
     steps: int | None, fvu: float, start: float, expected: str, word: str
 ) -> None:
-    found = verdict(toy_rows(steps, fvu, start))
-    assert found["verdict"] == expected and word in found["reason"]
-    assert ("Too little training" in found["reason"]) == (expected == "not tested")
-    assert "true features" in found["number"]
+    found = judge(toy_rows(steps, fvu, start)).verdict
+    assert found.verdict == expected and word in found.reason
+    assert ("Too little training" in found.reason) == (expected == "not tested")
+    assert "true features" in found.number
 
 
 def test_a_few_toy_dictionaries_may_be_bad() -> None:
     made = toy_rows(1000, 0.1, 0.2)
     for row in made["dictionaries"]:
         row["fvu"] = 2.0 if row["l1"] == 0.2 or row["dict_size"] < 512 else 0.1  # half of those that hold the truth
-    assert verdict(made)["verdict"] == "reproduced"
+    assert judge(made).verdict.verdict == "reproduced"
 
 
 # A run that is thin in one respect
@@ -209,7 +208,7 @@ def test_a_claim_whose_model_or_dictionaries_are_below_the_bounds_is_not_tested(
     assert word in found[untested[0]]
     assert all(claim["numbers"] for claim in claims.values()), "the figures are there all the same"
     assert run.finished("claims", "")["not_tested"] == found
-    thin = (load_claims(run) or {})["thin"]
+    thin = json.loads(run.claims_path.read_text())["thin"]
     assert bool(thin) == (word not in ("needs 4", "32 live features, not more than the 32 dimensions"))
     assert set(thin) <= {"train-gpt", "train-dicts"} and run.finished("claims", "")["thin"] == []
 
@@ -229,7 +228,7 @@ def test_claim_4_looks_at_the_sweeps_of_its_own(tmp_path: Path) -> None:
         patch.setattr(sweeps, "train_both", spoiled)
         sparsecode.compare_dicts(run, quiet=True)
         sparsecode.check_claims(run, quiet=True, directions=8, contexts=6, draws=100, starts=False)
-    claims = (load_claims(run) or {})["claims"]
+    claims = json.loads(run.claims_path.read_text())["claims"]
     assert claims["4"]["verdict"] == "not tested"
     assert "16 of 16 dictionaries are untrained" in claims["4"]["reason"], "divided by the size all are above"
     told = run.finished("claims", "")["thin"]

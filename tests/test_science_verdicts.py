@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsecode.science.claims import verdicts
-from sparsecode.science.claims.verdicts import HARDLY_MOVED, NOT_REPRODUCED, NOT_TESTED, PARTLY, REPRODUCED
+from sparsecode.science.claims import (
+    c1_recurrence,
+    c2_bimodality,
+    c3_interpretability,
+    c4_normalisation,
+    c5_growth,
+    c6_basis,
+    c7_toy,
+    verdicts,
+)
+from sparsecode.science.claims.trained import HARDLY_MOVED
+from sparsecode.science.claims.verdicts import NOT_REPRODUCED, NOT_TESTED, PARTLY, REPRODUCED
 from sparsecode.science.statistics.bootstrap import Interval
 from sparsecode.science.statistics.dip import p_value
 from sparsecode.science.statistics.mixture import two_modes
@@ -27,22 +37,22 @@ def around(value: float, width: float = 0.01) -> Interval:
 )
 def test_more_features_than_dimensions(seed: Interval, larger: Interval, chance: float, expected: str) -> None:
     counts = {"next larger size": larger, "another seed": seed}
-    found = verdicts.more_features_than_dimensions(counts, chance, 256, 128)
+    found = c1_recurrence.rule(counts, chance, 256, 128)
     assert found.verdict == expected and found.reason and "256" in found.number
 
 
 def test_more_features_than_dimensions_needs_large_dictionaries() -> None:
-    assert verdicts.more_features_than_dimensions({}, 0, 0, 128).verdict == NOT_TESTED
-    small = verdicts.more_features_than_dimensions({"next larger size": around(60, 1)}, 0, 64, 128)
+    assert c1_recurrence.rule({}, 0, 0, 128).verdict == NOT_TESTED
+    small = c1_recurrence.rule({"next larger size": around(60, 1)}, 0, 64, 128)
     assert small.verdict == NOT_TESTED and "train larger" in small.reason
 
 
 def test_bimodal() -> None:
-    assert verdicts.bimodal(0.001, 4.0, (0.4, 0.6), 200) is True
-    assert verdicts.bimodal(0.02, 4.0, (0.4, 0.6), 200) is False
-    assert verdicts.bimodal(0.001, 1.5, (0.4, 0.6), 200) is False
-    assert verdicts.bimodal(0.001, 4.0, (0.02, 0.98), 200) is False
-    assert verdicts.bimodal(0.001, 4.0, (0.4, 0.6), 20) is None
+    assert c2_bimodality.bimodal(0.001, 4.0, (0.4, 0.6), 200) is True
+    assert c2_bimodality.bimodal(0.02, 4.0, (0.4, 0.6), 200) is False
+    assert c2_bimodality.bimodal(0.001, 1.5, (0.4, 0.6), 200) is False
+    assert c2_bimodality.bimodal(0.001, 4.0, (0.02, 0.98), 200) is False
+    assert c2_bimodality.bimodal(0.001, 4.0, (0.4, 0.6), 20) is None
 
 
 @pytest.mark.parametrize(
@@ -59,8 +69,8 @@ def test_bimodal() -> None:
 def test_the_rule_sees_two_modes_where_they_are(counts: list[int], expected: bool) -> None:
     generator = np.random.default_rng(0)
     values = np.concatenate([0.1 + (i + generator.random(n)) / 10 for i, n in enumerate(counts)])
-    fit = two_modes(values)
-    assert verdicts.bimodal(p_value(values)[1], fit.ashman, fit.weights, len(values)) is expected
+    fit, _ = two_modes(values)
+    assert c2_bimodality.bimodal(p_value(values)[1], fit.ashman, fit.weights, len(values)) is expected
 
 
 @pytest.mark.parametrize(
@@ -75,7 +85,7 @@ def test_the_rule_sees_two_modes_where_they_are(counts: list[int], expected: boo
     ],
 )
 def test_two_modes(found: list[bool | None], expected: str) -> None:
-    assert verdicts.two_modes(found).verdict == expected
+    assert c2_bimodality.rule(found).verdict == expected
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_two_modes(found: list[bool | None], expected: str) -> None:
 def test_a_mode_of_features_that_were_not_trained_is_half_a_mode(
     live: list[bool | None], everything: list[bool | None], low_start: list[float], expected: str, word: str
 ) -> None:
-    found = verdicts.two_modes(live, everything, low_start)
+    found = c2_bimodality.rule(live, everything, low_start)
     assert found.verdict == expected and word in found.reason
 
 
@@ -107,7 +117,7 @@ def test_a_mode_of_features_that_were_not_trained_is_half_a_mode(
     ],
 )
 def test_interpretable(values: list[float], over: Interval | None, expected: str) -> None:
-    assert verdicts.interpretable(values, over).verdict == expected
+    assert c3_interpretability.rule(values, over).verdict == expected
 
 
 @pytest.mark.parametrize(
@@ -123,7 +133,7 @@ def test_interpretable(values: list[float], over: Interval | None, expected: str
     ],
 )
 def test_diagonal(plain: Interval | None, divided: Interval | None, expected: str) -> None:
-    assert verdicts.diagonal_is_an_artefact(plain, divided).verdict == expected
+    assert c4_normalisation.rule(plain, divided).verdict == expected
 
 
 @pytest.mark.parametrize(
@@ -139,7 +149,7 @@ def test_diagonal(plain: Interval | None, divided: Interval | None, expected: st
     ],
 )
 def test_rises(before: Interval | None, after: Interval | None, sizes: int, expected: str, word: str) -> None:
-    found = verdicts.rises_then_plateaus(before, after, sizes, 0.93)
+    found = c5_growth.rule(before, after, sizes, 0.93)
     assert found.verdict == expected and word in found.reason
     assert ("0.93 at the smallest" in found.reason) == (word == "does not rise")
 
@@ -160,7 +170,7 @@ def test_not_sparse(
     as_random: Interval | None, as_weighted: Interval | None, features: float, expected: str, word: str
 ) -> None:
     ratio = {"features": features, "random": 43.0} | ({"weighted": 15.0} if as_weighted else {})
-    found = verdicts.not_sparse_in_neurons(as_random, as_weighted, ratio)
+    found = c6_basis.rule(as_random, as_weighted, ratio)
     assert found.verdict == expected and word in found.reason
     assert ("15.0" in found.number) == (as_weighted is not None)
 
@@ -177,7 +187,7 @@ def test_not_sparse(
     ],
 )
 def test_truth_and_its_sign(best: Interval | None, regrets: list[float], expected: str, word: str) -> None:
-    found = verdicts.truth_and_its_sign(best, regrets)
+    found = c7_toy.rule(best, regrets)
     assert found.verdict == expected and word in found.reason and found.number
 
 
@@ -193,18 +203,18 @@ def test_a_verdict_that_another_seed_may_turn_says_so() -> None:
         return [one.within_noise for one in found]
 
     def counts(value: float) -> verdicts.Verdict:
-        return verdicts.more_features_than_dimensions({"next": around(value, 10)}, 0.0, 256, 128)
+        return c1_recurrence.rule({"next": around(value, 10)}, 0.0, 256, 128)
 
     assert doubts(counts(190), counts(130), counts(125), counts(90)) == [False, True, True, False]
-    modes = [verdicts.two_modes([True] * two + [False] * (6 - two)) for two in (6, 4, 3, 2, 1)]
+    modes = [c2_bimodality.rule([True] * two + [False] * (6 - two)) for two in (6, 4, 3, 2, 1)]
     assert doubts(*modes) == [False, True, True, True, False]
     contexts = [
-        verdicts.interpretable([1.0] * many + [0.0] * (50 - many), over)
+        c3_interpretability.rule([1.0] * many + [0.0] * (50 - many), over)
         for many, over in ((45, around(0.2)), (27, around(0.2)), (24, around(0.2)), (5, around(0.2)), (45, around(0)))
     ]
     assert doubts(*contexts) == [False, True, True, False, True]
     lines = [
-        verdicts.diagonal_is_an_artefact(plain, divided)
+        c4_normalisation.rule(plain, divided)
         for plain, divided in (
             (around(0.2), around(1.2)), (around(0.5), around(1.2)), (around(0.9), around(1.2)),
             (around(0.2), around(0.5)),
@@ -212,7 +222,7 @@ def test_a_verdict_that_another_seed_may_turn_says_so() -> None:
     ]  # fmt: skip
     assert doubts(*lines) == [False, True, False, True]
     curves = [
-        verdicts.rises_then_plateaus(before, after, 6, 0.4)
+        c5_growth.rule(before, after, 6, 0.4)
         for before, after in (
             (around(0.2), around(0.0)), (around(0.05), around(0.0)), (around(0.2), around(0.05)),
             (around(0.2), around(-0.05)), (around(0.2), around(0.2)), (around(0.01, 0.001), around(0.0)),
@@ -221,12 +231,12 @@ def test_a_verdict_that_another_seed_may_turn_says_so() -> None:
     assert doubts(*curves) == [False, True, True, True, False, False]
     ratio = {"features": 20.0, "random": 40.0, "weighted": 30.0}
     basis = [
-        verdicts.not_sparse_in_neurons(plain, weighted, ratio)
+        c6_basis.rule(plain, weighted, ratio)
         for plain, weighted in (
             (around(0.9), None), (around(0.5), None), (around(0.1), around(0.5)), (around(0.1), around(0.9)),
             (around(0.1), around(0.2)),
         )
     ]  # fmt: skip
     assert doubts(*basis) == [False, True, True, False, False]
-    toys = [verdicts.truth_and_its_sign(best, [0.0]) for best in (around(0.95), around(0.905), around(0.5))]
+    toys = [c7_toy.rule(best, [0.0]) for best in (around(0.95), around(0.905), around(0.5))]
     assert doubts(*toys, verdicts.not_tested("nothing")) == [False, True, False, False]

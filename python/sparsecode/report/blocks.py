@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "not tested")
-
 
 @dataclass(frozen=True)
 class Column:
@@ -63,7 +61,7 @@ class Figure:
 class Examples:
     """Directions with the contexts in which they are most active.
 
-    Each has `name`, `facts` (a line of text) and `examples` (see `science.examples.Example`).
+    Each has `name`, `facts` (a line of text) and `examples` (see `science.top_contexts.Example`).
     """
 
     id: str
@@ -77,7 +75,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the seed experiment with its verdict (one of VERDICTS), the number it rests on, and the reason."""
+    """A claim of the seed experiment with its verdict in a word or two, the number it rests on, and the reason."""
 
     text: str
     verdict: str

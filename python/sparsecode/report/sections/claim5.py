@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecode.report import figures_sweeps
-from sparsecode.report.blocks import Section
+from sparsecode.report import palette
+from sparsecode.report.blocks import Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.report.sections.claim import between, claim_section
-from sparsecode.science.claims.c5_growth import CLAIM
-from sparsecode.science.claims.verdicts import PLATEAU, RISE
+from sparsecode.report.sections.claim import claim_section
+from sparsecode.science.claims.c5_growth import PLATEAU, RISE, Curve, Numbers
+from sparsecode.science.claims.verdicts import Finding
+from sparsecode.science.statistics.bootstrap import Interval
 
-ID, TITLE = "growth", "MMCS as dictionaries grow"
+At = tuple[int, float, float | None, float | None]  # a size, a value there, and the ends of its interval
 
 
 def section(facts: Facts) -> Section:
     """The curve with its bend, for all features, live ones, and features known to be there."""
-    numbers = facts.finding("5")["numbers"]
-    known = numbers.get("known_features")
+    finding: Finding[Numbers] = facts.finding("5")
+    numbers = finding.numbers
+    judged = _judged(numbers) if numbers else None
+    known = numbers and numbers.known_features
     lead = []
-    if known and known["bend"]:
+    if known and known.bend:
         lead.append(
-            f"Asked the other way, as toy models are: the {known['features']} live features of {known['from']} that "
+            f"Asked the other way, as toy models are: the {known.features} live features of {known.from_} that "
             f"another seed has as well are held by smaller dictionaries with a cosine that rises "
-            f"{between(known['bend']['before'])} per doubling up to {known['bend']['at']:,} features, then "
-            f"{between(known['bend']['after'])}."
+            f"{known.bend.before.text()} per doubling up to {known.bend.at:,} features, then {known.bend.after.text()}."
         )
     return claim_section(
         facts,
         "5",
-        ID,
-        TITLE,
-        CLAIM,
-        _summary(numbers),
-        [figures_sweeps.growth(numbers), figures_sweeps.growth_by_l1(numbers)] if numbers else [],
+        "growth",
+        "MMCS as dictionaries grow",
+        _summary(judged) if judged else "",
+        [_growth(numbers, judged) if judged else None, _growth_by_l1(numbers)] if numbers else [],
         how="MMCS of each size with the next larger dictionary of the same seed and L1, features of all seeds "
         "together; intervals resample features. A curve of two straight pieces over log2(size) is fitted by least "
         "squares, bent at an inner size. Judged is the curve of live features, which fired on the held-out rows: dead "
@@ -44,23 +45,133 @@ def section(facts: Facts) -> Section:
     )
 
 
-def _summary(numbers: dict[str, Any]) -> str:
-    curves = [c for c in numbers.get("curves", []) if c["sweep"] == "run" and c["l1"] == numbers["judged_l1"]]
-    if not curves or not curves[0]["points"]:
-        return ""
-    points = curves[0]["points"]
+def _judged(numbers: Numbers) -> Curve | None:
+    own = (one for one in numbers.curves if one.sweep == "run" and one.l1 == numbers.judged_l1 and one.points)
+    return next(own, None)
+
+
+def _summary(curve: Curve) -> str:
+    points, bend = curve.points, curve.bend_of_live
     first, last = points[0], points[-1]
-    top = max(points, key=lambda point: point["mmcs"]["value"])
-    live = f" (live features: {last['live']['value']:.2f})" if last["live"] else ""
-    bend = curves[0]["bend_of_live"]
+    top = max(points, key=lambda point: point.mmcs.value)
+    live = f" (live features: {last.live.value:.2f})" if last.live else ""
     turn = (
-        f" The curve of live features bends at {bend['at']:,}: {bend['before']['value']:+.3f} per doubling before, "
-        f"{bend['after']['value']:+.3f} after."
+        f" The curve of live features bends at {bend.at:,}: {bend.before.value:+.3f} per doubling before, "
+        f"{bend.after.value:+.3f} after."
         if bend
         else ""
     )
     return (
-        f"MMCS with the next larger dictionary is {first['mmcs']['value']:.2f} at {first['size']:,} features, "
-        f"largest at {top['size']:,} with {top['mmcs']['value']:.2f}, and "
-        f"{last['mmcs']['value']:.2f} at {last['size']:,}{live}.{turn}"
+        f"MMCS with the next larger dictionary is {first.mmcs.value:.2f} at {first.size:,} features, "
+        f"largest at {top.size:,} with {top.mmcs.value:.2f}, and {last.mmcs.value:.2f} at {last.size:,}{live}.{turn}"
     )
+
+
+def _growth(numbers: Numbers, curve: Curve) -> Figure:
+    """MMCS over size at the L1 of the run: of all features, live ones, one-to-one, and known features."""
+    lines: dict[str, list[At]] = {
+        "all features, with the next larger": [_point(p.size, p.mmcs) for p in curve.points],
+        "live features, with the next larger": [_point(p.size, p.live) for p in curve.points if p.live],
+        "one-to-one, with the next larger": [
+            (p.size, p.matched, None, None) for p in curve.points if p.matched is not None
+        ],
+    }
+    if known := numbers.known_features:
+        lines["known features, in dictionaries of this size"] = [_point(p.size, p.mmcs) for p in known.points]
+    data = []
+    for number, (name, points) in enumerate(lines.items()):
+        if not points:
+            continue
+        one: dict[str, Any] = {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": name,
+            "x": [x for x, *_ in points],
+            "y": [y for _, y, *_ in points],
+            "line": {"color": palette.series(number), "width": 2, "dash": palette.DASHES[number % 4]},
+            "marker": {"size": 8, "symbol": palette.symbol(number)},
+            "hovertemplate": f"%{{x}} features: %{{y:.3f}}, {name}<extra></extra>",
+        }
+        if all(low is not None and high is not None for *_, low, high in points):
+            one["error_y"] = _whiskers(points, number)
+        data.append(one)
+    sizes = sorted({x for points in lines.values() for x, *_ in points})
+    bend = curve.bend_of_live
+    layout = palette.layout(
+        xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02]), legend=palette.tall_legend(),
+        shapes=[palette.upright(bend.at)] if bend else [],
+    )  # fmt: skip
+    turn = (
+        f" Dotted: where two straight pieces fitted to live features bend, {bend.at:,} in "
+        f"{bend.share_at[str(bend.at)]:.0%} of resamples."
+        if bend
+        else ""
+    )
+    rows = [[name, *point] for name, points in lines.items() for point in points]
+    return Figure(
+        "growth-curve",
+        "MMCS over dictionary size, with 95 % intervals over features. Known features: live ones of the largest "
+        "dictionary that another seed has as well." + turn,
+        "Curves of MMCS over dictionary size.",
+        Table(
+            "growth-curve-numbers",
+            "MMCS by size, with the ends of the interval.",
+            [Column("curve"), Column("size", ",d"), Column("MMCS", ".3f"), Column("low", ".3f"), Column("high", ".3f")],
+            rows,
+        ),
+        data,
+        layout,
+        height=460,
+    )
+
+
+def _growth_by_l1(numbers: Numbers) -> Figure | None:
+    """MMCS over size, with a curve per L1 of the claims' sweep."""
+    curves = [curve for curve in numbers.curves if curve.sweep != "run" and curve.points]
+    if not curves:
+        return None
+    data, rows = [], []
+    for number, curve in enumerate(curves):
+        points = [_point(p.size, p.mmcs) for p in curve.points]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": f"L1 {curve.l1:.3g}",
+                "x": [x for x, *_ in points],
+                "y": [y for _, y, *_ in points],
+                "line": {"color": palette.series(number), "width": 2},
+                "marker": {"size": 8, "symbol": palette.symbol(number)},
+                "error_y": _whiskers(points, number),
+                "hovertemplate": f"%{{x}} features: %{{y:.3f}}, L1 {curve.l1:.3g}<extra></extra>",
+            }
+        )
+        rows += [[curve.l1, *point] for point in points]
+    sizes = sorted({row[1] for row in rows})
+    return Figure(
+        "growth-by-l1",
+        "The same for several L1, from the short sweep: MMCS with the next larger dictionary.",
+        "Curves of MMCS over dictionary size, one per L1 coefficient.",
+        Table(
+            "growth-by-l1-numbers",
+            "MMCS by size and L1, with the ends of the interval.",
+            [
+                Column("L1", ".3g"),
+                Column("size", ",d"),
+                Column("MMCS", ".3f"),
+                Column("low", ".3f"),
+                Column("high", ".3f"),
+            ],
+            rows,
+        ),
+        data,
+        palette.layout(xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02])),
+    )
+
+
+def _point(size: int, interval: Interval) -> At:
+    return size, interval.value, interval.low, interval.high
+
+
+def _whiskers(points: list[At], number: int) -> dict[str, Any]:
+    return palette.whiskers([p[1] for p in points], [p[2] for p in points], [p[3] for p in points], number)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Claim, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
+from sparsecode.science.claims import c7_toy
 from sparsecode.science.toy.measures import axes, grid_of
 
 CELLS_WITH_NUMBERS = 63  # more do not fit side by side
@@ -50,7 +51,8 @@ def toy_section(record: Mapping[str, Any]) -> Section:
     Args:
         record: the content of toy.json.
     """
-    found, settings = record["verdict"], record["settings"]
+    finding, settings = c7_toy.from_json(record["verdict"]), record["settings"]
+    sizes = finding.numbers.sign.sizes if finding.numbers and finding.numbers.sign else []
     measured = [row for row in record["dictionaries"] if row.get("mmcs_truth") is not None]
     best = max(measured, key=lambda row: row["mmcs_truth"])
     blocks: list[Block] = [figure for each in MAPS if (figure := _heat_map(record, each)) is not None]
@@ -60,11 +62,11 @@ def toy_section(record: Mapping[str, Any]) -> Section:
         "Toy models, where the truth is known",
         f"On toy data with {settings['true_features']} true features in {settings['dim']} dimensions a dictionary "
         f"of {best['dict_size']:,} features recovers {best['recovered']:,} of them.",
-        [_lead(record, best), *_sign_words(found)],
+        [_lead(record, best), *_sign_words(sizes)],
         blocks + ([sign] if sign is not None else []),
         how=_how(record),
-        numbers={"verdict": found, "steps": record["steps"], "samples": record["samples"]},
-        claim=Claim(found["claim"], found["verdict"], found["number"], found.get("reason", "")),
+        numbers={"verdict": record["verdict"], "steps": record["steps"], "samples": record["samples"]},
+        claim=Claim(finding.claim, finding.verdict.verdict, finding.verdict.number, finding.verdict.reason),
     )
 
 
@@ -77,17 +79,13 @@ def _lead(record: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     )
 
 
-def _sign_words(found: Mapping[str, Any]) -> list[str]:
+def _sign_words(sizes: Sequence[c7_toy.Choice]) -> list[str]:
     words = []
-    for size in found.get("sign", {}).get("sizes", []):
-        cost = (
-            "the best there is"
-            if size["regret"] == 0
-            else f"{size['regret']:.3f} less MMCS with the truth than the best"
-        )
+    for size in sizes:
+        cost = "the best there is" if size.regret == 0 else f"{size.regret:.3f} less MMCS with the truth than the best"
         words.append(
-            f"At {size['dict_size']:,} features, whoever knows no truth and goes by similarity to the next larger "
-            f"dictionary picks L1 {size['chosen_l1']:.3g}: {cost}."
+            f"At {size.dict_size:,} features, whoever knows no truth and goes by similarity to the next larger "
+            f"dictionary picks L1 {size.chosen_l1:.3g}: {cost}."
         )
     return [" ".join(words)] if words else []
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,89 +11,182 @@ from torch import Tensor
 
 from sparsecode.comparison.statistics import histogram
 from sparsecode.science.claims import trained
-from sparsecode.science.claims.evidence import Evidence, Family, Finding
-from sparsecode.science.claims.verdicts import LEAST_FEATURES, Verdict, bimodal, two_modes
+from sparsecode.science.claims.evidence import ComparedSweep, Evidence, Row
+from sparsecode.science.claims.verdicts import MOST, NOT_REPRODUCED, PARTLY, REPRODUCED, Finding, Verdict, not_tested
 from sparsecode.science.statistics.dip import p_value
-from sparsecode.science.statistics.mixture import two_modes as fit_two_modes
+from sparsecode.science.statistics.mixture import TwoModes, two_modes
 
 CLAIM = (
     "The distribution of MCS between dictionaries of different sizes is highly bimodal: one set of features is found "
     "across sizes."
 )
 BINS = 50
+# Each distribution at 1 %; that most of several pass by chance is then out of the question.
+DIP_LEVEL = 0.01
+# Ashman, Bird and Zepf (1994): two normal distributions have separate peaks where D is above 2.
+ASHMAN = 2.0
+# A second mode with under 5 % of the features is a tail.
+LEAST_WEIGHT = 0.05
+# Below this many live features neither the dip nor a fit of five parameters says anything.
+LEAST_FEATURES = 50
+# Dead features, whose nearest cosines are those of chance, make a mode of their own: the seed counted them, but only
+# features that were trained can be of two kinds.
 Array = npt.NDArray[np.float64]
 
 
-def judge(evidence: Evidence) -> Finding:
+@dataclass(frozen=True)
+class Modes(TwoModes):
+    """The two modes of live features; pairs are (lower, upper)."""
+
+    density: list[float] | None = None  # geometric means over the features of each mode
+    initial_cosine: list[float] | None = None  # means of the cosine with the start
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The dip test and the fit of two modes; all None where features are too few."""
+
+    dip: float | None
+    p: float | None
+    modes: Modes | None
+    bimodal: bool | None
+
+
+@dataclass(frozen=True)
+class Everything(Tested):
+    """The same of all features, dead ones too, as the seed counted."""
+
+    features: int
+
+
+@dataclass(frozen=True)
+class Distribution(Row):
+    """MCS of a dictionary with the next larger one; the tests are of live features."""
+
+    overcomplete: bool
+    untrained: dict[str, str]
+    features: int
+    dead: int
+    live_histogram: list[int]
+    dead_histogram: list[int]
+    dip: float | None
+    p: float | None
+    modes: Modes | None
+    bimodal: bool | None
+    everything: Everything
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Every dictionary that has a larger relative."""
+
+    bins: int
+    dictionaries: list[Distribution]
+
+
+def judge(evidence: Evidence) -> Finding[Numbers]:
     """Dip test and a fit of two normals for every dictionary with a larger relative: of live features, and of all."""
-    rows = [row for family in evidence.families for row in rows_of(family)]
-    verdict = judge_rows([row for row in rows if row["sweep"] == evidence.main.label])
-    return Finding(CLAIM, verdict, {"bins": BINS, "dictionaries": rows})
+    rows = [row for sweep in evidence.sweeps for row in rows_of(sweep)]
+    return Finding(CLAIM, judge_rows([row for row in rows if row.sweep == evidence.main.label]), Numbers(BINS, rows))
 
 
-def judge_rows(rows: list[dict[str, Any]]) -> Verdict:
+def judge_rows(rows: list[Distribution]) -> Verdict:
     """The verdict on one sweep, from what `rows_of` says of it."""
-    fits = [row for row in rows if row["overcomplete"]]
-    judged = [row for row in fits if not row["untrained"]]
+    fits = [row for row in rows if row.overcomplete]
+    judged = [row for row in fits if not row.untrained]
     if fits and not judged:
-        return trained.too_thin(trained.listed(fits[0]["untrained"]))
-    starts = [row["modes"].get("initial_cosine") for row in judged if row["bimodal"]]
-    return two_modes(
-        [row["bimodal"] for row in judged],
-        [row["everything"]["bimodal"] for row in judged],
+        return trained.too_thin(trained.listed(fits[0].untrained))
+    starts = [row.modes.initial_cosine for row in judged if row.bimodal and row.modes is not None]
+    return rule(
+        [row.bimodal for row in judged],
+        [row.everything.bimodal for row in judged],
         [start[0] for start in starts if start is not None],
     )
 
 
-def rows_of(family: Family) -> list[dict[str, Any]]:
+def rule(
+    live: Sequence[bool | None], everything: Sequence[bool | None] = (), low_start: Sequence[float] = ()
+) -> Verdict:
+    """The verdict from `bimodal` of every dictionary with more features than dimensions and a larger relative.
+
+    Args:
+        live: of its live features.
+        everything: of all its features, dead ones too, as the seed counted.
+        low_start: for those whose live features have two modes, the mean cosine of the lower one's with their start.
+    """
+    judged = [one for one in live if one is not None]
+    if not judged:
+        return not_tested(
+            "No dictionary with more features than dimensions and a larger relative has "
+            f"{LEAST_FEATURES} live features."
+        )
+    count, with_dead = sum(judged), [one for one in everything if one is not None]
+    number = f"bimodal in {count} of {len(judged)} dictionaries"
+    number += f" ({sum(with_dead)} with dead features)" if with_dead else ""
+    # One dictionary more or less would turn it.
+    doubtful = abs(count - MOST * len(judged)) <= 1 and len(judged) > 1
+    if count > MOST * len(judged):
+        if low_start and sum(low_start) / len(low_start) > trained.HARDLY_MOVED:
+            unmoved = "Live features have two modes, but the lower one is of features that hardly moved."
+            return Verdict(PARTLY, unmoved, number).doubted(doubtful)
+        found = Verdict(REPRODUCED, "Live features alone have two modes in most dictionaries.", number)
+        return found.doubted(doubtful)
+    if with_dead and sum(with_dead) > MOST * len(with_dead):
+        dead = (
+            "All features together, as the seed counted, have two modes; live features mostly have one: the lower mode "
+            "is of dead features."
+        )
+        return Verdict(PARTLY, dead, number).doubted(doubtful)
+    one = Verdict(NOT_REPRODUCED, "In most dictionaries live features have no two separate modes.", number)
+    return one.doubted(doubtful)
+
+
+def bimodal(p: float, ashman: float, weights: Sequence[float], features: int) -> bool | None:
+    """Whether one distribution of MCS has two modes; None where too few features are alive to tell."""
+    if features < LEAST_FEATURES:
+        return None
+    return p < DIP_LEVEL and ashman > ASHMAN and min(weights) >= LEAST_WEIGHT
+
+
+def rows_of(sweep: ComparedSweep) -> list[Distribution]:
     """Every dictionary with a larger relative: its histograms, the dip test and the fit of two modes."""
-    rows: list[dict[str, Any]] = []
-    for entry in family.entries:
+    rows = []
+    for entry in sweep.entries:
         if not entry["next"]:
             continue
         name = entry["name"]
-        values, live = family.comparison.cosine(name, entry["next"]["dictionary"]), family.live(name)
-        row: dict[str, Any] = {
-            "sweep": family.label,
-            "dictionary": name,
-            "size": entry["dict_size"],
-            "l1": entry.get("l1"),
-            "seed": entry.get("seed"),
-            "overcomplete": entry["dict_size"] > family.dimensions,
-            "untrained": family.below(entry, "next"),
-            "features": int(live.sum()),
-            "dead": int((~live).sum()),
-            "live_histogram": histogram(values[live], BINS),
-            "dead_histogram": histogram(values[~live], BINS),
-        }
-        tested, upper = _tested(values[live])
-        if upper is not None:
-            tested["modes"] |= _members(family, name, upper, live.numpy())
-        row |= tested
-        row["everything"] = _tested(values)[0] | {"features": len(values)}
+        values, live = sweep.comparison.cosine(name, entry["next"]["dictionary"]), sweep.live(name)
+        row = Distribution(
+            **sweep.named(entry),
+            overcomplete=entry["dict_size"] > sweep.dimensions,
+            untrained=sweep.below(entry, "next"),
+            features=int(live.sum()),
+            dead=int((~live).sum()),
+            live_histogram=histogram(values[live], BINS),
+            dead_histogram=histogram(values[~live], BINS),
+            **vars(_tested(values[live], sweep, name, live.numpy())),
+            everything=Everything(**vars(_tested(values)), features=len(values)),
+        )
         rows.append(row)
     return rows
 
 
-def _tested(values: Tensor) -> tuple[dict[str, Any], Array | None]:
-    """The dip test and the fit of two modes of MCS [n], and each value's share of the upper mode; None if too few."""
+def _tested(
+    values: Tensor, sweep: ComparedSweep | None = None, name: str = "", live: npt.NDArray[np.bool_] | None = None
+) -> Tested:
+    """The dip test and the fit of two modes of MCS [n]; with a dictionary, what is known of its live features."""
     if len(values) < LEAST_FEATURES:
-        return {"dip": None, "p": None, "modes": None, "bimodal": None}, None
+        return Tested(None, None, None, None)
     own = values.double().numpy()
-    (found, p), fit = p_value(own), fit_two_modes(own)
-    judged = bimodal(p, fit.ashman, fit.weights, len(own))
-    return {"dip": found, "p": p, "modes": fit.as_json(), "bimodal": judged}, fit.upper
-
-
-def _members(family: Family, name: str, upper: Array, live: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Density and cosine with the start of the live features in each mode, the lower one first."""
-    found = {}
-    density, start = family.density(name), family.dictionaries[name].features.get("initial_cosine")
-    shares = (1 - upper, upper)
-    if density is not None:
-        log = np.log(density.double().numpy()[live])
-        found["density"] = [float(np.exp(np.average(log, weights=share))) for share in shares]
-    if start is not None:
-        moved = start.double().numpy()[live]
-        found["initial_cosine"] = [float(np.average(moved, weights=share)) for share in shares]
-    return found
+    (found, p), (fit, upper) = p_value(own), two_modes(own)
+    about: dict[str, list[float]] = {}
+    if sweep is not None:
+        density, start = sweep.density(name), sweep.dictionaries[name].features.get("initial_cosine")
+        shares = (1 - upper, upper)
+        if density is not None:
+            log = np.log(density.double().numpy()[live])
+            about["density"] = [float(np.exp(np.average(log, weights=share))) for share in shares]
+        if start is not None:
+            moved = start.double().numpy()[live]
+            about["initial_cosine"] = [float(np.average(moved, weights=share)) for share in shares]
+    return Tested(found, p, Modes(**vars(fit), **about), bimodal(p, fit.ashman, fit.weights, len(own)))

@@ -3,126 +3,191 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparsecode.science.claims import trained
-from sparsecode.science.claims.evidence import Evidence, Family, Finding
-from sparsecode.science.claims.verdicts import LEAST_SIZES, Verdict, rises_then_plateaus
+from sparsecode.science.claims.evidence import ComparedSweep, Evidence
+from sparsecode.science.claims.verdicts import NOT_REPRODUCED, REPRODUCED, Finding, Verdict, not_tested
 from sparsecode.science.statistics import bootstrap
 from sparsecode.science.statistics.bootstrap import Interval
-from sparsecode.science.statistics.changepoint import BendIntervals, bend_of_means
+from sparsecode.science.statistics.changepoint import bend_of_means
 
 CLAIM = "As the dictionary grows, MMCS first rises rapidly, then plateaus."
+# Of live features: those that died are as similar to a larger dictionary as chance has it, so that a curve of all
+# features falls with their number, whatever the others do.
+# A rise of a twentieth of the whole scale of cosines per doubling can be seen by eye; a plateau keeps within a quarter
+# of the rise before it.
+RISE = 0.05
+PLATEAU = 0.25
+LEAST_SIZES = 4
 
 
-def judge(evidence: Evidence) -> Finding:
+@dataclass(frozen=True)
+class KnownPoint:
+    """MMCS at one size."""
+
+    size: int
+    mmcs: Interval
+
+
+@dataclass(frozen=True)
+class Point(KnownPoint):
+    """MMCS with the next larger size: of all features, of live ones, and one-to-one."""
+
+    live: Interval | None
+    matched: float | None
+
+
+@dataclass(frozen=True)
+class Bend:
+    """The size at which a curve bends, its slopes per doubling, and the share of resamples that bend at each size."""
+
+    at: int
+    before: Interval
+    after: Interval
+    share_at: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """MMCS over size at one L1 of a sweep."""
+
+    sweep: str
+    l1: float
+    points: list[Point]
+    bend: Bend | None
+    bend_of_live: Bend | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """How well dictionaries of each size hold features that are known to be there."""
+
+    from_: str
+    features: int
+    points: list[KnownPoint]
+    bend: Bend | None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A curve for every L1 of every sweep; that of the run at `judged_l1` is judged."""
+
+    judged_l1: float | None
+    curves: list[Curve]
+    known_features: Known | None
+
+
+def judge(evidence: Evidence) -> Finding[Numbers]:
     """The curve of live features' MMCS with the next larger dictionary at the middle L1, bent once; others beside."""
-    curves = [curve for family in evidence.families for curve in _curves(family, evidence.config.draws)]
-    judged = _middle([curve for curve in curves if curve["sweep"] == evidence.main.label])
-    verdict = judge_curve(evidence.main, judged)
-    numbers = {
-        "judged_l1": judged["l1"] if judged else None,
-        "curves": curves,
-        "known_features": known_features(evidence.main, evidence.config.draws),
-    }
-    return Finding(CLAIM, verdict, numbers)
+    main, draws = evidence.main, evidence.config.draws
+    curves = [curve for sweep in evidence.sweeps for curve in _curves(sweep, draws)]
+    judged = _middle([curve for curve in curves if curve.sweep == main.label])
+    numbers = Numbers(judged and judged.l1, curves, known_features(main, draws))
+    return Finding(CLAIM, judge_curve(main, judged), numbers)
 
 
-def judged_curve(family: Family, draws: int) -> dict[str, Any] | None:
+def judged_curve(sweep: ComparedSweep, draws: int) -> Curve | None:
     """The curve of one sweep at its middle L1; None without one."""
-    return _middle(_curves(family, draws))
+    return _middle(_curves(sweep, draws))
 
 
-def judge_curve(family: Family, judged: dict[str, Any] | None) -> Verdict:
+def judge_curve(sweep: ComparedSweep, judged: Curve | None) -> Verdict:
     """The verdict on a curve of one sweep."""
-    found = judged["bend_of_live"] if judged else None
-    living = [point["live"]["value"] for point in judged["points"] if point["live"]] if judged else []
-    if len(living) < LEAST_SIZES and family.untrained:
-        return trained.too_thin(trained.listed(family.untrained))
-    return rises_then_plateaus(
-        found and Interval(**found["before"]),
-        found and Interval(**found["after"]),
-        len(living),
-        living[0] if living else 0.0,
-    )
+    found = judged and judged.bend_of_live
+    living = [point.live.value for point in judged.points if point.live] if judged else []
+    if len(living) < LEAST_SIZES and sweep.untrained:
+        return trained.too_thin(trained.listed(sweep.untrained))
+    return rule(found and found.before, found and found.after, len(living), living[0] if living else 0.0)
 
 
-def _middle(curves: list[dict[str, Any]]) -> dict[str, Any] | None:
+def rule(before: Interval | None, after: Interval | None, sizes: int, first: float) -> Verdict:
+    """The verdict from slopes of live features' MMCS per doubling of the size, before and after the change-point.
+
+    Args:
+        before: the first slope.
+        after: the second one.
+        sizes: points of the curve.
+        first: MMCS at the smallest size.
+    """
+    if before is None or after is None or sizes < LEAST_SIZES:
+        return not_tested(f"The curve has {sizes} sizes with a larger relative; a change-point needs {LEAST_SIZES}.")
+    number = f"{before.text('+.3f')} per doubling, then {after.text('+.3f')}"
+    if before.low < RISE:
+        why = f"MMCS does not rise at first: it is {first:.2f} at the smallest size already."
+        rise = Verdict(NOT_REPRODUCED, why if before.value < RISE else "The first rise is not clear.", number)
+        return rise.doubted(before.holds(RISE))
+    bound = PLATEAU * before.value
+    if after.low < -bound:
+        return Verdict(NOT_REPRODUCED, "MMCS rises, then falls.", number).doubted(after.holds(-bound))
+    if after.high > bound:
+        return Verdict(NOT_REPRODUCED, "MMCS rises and goes on rising.", number).doubted(after.holds(bound))
+    return Verdict(REPRODUCED, "MMCS rises, then stays.", number)
+
+
+def _middle(curves: list[Curve]) -> Curve | None:
     return curves[len(curves) // 2] if curves else None
 
 
-def _curves(family: Family, draws: int) -> list[dict[str, Any]]:
+def _curves(sweep: ComparedSweep, draws: int) -> list[Curve]:
     """For every L1 the MMCS of each size with the next larger one, features of all seeds together."""
     found = []
-    for l1 in sorted({float(entry["l1"]) for entry in family.entries if entry.get("l1") is not None}):
+    for l1 in sorted({float(entry["l1"]) for entry in sweep.entries if entry.get("l1") is not None}):
         values: dict[int, list[torch.Tensor]] = {}
         alive: dict[int, list[torch.Tensor]] = {}
         matched: dict[int, list[float]] = {}
-        for entry in family.entries:
+        for entry in sweep.entries:
             if entry.get("l1") != l1 or not entry["next"]:
                 continue
-            size, own = entry["dict_size"], family.comparison.cosine(entry["name"], entry["next"]["dictionary"])
+            size, own = entry["dict_size"], sweep.comparison.cosine(entry["name"], entry["next"]["dictionary"])
             values.setdefault(size, []).append(own)
-            kept = own[:0] if family.below(entry, "next") else own[family.live(entry["name"])]
+            kept = own[:0] if sweep.below(entry, "next") else own[sweep.live(entry["name"])]
             alive.setdefault(size, []).append(kept)
             if entry["next"].get("matched"):
                 matched.setdefault(size, []).append(entry["next"]["matched"]["all"]["mean"])
         everything = {size: torch.cat(parts).double().numpy() for size, parts in values.items()}
-        living = {size: torch.cat(parts).double().numpy() for size, parts in alive.items()}
+        joined = {size: torch.cat(parts).double().numpy() for size, parts in alive.items()}
+        living = {size: own for size, own in joined.items() if len(own)}
         points = [
-            {
-                "size": size,
-                "mmcs": bootstrap.interval(everything[size], draws=draws).as_json(),
-                "live": bootstrap.interval(living[size], draws=draws).as_json() if len(living[size]) else None,
-                "matched": float(np.mean(matched[size])) if size in matched else None,
-            }
+            Point(
+                size,
+                bootstrap.interval(everything[size], draws=draws),
+                bootstrap.interval(living[size], draws=draws) if size in living else None,
+                float(np.mean(matched[size])) if size in matched else None,
+            )
             for size in everything
         ]
-        found.append(
-            {
-                "sweep": family.label,
-                "l1": l1,
-                "points": points,
-                "bend": _bend(everything, draws),
-                "bend_of_live": _bend({size: own for size, own in living.items() if len(own)}, draws),
-            }
-        )
+        found.append(Curve(sweep.label, l1, points, _bend(everything, draws), _bend(living, draws)))
     return found
 
 
-def _bend(by_size: dict[int, np.ndarray[Any, Any]], draws: int) -> dict[str, Any] | None:
+def _bend(by_size: dict[int, npt.NDArray[np.float64]], draws: int) -> Bend | None:
     if len(by_size) < LEAST_SIZES:
         return None
-    return _as_json(bend_of_means([math.log2(size) for size in by_size], list(by_size.values()), draws=draws))
+    found = bend_of_means([math.log2(size) for size in by_size], list(by_size.values()), draws=draws)
+    share_at = {str(round(2**at)): share for at, share in found.share_at.items()}
+    return Bend(round(2**found.at), found.before, found.after, share_at)
 
 
-def _as_json(found: BendIntervals) -> dict[str, Any]:
-    return {
-        "at": round(2**found.at),
-        "before": found.before.as_json(),
-        "after": found.after.as_json(),
-        "share_at": {str(round(2**at)): share for at, share in found.share_at.items()},
-    }
-
-
-def known_features(family: Family, draws: int) -> dict[str, Any] | None:
+def known_features(sweep: ComparedSweep, draws: int) -> Known | None:
     """How well dictionaries of each size hold features that are known to be there: the claim's curve for toy models.
 
     Known: live features of the largest dictionary that the largest one of another seed has as well. Their MCS with
     smaller dictionaries, which had no part in the choice. None without a second seed.
     """
-    largest = max(family.entries, key=lambda entry: entry["dict_size"])
+    largest = max(sweep.entries, key=lambda entry: entry["dict_size"])
     if not largest["other_seed"]:
         return None
-    chosen = family.live(largest["name"]) & (
-        family.comparison.cosine(largest["name"], largest["other_seed"]["dictionary"]) > family.threshold
+    chosen = sweep.live(largest["name"]) & (
+        sweep.comparison.cosine(largest["name"], largest["other_seed"]["dictionary"]) > sweep.threshold
     )
     smaller = [
         entry
-        for entry in family.entries
+        for entry in sweep.entries
         if entry["dict_size"] < largest["dict_size"]
         and entry.get("seed") == largest.get("seed")
         and entry.get("l1") == largest.get("l1")
@@ -130,14 +195,8 @@ def known_features(family: Family, draws: int) -> dict[str, Any] | None:
     if not bool(chosen.any()) or not smaller:
         return None
     values = {
-        entry["dict_size"]: family.comparison.cosine(largest["name"], entry["name"])[chosen].double().numpy()
+        entry["dict_size"]: sweep.comparison.cosine(largest["name"], entry["name"])[chosen].double().numpy()
         for entry in smaller
     }
-    return {
-        "from": largest["name"],
-        "features": int(chosen.sum()),
-        "points": [
-            {"size": size, "mmcs": bootstrap.interval(own, draws=draws).as_json()} for size, own in values.items()
-        ],
-        "bend": _bend(values, draws),
-    }
+    points = [KnownPoint(size, bootstrap.interval(own, draws=draws)) for size, own in values.items()]
+    return Known(largest["name"], int(chosen.sum()), points, _bend(values, draws))

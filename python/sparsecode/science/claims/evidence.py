@@ -11,23 +11,9 @@ from torch import Tensor
 
 from sparsecode.comparison import Comparison
 from sparsecode.science.claims import trained
-from sparsecode.science.claims.verdicts import Verdict
 from sparsecode.science.top_contexts import Decode, Rows
 from sparsecode.sweep import Dictionary, metrics
 from sparsecode.watch import UNWATCHED, Watch
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One claim: its words, the verdict, and the numbers behind it (JSON values)."""
-
-    claim: str
-    verdict: Verdict
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """What claims.json holds of it."""
-        return {"claim": self.claim} | self.verdict.as_json() | {"numbers": self.numbers}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +39,19 @@ class JudgeSettings:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of a claim's numbers: which dictionary of which sweep it is about."""
+
+    sweep: str
+    dictionary: str
+    size: int
+    l1: float | None
+    seed: int | None
+
+
 @dataclass(frozen=True, eq=False)
-class Family:
+class ComparedSweep:
     """A comparison with the weights of its dictionaries: the run's own sweep, or one beside it."""
 
     label: str
@@ -68,6 +65,16 @@ class Family:
             self.comparison.record["dictionaries"],
             key=lambda entry: (entry.get("l1") or 0.0, entry.get("seed") or 0, entry["dict_size"], entry["name"]),
         )
+
+    def named(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """What a `Row` about an entry begins with."""
+        own = {
+            "dictionary": entry["name"],
+            "size": entry["dict_size"],
+            "l1": entry.get("l1"),
+            "seed": entry.get("seed"),
+        }
+        return {"sweep": self.label} | own
 
     @property
     def dimensions(self) -> int:
@@ -137,18 +144,20 @@ class Evidence:
     """
 
     config: JudgeSettings
-    main: Family
-    plain: Family | None = None
-    divided: Family | None = None
+    main: ComparedSweep
+    plain: ComparedSweep | None = None
+    divided: ComparedSweep | None = None
     dataset: Rows | None = None
     decode: Decode | None = None
-    starts: dict[str, Family] = field(default_factory=dict)  # the run's sweep anew from each start, on fewer rows
+    starts: dict[str, ComparedSweep] = field(
+        default_factory=dict
+    )  # the run's sweep anew from each start, on fewer rows
     start_samples: int = 0
     missing: dict[str, str] = field(default_factory=dict)
     untrained_model: str = ""
     watch: Watch = UNWATCHED
 
     @property
-    def families(self) -> list[Family]:
-        """The run's own sweep, and the one beside it with several L1 under the same normalisation."""
+    def sweeps(self) -> list[ComparedSweep]:
+        """The run's own, and the one beside it with several L1 under the same normalisation."""
         return [self.main] + ([self.plain] if self.plain is not None else [])

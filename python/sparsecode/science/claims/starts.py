@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.science.claims import c2_bimodality, c5_growth
-from sparsecode.science.claims.evidence import Family
-from sparsecode.science.claims.verdicts import HARDLY_MOVED
+from sparsecode.science.claims.evidence import ComparedSweep
+from sparsecode.science.claims.trained import HARDLY_MOVED
+from sparsecode.science.claims.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -38,42 +39,76 @@ ORDER = ("atoms", "linear", "calibrated")
 SHARE = 0.4  # of the minutes, for the first
 
 
-def summary(families: dict[str, Family], samples: int, draws: int) -> dict[str, Any]:
-    """What claims.json says of them: a row per dictionary, and claims 2 and 5 judged on each start."""
-    return {
-        "samples": samples,
-        "hardly_moved": HARDLY_MOVED,
-        "starts": {kind: _judged(kind, family, draws) for kind, family in families.items()},
-    }
+@dataclass(frozen=True)
+class Started:
+    """One dictionary of a sweep; `moved` is the share of its live features that left their start."""
+
+    dictionary: str
+    size: int
+    l1: float | None
+    seed: int | None
+    fvu: float | None
+    l0: float | None
+    dead: int
+    moved: float | None
+    near_duplicates: int
+    other_seed: int | None
+    mmcs_next: float | None
 
 
-def _judged(kind: str, family: Family, draws: int) -> dict[str, Any]:
-    curve = c5_growth.judged_curve(family, draws)
-    return {
-        "words": STARTS[kind].words,
-        "settings": STARTS[kind].settings,
-        "dictionaries": [_row(family, entry) for entry in family.entries],
-        "modes": c2_bimodality.judge_rows(c2_bimodality.rows_of(family)).as_json(),
-        "growth": c5_growth.judge_curve(family, curve).as_json(),
-        "curve": curve,
-    }
+@dataclass(frozen=True)
+class Start:
+    """A sweep from one start, with claims 2 (`modes`) and 5 (`growth`) judged on it."""
+
+    words: str
+    settings: dict[str, Any]
+    dictionaries: list[Started]
+    modes: Verdict
+    growth: Verdict
+    curve: c5_growth.Curve | None
 
 
-def _row(family: Family, entry: dict[str, Any]) -> dict[str, Any]:
-    live = family.live(entry["name"])
-    cosine = family.dictionaries[entry["name"]].features.get("initial_cosine")
+@dataclass(frozen=True)
+class Starts:
+    """What claims.json says of the starts."""
+
+    samples: int
+    hardly_moved: float
+    starts: dict[str, Start]
+
+
+def summary(sweeps: dict[str, ComparedSweep], samples: int, draws: int) -> Starts:
+    """A row per dictionary, and claims 2 and 5 judged on each start."""
+    return Starts(samples, HARDLY_MOVED, {kind: _judged(kind, sweep, draws) for kind, sweep in sweeps.items()})
+
+
+def _judged(kind: str, sweep: ComparedSweep, draws: int) -> Start:
+    curve = c5_growth.judged_curve(sweep, draws)
+    return Start(
+        STARTS[kind].words,
+        STARTS[kind].settings,
+        [_row(sweep, entry) for entry in sweep.entries],
+        c2_bimodality.judge_rows(c2_bimodality.rows_of(sweep)),
+        c5_growth.judge_curve(sweep, curve),
+        curve,
+    )
+
+
+def _row(sweep: ComparedSweep, entry: dict[str, Any]) -> Started:
+    live = sweep.live(entry["name"])
+    cosine = sweep.dictionaries[entry["name"]].features.get("initial_cosine")
     moved = None if cosine is None or not bool(live.any()) else float((cosine[live] < HARDLY_MOVED).double().mean())
     metrics = entry.get("metrics") or {}
-    return {
-        "dictionary": entry["name"],
-        "size": entry["dict_size"],
-        "l1": entry.get("l1"),
-        "seed": entry.get("seed"),
-        "fvu": metrics.get("fvu"),
-        "l0": metrics.get("l0"),
-        "dead": int((~live).sum()),
-        "moved": moved,
-        "near_duplicates": entry["near_duplicates"]["features"],
-        "other_seed": entry["other_seed"]["mutual"] if entry["other_seed"] else None,
-        "mmcs_next": entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None,
-    }
+    return Started(
+        entry["name"],
+        entry["dict_size"],
+        entry.get("l1"),
+        entry.get("seed"),
+        metrics.get("fvu"),
+        metrics.get("l0"),
+        int((~live).sum()),
+        moved,
+        entry["near_duplicates"]["features"],
+        entry["other_seed"]["mutual"] if entry["other_seed"] else None,
+        entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None,
+    )

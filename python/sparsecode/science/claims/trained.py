@@ -22,8 +22,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsecode.science.claims.verdicts import HARDLY_MOVED, LEAST_DIRECTIONS, MOST, Verdict, not_tested
+from sparsecode.science.claims.verdicts import LEAST_DIRECTIONS, MOST, Verdict, not_tested
 
+# A feature that never fired stays near its random start. So does one that fires now and then and hardly moved: of an
+# atom whose cosine with its start is above the root of 1/2, more than half of the squared length is still that start.
+HARDLY_MOVED = 0.5**0.5
 # The mean of the data, which needs no feature at all, has an FVU of 1.
 MOST_FVU = 1.0
 # Fewer features cannot be compared with those of another dictionary: as few as no claim takes directions of.

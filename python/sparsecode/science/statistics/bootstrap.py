@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-    def as_json(self) -> dict[str, float]:
-        """Plain values."""
-        return asdict(self)
 
     def holds(self, bound: float) -> bool:
         """Whether a bound lies within: on either side of it would be the same to these data."""

@@ -6,11 +6,9 @@ of its distribution function.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betainc, gammaln
+from scipy.special import betainc
 
 _GRID = 20_001  # of the numerical integral: exact to 1e-7
 
@@ -36,13 +34,3 @@ def share_above(threshold: float, others: int, dim: int) -> float:
     """Probability that the largest of `others` cosines is above `threshold`, without loss for tiny tails."""
     tail = betainc((dim - 1) / 2, 0.5, 1 - threshold**2) / 2 if threshold >= 0 else 1 - cosine_cdf(threshold, dim)
     return float(-np.expm1(others * np.log1p(-tail)))
-
-
-def mean_l1(dim: int) -> float:
-    """Mean L1 norm of a random unit vector: dim Γ(dim/2) / (√π Γ((dim+1)/2))."""
-    return dim * math.exp(float(gammaln(dim / 2) - gammaln((dim + 1) / 2))) / math.sqrt(math.pi)
-
-
-def mean_kurtosis(dim: int) -> float:
-    """Mean kurtosis of the components of a random unit vector, about zero: 3 dim / (dim + 2)."""
-    return 3 * dim / (dim + 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,24 +16,18 @@ _TOLERANCE = 1e-7  # of the log likelihood per value
 
 @dataclass(frozen=True)
 class TwoModes:
-    """The lower and the upper mode, and each value's share of the upper one."""
+    """The lower and the upper mode."""
 
     means: tuple[float, float]
     spreads: tuple[float, float]  # standard deviations
     weights: tuple[float, float]
     ashman: float  # distance of the means in units of the spreads; above 2 the modes are apart
     bic_gain: float  # BIC of one normal minus BIC of two: above 10 is strong evidence for two
-    upper: Array = field(repr=False)  # [n] posterior probability of the upper mode
-
-    def as_json(self) -> dict[str, Any]:
-        """Without the values' shares."""
-        found = asdict(self)
-        del found["upper"]
-        return found
 
 
-def two_modes(values: npt.ArrayLike) -> TwoModes:
-    """Fits two normal distributions to a sample [n] of at least four, by expectation maximisation.
+def two_modes(values: npt.ArrayLike) -> tuple[TwoModes, Array]:
+    """Two normal distributions fitted to a sample [n] of at least four, by expectation maximisation; and for each
+    value the posterior probability of the upper mode [n].
 
     EM finds a local optimum: it starts from the halves on either side of the median, and of the middle of the range,
     and the likelier result is taken.
@@ -46,14 +40,14 @@ def two_modes(values: npt.ArrayLike) -> TwoModes:
         weights, means, variances, upper = weights[::-1], means[::-1], variances[::-1], 1 - upper
     spread = x.var() + _LEAST_SPREAD
     alone = float(_log_density(x, x.mean(), spread).sum())
-    return TwoModes(
+    found = TwoModes(
         means=(float(means[0]), float(means[1])),
         spreads=(float(np.sqrt(variances[0])), float(np.sqrt(variances[1]))),
         weights=(float(weights[0]), float(weights[1])),
         ashman=ashman(means[0], means[1], variances[0], variances[1]),
         bic_gain=2 * (likelihood - alone) - 3 * float(np.log(len(x))),  # five parameters instead of two
-        upper=upper,
     )
+    return found, upper
 
 
 def _maximise(x: Array, upper: Array) -> tuple[float, Array, Array, Array, Array]:
