@@ -18,9 +18,9 @@ from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.claims import compared, load_claims
 from sparsecode.pipeline.config import ClaimsConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
+from sparsecode.records import as_json
 from sparsecode.science.claims import starts
 from sparsecode.science.claims.judge import CLAIMS
-from sparsecode.science.records import as_json
 from sparsecode.sweep import Dictionary
 
 SMALL: dict[str, Any] = {"starts": False, "directions": 8, "contexts": 6, "features": 4, "shown": 3, "draws": 100}

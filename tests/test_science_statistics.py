@@ -140,8 +140,9 @@ def test_a_bend_is_found_where_it_is() -> None:
 def test_a_bend_of_means_has_intervals_that_hold_the_truth() -> None:
     generator = np.random.default_rng(0)
     true = [0.2, 0.5, 0.8, 0.8, 0.8]
-    found = bend_of_means(range(5), [generator.normal(mean, 0.1, 200) for mean in true], draws=300)
-    assert found.at == 2 and found.share_at[2.0] > 0.95
+    values = {2**x: generator.normal(mean, 0.1, 200) for x, mean in enumerate(true, 4)}
+    found = bend_of_means(values, draws=300)
+    assert found.at == 64 and found.share_at["64"] > 0.95
     assert found.before.low < 0.3 < found.before.high < 0.33
     assert -0.02 < found.after.low < 0 < found.after.high < 0.02
 

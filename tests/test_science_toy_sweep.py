@@ -27,7 +27,7 @@ from sparsecode.pipeline.toy_plan import data_settings, entries
 from sparsecode.report.page import render
 from sparsecode.report.sections.toy import MAPS, toy_section
 from sparsecode.science.toy.data import ToyData
-from sparsecode.science.toy.measures import against_truth, grid_of, next_larger
+from sparsecode.science.toy.measures import against_truth, next_larger
 from sparsecode.sweep import Dictionary, Sweep, Trainer, initial_atoms
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine
@@ -252,11 +252,6 @@ def test_the_truth_itself_is_found_and_a_start_is_not() -> None:
 def test_next_larger_stays_within_l1_and_seed() -> None:
     keys = [(8, 0.1, 0), (16, 0.1, 0), (64, 0.1, 0), (8, 0.2, 0), (16, 0.1, 1)]
     assert next_larger(keys) == {(8, 0.1, 0): (16, 0.1, 0), (16, 0.1, 0): (64, 0.1, 0)}
-
-
-def test_grid_has_a_row_per_l1_and_none_where_nothing_is() -> None:
-    rows = [{"dict_size": 8, "l1": 0.2, "seed": 0, "x": 1}, {"dict_size": 4, "l1": 0.1, "seed": 0, "x": 2}]
-    assert grid_of(rows, "x", 0) == [[2, None], [None, 1]]
 
 
 def test_the_section_shows_what_the_record_holds(made: tuple[Run, dict[str, Any]]) -> None:

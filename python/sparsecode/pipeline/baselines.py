@@ -20,7 +20,7 @@ from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import BaselinesConfig, TrainDictsConfig
 from sparsecode.pipeline.plan import SEEDS, find_dataset
 from sparsecode.pipeline.progress import watching
-from sparsecode.pipeline.records import holding, load_record
+from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import dictionaries_of, require
@@ -135,7 +135,7 @@ def load_baselines(run: Run) -> dict[str, Any] | None:
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
     """
-    return load_record(run, KEY, run.path / KEY / "baselines.json", FORMAT, holding("baselines"))
+    return load_record(run, KEY, run.path / KEY / "baselines.json", FORMAT, "baselines", dict)
 
 
 def _checked(config: BaselinesConfig) -> list[str]:

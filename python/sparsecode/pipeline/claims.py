@@ -86,7 +86,7 @@ def load_claims(run: Run) -> Findings | None:
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
     """
-    return load_record(run, KEY, run.claims_path, FORMAT, Findings.from_json)
+    return load_record(run, KEY, run.claims_path, FORMAT, "claims", Findings.from_json)
 
 
 def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: bool) -> Evidence:

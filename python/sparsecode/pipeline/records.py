@@ -13,7 +13,9 @@ from sparsecode.pipeline.run import Run
 T = TypeVar("T")
 
 
-def load_record(run: Run, key: str, path: Path, format: int, read: Callable[[dict[str, Any]], T]) -> T | None:
+def load_record(
+    run: Run, key: str, path: Path, format: int, holds: str, read: Callable[[dict[str, Any]], T]
+) -> T | None:
     """The record that stage `key` wrote to `path`; None where the run has not finished that stage.
 
     Args:
@@ -21,6 +23,7 @@ def load_record(run: Run, key: str, path: Path, format: int, read: Callable[[dic
         key: the stage; also the command that writes the record anew.
         path: of the JSON file.
         format: the only one that is understood.
+        holds: the name of a list or an object in the record.
         read: takes the record; raises KeyError, TypeError or AttributeError where it is not one.
 
     Raises:
@@ -31,19 +34,8 @@ def load_record(run: Run, key: str, path: Path, format: int, read: Callable[[dic
     again = f"run: sparsecode {key} --force{run.flag}"
     try:
         record = json.loads(path.read_text())
-        if record["format"] == format:
+        if record["format"] == format and isinstance(record[holds], list | dict):
             return read(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunInvalid(f"{path}: cannot be read ({error}); {again}") from error
     raise RunInvalid(f"{path}: not a record of {key} in format {format}; {again}")
-
-
-def holding(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """For `load_record`: takes a record with a list of that name, unchanged."""
-
-    def read(record: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(record[name], list):
-            raise TypeError(f"{name} is not a list")
-        return record
-
-    return read

@@ -19,7 +19,7 @@ from sparsecode.pipeline import toy_plan
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import ToyConfig
 from sparsecode.pipeline.progress import watching
-from sparsecode.pipeline.records import holding, load_record
+from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.training import engine_of, train
@@ -125,7 +125,7 @@ def load_toy(run: Run) -> dict[str, Any] | None:
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
     """
-    return load_record(run, KEY, run.path / KEY / "toy.json", FORMAT, holding("dictionaries"))
+    return load_record(run, KEY, run.path / KEY / "toy.json", FORMAT, "dictionaries", dict)
 
 
 def _train(run: Run, stage: Stage, config: ToyConfig, state: Path, *, quiet: bool) -> ToyResult:

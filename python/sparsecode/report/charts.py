@@ -111,3 +111,15 @@ def cell_axis(title: str, labels: Sequence[str], *, step: int = 1, **more: Any) 
         title, tickvals=list(range(len(labels)))[::step], ticktext=list(labels)[::step], showgrid=False, zeroline=False,
         **more,
     )  # fmt: skip
+
+
+def scatter(mode: str, name: str, x: Sequence[Any], y: Sequence[Any], hover: str, **more: Any) -> dict[str, Any]:
+    """Points, or a curve through them."""
+    drawn = {"type": "scatter", "mode": mode, "name": name, "x": x, "y": y} | more
+    return drawn | {"hovertemplate": f"{hover}<extra></extra>"}
+
+
+def numbered(number: int, *, size: int = 8, **line: Any) -> dict[str, Any]:
+    """The line and the marker of the n-th curve, for `scatter`."""
+    marker = {"size": size, "symbol": palette.symbol(number)}
+    return {"line": {"color": palette.series(number), "width": 2} | line, "marker": marker}

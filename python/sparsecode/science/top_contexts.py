@@ -171,14 +171,7 @@ def _keep(best: Tensor, where: Tensor, codes: Tensor, start: int) -> tuple[Tenso
 
 
 def contexts(
-    dataset: Rows,
-    decode: Decode,
-    probes: Probes,
-    top: TopRows,
-    f: int,
-    *,
-    count: int,
-    shown: int,
+    dataset: Rows, decode: Decode, probes: Probes, top: TopRows, f: int, *, count: int, shown: int
 ) -> TopContexts:
     """The strongest `count` distinct contexts of direction f, the first `shown` of them with their text.
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from sparsecode.report import figures, palette
-from sparsecode.report.blocks import Column, Figure, Section, Table
+from sparsecode.report import charts, figures, palette
+from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
 from sparsecode.science.claims.c1_recurrence import RELATIONS, Count, Numbers
 from sparsecode.science.claims.verdicts import Finding
+
+HOW = (
+    "Each atom of a dictionary is compared with all atoms of another; its largest cosine is its max cosine "
+    "similarity (MCS), their mean the MMCS. The verdict counts pairs that are each other's nearest, so that two "
+    "copies of a feature count once, in the dictionary with most of them; the interval is that of a binomial count "
+    "over features. By chance: closed form for random directions of the same numbers."
+)
 
 
 def section(facts: Facts) -> Section:
@@ -33,19 +40,9 @@ def section(facts: Facts) -> Section:
         )
     finding: Finding[Numbers] = facts.finding("1")
     rows = finding.numbers.dictionaries if finding.numbers is not None else []
+    blocks: list[Block | None] = [figures.found_again(facts), _counts_by_l1(facts, rows), _table(rows)]
     return claim_section(
-        facts,
-        "1",
-        "more-than-dimensions",
-        "More features than dimensions",
-        summary,
-        [figures.found_again(facts), _counts_by_l1(facts, rows), _table(rows)],
-        how="Each atom of a dictionary is compared with all atoms of another; its largest cosine is its max cosine "
-        "similarity (MCS), their mean the MMCS. The verdict counts pairs that are each other's nearest, so that "
-        "two copies of a feature count once, in the dictionary with most of them; the interval is that of a binomial "
-        "count "
-        "over features. By chance: closed form for random directions of the same numbers.",
-        lead=lead,
+        facts, "1", "more-than-dimensions", "More features than dimensions", summary, blocks, HOW, lead
     )
 
 
@@ -55,24 +52,17 @@ def _counts_by_l1(facts: Facts, rows: list[Count]) -> Figure | None:
     if not beside:
         return None
     data = []
-    values = sorted({row.l1 for row in beside})
+    values = sorted({row.l1 for row in beside if row.l1 is not None})
     for number, l1 in enumerate(values):
         own = [row for row in beside if row.l1 == l1]
+        mutual = [row.mutual for row in own]
+        ends = palette.whiskers(mutual, [row.low for row in own], [row.high for row in own], number)
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": f"L1 {l1:.3g}",
-                "x": [row.size for row in own],
-                "y": [row.mutual for row in own],
-                "error_y": palette.whiskers(
-                    [row.mutual for row in own], [row.low for row in own], [row.high for row in own], number
-                ),
-                "line": {"color": palette.series(number), "width": 2},
-                "marker": {"size": 8, "symbol": palette.symbol(number)},
-                "hovertemplate": f"L1 {l1:.3g}: %{{y}} of %{{x}} features<extra></extra>",
-            }
-        )
+            charts.scatter(
+                "lines+markers", f"L1 {l1:.3g}", [row.size for row in own], mutual,
+                f"L1 {l1:.3g}: %{{y}} of %{{x}} features", error_y=ends, **charts.numbered(number),
+            )
+        )  # fmt: skip
     sizes = sorted({row.size for row in beside})
     layout = palette.layout(
         xaxis=palette.size_axis(sizes),

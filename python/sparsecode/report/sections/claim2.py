@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from sparsecode.report import charts, figures
-from sparsecode.report.blocks import Column, Figure, Section, Table
+from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
 from sparsecode.science.claims.c2_bimodality import ASHMAN, DIP_LEVEL, LEAST_WEIGHT, Distribution, Modes, Numbers
 from sparsecode.science.claims.trained import HARDLY_MOVED
 from sparsecode.science.claims.verdicts import Finding
 
+HOW = (
+    "MCS of live features with the next larger dictionary of the same seed; dead features, which stay near their "
+    "random start and would make a mode of their own, are kept apart. A distribution counts as bimodal where "
+    f"Hartigan's dip test rejects one mode (p below {DIP_LEVEL:g}, against uniform samples), and two normal "
+    f"distributions fitted by EM lie apart (Ashman's D above {ASHMAN:g}) with at least {LEAST_WEIGHT:.0%} of the "
+    "features each. Judged: dictionaries with more features than dimensions; smaller ones have too few features "
+    "for a set that is not found again. The same is tested of all features, dead ones too, as the seed counted: "
+    "where only these have two modes, or where the lower mode of live ones is still near its random start (mean "
+    f"cosine above {HARDLY_MOVED:.2f}), the claim is reproduced partly."
+)
+
 
 def section(facts: Facts) -> Section:
     """Histograms by size and by L1, with the dip test and the fit of two modes."""
     finding: Finding[Numbers] = facts.finding("2")
     rows = finding.numbers.dictionaries if finding.numbers is not None else []
-    return claim_section(
-        facts,
-        "2",
-        "two-modes",
-        "Two kinds of features",
-        _summary(rows),
-        [figures.mcs_histograms(facts), _histograms_by_l1(rows), _table(rows)],
-        how="MCS of live features with the next larger dictionary of the same seed; dead features, which stay near "
-        "their random start and would make a mode of their own, are kept apart. A distribution counts as bimodal where "
-        f"Hartigan's dip test rejects one mode (p below {DIP_LEVEL:g}, against uniform samples), and two normal "
-        f"distributions fitted by EM lie apart (Ashman's D above {ASHMAN:g}) with at least {LEAST_WEIGHT:.0%} of the "
-        "features each. Judged: dictionaries with more features than dimensions; smaller ones have too few features "
-        "for a set that is not found again. The same is tested of all features, dead ones too, as the seed counted: "
-        "where only these have two modes, or where the lower mode of live ones is still near its random start (mean "
-        f"cosine above {HARDLY_MOVED:.2f}), the claim is reproduced partly.",
-    )
+    summary = _summary(rows)
+    blocks: list[Block | None] = [figures.mcs_histograms(facts), _histograms_by_l1(rows), _table(rows)]
+    return claim_section(facts, "2", "two-modes", "Two kinds of features", summary, blocks, HOW)
 
 
 def _summary(rows: list[Distribution]) -> str:

@@ -5,35 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from sparsecode.report import palette
-from sparsecode.report.blocks import Column, Examples, Figure, Section, Table
+from sparsecode.report.blocks import Block, Column, Examples, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
 from sparsecode.science.claims.c3_interpretability import CONSISTENT, Numbers
 from sparsecode.science.claims.verdicts import Finding
 
 WORDS = {"feature": "features found in every size", "neuron": "neurons", "random": "random directions"}
+HOW = (
+    "Every row of the dataset was searched with a streaming top-k. Contexts that agree on the strongest token and "
+    "the four before it count once. Consistency of a direction is the largest share of its strongest contexts with "
+    "the same token at the peak, or the same token (or none) before it: a number a program can count. It misses "
+    "features for a class of tokens, and says nothing of what a feature means: that is left to the reader. The "
+    f"claim counts as reproduced where more than half of the features reach {CONSISTENT:.0%} and their mean is "
+    "above that of random directions (95 % bootstrap interval over directions). Neurons stand beside them; the "
+    "seed had not compared with neurons."
+)
 
 
 def section(facts: Facts) -> Section:
     """Consistency of the strongest contexts, then the contexts themselves."""
     finding: Finding[Numbers] = facts.finding("3")
     numbers = finding.numbers
-    blocks = [_consistency(numbers), *(_contexts(facts, kind, numbers) for kind in WORDS)] if numbers else []
-    return claim_section(
-        facts,
-        "3",
-        "top-tokens",
-        "What the features respond to",
-        _summary(numbers) if numbers else "",
-        blocks,
-        how="Every row of the dataset was searched with a streaming top-k. Contexts that agree on the strongest token "
-        "and the four before it count once. Consistency of a direction is the largest share of its strongest contexts "
-        "with the same token at the peak, or the same token (or none) before it: a number a program can count. It "
-        "misses features for a class of tokens, and says nothing of what a feature means: that is left to the reader. "
-        f"The claim counts as reproduced where more than half of the features reach {CONSISTENT:.0%} and their mean is "
-        "above that of random directions (95 % bootstrap interval over directions). Neurons stand beside them; the "
-        "seed had not compared with neurons.",
+    blocks: list[Block | None] = (
+        [_consistency(numbers), *(_contexts(facts, kind, numbers) for kind in WORDS)] if numbers else []
     )
+    summary = _summary(numbers) if numbers else ""
+    return claim_section(facts, "3", "top-tokens", "What the features respond to", summary, blocks, HOW)
 
 
 def _summary(numbers: Numbers) -> str:

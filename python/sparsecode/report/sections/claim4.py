@@ -14,25 +14,27 @@ from sparsecode.science.claims.c4_normalisation import HALF_DIAGONAL, Numbers
 from sparsecode.science.claims.verdicts import Finding
 
 TITLES = ("L1 as it is", "L1 divided by the size")
+MAPS = {
+    "l0": "L0, active features per token. Where one L1 suits all sizes the colour changes from left to right only; "
+    "where it must grow with the size, along the diagonal. Colours are logarithmic and the same in both.",
+    "mmcs": "MMCS with the next larger dictionary. The largest size has none.",
+}
+HOW = (
+    "The same sizes, rows and number of steps, once with the L1 coefficient as it is and once divided by the "
+    "dictionary size; both coefficients mean the same for a dictionary of as many features as dimensions. Between "
+    "neighbouring sizes the L1 that gives the same L0 is interpolated (log-log), and its slope d log L1 / d log "
+    "size averaged over all L0 that both reach; the interval resamples pairs of sizes. 0: one L1 suits all sizes. "
+    f"1: L1 must grow with the size, a diagonal. {HALF_DIAGONAL:g} is the middle."
+)
 
 
 def section(facts: Facts) -> Section:
     """Heat maps of L0 and MMCS under both normalisations, and the slope of lines of equal L0."""
     finding: Finding[Numbers] = facts.finding("4")
     numbers = finding.numbers
-    return claim_section(
-        facts,
-        "4",
-        "diagonals",
-        "Dividing L1 by the size",
-        _summary(numbers) if numbers else "",
-        [_l0_maps(numbers), _mmcs_maps(numbers)] if numbers else [],
-        how="The same sizes, rows and number of steps, once with the L1 coefficient as it is and once divided by the "
-        "dictionary size; both coefficients mean the same for a dictionary of as many features as dimensions. Between "
-        "neighbouring sizes the L1 that gives the same L0 is interpolated (log-log), and its slope d log L1 / d log "
-        "size averaged over all L0 that both reach; the interval resamples pairs of sizes. 0: one L1 suits all sizes. "
-        f"1: L1 must grow with the size, a diagonal. {HALF_DIAGONAL:g} is the middle.",
-    )
+    summary = _summary(numbers) if numbers else ""
+    blocks = [_maps(numbers, key) for key in MAPS] if numbers else []
+    return claim_section(facts, "4", "diagonals", "Dividing L1 by the size", summary, blocks, HOW)
 
 
 def _summary(numbers: Numbers) -> str:
@@ -48,32 +50,9 @@ def _summary(numbers: Numbers) -> str:
     return text
 
 
-def _l0_maps(numbers: Numbers) -> Figure:
-    """L0 over size and L1 under both normalisations, coloured by its logarithm."""
-    return _maps(
-        numbers,
-        "l0",
-        "l0-maps",
-        "L0, active features per token. Where one L1 suits all sizes the colour changes from left to right only; where "
-        "it must grow with the size, along the diagonal. Colours are logarithmic and the same in both.",
-        ".1f",
-        logarithmic=True,
-    )
-
-
-def _mmcs_maps(numbers: Numbers) -> Figure:
-    """MMCS with the next larger size over size and L1 under both normalisations."""
-    return _maps(
-        numbers,
-        "mmcs",
-        "mmcs-maps",
-        "MMCS with the next larger dictionary. The largest size has none.",
-        ".2f",
-        logarithmic=False,
-    )
-
-
-def _maps(numbers: Numbers, key: str, id: str, caption: str, form: str, *, logarithmic: bool) -> Figure:
+def _maps(numbers: Numbers, key: str) -> Figure:
+    """L0, coloured by its logarithm, or MMCS over size and L1 under both normalisations."""
+    logarithmic, form, id = (True, ".1f", "l0-maps") if key == "l0" else (False, ".2f", "mmcs-maps")
     data: list[dict[str, Any]] = []
     rows, annotations, layout = [], [], palette.layout()
     strips = palette.strips(2, gap=0.2)
@@ -120,7 +99,7 @@ def _maps(numbers: Numbers, key: str, id: str, caption: str, form: str, *, logar
     ]
     table = Table(f"{id}-numbers", f"{key.upper()} of every dictionary of both sweeps.", columns, rows)
     alt = f"Two heat maps of {key.upper()} over dictionary size and L1, without and with the division by size."
-    return Figure(id, caption, alt, table, data, layout, height=560)
+    return Figure(id, MAPS[key], alt, table, data, layout, height=560)
 
 
 def _log(value: float | None) -> float | None:

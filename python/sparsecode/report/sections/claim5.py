@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecode.report import palette
+from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
@@ -13,6 +13,14 @@ from sparsecode.science.claims.verdicts import Finding
 from sparsecode.science.statistics.bootstrap import Interval
 
 At = tuple[int, float, float | None, float | None]  # a size, a value there, and the ends of its interval
+COLUMNS = (Column("size", ",d"), Column("MMCS", ".3f"), Column("low", ".3f"), Column("high", ".3f"))
+HOW = (
+    "MMCS of each size with the next larger dictionary of the same seed and L1, features of all seeds together; "
+    "intervals resample features. A curve of two straight pieces over log2(size) is fitted by least squares, bent "
+    "at an inner size. Judged is the curve of live features, which fired on the held-out rows: dead ones are as "
+    "similar to a larger dictionary as chance has it, and pull the curve of all features down. Reproduced: a rise "
+    f"of at least {RISE:g} per doubling (95 % interval), then a slope within {PLATEAU:.0%} of it around zero."
+)
 
 
 def section(facts: Facts) -> Section:
@@ -20,7 +28,7 @@ def section(facts: Facts) -> Section:
     finding: Finding[Numbers] = facts.finding("5")
     numbers = finding.numbers
     judged = _judged(numbers) if numbers else None
-    known = numbers and numbers.known_features
+    known = numbers.known_features if numbers else None
     lead = []
     if known and known.bend:
         lead.append(
@@ -28,21 +36,9 @@ def section(facts: Facts) -> Section:
             f"another seed has as well are held by smaller dictionaries with a cosine that rises "
             f"{known.bend.before.text()} per doubling up to {known.bend.at:,} features, then {known.bend.after.text()}."
         )
-    return claim_section(
-        facts,
-        "5",
-        "growth",
-        "MMCS as dictionaries grow",
-        _summary(judged) if judged else "",
-        [_growth(numbers, judged) if judged else None, _growth_by_l1(numbers)] if numbers else [],
-        how="MMCS of each size with the next larger dictionary of the same seed and L1, features of all seeds "
-        "together; intervals resample features. A curve of two straight pieces over log2(size) is fitted by least "
-        "squares, bent at an inner size. Judged is the curve of live features, which fired on the held-out rows: dead "
-        "ones are as similar to a larger dictionary as chance has it, and pull the curve of all features down. "
-        f"Reproduced: a rise of at least {RISE:g} per doubling (95 % interval), then a slope within {PLATEAU:.0%} of "
-        "it around zero.",
-        lead=lead,
-    )
+    summary = _summary(judged) if judged else ""
+    blocks = [_growth(numbers, judged) if judged else None, _growth_by_l1(numbers)] if numbers else []
+    return claim_section(facts, "5", "growth", "MMCS as dictionaries grow", summary, blocks, HOW, lead)
 
 
 def _judged(numbers: Numbers) -> Curve | None:
@@ -82,16 +78,10 @@ def _growth(numbers: Numbers, curve: Curve) -> Figure:
     for number, (name, points) in enumerate(lines.items()):
         if not points:
             continue
-        one: dict[str, Any] = {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": name,
-            "x": [x for x, *_ in points],
-            "y": [y for _, y, *_ in points],
-            "line": {"color": palette.series(number), "width": 2, "dash": palette.DASHES[number % 4]},
-            "marker": {"size": 8, "symbol": palette.symbol(number)},
-            "hovertemplate": f"%{{x}} features: %{{y:.3f}}, {name}<extra></extra>",
-        }
+        one = charts.scatter(
+            "lines+markers", name, [x for x, *_ in points], [y for _, y, *_ in points],
+            f"%{{x}} features: %{{y:.3f}}, {name}", **charts.numbered(number, dash=palette.DASHES[number % 4]),
+        )  # fmt: skip
         if all(low is not None and high is not None for *_, low, high in points):
             one["error_y"] = _whiskers(points, number)
         data.append(one)
@@ -114,10 +104,7 @@ def _growth(numbers: Numbers, curve: Curve) -> Figure:
         "dictionary that another seed has as well." + turn,
         "Curves of MMCS over dictionary size.",
         Table(
-            "growth-curve-numbers",
-            "MMCS by size, with the ends of the interval.",
-            [Column("curve"), Column("size", ",d"), Column("MMCS", ".3f"), Column("low", ".3f"), Column("high", ".3f")],
-            rows,
+            "growth-curve-numbers", "MMCS by size, with the ends of the interval.", [Column("curve"), *COLUMNS], rows
         ),
         data,
         layout,
@@ -134,18 +121,12 @@ def _growth_by_l1(numbers: Numbers) -> Figure | None:
     for number, curve in enumerate(curves):
         points = [_point(p.size, p.mmcs) for p in curve.points]
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": f"L1 {curve.l1:.3g}",
-                "x": [x for x, *_ in points],
-                "y": [y for _, y, *_ in points],
-                "line": {"color": palette.series(number), "width": 2},
-                "marker": {"size": 8, "symbol": palette.symbol(number)},
-                "error_y": _whiskers(points, number),
-                "hovertemplate": f"%{{x}} features: %{{y:.3f}}, L1 {curve.l1:.3g}<extra></extra>",
-            }
-        )
+            charts.scatter(
+                "lines+markers", f"L1 {curve.l1:.3g}", [x for x, *_ in points], [y for _, y, *_ in points],
+                f"%{{x}} features: %{{y:.3f}}, L1 {curve.l1:.3g}", **charts.numbered(number),
+                error_y=_whiskers(points, number),
+            )
+        )  # fmt: skip
         rows += [[curve.l1, *point] for point in points]
     sizes = sorted({row[1] for row in rows})
     return Figure(
@@ -155,13 +136,7 @@ def _growth_by_l1(numbers: Numbers) -> Figure | None:
         Table(
             "growth-by-l1-numbers",
             "MMCS by size and L1, with the ends of the interval.",
-            [
-                Column("L1", ".3g"),
-                Column("size", ",d"),
-                Column("MMCS", ".3f"),
-                Column("low", ".3f"),
-                Column("high", ".3f"),
-            ],
+            [Column("L1", ".3g"), *COLUMNS],
             rows,
         ),
         data,

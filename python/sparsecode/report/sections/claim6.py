@@ -5,35 +5,31 @@ from __future__ import annotations
 import numpy as np
 
 from sparsecode.report import palette
-from sparsecode.report.blocks import Column, Figure, Section, Table
+from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
 from sparsecode.science.claims.c6_basis import RANDOM_PERCENTILE, Numbers
 from sparsecode.science.claims.verdicts import Finding
 
 BINS = 40
+HOW = (
+    "The participation ratio (Σx²)² / Σx⁴ is 1 for one neuron and near a third of the dimensions for a random "
+    f"direction. A feature counts as not sparse where its ratio is above the {RANDOM_PERCENTILE:g} % quantile of "
+    "random directions; the claim as reproduced where this holds for more than half of the features that come back "
+    "(95 % bootstrap interval over features). Neurons do not vary equally, and what never varies cannot be in a "
+    "direction of the data. So beside uniform random directions there are weighted ones, each component times its "
+    "neuron's standard deviation: where features are as spread as these only, the claim is reproduced partly. "
+    "Kurtosis is taken about zero: 3 for a random direction, the number of dimensions for a neuron."
+)
 
 
 def section(facts: Facts) -> Section:
     """Participation ratios beside random directions and neurons, and two further measures."""
     finding: Finding[Numbers] = facts.finding("6")
     numbers = finding.numbers
-    return claim_section(
-        facts,
-        "6",
-        "neuron-basis",
-        "Features and neurons",
-        _summary(numbers, facts.dimensions) if numbers else "",
-        [_neuron_basis(numbers), _table(numbers)] if numbers else [],
-        how="The participation ratio (Σx²)² / Σx⁴ is 1 for one neuron and near a third of the dimensions for a random "
-        "direction. A feature counts as not sparse where its ratio is above the "
-        f"{RANDOM_PERCENTILE:g} % quantile of random directions; the claim as reproduced where this holds for more "
-        "than half of the features that come back (95 % bootstrap interval over features). Neurons do not vary "
-        "equally, and what never varies cannot be in a direction of the data. So beside uniform random directions "
-        "there are weighted ones, each component times its neuron's standard deviation: where features are as spread "
-        "as these only, the claim is reproduced partly. Kurtosis is taken about zero: 3 for a random direction, the "
-        "number of dimensions for a neuron.",
-    )
+    summary = _summary(numbers, facts.dimensions) if numbers else ""
+    blocks: list[Block | None] = [_neuron_basis(numbers), _table(numbers)] if numbers else []
+    return claim_section(facts, "6", "neuron-basis", "Features and neurons", summary, blocks, HOW)
 
 
 def _ratios(numbers: Numbers) -> dict[str, list[float]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from sparsecode.records import as_json
 from sparsecode.report.blocks import Column, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science.claims.starts import Start, Started
-from sparsecode.science.records import as_json
+from sparsecode.science.claims.starts import Start
 
 
 def section(facts: Facts) -> Section | None:
     """A row per start and size, with claims 2 and 5 on each; None if the starts were not compared."""
-    found = facts.claims and facts.claims.starts
+    found = facts.claims.starts if facts.claims else None
     if not found:
         return None
     starts = found.starts
@@ -70,12 +70,7 @@ def _table(starts: dict[str, Start]) -> Table:
         [kind, row.size, row.l1, row.fvu, row.l0, row.dead, row.moved, row.near_duplicates, row.other_seed,
          row.mmcs_next]
         for kind, start in starts.items()
-        for row in first_seed(start.dictionaries)
+        for row in start.dictionaries
+        if row.seed == min((one.seed for one in start.dictionaries if one.seed is not None), default=row.seed)
     ]  # fmt: skip
     return Table("starts", "Every start and size, of the first seed.", columns, values)
-
-
-def first_seed(rows: list[Started]) -> list[Started]:
-    """The rows of the first seed."""
-    seeds = sorted({row.seed for row in rows if row.seed is not None})
-    return [row for row in rows if not seeds or row.seed == seeds[0]]

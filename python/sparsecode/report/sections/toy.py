@@ -10,7 +10,6 @@ from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Claim, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.science.claims import c7_toy
-from sparsecode.science.toy.measures import axes, grid_of
 
 CELLS_WITH_NUMBERS = 63  # more do not fit side by side
 DEAD_CLIP = 100  # the seed's figure ends its scale here
@@ -107,12 +106,14 @@ def _how(record: Mapping[str, Any]) -> str:
 
 def _heat_map(record: Mapping[str, Any], each: _Map) -> Figure | None:
     rows = record["dictionaries"]
-    seeds = sorted({row["seed"] for row in rows})
-    sizes, l1 = axes(rows)
-    grids = [grid_of(rows, each.name, seed) for seed in seeds]
-    values = [[_mean([grid[i][j] for grid in grids]) for j in range(len(sizes))] for i in range(len(l1))]
-    if all(value is None for line in values for value in line):
+    sizes, l1, seeds = (sorted({row[name] for row in rows}) for name in ("dict_size", "l1", "seed"))
+    known: dict[tuple[int, float], list[float | int]] = {}
+    for row in rows:
+        if row.get(each.name) is not None:
+            known.setdefault((row["dict_size"], row["l1"]), []).append(row[each.name])
+    if not known:
         return None
+    values = [[_mean(known.get((size, value), [])) for size in sizes] for value in l1]
     if len(seeds) == 1 or "d" not in each.format:
         spelled, cell = each.format, each.cell
     else:
@@ -159,23 +160,14 @@ def _sign(measured: list[dict[str, Any]]) -> Figure | None:
     sizes = sorted({row["dict_size"] for row in rows})
     for number, size in enumerate(sizes):
         own = sorted((row for row in rows if row["dict_size"] == size), key=lambda row: (row["seed"], row["l1"]))
+        marker = {"size": 9, "color": palette.series(number), "symbol": palette.symbol(number)}
         data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": str(size),
-                "x": [row["matched_mmcs_larger"] for row in own],
-                "y": [row["mmcs_truth"] for row in own],
-                "text": [f"L1 {row['l1']:.3g}" for row in own],
-                "marker": {
-                    "size": 9,
-                    "color": palette.SERIES[number % len(palette.SERIES)],
-                    "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)],
-                },
-                "hovertemplate": f"{size} features, %{{text}}: with larger %{{x:.3f}}, with the truth %{{y:.3f}}"
-                "<extra></extra>",
-            }
-        )
+            charts.scatter(
+                "markers", str(size), [row["matched_mmcs_larger"] for row in own], [row["mmcs_truth"] for row in own],
+                f"{size} features, %{{text}}: with larger %{{x:.3f}}, with the truth %{{y:.3f}}",
+                text=[f"L1 {row['l1']:.3g}" for row in own], marker=marker,
+            )
+        )  # fmt: skip
     return Figure(
         "toy-sign",
         "What can be seen without the truth (across) and the truth (up), one point per dictionary, by size. A small "
@@ -197,8 +189,7 @@ def _sign(measured: list[dict[str, Any]]) -> Figure | None:
     )
 
 
-def _mean(values: list[float | int | None]) -> float | int | None:
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return known[0] if known else None
-    return sum(known) / len(known)
+def _mean(values: list[float | int]) -> float | int | None:
+    if len(values) < 2:
+        return values[0] if values else None
+    return sum(values) / len(values)

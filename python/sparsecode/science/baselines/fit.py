@@ -15,7 +15,7 @@ from torch import Tensor
 from sparsecode.comparison import mcs_both
 from sparsecode.comparison.statistics import chance_mmcs, mean
 from sparsecode.science.baselines.kinds import BASELINES, Fit
-from sparsecode.science.records import csv_of
+from sparsecode.science.tables import csv_of
 from sparsecode.store import ActivationStream, Dataset
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.reconstruction import evaluate, fvu_of_strongest

@@ -141,14 +141,7 @@ def _signed(atoms: Array, encoder: Array, mean: Array | None, **about: Any) -> D
 
 
 def _dictionary(
-    atoms: Array,
-    encoder: Array,
-    mean: Array | None,
-    bias: Array | None = None,
-    *,
-    kind: str,
-    codes: str,
-    fit_rows: int,
+    atoms: Array, encoder: Array, mean: Array | None, bias: Array | None = None, *, kind: str, codes: str, fit_rows: int
 ) -> Dictionary:
     """Atoms [n, D] brought to norm 1, and codes [.. n] = relu((x - mean) encoder^T + bias) scaled to match."""
     norms = np.linalg.norm(atoms, axis=1)

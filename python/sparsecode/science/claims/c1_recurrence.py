@@ -2,6 +2,8 @@
 
 A feature comes back where it and an atom of the other dictionary are each other's nearest: two copies of one feature
 count once. How many near-duplicates the dictionary has itself stands beside it.
+
+Needs: the model; a dictionary and its larger relatives, all trained; more live features than dimensions.
 """
 
 from __future__ import annotations
@@ -69,10 +71,11 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
         counts = {RELATIONS[row.relation]: Interval(row.mutual, row.low, row.high) for row in own}
         verdict = rule(counts, max(row.above_by_chance for row in own), size, main.dimensions)
         if size > main.dimensions:
-            thin = trained.listed(main.below(chosen, *_LARGER))
-            if why := thin or trained.live_above(name, int(main.live(name).sum()), main.dimensions):
-                verdict = trained.too_thin(why)
-    return Finding(CLAIM, verdict, Numbers(main.dimensions, main.threshold, best and best["name"], rows))
+            live = int(main.live(name).sum())
+            why = f"{name} has {live} live features, not more than the {main.dimensions} dimensions"
+            if thin := trained.listed(main.below(chosen, *_LARGER)) or ("" if live > main.dimensions else why):
+                verdict = trained.too_thin(thin)
+    return Finding(CLAIM, verdict, Numbers(main.dimensions, main.threshold, best["name"] if best else None, rows))
 
 
 def rule(counts: Mapping[str, Interval], by_chance: float, features: int, dimensions: int) -> Verdict:

@@ -1,4 +1,7 @@
-"""Claim 2: the distribution of MCS between dictionaries of different sizes has two modes."""
+"""Claim 2: the distribution of MCS between dictionaries of different sizes has two modes.
+
+Needs: the model; trained dictionaries and their larger relatives (others do not count), with `LEAST_FEATURES` alive.
+"""
 
 from __future__ import annotations
 
@@ -50,18 +53,12 @@ class Tested:
     p: float | None
     modes: Modes | None
     bimodal: bool | None
-
-
-@dataclass(frozen=True)
-class Everything(Tested):
-    """The same of all features, dead ones too, as the seed counted."""
-
     features: int
 
 
 @dataclass(frozen=True)
 class Distribution(Row):
-    """MCS of a dictionary with the next larger one; the tests are of live features."""
+    """MCS of a dictionary with the next larger one, tested for live features, and for all, as the seed counted."""
 
     overcomplete: bool
     untrained: dict[str, str]
@@ -73,7 +70,7 @@ class Distribution(Row):
     p: float | None
     modes: Modes | None
     bimodal: bool | None
-    everything: Everything
+    everything: Tested
 
 
 @dataclass(frozen=True)
@@ -160,12 +157,11 @@ def rows_of(sweep: ComparedSweep) -> list[Distribution]:
             **sweep.named(entry),
             overcomplete=entry["dict_size"] > sweep.dimensions,
             untrained=sweep.below(entry, "next"),
-            features=int(live.sum()),
             dead=int((~live).sum()),
             live_histogram=histogram(values[live], BINS),
             dead_histogram=histogram(values[~live], BINS),
             **vars(_tested(values[live], sweep, name, live.numpy())),
-            everything=Everything(**vars(_tested(values)), features=len(values)),
+            everything=_tested(values),
         )
         rows.append(row)
     return rows
@@ -176,7 +172,7 @@ def _tested(
 ) -> Tested:
     """The dip test and the fit of two modes of MCS [n]; with a dictionary, what is known of its live features."""
     if len(values) < LEAST_FEATURES:
-        return Tested(None, None, None, None)
+        return Tested(None, None, None, None, len(values))
     own = values.double().numpy()
     (found, p), (fit, upper) = p_value(own), two_modes(own)
     about: dict[str, list[float]] = {}
@@ -189,4 +185,4 @@ def _tested(
         if start is not None:
             moved = start.double().numpy()[live]
             about["initial_cosine"] = [float(np.average(moved, weights=share)) for share in shares]
-    return Tested(found, p, Modes(**vars(fit), **about), bimodal(p, fit.ashman, fit.weights, len(own)))
+    return Tested(found, p, Modes(**vars(fit), **about), bimodal(p, fit.ashman, fit.weights, len(own)), len(own))

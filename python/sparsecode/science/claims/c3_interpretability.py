@@ -1,4 +1,7 @@
-"""Claim 3: maximum-activating examples of features found in every size look interpretable."""
+"""Claim 3: maximum-activating examples of features found in every size look interpretable.
+
+Needs: the model; the activations and their text; the dictionaries whose features are read, trained.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,10 @@ from typing import Any
 
 import torch
 
+from sparsecode.records import as_json
 from sparsecode.science.claims import trained
 from sparsecode.science.claims.evidence import ComparedSweep, Evidence
-from sparsecode.science.claims.verdicts import (
-    LEAST_DIRECTIONS,
-    MOST,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    Finding,
-    Verdict,
-    not_tested,
-)
-from sparsecode.science.records import as_json
+from sparsecode.science.claims.verdicts import MOST, NOT_REPRODUCED, REPRODUCED, Finding, Verdict, not_tested
 from sparsecode.science.statistics import bootstrap
 from sparsecode.science.statistics.bootstrap import Interval
 from sparsecode.science.top_contexts import SPARE, Probes, contexts, directions, features, neurons, top_rows
@@ -49,7 +44,7 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     config, dataset, sweep = evidence.config, evidence.dataset, evidence.main
     if dataset is None or evidence.decode is None:
         return Finding(CLAIM, not_tested(evidence.missing.get("text", "The activations are not there.")))
-    chosen, left_out = steadiest(sweep, config.directions)
+    chosen = _steadiest(sweep, config.directions)
     width = sweep.dimensions
     generator = torch.Generator().manual_seed(config.seed)
     count = min(config.directions, width)
@@ -83,8 +78,8 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
         if values["feature"] and values[kind]
     }
     verdict = rule(values["feature"], over.get("random"))
-    if left_out and len(values["feature"]) < LEAST_DIRECTIONS:
-        verdict = trained.too_thin(trained.listed(left_out))
+    if sweep.untrained and len(values["feature"]) < trained.LEAST_DIRECTIONS:
+        verdict = trained.too_thin(trained.listed(sweep.untrained))
     means = {kind: bootstrap.interval(own, draws=config.draws) for kind, own in values.items() if own}
     examples = {kind: [one for one in group if one["examples"]] for kind, group in found.items()}
     return Finding(CLAIM, verdict, Numbers(top.searched, config.contexts, values, means, over, examples))
@@ -92,8 +87,8 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
 
 def rule(consistency: Sequence[float], over_random: Interval | None) -> Verdict:
     """The verdict from how alike each feature's strongest contexts are, and how much more so than those of chance."""
-    if len(consistency) < LEAST_DIRECTIONS or over_random is None:
-        return not_tested(f"Fewer than {LEAST_DIRECTIONS} distinct features are found in every size.")
+    if len(consistency) < trained.LEAST_DIRECTIONS or over_random is None:
+        return not_tested(f"Fewer than {trained.LEAST_DIRECTIONS} distinct features are found in every size.")
     share = sum(value >= CONSISTENT for value in consistency) / len(consistency)
     number = f"{share:.0%} of {len(consistency)} features consistent, {over_random.text('+.2f')} over random"
     # Of a share: the normal approximation to a binomial count.
@@ -107,10 +102,8 @@ def rule(consistency: Sequence[float], over_random: Interval | None) -> Verdict:
     return Verdict(NOT_REPRODUCED, "The strongest contexts of most features share no token.", number).doubted(doubtful)
 
 
-def steadiest(sweep: ComparedSweep, count: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Up to `count` distinct live features of trained dictionaries found in every size of these, steadiest first; and
-    the untrained dictionaries, which were left out.
-    """
+def _steadiest(sweep: ComparedSweep, count: int) -> list[dict[str, Any]]:
+    """Up to `count` distinct live features of trained dictionaries found in every size of these, steadiest first."""
     masks: dict[str, torch.Tensor] = {}
     kept = []
     for entry in sweep.comparison.record["steadiest"]:
@@ -121,4 +114,4 @@ def steadiest(sweep: ComparedSweep, count: int) -> tuple[list[dict[str, Any]], d
             masks[name] = sweep.in_every_size(name)
         if bool(masks[name][entry["feature"]]):
             kept.append(entry)
-    return kept[:count], sweep.untrained
+    return kept[:count]

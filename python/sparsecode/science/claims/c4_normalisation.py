@@ -1,4 +1,7 @@
-"""Claim 4: the diagonals of heat maps over size and L1 come from dividing L1 by the size."""
+"""Claim 4: the diagonals of heat maps over size and L1 come from dividing L1 by the size.
+
+Needs: the model; sweeps under both normalisations, most of both trained (others are left out of the lines).
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""Claim 5: as dictionaries grow, MMCS first rises rapidly, then stays."""
+"""Claim 5: as dictionaries grow, MMCS first rises rapidly, then stays.
+
+Needs: the model; trained dictionaries and their larger relatives (other sizes are left out of the curve).
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,7 @@ from sparsecode.science.claims.evidence import ComparedSweep, Evidence
 from sparsecode.science.claims.verdicts import NOT_REPRODUCED, REPRODUCED, Finding, Verdict, not_tested
 from sparsecode.science.statistics import bootstrap
 from sparsecode.science.statistics.bootstrap import Interval
-from sparsecode.science.statistics.changepoint import bend_of_means
+from sparsecode.science.statistics.changepoint import BendIntervals, bend_of_means
 
 CLAIM = "As the dictionary grows, MMCS first rises rapidly, then plateaus."
 # Of live features: those that died are as similar to a larger dictionary as chance has it, so that a curve of all
@@ -43,24 +46,14 @@ class Point(KnownPoint):
 
 
 @dataclass(frozen=True)
-class Bend:
-    """The size at which a curve bends, its slopes per doubling, and the share of resamples that bend at each size."""
-
-    at: int
-    before: Interval
-    after: Interval
-    share_at: dict[str, float]
-
-
-@dataclass(frozen=True)
 class Curve:
     """MMCS over size at one L1 of a sweep."""
 
     sweep: str
     l1: float
     points: list[Point]
-    bend: Bend | None
-    bend_of_live: Bend | None
+    bend: BendIntervals | None
+    bend_of_live: BendIntervals | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class Known:
     from_: str
     features: int
     points: list[KnownPoint]
-    bend: Bend | None
+    bend: BendIntervals | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     main, draws = evidence.main, evidence.config.draws
     curves = [curve for sweep in evidence.sweeps for curve in _curves(sweep, draws)]
     judged = _middle([curve for curve in curves if curve.sweep == main.label])
-    numbers = Numbers(judged and judged.l1, curves, known_features(main, draws))
+    numbers = Numbers(judged.l1 if judged else None, curves, known_features(main, draws))
     return Finding(CLAIM, judge_curve(main, judged), numbers)
 
 
@@ -98,11 +91,12 @@ def judged_curve(sweep: ComparedSweep, draws: int) -> Curve | None:
 
 def judge_curve(sweep: ComparedSweep, judged: Curve | None) -> Verdict:
     """The verdict on a curve of one sweep."""
-    found = judged and judged.bend_of_live
+    found = judged.bend_of_live if judged else None
     living = [point.live.value for point in judged.points if point.live] if judged else []
     if len(living) < LEAST_SIZES and sweep.untrained:
         return trained.too_thin(trained.listed(sweep.untrained))
-    return rule(found and found.before, found and found.after, len(living), living[0] if living else 0.0)
+    before, after = (found.before, found.after) if found else (None, None)
+    return rule(before, after, len(living), living[0] if living else 0.0)
 
 
 def rule(before: Interval | None, after: Interval | None, sizes: int, first: float) -> Verdict:
@@ -135,42 +129,34 @@ def _middle(curves: list[Curve]) -> Curve | None:
 
 def _curves(sweep: ComparedSweep, draws: int) -> list[Curve]:
     """For every L1 the MMCS of each size with the next larger one, features of all seeds together."""
+
+    def cosines(entry: dict[str, Any]) -> torch.Tensor:
+        return sweep.comparison.cosine(entry["name"], entry["next"]["dictionary"])
+
+    def living(entry: dict[str, Any]) -> torch.Tensor:
+        return cosines(entry)[:0] if sweep.below(entry, "next") else cosines(entry)[sweep.live(entry["name"])]
+
     found = []
     for l1 in sorted({float(entry["l1"]) for entry in sweep.entries if entry.get("l1") is not None}):
-        values: dict[int, list[torch.Tensor]] = {}
-        alive: dict[int, list[torch.Tensor]] = {}
-        matched: dict[int, list[float]] = {}
+        entries: dict[int, list[dict[str, Any]]] = {}
         for entry in sweep.entries:
-            if entry.get("l1") != l1 or not entry["next"]:
-                continue
-            size, own = entry["dict_size"], sweep.comparison.cosine(entry["name"], entry["next"]["dictionary"])
-            values.setdefault(size, []).append(own)
-            kept = own[:0] if sweep.below(entry, "next") else own[sweep.live(entry["name"])]
-            alive.setdefault(size, []).append(kept)
-            if entry["next"].get("matched"):
-                matched.setdefault(size, []).append(entry["next"]["matched"]["all"]["mean"])
-        everything = {size: torch.cat(parts).double().numpy() for size, parts in values.items()}
-        joined = {size: torch.cat(parts).double().numpy() for size, parts in alive.items()}
-        living = {size: own for size, own in joined.items() if len(own)}
-        points = [
-            Point(
-                size,
-                bootstrap.interval(everything[size], draws=draws),
-                bootstrap.interval(living[size], draws=draws) if size in living else None,
-                float(np.mean(matched[size])) if size in matched else None,
-            )
-            for size in everything
-        ]
-        found.append(Curve(sweep.label, l1, points, _bend(everything, draws), _bend(living, draws)))
+            if entry.get("l1") == l1 and entry["next"]:
+                entries.setdefault(entry["dict_size"], []).append(entry)
+        every = {size: torch.cat([cosines(one) for one in own]).double().numpy() for size, own in entries.items()}
+        alive = {size: torch.cat([living(one) for one in own]).double().numpy() for size, own in entries.items()}
+        alive = {size: own for size, own in alive.items() if len(own)}
+        points = []
+        for size, own in entries.items():
+            matched = [one["next"]["matched"]["all"]["mean"] for one in own if one["next"].get("matched")]
+            of_live = bootstrap.interval(alive[size], draws=draws) if size in alive else None
+            of_all = bootstrap.interval(every[size], draws=draws)
+            points.append(Point(size, of_all, of_live, float(np.mean(matched)) if matched else None))
+        found.append(Curve(sweep.label, l1, points, _bend(every, draws), _bend(alive, draws)))
     return found
 
 
-def _bend(by_size: dict[int, npt.NDArray[np.float64]], draws: int) -> Bend | None:
-    if len(by_size) < LEAST_SIZES:
-        return None
-    found = bend_of_means([math.log2(size) for size in by_size], list(by_size.values()), draws=draws)
-    share_at = {str(round(2**at)): share for at, share in found.share_at.items()}
-    return Bend(round(2**found.at), found.before, found.after, share_at)
+def _bend(by_size: dict[int, npt.NDArray[np.float64]], draws: int) -> BendIntervals | None:
+    return None if len(by_size) < LEAST_SIZES else bend_of_means(by_size, draws=draws)
 
 
 def known_features(sweep: ComparedSweep, draws: int) -> Known | None:

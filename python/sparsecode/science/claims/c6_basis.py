@@ -1,4 +1,7 @@
-"""Claim 6: learned features are not sparse in the basis of neurons."""
+"""Claim 6: learned features are not sparse in the basis of neurons.
+
+Needs: the model; the dictionary whose features are looked at, trained.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,7 @@ import numpy as np
 from sparsecode.science.claims import trained
 from sparsecode.science.claims.c1_recurrence import best_dictionary
 from sparsecode.science.claims.evidence import Evidence
-from sparsecode.science.claims.verdicts import (
-    LEAST_DIRECTIONS,
-    MOST,
-    NOT_REPRODUCED,
-    PARTLY,
-    REPRODUCED,
-    Finding,
-    Verdict,
-    not_tested,
-)
+from sparsecode.science.claims.verdicts import MOST, NOT_REPRODUCED, PARTLY, REPRODUCED, Finding, Verdict, not_tested
 from sparsecode.science.statistics import bootstrap
 from sparsecode.science.statistics.bootstrap import Interval
 from sparsecode.science.statistics.sparsity import MEASURES, Array, participation_ratio
@@ -88,30 +82,24 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
         for measure, compute in MEASURES.items()
         if len(rows)
     ]
-    bounds = {
-        group: float(np.percentile(participation_ratio(groups[group]), RANDOM_PERCENTILE))
-        for group in ("random directions", "random, weighted")
-        if group in groups
-    }
+    spread = {group: participation_ratio(rows) for group, rows in groups.items()}
+    random_ones = [group for group in ("random directions", "random, weighted") if group in groups]
+    bounds = {group: float(np.percentile(spread[group], RANDOM_PERCENTILE)) for group in random_ones}
     shares: dict[str, Interval] = {}
     ratios: dict[str, float] = {}
-    if again.sum() >= LEAST_DIRECTIONS:
-        values = participation_ratio(groups["found again"])
+    if again.sum() >= trained.LEAST_DIRECTIONS:
         for group, bound in bounds.items():
-            shares[group] = bootstrap.interval((values >= bound).astype(float), draws=evidence.config.draws)
-        names = {"features": "found again", "random": "random directions", "weighted": "random, weighted"}
-        ratios = {
-            name: float(np.median(participation_ratio(groups[group])))
-            for name, group in names.items()
-            if group in groups
-        }
+            above = (spread["found again"] >= bound).astype(float)
+            shares[group] = bootstrap.interval(above, draws=evidence.config.draws)
+        names = zip(("features", "random", "weighted"), ("found again", *random_ones), strict=False)
+        ratios = {name: float(np.median(spread[group])) for name, group in names}
     numbers = Numbers(
         entry["name"],
         list(QUANTILES),
         table,
         {"percentile": RANDOM_PERCENTILE, "participation ratio": bounds},
         shares,
-        {group: np.round(participation_ratio(groups[group]), 3).tolist() for group in ("found again", "live")},
+        {group: np.round(spread[group], 3).tolist() for group in ("found again", "live")},
     )
     verdict = rule(shares.get("random directions"), shares.get("random, weighted"), ratios)
     if entry["name"] in sweep.untrained:
@@ -130,7 +118,7 @@ def rule(as_random: Interval | None, as_weighted: Interval | None, ratio: Mappin
             weighted.
     """
     if as_random is None:
-        return not_tested(f"Fewer than {LEAST_DIRECTIONS} live features are found again.")
+        return not_tested(f"Fewer than {trained.LEAST_DIRECTIONS} live features are found again.")
     weighted = f" ({ratio['weighted']:.1f} weighted by the neurons' spread)" if "weighted" in ratio else ""
     number = f"{ratio['features']:.1f} neurons effectively, random {ratio['random']:.1f}{weighted}, neuron 1"
     if as_random.low > MOST:

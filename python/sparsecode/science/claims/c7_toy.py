@@ -1,4 +1,7 @@
-"""Claim 7: do sparse dictionaries recover known features, and does MMCS with larger ones show which did?"""
+"""Claim 7: do sparse dictionaries recover known features, and does MMCS with larger ones show which did?
+
+Needs: `LEAST_STEPS` steps; most dictionaries that can hold the truth trained.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ RECOVERED = 0.9
 REGRET = 0.05
 # Sizes at which L1 hardly matters (a smaller range of MMCS) could not fail, and are left out.
 CONTRAST = 0.1
+# After 500 of 1,000 steps, dictionaries that ended with 428 of 512 true features were at an FVU of 0.19 to
+# 0.26 and used 16 to 23 features a row where the truth uses 5: nothing had settled.
+LEAST_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -125,15 +131,20 @@ def as_json(finding: Finding[Numbers]) -> dict[str, Any]:
 
 
 def from_json(record: dict[str, Any]) -> Finding[Numbers]:
-    """What `as_json` gave; raises what `records.from_json` does."""
+    """What `as_json` gave; raises what `sparsecode.records.from_json` does."""
     return Finding.from_json(Numbers, record | {"numbers": record})
 
 
 def thin(record: Mapping[str, Any]) -> str:
     """Why the toy models say nothing of the claim; empty where they do."""
-    steps = record.get("steps")
-    rows = [row for row in record["dictionaries"] if row.get("mmcs_truth") is not None]
-    return "" if steps is None else trained.toy(int(steps), rows, int(record["settings"]["true_features"]))
+    steps, large = record.get("steps"), int(record["settings"]["true_features"])
+    if steps is None:
+        return ""
+    if steps < LEAST_STEPS:
+        return f"{steps} steps are fewer than {LEAST_STEPS}"
+    rows = [row for row in record["dictionaries"] if row.get("mmcs_truth") is not None and row["dict_size"] >= large]
+    fits = {str(row["name"]): row for row in rows if row.get("fvu") is not None}
+    return trained.share(trained.dictionaries(fits), len(fits))
 
 
 def _choices(measured: list[dict[str, Any]], true_features: int) -> list[Choice]:

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from sparsecode.machine import versions
+from sparsecode.records import as_json, from_json
 from sparsecode.science.claims import (
     c1_recurrence,
     c2_bimodality,
@@ -19,7 +20,6 @@ from sparsecode.science.claims import (
 )
 from sparsecode.science.claims.evidence import ComparedSweep, Evidence
 from sparsecode.science.claims.verdicts import Finding
-from sparsecode.science.records import as_json, from_json
 
 FORMAT = 3
 

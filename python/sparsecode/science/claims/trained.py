@@ -6,34 +6,24 @@ atoms that lie where they began. A verdict on these says nothing of the claim: i
 Rules are pure functions that give a reason in words, empty where nothing is wrong. What is not known (None: a public
 dictionary, a third-party model, a run of an older version) does not count as thin.
 
-| claim | needs |
-|---|---|
-| 1 more features than dimensions | the model; a dictionary and its larger relatives; more alive than dimensions |
-| 2 two modes | the model; dictionaries and their larger relatives (others do not count); `LEAST_FEATURES` alive |
-| 3 contexts | the model; the dictionaries whose features are read |
-| 4 diagonals | the model; most dictionaries of both sweeps (others are left out of the lines) |
-| 5 growth | the model; dictionaries and their larger relatives (other sizes are left out of the curve) |
-| 6 basis of neurons | the model; the dictionary whose features are looked at |
-| 7 toy models | steps; most dictionaries that can hold the truth |
+What a claim needs stands in its file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from sparsecode.science.claims.verdicts import LEAST_DIRECTIONS, MOST, Verdict, not_tested
+from sparsecode.science.claims.verdicts import MOST, Verdict, not_tested
 
 # A feature that never fired stays near its random start. So does one that fires now and then and hardly moved: of an
 # atom whose cosine with its start is above the root of 1/2, more than half of the squared length is still that start.
 HARDLY_MOVED = 0.5**0.5
 # The mean of the data, which needs no feature at all, has an FVU of 1.
 MOST_FVU = 1.0
+LEAST_DIRECTIONS = 5  # fewer say nothing of features
 # Fewer features cannot be compared with those of another dictionary: as few as no claim takes directions of.
 LEAST_LIVE = LEAST_DIRECTIONS
-# Toy models. After 500 of 1,000 steps, dictionaries that ended with 428 of 512 true features were at an FVU of 0.19 to
-# 0.26 and used 16 to 23 features a row where the truth uses 5: nothing had settled.
-LEAST_TOY_STEPS = 500
 
 
 def gpt(result: Mapping[str, Any]) -> str:
@@ -74,25 +64,6 @@ def dictionaries(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """
     found = {name: dictionary(row.get("fvu"), row.get("start_cosine"), _live(row)) for name, row in rows.items()}
     return {name: why for name, why in found.items() if why}
-
-
-def live_above(name: str, live: int, dimensions: int) -> str:
-    """Why a dictionary cannot show that there are more features than dimensions; empty where it can."""
-    return "" if live > dimensions else f"{name} has {live} live features, not more than the {dimensions} dimensions"
-
-
-def toy(steps: int, rows: Sequence[Mapping[str, Any]], true_features: int) -> str:
-    """Why toy models say nothing: too few steps, or most dictionaries that could hold the truth are untrained.
-
-    Args:
-        steps: of training.
-        rows: toy.json's dictionaries.
-        true_features: smaller dictionaries cannot hold them.
-    """
-    if steps < LEAST_TOY_STEPS:
-        return f"{steps} steps are fewer than {LEAST_TOY_STEPS}"
-    fits = {str(row["name"]): row for row in rows if row["dict_size"] >= true_features and row.get("fvu") is not None}
-    return share(dictionaries(fits), len(fits))
 
 
 def share(untrained: Mapping[str, str], of: int) -> str:

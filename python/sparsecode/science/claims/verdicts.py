@@ -14,14 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from sparsecode.science.records import as_json, from_json
+from sparsecode.records import as_json, from_json
 
 REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTED = "reproduced", "partly", "not reproduced", "not tested"
 WITHIN_NOISE = "Within noise: a run with another seed may come out otherwise."
 
 # Claims of what is "usual", "most" or "highly": more than half.
 MOST = 0.5
-LEAST_DIRECTIONS = 5  # of which a claim says anything
 N = TypeVar("N")
 
 
@@ -36,7 +35,6 @@ class Verdict:
     verdict: str
     reason: str
     number: str = ""
-
     within_noise: bool = False
 
     def doubted(self, doubtful: bool) -> Verdict:
@@ -65,6 +63,6 @@ class Finding(Generic[N]):
 
     @classmethod
     def from_json(cls, numbers: type[N], record: dict[str, Any]) -> Finding[N]:
-        """What `as_json` gave, with numbers of their type; raises what `records.from_json` does."""
+        """What `as_json` gave, with numbers of their type; raises what `sparsecode.records.from_json` does."""
         measured = from_json(numbers, record["numbers"]) if record["numbers"] else None
         return cls(record["claim"], from_json(Verdict, record), measured)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,27 +42,27 @@ def _fit(x: Array, y: Array, at: float) -> Bend:
 
 @dataclass(frozen=True)
 class BendIntervals:
-    """A bend of the mean curve with 95 % intervals over features, and how often a resample bends at each x."""
+    """A bend of a curve over size: slopes per doubling with 95 % intervals over features, and the share of resamples
+    that bend at each size.
+    """
 
-    at: float
+    at: int
     before: Interval
     after: Interval
-    share_at: dict[float, float]
+    share_at: dict[str, float]
 
 
-def bend_of_means(
-    x: Sequence[float], features: Sequence[npt.ArrayLike], *, draws: int = 1000, seed: int = 0
-) -> BendIntervals:
-    """The bend of the curve of means: `features[i]` are the values, one per feature, at x[i]."""
+def bend_of_means(features: Mapping[int, Array], *, draws: int = 1000, seed: int = 0) -> BendIntervals:
+    """The bend of the curve of means over log2(size): `features[size]` are the values there, one per feature."""
     generator = np.random.default_rng(seed)
-    columns = [np.asarray(values, dtype=np.float64) for values in features]
-    whole = bend(x, [column.mean() for column in columns])
-    means = np.stack([resamples(column, draws, generator) for column in columns], axis=1)
+    x = [math.log2(size) for size in features]
+    whole = bend(x, [values.mean() for values in features.values()])
+    means = np.stack([resamples(values, draws, generator) for values in features.values()], axis=1)
     found = [bend(x, row) for row in means]
-    places = [one.at for one in found]
+    places = [round(2**one.at) for one in found]
     return BendIntervals(
-        whole.at,
+        round(2**whole.at),
         from_draws(whole.before, [one.before for one in found]),
         from_draws(whole.after, [one.after for one in found]),
-        {float(at): places.count(at) / draws for at in sorted(set(places))},
+        {str(at): places.count(at) / draws for at in sorted(set(places))},
     )

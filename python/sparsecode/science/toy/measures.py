@@ -5,7 +5,7 @@ Shape letters: G true features, n atoms of a dictionary, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,18 +55,6 @@ def next_larger(keys: Sequence[Key]) -> dict[Key, Key]:
         if above:
             found[size, l1, seed] = min(above)
     return found
-
-
-def grid_of(rows: Sequence[Mapping[str, Any]], name: str, seed: int) -> list[list[Any]]:
-    """One measure as a table of L1 (rows) by size (columns), both ascending; None where there is no value."""
-    sizes, l1 = axes(rows)
-    held = {(row["l1"], row["dict_size"]): row.get(name) for row in rows if row["seed"] == seed}
-    return [[held.get((value, size)) for size in sizes] for value in l1]
-
-
-def axes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[float]]:
-    """Sizes and L1 coefficients of a sweep, ascending."""
-    return sorted({row["dict_size"] for row in rows}), sorted({row["l1"] for row in rows})
 
 
 def _mean(values: Tensor) -> float:

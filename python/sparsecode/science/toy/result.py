@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.science.records import csv_of
+from sparsecode.science.tables import csv_of
 from sparsecode.science.toy import measures
 from sparsecode.science.toy.data import ToyData
 from sparsecode.sweep import Dictionary, metrics
