@@ -21,10 +21,11 @@ from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.config import ReportConfig
 from sparsecode.pipeline.report import gather
 from sparsecode.pipeline.run import Run
-from sparsecode.report.blocks import Claim, Section
+from sparsecode.report.blocks import Section
 from sparsecode.report.page import render, strength, visible
 from sparsecode.report.sections import ORDER, claim2
 from sparsecode.science.claims.c2_bimodality import Distribution, Modes, Tested
+from sparsecode.science.claims.verdicts import Finding, Verdict
 
 FIGURES = {
     "found-again", "counts-by-l1", "mcs-histograms", "mcs-by-l1", "consistency", "l0-maps", "mmcs-maps", "growth-curve",
@@ -214,7 +215,7 @@ def test_without_claims_the_page_says_how_to_test_them(tmp_path: Path) -> None:
 
 
 def test_a_claim_gets_its_row_on_top() -> None:
-    claim = Claim("MMCS rises, then plateaus", "not reproduced", "slope 0.2 ± 0.1")
+    claim = Finding("MMCS rises, then plateaus", Verdict("not reproduced", "", "slope 0.2 ± 0.1"))
     page = render("t", "s", [Section("rise", "Rise", claim=claim), Section("plain", "Plain")])
     rows = Reader(page).tables["claims"]
     assert rows[1:] == [["MMCS rises, then plateaus", "not reproduced", "slope 0.2 ± 0.1"]]

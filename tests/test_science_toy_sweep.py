@@ -257,7 +257,7 @@ def test_next_larger_stays_within_l1_and_seed() -> None:
 def test_the_section_shows_what_the_record_holds(made: tuple[Run, dict[str, Any]]) -> None:
     record = made[1]
     section = toy_section(record)
-    assert section.claim is not None and section.claim.verdict == record["verdict"]["verdict"]
+    assert section.claim is not None and section.claim.verdict.verdict == record["verdict"]["verdict"]
     figures = {block.id: block for block in section.blocks}
     assert set(figures) == {*(each.id for each in MAPS), "toy-sign"}
     page = render("Toy", "s", [section])

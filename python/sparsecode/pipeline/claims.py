@@ -100,13 +100,12 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
     try:
         folder = _dataset_path(run, config)
         dataset = store.Dataset(folder)
+        settings = run.config()["stages"]["train-dicts"]["settings"]
         if config.sweep:
-            settings = run.config()["stages"]["train-dicts"]["settings"]
             one, other = sweeps.train_both(run, config, str(folder), settings, main.dimensions, quiet=quiet)
             plain, divided = compared("plain", *one), compared("per-size", *other)
         else:
             missing["sweeps"] = "The sweep under both normalisations was not asked for (--sweep)."
-        settings = run.config()["stages"]["train-dicts"]["settings"]
         for kind, (beside, found) in sweeps.train_starts(run, config, str(folder), settings, quiet=quiet).items():
             begun[kind] = compared(kind, beside, found)
             samples = int(next(iter(begun[kind].dictionaries.values())).meta.get("samples_seen", 0))

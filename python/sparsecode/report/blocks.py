@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from sparsecode.science.claims.verdicts import Finding
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,6 @@ class Examples:
         return {"caption": self.caption, "features": self.features}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the seed experiment with its verdict in a word or two, the number it rests on, and the reason."""
-
-    text: str
-    verdict: str
-    number: str
-    reason: str = ""
-
-
 Block = Table | Figure | Examples
 
 
@@ -91,8 +83,8 @@ class Section:
     """One part of the report.
 
     `summary` is a sentence for the top of the page, `lead` says what was found, `how` how it was made, and `numbers`
-    holds data for programs. A section with a `claim` gets a row in the table of claims on top of the page; its summary
-    is shown in the section instead.
+    holds data for programs. A section with the finding on a `claim` gets a row in the table of claims on top of the
+    page; its summary is shown in the section instead.
     """
 
     id: str
@@ -102,7 +94,7 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
     how: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
-    claim: Claim | None = None
+    claim: Finding[Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For report.json."""
@@ -113,5 +105,6 @@ class Section:
             "numbers": self.numbers,
         }
         if self.claim is not None:
-            found["claim"] = asdict(self.claim)
+            own = vars(self.claim.verdict)
+            found["claim"] = {"text": self.claim.claim} | {key: own[key] for key in ("verdict", "number", "reason")}
         return found | {block.id: block.as_json() for block in self.blocks}

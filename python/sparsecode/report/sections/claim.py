@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsecode.report.blocks import Block, Claim, Section
+from sparsecode.report.blocks import Block, Section
 from sparsecode.report.facts import Facts
 
 
@@ -23,7 +23,6 @@ def claim_section(
     Its numbers leave out the contexts, which have their own block.
     """
     found = facts.finding(number)
-    claim = Claim(found.claim, found.verdict.verdict, found.verdict.number, found.verdict.reason)
     numbers = {key: value for key, value in found.as_json()["numbers"].items() if key != "examples"}
     shown = [block for block in blocks if block is not None]
-    return Section(id, title, summary, list(lead), shown, how, numbers, claim)
+    return Section(id, title, summary, list(lead), shown, how, numbers, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from sparsecode.report import palette
@@ -27,9 +28,9 @@ def section(facts: Facts) -> Section:
     """Consistency of the strongest contexts, then the contexts themselves."""
     finding: Finding[Numbers] = facts.finding("3")
     numbers = finding.numbers
-    blocks: list[Block | None] = (
-        [_consistency(numbers), *(_contexts(facts, kind, numbers) for kind in WORDS)] if numbers else []
-    )
+    blocks: list[Block | None] = []
+    if numbers:
+        blocks = [_consistency(numbers), *(_contexts(facts, kind, numbers) for kind in WORDS)]
     summary = _summary(numbers) if numbers else ""
     return claim_section(facts, "3", "top-tokens", "What the features respond to", summary, blocks, HOW)
 
@@ -71,8 +72,7 @@ def _consistency(numbers: Numbers) -> Figure | None:
         yaxis=palette.axis("", autorange="reversed", showticklabels=False, showgrid=False),
         showlegend=True,
     )
-    longest = max(len(own) for own in values.values())
-    rows = [[i + 1, *(own[i] if i < len(own) else None for own in values.values())] for i in range(longest)]
+    rows = [[direction, *own] for direction, own in enumerate(zip_longest(*values.values()), 1)]
     return Figure(
         "consistency",
         "Each point is a direction: the share of its strongest contexts that agree on the token at the peak or the one "

@@ -57,21 +57,19 @@ def _neuron_basis(numbers: Numbers) -> Figure:
     most = max((max(own) for own in groups.values() if own), default=1.0)
     edges = np.geomspace(1, max(most, medians["random directions"][-1]) * 1.05, BINS + 1)
     middles = np.sqrt(edges[1:] * edges[:-1])
-    kinds = {"found again": "@series2", "live": "@series1"}
-    again = np.histogram(groups["found again"], edges)[0]
-    counts = {"found again": again, "live": np.histogram(groups["live"], edges)[0] - again}
-    names = {"found again": "found again", "live": "alive, not found again"}
+    again, live = (np.histogram(groups[group], edges)[0] for group in ("found again", "live"))
+    counts = {"found again": again.tolist(), "alive, not found again": (live - again).tolist()}
     data = [
         {
             "type": "bar",
-            "name": names[kind],
+            "name": name,
             "x": middles.tolist(),
-            "y": counts[kind].tolist(),
+            "y": own,
             "width": (edges[1:] - edges[:-1]).tolist(),
             "marker": {"color": color},
-            "hovertemplate": f"%{{y}} {names[kind]}: %{{x:.1f}} neurons<extra></extra>",
+            "hovertemplate": f"%{{y}} {name}: %{{x:.1f}} neurons<extra></extra>",
         }
-        for kind, color in kinds.items()
+        for (name, own), color in zip(counts.items(), ("@series2", "@series1"), strict=True)
     ]
     random = {"random directions": "random<br>directions", "random, weighted": "weighted<br>random"}
     bands, notes = [], [palette.note(0.0, 1, "neuron", xref="x")]
@@ -97,8 +95,8 @@ def _neuron_basis(numbers: Numbers) -> Figure:
         Table(
             "participation-numbers",
             "Features by participation ratio; each bin from the value given.",
-            [Column("from", ".2f"), *(Column(names[kind], ",d") for kind in kinds)],
-            [[float(edges[i]), *(int(counts[kind][i]) for kind in kinds)] for i in range(BINS)],
+            [Column("from", ".2f"), *(Column(name, ",d") for name in counts)],
+            [[float(edges[i]), *(own[i] for own in counts.values())] for i in range(BINS)],
         ),
         data,
         layout,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Block, Claim, Column, Figure, Section, Table
+from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.science.claims import c7_toy
 
@@ -65,7 +65,7 @@ def toy_section(record: Mapping[str, Any]) -> Section:
         blocks + ([sign] if sign is not None else []),
         how=_how(record),
         numbers={"verdict": record["verdict"], "steps": record["steps"], "samples": record["samples"]},
-        claim=Claim(finding.claim, finding.verdict.verdict, finding.verdict.number, finding.verdict.reason),
+        claim=finding,
     )
 
 
@@ -114,10 +114,8 @@ def _heat_map(record: Mapping[str, Any], each: _Map) -> Figure | None:
     if not known:
         return None
     values = [[_mean(known.get((size, value), [])) for size in sizes] for value in l1]
-    if len(seeds) == 1 or "d" not in each.format:
-        spelled, cell = each.format, each.cell
-    else:
-        spelled, cell = ",.1f", ".0f"
+    counts_of_several = len(seeds) > 1 and "d" in each.format
+    spelled, cell = (",.1f", ".0f") if counts_of_several else (each.format, each.cell)
     labels, names = [f"{value:.3g}" for value in l1], [str(size) for size in sizes]
     few = len(sizes) * len(l1) <= CELLS_WITH_NUMBERS
     data = [

@@ -82,26 +82,19 @@ def rule(plain: Interval | None, divided: Interval | None) -> Verdict:
         flat = Verdict(NOT_REPRODUCED, "With L1 divided by the size the lines are not diagonal to begin with.", number)
         return flat.doubted(divided.holds(HALF_DIAGONAL))
     if plain.high < HALF_DIAGONAL and plain.low > -HALF_DIAGONAL:
-        return Verdict(
-            REPRODUCED, "Lines of equal L0 are diagonal with the division and nearer to flat without.", number
-        )
+        words = "Lines of equal L0 are diagonal with the division and nearer to flat without."
+        return Verdict(REPRODUCED, words, number)
     near = Verdict(NOT_REPRODUCED, "Without the division the lines of equal L0 are not clearly nearer to flat.", number)
     return near.doubted(plain.holds(HALF_DIAGONAL) or plain.holds(-HALF_DIAGONAL))
 
 
 def _grid(sweep: ComparedSweep, draws: int) -> Grid:
-    cells, by_size = [], {}
+    cells: list[Cell] = []
+    by_size: dict[int, list[tuple[float, float]]] = {}
     for entry in sweep.entries:
-        metrics, following = entry.get("metrics") or {}, entry["next"]
-        cell = Cell(
-            entry["dict_size"],
-            entry["l1"],
-            metrics.get("l0"),
-            metrics.get("fvu"),
-            metrics.get("dead"),
-            following["mcs"]["all"]["mean"] if following else None,
-            sweep.untrained.get(entry["name"]),
-        )
+        measured = [(entry.get("metrics") or {}).get(name) for name in ("l0", "fvu", "dead")]
+        mmcs = entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None
+        cell = Cell(entry["dict_size"], entry["l1"], *measured, mmcs, sweep.untrained.get(entry["name"]))
         cells.append(cell)
         if cell.l0 is not None and not cell.untrained:
             by_size.setdefault(cell.size, []).append((cell.l1, cell.l0))

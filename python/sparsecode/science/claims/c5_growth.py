@@ -78,25 +78,20 @@ class Numbers:
 def judge(evidence: Evidence) -> Finding[Numbers]:
     """The curve of live features' MMCS with the next larger dictionary at the middle L1, bent once; others beside."""
     main, draws = evidence.main, evidence.config.draws
-    curves = [curve for sweep in evidence.sweeps for curve in _curves(sweep, draws)]
-    judged = _middle([curve for curve in curves if curve.sweep == main.label])
-    numbers = Numbers(judged.l1 if judged else None, curves, known_features(main, draws))
-    return Finding(CLAIM, judge_curve(main, judged), numbers)
+    curves = [curve for sweep in evidence.sweeps for curve in curves_of(sweep, draws)]
+    judged, verdict = judge_curves(main, [curve for curve in curves if curve.sweep == main.label])
+    return Finding(CLAIM, verdict, Numbers(judged.l1 if judged else None, curves, known_features(main, draws)))
 
 
-def judged_curve(sweep: ComparedSweep, draws: int) -> Curve | None:
-    """The curve of one sweep at its middle L1; None without one."""
-    return _middle(_curves(sweep, draws))
-
-
-def judge_curve(sweep: ComparedSweep, judged: Curve | None) -> Verdict:
-    """The verdict on a curve of one sweep."""
+def judge_curves(sweep: ComparedSweep, curves: list[Curve]) -> tuple[Curve | None, Verdict]:
+    """The curve of one sweep at its middle L1, None without one, and the verdict on it."""
+    judged = curves[len(curves) // 2] if curves else None
     found = judged.bend_of_live if judged else None
     living = [point.live.value for point in judged.points if point.live] if judged else []
     if len(living) < LEAST_SIZES and sweep.untrained:
-        return trained.too_thin(trained.listed(sweep.untrained))
+        return judged, trained.too_thin(trained.listed(sweep.untrained))
     before, after = (found.before, found.after) if found else (None, None)
-    return rule(before, after, len(living), living[0] if living else 0.0)
+    return judged, rule(before, after, len(living), living[0] if living else 0.0)
 
 
 def rule(before: Interval | None, after: Interval | None, sizes: int, first: float) -> Verdict:
@@ -123,11 +118,7 @@ def rule(before: Interval | None, after: Interval | None, sizes: int, first: flo
     return Verdict(REPRODUCED, "MMCS rises, then stays.", number)
 
 
-def _middle(curves: list[Curve]) -> Curve | None:
-    return curves[len(curves) // 2] if curves else None
-
-
-def _curves(sweep: ComparedSweep, draws: int) -> list[Curve]:
+def curves_of(sweep: ComparedSweep, draws: int) -> list[Curve]:
     """For every L1 the MMCS of each size with the next larger one, features of all seeds together."""
 
     def cosines(entry: dict[str, Any]) -> torch.Tensor:

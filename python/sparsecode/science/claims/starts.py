@@ -83,32 +83,19 @@ def summary(sweeps: dict[str, ComparedSweep], samples: int, draws: int) -> Start
 
 
 def _judged(kind: str, sweep: ComparedSweep, draws: int) -> Start:
-    curve = c5_growth.judged_curve(sweep, draws)
-    return Start(
-        STARTS[kind].words,
-        STARTS[kind].settings,
-        [_row(sweep, entry) for entry in sweep.entries],
-        c2_bimodality.judge_rows(c2_bimodality.rows_of(sweep)),
-        c5_growth.judge_curve(sweep, curve),
-        curve,
-    )
+    rows = [_row(sweep, entry) for entry in sweep.entries]
+    modes = c2_bimodality.judge_rows(c2_bimodality.rows_of(sweep))
+    curve, growth = c5_growth.judge_curves(sweep, c5_growth.curves_of(sweep, draws))
+    return Start(STARTS[kind].words, STARTS[kind].settings, rows, modes, growth, curve)
 
 
 def _row(sweep: ComparedSweep, entry: dict[str, Any]) -> Started:
     live = sweep.live(entry["name"])
     cosine = sweep.dictionaries[entry["name"]].features.get("initial_cosine")
     moved = None if cosine is None or not bool(live.any()) else float((cosine[live] < HARDLY_MOVED).double().mean())
-    metrics = entry.get("metrics") or {}
-    return Started(
-        entry["name"],
-        entry["dict_size"],
-        entry.get("l1"),
-        entry.get("seed"),
-        metrics.get("fvu"),
-        metrics.get("l0"),
-        int((~live).sum()),
-        moved,
-        entry["near_duplicates"]["features"],
-        entry["other_seed"]["mutual"] if entry["other_seed"] else None,
-        entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None,
-    )
+    named = (entry["name"], entry["dict_size"], entry.get("l1"), entry.get("seed"))
+    measured = [(entry.get("metrics") or {}).get(name) for name in ("fvu", "l0")]
+    other = entry["other_seed"]["mutual"] if entry["other_seed"] else None
+    mmcs = entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None
+    alike = (entry["near_duplicates"]["features"], other, mmcs)
+    return Started(*named, *measured, int((~live).sum()), moved, *alike)

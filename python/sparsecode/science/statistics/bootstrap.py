@@ -47,7 +47,7 @@ def interval(
     """
     array = np.asarray(values, dtype=np.float64)
     resampled = resamples(array, draws, np.random.default_rng(seed), statistic)
-    return _between(float(statistic(array, axis=0)), resampled)
+    return from_draws(float(statistic(array, axis=0)), resampled)
 
 
 def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws: int = 1000, seed: int = 0) -> Interval:
@@ -56,7 +56,7 @@ def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws:
     resampled = resamples(first, draws, np.random.default_rng(seed)) - resamples(
         second, draws, np.random.default_rng(seed + 1)
     )
-    return _between(float(first.mean() - second.mean()), resampled)
+    return from_draws(float(first.mean() - second.mean()), resampled)
 
 
 def count(found: int, features: int) -> Interval:
@@ -69,7 +69,11 @@ def count(found: int, features: int) -> Interval:
 def from_draws(value: float, draws: Sequence[float] | Array) -> Interval:
     """An estimate with what it came to in resamples; NaN draws (a resample that could not be used) are left out."""
     array = np.asarray(draws, dtype=np.float64)
-    return _between(value, array[~np.isnan(array)])
+    known = array[~np.isnan(array)]
+    if not len(known):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))
 
 
 def resamples(
@@ -80,10 +84,3 @@ def resamples(
     parts = [min(most, draws - done) for done in range(0, draws, most)]
     found: Array = np.concatenate([statistic(values[generator.integers(0, n, (part, n))], axis=1) for part in parts])
     return found
-
-
-def _between(value: float, draws: Array) -> Interval:
-    if not len(draws):
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high))
