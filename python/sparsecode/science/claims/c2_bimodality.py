@@ -32,8 +32,6 @@ ASHMAN = 2.0
 LEAST_WEIGHT = 0.05
 # Below this many live features neither the dip nor a fit of five parameters says anything.
 LEAST_FEATURES = 50
-# Dead features, whose nearest cosines are those of chance, make a mode of their own: the seed counted them, but only
-# features that were trained can be of two kinds.
 Array = npt.NDArray[np.float64]
 
 
@@ -58,7 +56,10 @@ class Tested:
 
 @dataclass(frozen=True)
 class Distribution(Row):
-    """MCS of a dictionary with the next larger one, tested for live features, and for all, as the seed counted."""
+    """MCS of a dictionary with the next larger one, tested for live features, and for all, as the seed counted.
+
+    Dead features, whose cosines are those of chance, make a mode of their own; only trained ones can be of two kinds.
+    """
 
     overcomplete: bool
     untrained: dict[str, str]

@@ -127,7 +127,8 @@ def rule(best: Interval | None, regrets: Sequence[float]) -> Verdict:
 def as_json(finding: Finding[Numbers]) -> dict[str, Any]:
     """What toy.json holds of it: the numbers stand beside the verdict."""
     found = finding.as_json()
-    return found | found.pop("numbers")
+    numbers = found.pop("numbers")
+    return found | numbers
 
 
 def from_json(record: dict[str, Any]) -> Finding[Numbers]:
