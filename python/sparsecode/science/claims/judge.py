@@ -81,16 +81,13 @@ def judged(evidence: Evidence) -> Findings:
 
 
 def _thin(evidence: Evidence) -> dict[str, list[str]]:
+    def lines(one: ComparedSweep) -> list[str]:
+        return trained.counted(one.untrained, len(one.entries))
+
     beside = [one for one in (evidence.plain, evidence.divided) if one is not None]
     found = {
         "train-gpt": [evidence.untrained_model] if evidence.untrained_model else [],
-        "train-dicts": _untrained(evidence.main),
-        "claims": [f"{one.label} sweep: {line}" for one in beside for line in _untrained(one)],
+        "train-dicts": lines(evidence.main),
+        "claims": [f"{one.label} sweep: {line}" for one in beside for line in lines(one)],
     }
-    return {stage: lines for stage, lines in found.items() if lines}
-
-
-def _untrained(one: ComparedSweep) -> list[str]:
-    if not one.untrained:
-        return []
-    return [f"{len(one.untrained)} of {len(one.entries)} dictionaries: {trained.listed(one.untrained)}"]
+    return {stage: own for stage, own in found.items() if own}

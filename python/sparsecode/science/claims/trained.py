@@ -82,6 +82,11 @@ def listed(untrained: Mapping[str, str]) -> str:
     return f"{name} ({why}){more}"
 
 
+def counted(untrained: Mapping[str, str], of: int) -> list[str]:
+    """A line that says how many of some dictionaries are untrained; none where all are trained."""
+    return [f"{len(untrained)} of {of} dictionaries: {listed(untrained)}"] if untrained else []
+
+
 def too_thin(why: str) -> Verdict:
     """The verdict on a claim whose model or dictionaries are below the bounds."""
     return not_tested(f"Too little training for a verdict: {why}.")
