@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,6 @@ ASHMAN = 2.0
 LEAST_WEIGHT = 0.05
 # Below this many live features neither the dip nor a fit of five parameters says anything.
 LEAST_FEATURES = 50
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _tested(
         return Tested(None, None, None, None, len(values))
     own = values.double().numpy()
     (found, p), (fit, upper) = p_value(own), two_modes(own)
-    about: dict[str, list[float]] = {}
+    about: dict[str, Any] = {}
     if sweep is not None:
         density, start = sweep.density(name), sweep.dictionaries[name].features.get("initial_cosine")
         shares = (1 - upper, upper)

@@ -94,8 +94,8 @@ def _row(sweep: ComparedSweep, entry: dict[str, Any]) -> Started:
     cosine = sweep.dictionaries[entry["name"]].features.get("initial_cosine")
     moved = None if cosine is None or not bool(live.any()) else float((cosine[live] < HARDLY_MOVED).double().mean())
     named = (entry["name"], entry["dict_size"], entry.get("l1"), entry.get("seed"))
-    measured = [(entry.get("metrics") or {}).get(name) for name in ("fvu", "l0")]
+    fvu, l0 = ((entry.get("metrics") or {}).get(name) for name in ("fvu", "l0"))
     other = entry["other_seed"]["mutual"] if entry["other_seed"] else None
     mmcs = entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None
     alike = (entry["near_duplicates"]["features"], other, mmcs)
-    return Started(*named, *measured, int((~live).sum()), moved, *alike)
+    return Started(*named, fvu, l0, int((~live).sum()), moved, *alike)
