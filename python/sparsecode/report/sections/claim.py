@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from sparsecode.report.blocks import Block, Section
+from sparsecode.report import charts, palette
+from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 
 
@@ -26,3 +28,28 @@ def claim_section(
     numbers = {key: value for key, value in found.as_json()["numbers"].items() if key != "examples"}
     shown = [block for block in blocks if block is not None]
     return Section(id, title, summary, list(lead), shown, how, numbers, found)
+
+
+def curves_by_l1(
+    id: str,
+    caption: str,
+    alt: str,
+    numbers: str,
+    columns: Sequence[Column],
+    curves: Mapping[float, Sequence[charts.Point]],
+    hover: Callable[[str], str],
+    yaxis: dict[str, Any],
+    **layout: Any,
+) -> Figure | None:
+    """Curves over dictionary size, one per L1 of the claims' sweep; None where there is none.
+
+    `numbers` is the caption of the table, `columns` are those after L1 and size.
+    """
+    if not curves:
+        return None
+    named = [(f"L1 {l1:.3g}", points) for l1, points in curves.items()]
+    data = [charts.whiskered(name, points, i, hover(name)) for i, (name, points) in enumerate(named)]
+    rows = [[l1, *point] for l1, points in curves.items() for point in points]
+    xaxis = palette.size_axis(sorted({row[1] for row in rows}))
+    table = Table(f"{id}-numbers", numbers, [Column("L1", ".3g"), Column("size", ",d"), *columns], rows)
+    return Figure(id, caption, alt, table, data, palette.layout(xaxis=xaxis, yaxis=yaxis, **layout))

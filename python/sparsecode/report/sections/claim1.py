@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsecode.report import charts, figures, palette
 from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.report.sections.claim import claim_section
+from sparsecode.report.sections.claim import claim_section, curves_by_l1
 from sparsecode.science.claims.c1_recurrence import RELATIONS, Count, Numbers
 from sparsecode.science.claims.verdicts import Finding
 
@@ -48,47 +48,21 @@ def section(facts: Facts) -> Section:
 
 def _counts_by_l1(facts: Facts, rows: list[Count]) -> Figure | None:
     """Features found again in the next larger dictionary over size, with a curve per L1 of the claims' sweep."""
-    beside = [row for row in rows if row.sweep != "run" and row.relation == "next"]
-    if not beside:
-        return None
-    data = []
-    values = sorted({row.l1 for row in beside if row.l1 is not None})
-    for number, l1 in enumerate(values):
-        own = [row for row in beside if row.l1 == l1]
-        mutual = [row.mutual for row in own]
-        ends = palette.whiskers(mutual, [row.low for row in own], [row.high for row in own], number)
-        data.append(
-            charts.scatter(
-                "lines+markers", f"L1 {l1:.3g}", [row.size for row in own], mutual,
-                f"L1 {l1:.3g}: %{{y}} of %{{x}} features", error_y=ends, **charts.numbered(number),
-            )
-        )  # fmt: skip
-    sizes = sorted({row.size for row in beside})
-    layout = palette.layout(
-        xaxis=palette.size_axis(sizes),
-        yaxis=palette.axis("features found again, mutual nearest", rangemode="tozero"),
-        **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
-    )
-    table = Table(
-        "counts-by-l1-numbers",
-        "Features that are each other's nearest with an atom of the next larger dictionary, above the threshold.",
-        [
-            Column("L1", ".3g"),
-            Column("size", ",d"),
-            Column("mutual", ",d"),
-            Column("from", ",.0f"),
-            Column("to", ",.0f"),
-        ],
-        [[row.l1, row.size, row.mutual, row.low, row.high] for row in beside],
-    )
-    return Figure(
+    curves: dict[float, list[charts.Point]] = {}
+    for row in rows:
+        if row.sweep != "run" and row.relation == "next" and row.l1 is not None:
+            curves.setdefault(row.l1, []).append((row.size, row.mutual, row.low, row.high))
+    return curves_by_l1(
         "counts-by-l1",
         "The same count for several L1, from the short sweep that the claims stage trains: fewer rows than above. "
         "Whiskers: 95 % intervals.",
         "Curves of the number of features found again over dictionary size, one per L1 coefficient.",
-        table,
-        data,
-        layout,
+        "Features that are each other's nearest with an atom of the next larger dictionary, above the threshold.",
+        [Column("mutual", ",d"), Column("from", ",.0f"), Column("to", ",.0f")],
+        curves,
+        lambda name: f"{name}: %{{y}} of %{{x}} features",
+        palette.axis("features found again, mutual nearest", rangemode="tozero"),
+        **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
     )
 
 

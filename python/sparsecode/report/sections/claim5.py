@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.report.sections.claim import claim_section
+from sparsecode.report.sections.claim import claim_section, curves_by_l1
 from sparsecode.science.claims.c5_growth import PLATEAU, RISE, Curve, Numbers
 from sparsecode.science.claims.verdicts import Finding
 from sparsecode.science.statistics.bootstrap import Interval
 
-At = tuple[int, float, float | None, float | None]  # a size, a value there, and the ends of its interval
-COLUMNS = (Column("size", ",d"), Column("MMCS", ".3f"), Column("low", ".3f"), Column("high", ".3f"))
+COLUMNS = (Column("MMCS", ".3f"), Column("low", ".3f"), Column("high", ".3f"))
 HOW = (
     "MMCS of each size with the next larger dictionary of the same seed and L1, features of all seeds together; "
     "intervals resample features. A curve of two straight pieces over log2(size) is fitted by least squares, bent "
@@ -65,7 +62,7 @@ def _summary(curve: Curve) -> str:
 
 def _growth(numbers: Numbers, curve: Curve) -> Figure:
     """MMCS over size at the L1 of the run: of all features, live ones, one-to-one, and known features."""
-    lines: dict[str, list[At]] = {
+    lines: dict[str, list[charts.Point]] = {
         "all features, with the next larger": [_point(p.size, p.mmcs) for p in curve.points],
         "live features, with the next larger": [_point(p.size, p.live) for p in curve.points if p.live],
         "one-to-one, with the next larger": [
@@ -74,17 +71,11 @@ def _growth(numbers: Numbers, curve: Curve) -> Figure:
     }
     if known := numbers.known_features:
         lines["known features, in dictionaries of this size"] = [_point(p.size, p.mmcs) for p in known.points]
-    data = []
-    for number, (name, points) in enumerate(lines.items()):
-        if not points:
-            continue
-        one = charts.scatter(
-            "lines+markers", name, [x for x, *_ in points], [y for _, y, *_ in points],
-            f"%{{x}} features: %{{y:.3f}}, {name}", **charts.numbered(number, dash=palette.DASHES[number % 4]),
-        )  # fmt: skip
-        if all(low is not None and high is not None for *_, low, high in points):
-            one["error_y"] = _whiskers(points, number)
-        data.append(one)
+    data = [
+        charts.whiskered(name, points, i, f"%{{x}} features: %{{y:.3f}}, {name}", dash=palette.DASHES[i])
+        for i, (name, points) in enumerate(lines.items())
+        if points
+    ]
     sizes = sorted({x for points in lines.values() for x, *_ in points})
     bend = curve.bend_of_live
     layout = palette.layout(
@@ -104,7 +95,10 @@ def _growth(numbers: Numbers, curve: Curve) -> Figure:
         "dictionary that another seed has as well." + turn,
         "Curves of MMCS over dictionary size.",
         Table(
-            "growth-curve-numbers", "MMCS by size, with the ends of the interval.", [Column("curve"), *COLUMNS], rows
+            "growth-curve-numbers",
+            "MMCS by size, with the ends of the interval.",
+            [Column("curve"), Column("size", ",d"), *COLUMNS],
+            rows,
         ),
         data,
         layout,
@@ -114,39 +108,18 @@ def _growth(numbers: Numbers, curve: Curve) -> Figure:
 
 def _growth_by_l1(numbers: Numbers) -> Figure | None:
     """MMCS over size, with a curve per L1 of the claims' sweep."""
-    curves = [curve for curve in numbers.curves if curve.sweep != "run" and curve.points]
-    if not curves:
-        return None
-    data, rows = [], []
-    for number, curve in enumerate(curves):
-        points = [_point(p.size, p.mmcs) for p in curve.points]
-        data.append(
-            charts.scatter(
-                "lines+markers", f"L1 {curve.l1:.3g}", [x for x, *_ in points], [y for _, y, *_ in points],
-                f"%{{x}} features: %{{y:.3f}}, L1 {curve.l1:.3g}", **charts.numbered(number),
-                error_y=_whiskers(points, number),
-            )
-        )  # fmt: skip
-        rows += [[curve.l1, *point] for point in points]
-    sizes = sorted({row[1] for row in rows})
-    return Figure(
+    beside = [curve for curve in numbers.curves if curve.sweep != "run" and curve.points]
+    return curves_by_l1(
         "growth-by-l1",
         "The same for several L1, from the short sweep: MMCS with the next larger dictionary.",
         "Curves of MMCS over dictionary size, one per L1 coefficient.",
-        Table(
-            "growth-by-l1-numbers",
-            "MMCS by size and L1, with the ends of the interval.",
-            [Column("L1", ".3g"), *COLUMNS],
-            rows,
-        ),
-        data,
-        palette.layout(xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02])),
+        "MMCS by size and L1, with the ends of the interval.",
+        COLUMNS,
+        {curve.l1: [_point(p.size, p.mmcs) for p in curve.points] for curve in beside},
+        lambda name: f"%{{x}} features: %{{y:.3f}}, {name}",
+        palette.axis("MMCS", range=[0, 1.02]),
     )
 
 
-def _point(size: int, interval: Interval) -> At:
+def _point(size: int, interval: Interval) -> charts.Point:
     return size, interval.value, interval.low, interval.high
-
-
-def _whiskers(points: list[At], number: int) -> dict[str, Any]:
-    return palette.whiskers([p[1] for p in points], [p[2] for p in points], [p[3] for p in points], number)
