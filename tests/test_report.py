@@ -24,7 +24,7 @@ from sparsecode.pipeline.run import Run
 from sparsecode.report.blocks import Section
 from sparsecode.report.page import render, strength, visible
 from sparsecode.report.sections import ORDER, claim2
-from sparsecode.science.claims.c2_bimodality import Distribution, Modes, Tested
+from sparsecode.science.claims.c2_bimodality import Distribution, Modes, Shape
 from sparsecode.science.claims.verdicts import Finding, Verdict
 
 FIGURES = {
@@ -225,7 +225,7 @@ def test_a_claim_gets_its_row_on_top() -> None:
 
 def test_one_mode_is_said_to_be_one() -> None:
     fit = Modes((0.4, 0.9), (0.1, 0.1), (0.6, 0.4), 5.0, 0.0)
-    all_of_them = Tested(0.01, 0.0, fit, True, 64)
+    all_of_them = Shape(0.01, 0.0, fit, True, 64)
     row = Distribution("run", "n64", 64, 0.1, 0, True, {}, 34, 30, [], [], 0.01, 0.5, fit, False, all_of_them)
     said = claim2._summary([row, replace(row, p=0.7, sweep="plain")])
     assert "p from 0.50 to 0.50" in said and "of all features of n64, 30 dead ones among them, 40%" in said

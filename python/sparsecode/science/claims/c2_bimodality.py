@@ -44,7 +44,7 @@ class Modes(TwoModes):
 
 
 @dataclass(frozen=True)
-class Tested:
+class Shape:
     """The dip test and the fit of two modes; all None where features are too few."""
 
     dip: float | None
@@ -71,7 +71,7 @@ class Distribution(Row):
     p: float | None
     modes: Modes | None
     bimodal: bool | None
-    everything: Tested
+    everything: Shape
 
 
 @dataclass(frozen=True)
@@ -161,19 +161,19 @@ def rows_of(sweep: ComparedSweep) -> list[Distribution]:
             dead=int((~live).sum()),
             live_histogram=histogram(values[live], BINS),
             dead_histogram=histogram(values[~live], BINS),
-            **vars(_tested(values[live], sweep, name, live.numpy())),
-            everything=_tested(values),
+            **vars(_shape_of(values[live], sweep, name, live.numpy())),
+            everything=_shape_of(values),
         )
         rows.append(row)
     return rows
 
 
-def _tested(
+def _shape_of(
     values: Tensor, sweep: ComparedSweep | None = None, name: str = "", live: npt.NDArray[np.bool_] | None = None
-) -> Tested:
+) -> Shape:
     """The dip test and the fit of two modes of MCS [n]; with a dictionary, what is known of its live features."""
     if len(values) < LEAST_FEATURES:
-        return Tested(None, None, None, None, len(values))
+        return Shape(None, None, None, None, len(values))
     own = values.double().numpy()
     (found, p), (fit, upper) = p_value(own), two_modes(own)
     about: dict[str, Any] = {}
@@ -186,4 +186,4 @@ def _tested(
         if start is not None:
             moved = start.double().numpy()[live]
             about["initial_cosine"] = [float(np.average(moved, weights=share)) for share in shares]
-    return Tested(found, p, Modes(**vars(fit), **about), bimodal(p, fit.ashman, fit.weights, len(own)), len(own))
+    return Shape(found, p, Modes(**vars(fit), **about), bimodal(p, fit.ashman, fit.weights, len(own)), len(own))
