@@ -98,12 +98,7 @@ class Section:
 
     def as_json(self) -> dict[str, Any]:
         """For report.json."""
-        found: dict[str, Any] = {
-            "title": self.title,
-            "summary": self.summary,
-            "lead": self.lead,
-            "numbers": self.numbers,
-        }
+        found: dict[str, Any] = {key: getattr(self, key) for key in ("title", "summary", "lead", "numbers")}
         if self.claim is not None:
             own = vars(self.claim.verdict)
             found["claim"] = {"text": self.claim.claim} | {key: own[key] for key in ("verdict", "number", "reason")}

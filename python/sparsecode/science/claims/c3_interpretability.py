@@ -104,14 +104,7 @@ def rule(consistency: Sequence[float], over_random: Interval | None) -> Verdict:
 
 def _steadiest(sweep: ComparedSweep, count: int) -> list[dict[str, Any]]:
     """Up to `count` distinct live features of trained dictionaries found in every size of these, steadiest first."""
-    masks: dict[str, torch.Tensor] = {}
-    kept = []
-    for entry in sweep.comparison.record["steadiest"]:
-        name = entry["dictionary"]
-        if name in sweep.untrained:
-            continue
-        if name not in masks:
-            masks[name] = sweep.in_every_size(name)
-        if bool(masks[name][entry["feature"]]):
-            kept.append(entry)
-    return kept[:count]
+    listed = sweep.comparison.record["steadiest"]
+    names = {one["dictionary"] for one in listed} - sweep.untrained.keys()
+    masks = {name: sweep.in_every_size(name) for name in names}
+    return [one for one in listed if one["dictionary"] in names and masks[one["dictionary"]][one["feature"]]][:count]

@@ -93,14 +93,9 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
             shares[group] = bootstrap.interval(above, draws=evidence.config.draws)
         names = zip(("features", "random", "weighted"), ("found again", *random_ones), strict=False)
         ratios = {name: float(np.median(spread[group])) for name, group in names}
-    numbers = Numbers(
-        entry["name"],
-        list(QUANTILES),
-        table,
-        {"percentile": RANDOM_PERCENTILE, "participation ratio": bounds},
-        shares,
-        {group: np.round(spread[group], 3).tolist() for group in ("found again", "live")},
-    )
+    percentile = {"percentile": RANDOM_PERCENTILE, "participation ratio": bounds}
+    held = {group: np.round(spread[group], 3).tolist() for group in ("found again", "live")}
+    numbers = Numbers(entry["name"], list(QUANTILES), table, percentile, shares, held)
     verdict = rule(shares.get("random directions"), shares.get("random, weighted"), ratios)
     if entry["name"] in sweep.untrained:
         verdict = trained.too_thin(trained.listed(sweep.below(entry)))
