@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsecode.dictionary.files import SUFFIXES, common_name, files_of, whole
 from sparsecode.errors import InvalidSetting, NotRecognised
 from sparsecode.interop.layouts import (
     GEMMA_ARRAYS,
@@ -33,10 +34,9 @@ from sparsecode.interop.layouts import (
 from sparsecode.interop.unread import looks_like
 
 if TYPE_CHECKING:
-    from sparsecode.sweep.dictionary import Dictionary
+    from sparsecode.dictionary import Dictionary
 
 TARGETS = ("sparsecode", "saelens", "dictionary_learning", "sparsify")  # formats that can be written
-_ENDINGS = (".safetensors", ".json")
 _PARTS = {
     "cfg.json", "config.json", "hyperparams.json", "sae_weights.safetensors", "sae.safetensors", "sparsity.safetensors",
     "ae.pt", "params.npz", "params.safetensors",
@@ -82,8 +82,8 @@ def find_format(path: str | Path) -> Found | None:
     A path is a folder, one of the files in it, or (for this project's pairs) the common name of two files.
     """
     path = _with_a_name(Path(path))
-    own = path.with_name(path.name.removesuffix(path.suffix)) if path.suffix in _ENDINGS else path
-    if path.name not in _PARTS and _is_pair(own):
+    own = common_name(path)
+    if path.name not in _PARTS and files_of(own)[0].name not in _PARTS and whole(own):
         return Found("sparsecode", own)
     if path.suffix == ".pt" and path.name != "ae.pt":
         return Found(_kind_of_pt(path), path) if path.is_file() else None
@@ -145,7 +145,7 @@ def load_dictionary(path: str | Path) -> Dictionary:
     found = find_format(path)
     if found is None:
         path = Path(path)
-        if path.suffix in _ENDINGS and path.is_file() and path.name not in _PARTS and looks_like(path) is None:
+        if path.suffix in SUFFIXES and path.is_file() and path.name not in _PARTS and looks_like(path) is None:
             found = Found("sparsecode", path)  # its other half is missing, which its reader reports
         else:
             raise not_recognised(path)
@@ -154,6 +154,7 @@ def load_dictionary(path: str | Path) -> Dictionary:
 
 def load_found(found: Found) -> Dictionary:
     """The dictionary that `find_format` found; see `load_dictionary`."""
+    from sparsecode.dictionary import Dictionary
     from sparsecode.interop import (
         circuit_tracer,
         dictionary_learning,
@@ -164,7 +165,6 @@ def load_found(found: Found) -> Dictionary:
         saelens,
         sparsify,
     )
-    from sparsecode.sweep.dictionary import Dictionary
 
     readers: dict[str, Callable[[Path], Dictionary]] = {
         "sparsecode": Dictionary.load,
@@ -227,13 +227,6 @@ _KNOWN = (
 def _with_a_name(path: Path) -> Path:
     """An equivalent path that ends in a name, which `.` and `..` do not."""
     return path.resolve() if path.name in ("", "..") else path
-
-
-def _is_pair(own: Path) -> bool:
-    if not own.name:  # the root of all folders
-        return False
-    weights, about = (own.with_name(own.name + ending) for ending in _ENDINGS)
-    return weights.is_file() and about.is_file() and weights.name not in _PARTS
 
 
 def _kind_of_pt(path: Path) -> str:
