@@ -68,7 +68,6 @@ class Activation:
         return all(torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b for a, b in pairs)
 
 
-@dataclass(frozen=True, eq=False)
 class Relu(Activation):
     """What is above 0."""
 
@@ -134,7 +133,6 @@ class TopK(_Counted):
         return _largest(rectified, ranked, int(self.k))
 
 
-@dataclass(frozen=True, eq=False)
 class TopKLinear(_Counted):
     """The k largest of each row unchanged, even when negative."""
 
@@ -144,7 +142,6 @@ class TopKLinear(_Counted):
         return _largest(pre, pre, int(self.k))
 
 
-@dataclass(frozen=True, eq=False)
 class AbsTopK(_Counted):
     """The k of largest magnitude of each row, with their sign (arXiv 2510.00404)."""
 
@@ -154,7 +151,6 @@ class AbsTopK(_Counted):
         return _largest(pre, pre.abs(), int(self.k))
 
 
-@dataclass(frozen=True, eq=False)
 class GroupMax(_Counted):
     """The largest of each of k groups of neighbouring features, no less than 0."""
 

@@ -164,11 +164,7 @@ def about(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
 
 
 def made(where: Path, **parts: Any) -> Dictionary:
-    """The dictionary of these parts.
-
-    Raises:
-        DictionaryInvalid: they do not fit each other; the message names `where`.
-    """
+    """The dictionary of these parts; raises DictionaryInvalid with `where` in front if they do not fit each other."""
     try:
         return Dictionary(**parts)
     except DictionaryInvalid as error:
@@ -176,11 +172,7 @@ def made(where: Path, **parts: Any) -> Dictionary:
 
 
 def check_ranking(activation: Activation, library: str) -> None:
-    """Checks that a topk, if it is one, ranks as libraries do that know no other scale.
-
-    Raises:
-        NotExpressible: it does not.
-    """
+    """Raises NotExpressible for a topk that ranks codes after a scale of their own, which the library does not."""
     if isinstance(activation, TopK) and activation.selection_scale is not None:
         raise NotExpressible(f"{library} ranks topk by the codes themselves, not after a scale of their own")
 

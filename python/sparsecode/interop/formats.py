@@ -13,10 +13,11 @@ circuit_tracer        a file layer_L.safetensors with config.yaml beside it
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsecode.dictionary.files import SUFFIXES, common_name, files_of, whole
 from sparsecode.errors import InvalidSetting, NotRecognised
@@ -36,7 +37,8 @@ from sparsecode.interop.unread import looks_like
 if TYPE_CHECKING:
     from sparsecode.dictionary import Dictionary
 
-TARGETS = ("sparsecode", "saelens", "dictionary_learning", "sparsify")  # formats that can be written
+OWN = "sparsecode"
+TARGETS = (OWN, "saelens", "dictionary_learning", "sparsify")  # formats that can be written
 _PARTS = {
     "cfg.json", "config.json", "hyperparams.json", "sae_weights.safetensors", "sae.safetensors", "sparsity.safetensors",
     "ae.pt", "params.npz", "params.safetensors",
@@ -84,7 +86,7 @@ def find_format(path: str | Path) -> Found | None:
     path = _with_a_name(Path(path))
     own = common_name(path)
     if path.name not in _PARTS and files_of(own)[0].name not in _PARTS and whole(own):
-        return Found("sparsecode", own)
+        return Found(OWN, own)
     if path.suffix == ".pt" and path.name != "ae.pt":
         return Found(_kind_of_pt(path), path) if path.is_file() else None
     if is_layer(path):
@@ -146,7 +148,7 @@ def load_dictionary(path: str | Path) -> Dictionary:
     if found is None:
         path = Path(path)
         if path.suffix in SUFFIXES and path.is_file() and path.name not in _PARTS and looks_like(path) is None:
-            found = Found("sparsecode", path)  # its other half is missing, which its reader reports
+            found = Found(OWN, path)  # its other half is missing, which its reader reports
         else:
             raise not_recognised(path)
     return load_found(found)
@@ -155,29 +157,9 @@ def load_dictionary(path: str | Path) -> Dictionary:
 def load_found(found: Found) -> Dictionary:
     """The dictionary that `find_format` found; see `load_dictionary`."""
     from sparsecode.dictionary import Dictionary
-    from sparsecode.interop import (
-        circuit_tracer,
-        dictionary_learning,
-        gemma_scope,
-        llama_scope,
-        llamascopium,
-        openai,
-        saelens,
-        sparsify,
-    )
 
-    readers: dict[str, Callable[[Path], Dictionary]] = {
-        "sparsecode": Dictionary.load,
-        "saelens": saelens.read,
-        "sparsify": sparsify.read,
-        "dictionary_learning": dictionary_learning.read,
-        "openai": openai.read,
-        "llamascopium": llamascopium.read,
-        "gemma_scope": gemma_scope.read,
-        "llama_scope": llama_scope.read,
-        "circuit_tracer": circuit_tracer.read,
-    }
-    return readers[found.format](found.path)
+    read: Callable[[Path], Dictionary] = Dictionary.load if found.format == OWN else _library(found.format).read
+    return read(found.path)
 
 
 def save_dictionary(found: Dictionary, path: str | Path, to: str) -> None:
@@ -188,17 +170,12 @@ def save_dictionary(found: Dictionary, path: str | Path, to: str) -> None:
         InvalidSetting: no such format.
         OutOfSpace, IoFailed: the operating system refused.
     """
-    from sparsecode.interop import dictionary_learning, saelens, sparsify
-
-    writers: dict[str, Callable[[Dictionary, Path], None]] = {
-        "sparsecode": lambda dictionary, place: dictionary.save(place),
-        "saelens": saelens.write,
-        "sparsify": sparsify.write,
-        "dictionary_learning": dictionary_learning.write,
-    }
-    if to not in writers:
+    if to not in TARGETS:
         raise InvalidSetting(f"cannot write {to!r}; formats: {', '.join(TARGETS)}")
-    writers[to](found, Path(path))
+    if to == OWN:
+        found.save(path)
+    else:
+        _library(to).write(found, Path(path))
 
 
 def not_recognised(path: Path) -> NotRecognised:
@@ -227,6 +204,11 @@ _KNOWN = (
 def _with_a_name(path: Path) -> Path:
     """An equivalent path that ends in a name, which `.` and `..` do not."""
     return path.resolve() if path.name in ("", "..") else path
+
+
+def _library(name: str) -> Any:
+    """The module of a format's name, which reads it and, if it is one of `TARGETS`, writes it."""
+    return importlib.import_module(f"sparsecode.interop.{name}")
 
 
 def _kind_of_pt(path: Path) -> str:
