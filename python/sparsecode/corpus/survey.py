@@ -175,7 +175,7 @@ def read_chosen(survey: Survey, take: NDArray[np.int64]) -> Iterator[tuple[int, 
             size = 0 if piece.blank and survey.sizes[number] == 0 else piece.size
             left = int(take[number]) - seen
             if left > 0:
-                used = piece if size <= left else piece.first(left)
+                used = piece if size <= left else piece.split(left)[0]
                 yield number, replace(used, ends=piece.ends or size >= left)
             seen += size
             if piece.ends:
@@ -184,11 +184,6 @@ def read_chosen(survey: Survey, take: NDArray[np.int64]) -> Iterator[tuple[int, 
                 seen = None
     if number + 1 != len(take):
         raise _changed(survey.sources.description)
-
-
-def first_bytes(text: str, size: int) -> str:
-    """The longest beginning of at most `size` bytes as UTF-8."""
-    return text[:size] if text.isascii() else text.encode()[:size].decode(errors="ignore")
 
 
 def _digests(pieces: Iterator[Piece], advance: Callable[[int], None]) -> Iterator[tuple[bytes, int]]:
