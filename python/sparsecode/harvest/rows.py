@@ -1,15 +1,17 @@
-"""Harvest several hook points of a model in one forward pass, each into a dataset of its own.
+"""The harvest loop: batches of a model's values in, a dataset of rows for each of its taps out.
 
-A dataset is the same as if its hook point had been harvested alone.
+A dataset is the same as if its tap had been harvested alone.
+
+Shapes: n positions of a batch, R of them rows, D width of a value.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +20,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sparsecode.corpus import Tokens
-from sparsecode.errors import InvalidSetting
+from sparsecode.harvest.contexts import REASONS, Contexts, TokenBatch
 from sparsecode.harvest.models import LanguageModel
-from sparsecode.harvest.models.ids import check_text
-from sparsecode.harvest.sequences import Contexts, TokenBatch, by_document, packed
 from sparsecode.store import Dataset, DatasetWriter
-from sparsecode.watch import UNWATCHED, Task, Watch
+from sparsecode.watch import UNWATCHED, Watch
 
-DEFAULT_CONTEXT = 256
-
-Ids = npt.NDArray[np.int32]
-Rows = tuple[Mapping[str, Tensor], Ids, Ids]  # hook point -> [R,D], the tokens [R] and the numbers of contexts [R]
+Numbers = npt.NDArray[np.integer[Any]]
+Job = tuple[DatasetWriter, Tensor, Numbers, Numbers | None]  # what a writer appends
 
 
 @dataclass(frozen=True)
 class Target:
-    """One hook point, and the folder of its dataset of rows `width` wide."""
+    """One hook point or module, and the folder of its dataset of rows `width` wide."""
 
     hook: str
     folder: Path
     width: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextSettings:
-    """How a text is cut into contexts for a model that was not trained on it.
-
-    Attributes:
-        context: tokens in a context; None: 256, or the most that the model takes.
-        documents: never two documents in a context; short ones are padded.
-        special_tokens: rows of special tokens count too.
-        chat: the text is conversations, written by the model's chat template.
-    """
-
-    context: int | None = None
-    documents: bool = False
-    special_tokens: bool = False
-    chat: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,57 +54,66 @@ class RowSettings:
     shard_mb: int = 256
     seed: int = 0
 
-    def writer(
-        self, folder: Path, width: int, provenance: Mapping[str, Any], *, contexts: bool = False
-    ) -> DatasetWriter:
-        """What writes rows of `width` numbers into `folder`."""
-        return DatasetWriter(
-            folder, activation_dim=width, dtype=self.dtype, provenance=dict(provenance), contexts=contexts,
-            shard_bytes=self.shard_mb << 20, direct=True,
-        )  # fmt: skip
 
-    def available(self, there: int, watch: Watch) -> int:
-        """How many rows a text of `there` rows gives."""
-        if there < self.rows:
-            watch.note(f"harvest: the corpus holds {there} rows of training text; storing these instead of {self.rows}")
-        return min(self.rows, there)
+@dataclass(frozen=True)
+class Positions:
+    """One value of a batch at all positions, whether they give rows or not.
 
-
-def cut(
-    tokens: Tokens, model: LanguageModel, settings: ContextSettings | None = None, *, side: str = "train"
-) -> Contexts:
-    """The contexts that the settings ask for, over the `train` or `val` text.
-
-    Args:
-        tokens: the text.
-        model: what reads it.
-        settings: how; None: as the model was trained on this very text.
-        side: train or val.
-
-    Raises:
-        InvalidSetting: the model does not take that many tokens, or does not know the token between documents.
-        TokensUnknown: it has no embedding for a token of the text, or of those around it.
+    Attributes:
+        values: [n,D]; None where no dataset needs them.
+        tokens: [n].
+        contexts: [n] the number of each position's context in the batch, never falling.
+        why: [n] why a position gives no row, as its place in REASONS; 0 where it gives one.
+        count: number of contexts in the batch.
     """
-    text = tokens.train if side == "train" else tokens.val
-    if settings is None:
-        return packed(text, model.context, model.frame, frozenset())
-    context = min(DEFAULT_CONTEXT, model.context) if settings.context is None else settings.context
-    if context > model.context:
-        raise InvalidSetting(f"a context of {context} tokens: {model.name} takes at most {model.context} tokens")
-    special = frozenset() if settings.special_tokens else model.special
-    frame = model.chat_frame if settings.chat else model.frame
-    around = np.array([*frame.before, *frame.after], np.int64)
-    check_text(model.name, around, model.vocab_size, -1, tokens.token_text)
-    check_text(model.name, text, model.vocab_size, tokens.eot, tokens.token_text)
-    if settings.documents:
-        return by_document(text, tokens.eot, context, frame, special, model.pad)
-    end = tokens.eot if model.tokenizer is None else tokens.tokenizer.token_to_id(model.end or "")
-    if end is None or end >= model.vocab_size:
-        raise InvalidSetting(f"{model.name}: its tokenizer has no token that ends a document", remedy="documents")
-    return packed(text, context, frame, special, model.pad, border=(tokens.eot, end))
+
+    values: Tensor | None
+    tokens: Numbers
+    contexts: Numbers
+    why: npt.NDArray[np.int8]
+    count: int
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return 0 if self.values is None else self.values.shape[1]
 
 
-def harvest_several(
+@dataclass
+class _Output:
+    """One dataset: `stored` rows were there before, `row` rows of `contexts` contexts were offered now."""
+
+    writer: DatasetWriter
+    dtype: str
+    numbered: bool
+    stored: int
+    row: int = 0
+    contexts: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def take(self, found: Positions, most: int | None) -> Job | None:
+        """What is to be written of a batch: its rows up to row `most` that are not stored."""
+        rows, end = np.flatnonzero(found.why == 0), len(found.why)
+        if most is not None and len(rows) > most - self.row:
+            rows = rows[: most - self.row]
+            end = int(rows[-1]) + 1 if len(rows) else 0
+        for reason, count in zip(REASONS, np.bincount(found.why[:end], minlength=len(REASONS)).tolist(), strict=True):
+            if reason:
+                self.left_out[reason] += count
+        new = rows[max(self.stored - self.row, 0) :]
+        numbers = found.contexts[new] + self.contexts if self.numbered else None
+        self.row, self.contexts = self.row + len(rows), self.contexts + found.count
+        if found.values is None or not len(new):
+            return None
+        values = found.values
+        if len(new) < len(values):
+            values = values[torch.from_numpy(new).to(values.device)]
+        if values.device.type != "cpu":
+            values = values.to(getattr(torch, self.dtype))  # half the bytes to move
+        return self.writer, values.cpu(), found.tokens[new], numbers
+
+
+def harvest_rows(
     model: LanguageModel,
     contexts: Contexts,
     targets: Sequence[Target],
@@ -134,7 +123,7 @@ def harvest_several(
     batch_tokens: int,
     watch: Watch = UNWATCHED,
 ) -> Iterator[tuple[str, Dataset]]:
-    """Reads a model over contexts once and stores the rows of several of its hook points, a dataset each.
+    """Reads a language model over contexts once and stores the rows of several of its hook points, a dataset each.
 
     What a killed harvest has stored stays, and the same call goes on behind it.
 
@@ -144,7 +133,7 @@ def harvest_several(
         targets: hook points, and where their rows go.
         settings: which rows, and how they are stored.
         provenance: of every dataset, as JSON values; its hook point and its context are added.
-        batch_tokens: most tokens in a forward pass, padding included.
+        batch_tokens: most tokens in a forward pass, padding included; its shape decides the last bits of a row.
         watch: what it is watched with.
 
     Yields:
@@ -153,98 +142,115 @@ def harvest_several(
     Raises:
         SettingsDiffer, OutOfSpace, NonFiniteActivation: see `sparsecode.errors`.
     """
-    rows = settings.available(contexts.rows, watch)
-    numbered = contexts.rows_each is None
-    shared: dict[str, Any] = {} if numbered else {"context": contexts.rows_each}
-    shared |= provenance
-    with ExitStack() as stack:
-        writers = {}
-        for target in targets:
-            about = {"hook_point": target.hook} | shared
-            writer = settings.writer(target.folder, target.width, about, contexts=numbered)
-            writers[target.hook] = stack.enter_context(writer)
-        done = {hook: writer.rows for hook, writer in writers.items()}
-        first = min(done.values())
-        progress = stack.enter_context(watch.task("harvest", rows, "rows", done=first))
-        batches = contexts.batches(contexts.order(settings.seed), batch_tokens)
-        left_out: Counter[str] = Counter()
-        found = activation_rows(model, batches, list(writers), rows, first, settings.dtype, left_out)
-        write_several(writers, done, found, progress, numbered=numbered, behind=model.device.type != "cpu")
-        for hook, writer in writers.items():
-            writer.note_left_out(left_out)
-            yield hook, writer.finish()
-    if left_out.total():
-        told = ", ".join(f"{count} {name}" for name, count in left_out.items() if count)
+    there, each = contexts.rows, contexts.rows_each
+    if there < settings.rows:
+        watch.note(f"harvest: the corpus holds {there} rows of training text; storing these instead of {settings.rows}")
+    batches = contexts.batches(contexts.order(settings.seed), batch_tokens)
+    left_out: Mapping[str, int] = {}
+    for hook, dataset in store(
+        lambda stored: activation_rows(model, batches, [target.hook for target in targets], stored),
+        targets,
+        ({} if each is None else {"context": each}) | dict(provenance),
+        rows=min(settings.rows, there),
+        dtype=settings.dtype,
+        shard_bytes=settings.shard_mb << 20,
+        numbered=each is None,
+        behind=model.device.type != "cpu",
+        watch=watch,
+    ):
+        left_out = dataset.left_out
+        yield hook, dataset
+    if left_out:
+        told = ", ".join(f"{count} {name}" for name, count in left_out.items())
         watch.note(f"harvest: tokens that gave no row: {told} (docs/models.md says what is left out)")
 
 
 def activation_rows(
-    model: LanguageModel,
-    batches: Iterable[TokenBatch],
-    hooks: Sequence[str],
-    rows: int,
-    skip: int,
-    dtype: str,
-    left_out: Counter[str],
-) -> Iterator[tuple[int, Rows]]:
-    """(number of the first row, rows) of every batch up to `rows` that does not lie before row `skip` as a whole.
-
-    Positions up to there that are no rows are added to `left_out`, by the reason, also of batches that are skipped.
-    """
-    row = before = 0
+    model: LanguageModel, batches: Iterable[TokenBatch], hooks: Sequence[str], stored: int
+) -> Iterator[dict[str, Positions]]:
+    """The values of each batch by hook point; without values where all its rows are among the first `stored`."""
+    row = 0
     for batch in batches:
-        count = min(batch.rows, rows - row)
-        left_out.update(batch.left_out(count, model.unknown))
-        if row + count > skip:
-            given = {"input_ids": torch.from_numpy(batch.ids)}
-            if not batch.present.all():
-                given["attention_mask"] = torch.from_numpy(batch.present.astype(np.int64))
-            keep = torch.from_numpy(batch.keep)
-            found = {hook: kept(value, keep, count, dtype) for hook, value in model.read(given, hooks).items()}
-            yield row, (found, batch.ids[batch.keep][:count].astype(np.int32), batch.contexts(before)[:count])
-        row, before = row + count, before + len(batch.numbers)
-        if row >= rows:
-            return
+        why, count = batch.why(model.unknown).reshape(-1), len(batch.numbers)
+        ids, numbers = batch.ids.reshape(-1), np.arange(count).repeat(batch.ids.shape[1])
+        row += np.count_nonzero(why == 0)
+        # No value is held here while rows are written: the next forward pass takes over its memory.
+        yield {
+            hook: Positions(None if value is None else value.flatten(0, 1), ids, numbers, why, count)
+            for hook, value in (_read(model, batch, hooks) if row > stored else dict.fromkeys(hooks)).items()
+        }
 
 
-def kept(value: Tensor, keep: Tensor, count: int, dtype: str) -> Tensor:
-    """The first `count` rows [R,D] of a value [B,T,D] where `keep` [B,T], on the CPU."""
-    flat = value.flatten(0, 1) if bool(keep.all()) else value[keep.to(value.device)]
-    flat = flat[:count]
-    if flat.device.type != "cpu":
-        flat = flat.to(getattr(torch, dtype))  # half the bytes to move
-    return flat.cpu()
+def _read(model: LanguageModel, batch: TokenBatch, hooks: Sequence[str]) -> dict[str, Tensor]:
+    given = {"input_ids": torch.from_numpy(batch.ids)}
+    if not batch.present.all():
+        given["attention_mask"] = torch.from_numpy(batch.present.astype(np.int64))
+    return model.read(given, hooks)
 
 
-def write_several(
-    writers: Mapping[str, DatasetWriter],
-    done: Mapping[str, int],
-    batches: Iterable[tuple[int, Rows]],
-    progress: Task,
+def store(
+    read: Callable[[int], Iterable[Mapping[str, Positions]]],
+    targets: Sequence[Target],
+    provenance: Mapping[str, Any],
     *,
+    rows: int | None,
+    dtype: str,
+    shard_bytes: int,
     numbered: bool,
     behind: bool,
-) -> None:
-    """Appends to every dataset the rows it does not have yet, with the numbers of their contexts where `numbered`.
+    watch: Watch,
+) -> Iterator[tuple[str, Dataset]]:
+    """Writes rows as datasets, those of an interrupted harvest from where they end.
 
-    `behind`: on a second thread, as `harvest` explains.
+    Args:
+        read: gives all batches from the first on, by hook point; called with the number of rows that every dataset has,
+            whose values are not needed.
+        targets: where the rows of each hook point go.
+        provenance: of every dataset; its hook point is added.
+        rows: stop after this many; None: store all.
+        dtype: type on disk.
+        shard_bytes: size of a shard file, about.
+        numbered: rows come with the number of their context.
+        behind: write on a second thread, one batch while a GPU computes the next. Where the model runs on the processor
+            its threads have every core, and one more would only make them wait for each other: then a batch is written
+            between two forward passes, on all cores.
+        watch: what it is watched with.
+
+    Yields:
+        Hook point and finished dataset, one after the other.
     """
-
-    def append(row: int, found: Mapping[str, Tensor], ids: Ids, contexts: Ids) -> None:
-        for hook, writer in writers.items():
-            start = max(done[hook] - row, 0)
-            if start < len(ids):
-                writer.append(found[hook][start:], ids[start:], contexts[start:] if numbered else None)
-
-    with ThreadPoolExecutor(1) as background:
+    with ExitStack() as stack:
+        outputs: dict[str, _Output] = {}
+        for target in targets:
+            writer = DatasetWriter(
+                target.folder, activation_dim=target.width, dtype=dtype, contexts=numbered, shard_bytes=shard_bytes,
+                provenance={"hook_point": target.hook} | dict(provenance), direct=True,
+            )  # fmt: skip
+            outputs[target.hook] = _Output(stack.enter_context(writer), dtype, numbered, writer.rows)
+        stored = min(output.stored for output in outputs.values())
+        progress = stack.enter_context(watch.task("harvest", rows, "rows", done=stored))
+        background = stack.enter_context(ThreadPoolExecutor(1))
         pending: Future[None] | None = None
-        for row, (found, ids, contexts) in batches:
+        for found in read(stored):
+            jobs = [job for hook, one in found.items() if (job := outputs[hook].take(one, rows)) is not None]
+            del found
             if pending is not None:
                 pending.result()
             if behind:
-                pending = background.submit(append, row, found, ids, contexts)
+                pending = background.submit(_append, jobs)
             else:
-                append(row, found, ids, contexts)
-            progress.advance(min(len(ids), row + len(ids) - min(done.values())))
+                _append(jobs)
+            del jobs
+            progress.advance(max(0, max(output.row for output in outputs.values()) - progress.done))
+            if rows is not None and all(output.row >= rows for output in outputs.values()):
+                break
         if pending is not None:
             pending.result()
+        for hook, output in outputs.items():
+            output.writer.note_left_out(output.left_out)
+            yield hook, output.writer.finish()
+
+
+def _append(jobs: Sequence[Job]) -> None:
+    for writer, values, tokens, contexts in jobs:
+        writer.append(values, tokens, contexts)
