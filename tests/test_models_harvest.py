@@ -123,6 +123,10 @@ def test_taps_of_the_own_gpt_that_no_site_names(own_run: Run) -> None:
     block: Any = gpt.blocks[1]
     keys = torch.nn.functional.layer_norm(x, (8,), block.ln_1.weight) @ block.attn.c_attn.weight[8:16].T
     torch.testing.assert_close(dataset.read(0, CONTEXT), keys[0].detach(), rtol=1e-3, atol=1e-4)
+    mlp = {"module": ("blocks.1.mlp",)}, {"hook": "blocks.1.hook_mlp_out"}
+    found = [harvest_activations(own_run, settings(rows=CONTEXT, **one), quiet=True)["path"] for one in mlp]
+    by_path, by_name = (Dataset(own_run.path / path).read(0, CONTEXT) for path in found)
+    assert torch.equal(by_path, by_name)
     with pytest.raises(HookUnknown, match=r"no hook_embed: it adds up tokens and positions in one step"):
         harvest_activations(own_run, settings(hook="hook_embed"), quiet=True)
 
