@@ -29,7 +29,7 @@ class Survey:
 
     sources: Sources
     skipped: list[str]
-    """Why, one line each; single records of a table included."""
+    """Why sources, or single records of a table, are left out; one line each."""
     keys: NDArray[np.uint64]
     """[documents, 3]: three independent hashes of each document's text."""
     sizes: NDArray[np.int64]
