@@ -19,9 +19,8 @@ from sparsecode.evaluation.hooks import find_hook
 from sparsecode.evaluation.result import Evaluation
 from sparsecode.evaluation.splice import check_fits, evaluate_dictionaries, spread
 from sparsecode.gpt import load_gpt
+from sparsecode.harvest.contexts import Contexts, ContextSettings, TokenBatch, cut
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
-from sparsecode.harvest.sequences import Contexts, TokenBatch
-from sparsecode.harvest.several import ContextSettings, cut
 from sparsecode.harvest.text import same_tokens, tokenizer_of
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import EvalConfig, TrainGptConfig
