@@ -8,6 +8,7 @@ from typing import Any
 from sparsecode import store
 from sparsecode.checkpoint import write_json
 from sparsecode.comparison import Comparison
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.advice import advised, told
@@ -24,7 +25,6 @@ from sparsecode.science.claims.evidence import ComparedSweep, Evidence, JudgeSet
 from sparsecode.science.claims.judge import FORMAT, Findings, judged
 from sparsecode.science.claims.verdicts import NOT_TESTED
 from sparsecode.science.top_contexts import Rows
-from sparsecode.sweep import Dictionary
 
 KEY = "claims"
 

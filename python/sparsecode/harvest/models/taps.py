@@ -1,7 +1,7 @@
 """Reading and changing values inside any `torch.nn.Module`, by the names of its submodules.
 
-A place is the input or output of a submodule. The model is not changed: hooks are registered for one forward pass and
-removed afterwards, and the pass ends at the last place that was requested.
+A tap says where a value is: at the input or the output of a submodule. The model is not changed: hooks are registered
+for one forward pass and removed afterwards, and the pass ends at the last tap that was requested.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a value is, and how to replace it.
+class Tap:
+    """Where a value is in a model, and how to replace it.
 
     Attributes:
         module: dotted path of a submodule.
@@ -73,14 +73,14 @@ class Place:
     fixed: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> Tap:
         """`PATH` is a module's output, `PATH@input` its input, `PATH@output` its output as well."""
         if text.endswith(INPUT):
             return cls(text.removesuffix(INPUT), "input")
         return cls(text.removesuffix("@output"))
 
-    def within(self, prefix: str) -> Place:
-        """This place with its module path below `prefix`."""
+    def within(self, prefix: str) -> Tap:
+        """This tap with its module path below `prefix`."""
 
         def below(path: str | None) -> str | None:
             return None if path is None else f"{prefix}.{path}".strip(".")
@@ -88,7 +88,7 @@ class Place:
         return replace(self, module=below(self.module) or "", addend=below(self.addend), base=below(self.base))
 
     def made_of(self, module: nn.Module, value: Tensor) -> Tensor:
-        """The value at this place, computed from its module's input or output."""
+        """The value at this tap, computed from its module's input or output."""
         if self.side == "normalised":
             value = _normalised(value, module)
         elif self.side == "logits":
@@ -107,8 +107,8 @@ class _Enough(Exception):
     """Ends a forward pass once every requested value has been read."""
 
 
-def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable[[], Any]) -> dict[str, Tensor]:
-    """Calls `forward` and returns the value at each place, by name; nothing after the last place is computed.
+def read_taps(model: nn.Module, taps: Mapping[str, Tap], forward: Callable[[], Any]) -> dict[str, Tensor]:
+    """Calls `forward` and returns the value at each tap, by name; nothing after the last tap is computed.
 
     Where a pass calls a module more than once, the first call counts.
 
@@ -119,22 +119,22 @@ def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable
 
     def keep(name: str, value: Tensor) -> None:
         if name not in found:
-            last = len(found) + 1 == len(places)
+            last = len(found) + 1 == len(taps)
             found[name] = value if last else value.clone()  # later operations may write in place, as ReLU can
             if last:
                 raise _Enough
 
     with _hooks() as handles:
-        for name, place in places.items():
-            module = submodule(model, place.module)
+        for name, tap in taps.items():
+            module = submodule(model, tap.module)
 
-            def given(module: nn.Module, args: Any, kwargs: Any, name: str = name, place: Place = place) -> None:
-                keep(name, place.made_of(module, first_tensor((args, kwargs), name)))
+            def given(module: nn.Module, args: Any, kwargs: Any, name: str = name, tap: Tap = tap) -> None:
+                keep(name, tap.made_of(module, first_tensor((args, kwargs), name)))
 
-            def gave(module: nn.Module, __: Any, output: Any, name: str = name, place: Place = place) -> None:
-                keep(name, place.made_of(module, first_tensor(output, name)))
+            def gave(module: nn.Module, __: Any, output: Any, name: str = name, tap: Tap = tap) -> None:
+                keep(name, tap.made_of(module, first_tensor(output, name)))
 
-            if place.side != "output":
+            if tap.side != "output":
                 # Registered first: reading a module's input needs nothing of the module, not even its weights.
                 handles.append(module.register_forward_pre_hook(given, with_kwargs=True, prepend=True))
             else:
@@ -143,64 +143,64 @@ def read_places(model: nn.Module, places: Mapping[str, Place], forward: Callable
             forward()
         except _Enough:
             return found
-    missing = ", ".join(sorted(places.keys() - found.keys()))
+    missing = ", ".join(sorted(taps.keys() - found.keys()))
     raise HookUnknown(f"{type(model).__name__}: its forward pass does not come by {missing}; read another module")
 
 
-def change_place(model: nn.Module, place: Place, change: Change, forward: Callable[[], Any]) -> Any:
-    """Calls `forward` with the value at `place` replaced by `change` of it.
+def change_tap(model: nn.Module, tap: Tap, change: Change, forward: Callable[[], Any]) -> Any:
+    """Calls `forward` with the value at `tap` replaced by `change` of it.
 
     Raises:
         HookUnknown: there is no such module, the pass does not call it, or the value can only be read.
     """
-    if place.fixed:
-        raise HookUnknown(f"{type(model).__name__}: what is at {place.module} can only be read: {place.fixed}")
+    if tap.fixed:
+        raise HookUnknown(f"{type(model).__name__}: what is at {tap.module} can only be read: {tap.fixed}")
     seen: list[Tensor] = []
     base: list[Tensor] = []
 
     def changed(value: Tensor) -> Tensor:
-        part = place.part
+        part = tap.part
         seen[:] = [value if part is None else part.of(value)]
         new = change(seen[0])
         return new if part is None else part.put(value, new)
 
     def note(_: nn.Module, args: Any, kwargs: Any) -> None:
-        base[:] = [first_tensor((args, kwargs), place.module)]
+        base[:] = [first_tensor((args, kwargs), tap.module)]
 
     def given(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        args, kwargs = _with_first((args, kwargs), changed(first_tensor((args, kwargs), place.module)))
+        args, kwargs = _with_first((args, kwargs), changed(first_tensor((args, kwargs), tap.module)))
         return args, kwargs
 
     def gave(_: nn.Module, __: Any, output: Any) -> Any:
-        return _with_first(output, changed(first_tensor(output, place.module)))
+        return _with_first(output, changed(first_tensor(output, tap.module)))
 
     # Where nothing changes, nothing is rounded either: (a + b) - b is not always a, nor a / b * b.
     def added(_: nn.Module, __: Any, output: Any) -> Any:
-        addend = first_tensor(output, place.module)
+        addend = first_tensor(output, tap.module)
         seen[:] = [addend + base[0]]
         new = change(seen[0])
         return _with_first(output, torch.where(new == seen[0], addend, new - base[0]))
 
     def scaled(norm: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        own = first_tensor(output, place.module)
-        seen[:] = [place.made_of(norm, first_tensor((args, kwargs), place.module))]
+        own = first_tensor(output, tap.module)
+        seen[:] = [tap.made_of(norm, first_tensor((args, kwargs), tap.module))]
         new = change(seen[0])
-        weight = norm.weight.float() + place.offset  # type: ignore[operator]
+        weight = norm.weight.float() + tap.offset  # type: ignore[operator]
         return _with_first(output, torch.where(new == seen[0], own, (new.float() * weight).to(own.dtype)))
 
     with _hooks() as handles:
-        if place.addend is not None and place.base is not None:
-            handles.append(submodule(model, place.base).register_forward_pre_hook(note, with_kwargs=True))
-            handles.append(submodule(model, place.addend).register_forward_hook(added))
-        elif place.side == "input":
-            handles.append(submodule(model, place.module).register_forward_pre_hook(given, with_kwargs=True))
-        elif place.side == "normalised":
-            handles.append(submodule(model, place.module).register_forward_hook(scaled, with_kwargs=True))
+        if tap.addend is not None and tap.base is not None:
+            handles.append(submodule(model, tap.base).register_forward_pre_hook(note, with_kwargs=True))
+            handles.append(submodule(model, tap.addend).register_forward_hook(added))
+        elif tap.side == "input":
+            handles.append(submodule(model, tap.module).register_forward_pre_hook(given, with_kwargs=True))
+        elif tap.side == "normalised":
+            handles.append(submodule(model, tap.module).register_forward_hook(scaled, with_kwargs=True))
         else:
-            handles.append(submodule(model, place.module).register_forward_hook(gave))
+            handles.append(submodule(model, tap.module).register_forward_hook(gave))
         output = forward()
     if not seen:
-        raise HookUnknown(f"{type(model).__name__}: its forward pass does not come by {place.module}; name another")
+        raise HookUnknown(f"{type(model).__name__}: its forward pass does not come by {tap.module}; name another")
     return output
 
 

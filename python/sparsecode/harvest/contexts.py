@@ -8,7 +8,6 @@ Shapes: S contexts, B contexts of a batch, T positions.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +15,34 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from sparsecode.corpus import Tokens
 from sparsecode.errors import InvalidSetting
+from sparsecode.harvest.models import LanguageModel
+from sparsecode.harvest.models.ids import check_text
 from sparsecode.harvest.models.language import NO_FRAME, Frame
-from sparsecode.harvest.windows import window_order
+
+DEFAULT_CONTEXT = 256
+REASONS = ("", "padding", "unknown", "special", "not kept")  # why a position gives no row; the first: it gives one
 
 Ids = npt.NDArray[np.unsignedinteger]
 _COUNTED = 1 << 24  # tokens examined at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextSettings:
+    """How a text is cut into contexts for a model that was not trained on it.
+
+    Attributes:
+        context: tokens in a context; None: 256, or the most that the model takes.
+        documents: never two documents in a context; short ones are padded.
+        special_tokens: rows of special tokens count too.
+        chat: the text is conversations, written by the model's chat template.
+    """
+
+    context: int | None = None
+    documents: bool = False
+    special_tokens: bool = False
+    chat: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,22 +66,16 @@ class TokenBatch:
         """Number of rows it gives."""
         return int(np.count_nonzero(self.keep))
 
-    def left_out(self, rows: int, unknown: int | None) -> Counter[str]:
-        """Positions that give no rows, counted by reason (padding, unknown, special), up to the first `rows` rows."""
-        kept = np.flatnonzero(self.keep)
-        end = self.keep.size if rows >= len(kept) else int(kept[rows - 1]) + 1 if rows else 0
-        present, keep, ids = (values.reshape(-1)[:end] for values in (self.present, self.keep, self.ids))
-        others = present & ~keep
-        unknowns = int(np.count_nonzero(others & (ids == unknown))) if unknown is not None else 0
-        return Counter(
-            padding=int(np.count_nonzero(~present)),
-            unknown=unknowns,
-            special=int(np.count_nonzero(others)) - unknowns,
-        )
+    def why(self, unknown: int | None) -> npt.NDArray[np.int8]:
+        """[B,T] why a position gives no row, as its place in REASONS: 0 where it gives one.
 
-    def contexts(self, before: int) -> npt.NDArray[np.int32]:
-        """[rows] the number of each row's context, where `before` contexts were read before these."""
-        return np.repeat(np.arange(len(self.keep), dtype=np.int32) + before, np.count_nonzero(self.keep, axis=1))
+        Args:
+            unknown: id for text that the tokenizer does not know, if there is one.
+        """
+        if self.keep.all():
+            return np.zeros(self.keep.shape, np.int8)
+        others = np.where(self.ids == unknown, 2, 3) if unknown is not None else 3
+        return np.where(self.keep, 0, np.where(self.present, others, 1)).astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -128,11 +143,20 @@ class Contexts:
         return count
 
     def order(self, seed: int) -> npt.NDArray[np.int64]:
-        """All contexts in a seeded random order, the same as in the own GPT's harvest."""
-        return window_order(len(self.starts), 1, seed)
+        """All contexts in a seeded random order.
+
+        It decides which contexts are read when fewer rows are wanted than there are, and spreads the documents evenly
+        over the shards; whoever trains on the rows shuffles them anyway.
+        """
+        generator = np.random.Generator(np.random.PCG64([seed, 0x68617276]))  # "harv": a substream of its own
+        return generator.permutation(len(self.starts))
 
     def batches(self, order: npt.NDArray[np.int64], most_tokens: int) -> Iterator[TokenBatch]:
-        """The contexts in `order`, in batches of at most `most_tokens` with padding, but of at least one context."""
+        """The contexts in `order`, in batches of at most `most_tokens` with padding, but of at least one context.
+
+        Batch i always holds the same contexts, wherever a harvest resumes. So the same rows come from products of the
+        same shape and have the same bits.
+        """
         if self.whole:
             size = max(1, most_tokens // self.width)
             for first in range(0, len(order), size):
@@ -152,26 +176,54 @@ class Contexts:
 
     def batch(self, numbers: npt.NDArray[np.int64]) -> TokenBatch:
         """Some contexts, side by side."""
-        lengths = self.stops[numbers] - self.starts[numbers]
-        B, T = len(numbers), int(lengths.max()) + len(self.frame)
-        before = len(self.frame.before)
-        ids = np.full((B, T), self.pad, np.int64)
-        present = np.zeros((B, T), bool)
-        keep = np.zeros((B, T), bool)
-        for i, (number, length) in enumerate(zip(numbers.tolist(), lengths.tolist(), strict=True)):
-            start = int(self.starts[number])
-            ids[i, :before] = self.frame.before
-            ids[i, before : before + length] = self.tokens[start : start + length]
-            ids[i, before + length : length + len(self.frame)] = self.frame.after
-            present[i, : length + len(self.frame)] = True
-            keep[i, before : before + length] = True
+        starts = self.starts[numbers, None]  # [B,1]
+        lengths = self.stops[numbers, None] - starts
+        before, after = len(self.frame.before), len(self.frame.after)
+        at = np.arange(int(lengths.max()) + len(self.frame)) - before  # [T] the place in the stretch
+        present = at < lengths + after
+        stretch = (at >= 0) & (at < lengths)
+        ids = np.full(present.shape, self.pad, np.int64)
+        ids[:, :before] = self.frame.before
+        ids[stretch] = self.tokens[(starts + at)[stretch]]
+        ids[present & (at >= lengths)] = np.tile(self.frame.after, len(numbers))
         if self.border[0] != self.border[1]:
             ids[ids == self.border[0]] = self.border[1]
-        if self.special:
-            keep &= ~np.isin(ids, np.array(sorted(self.special)))
-        else:
-            keep = present.copy()
+        keep = stretch & ~np.isin(ids, np.array(sorted(self.special))) if self.special else present.copy()
         return TokenBatch(ids, present, keep, numbers)
+
+
+def cut(
+    tokens: Tokens, model: LanguageModel, settings: ContextSettings | None = None, *, side: str = "train"
+) -> Contexts:
+    """The contexts that the settings ask for, over the `train` or `val` text.
+
+    Args:
+        tokens: the text.
+        model: what reads it.
+        settings: how; None: as the model was trained on this very text.
+        side: train or val.
+
+    Raises:
+        InvalidSetting: the model does not take that many tokens, or does not know the token between documents.
+        TokensUnknown: it has no embedding for a token of the text, or of those around it.
+    """
+    text = tokens.train if side == "train" else tokens.val
+    if settings is None:
+        return packed(text, model.context, model.frame, frozenset())
+    context = min(DEFAULT_CONTEXT, model.context) if settings.context is None else settings.context
+    if context > model.context:
+        raise InvalidSetting(f"a context of {context} tokens: {model.name} takes at most {model.context} tokens")
+    special = frozenset() if settings.special_tokens else model.special
+    frame = model.chat_frame if settings.chat else model.frame
+    around = np.array([*frame.before, *frame.after], np.int64)
+    check_text(model.name, around, model.vocab_size, -1, tokens.token_text)
+    check_text(model.name, text, model.vocab_size, tokens.eot, tokens.token_text)
+    if settings.documents:
+        return by_document(text, tokens.eot, context, frame, special, model.pad)
+    end = tokens.eot if model.tokenizer is None else tokens.tokenizer.token_to_id(model.end or "")
+    if end is None or end >= model.vocab_size:
+        raise InvalidSetting(f"{model.name}: its tokenizer has no token that ends a document", remedy="documents")
+    return packed(text, context, frame, special, model.pad, border=(tokens.eot, end))
 
 
 def packed(

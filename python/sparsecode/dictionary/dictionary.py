@@ -1,24 +1,22 @@
 """One dictionary: weights, the nonlinearity between them, and the normalisation of the data they were trained on.
 
 Shape letters: d activation dimension, n features, o output dimension (d but for transcoders).
-Its pair of files is described and written in `dictionary_files`.
+The nonlinearities are in `activations`, and its pair of files is described and written in `files`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass, field
-from numbers import Real
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsecode.dictionary import files
+from sparsecode.dictionary.activations import ACTIVATIONS, Activation, Relu, check_tensor
 from sparsecode.errors import DictionaryInvalid, InvalidArgument, ZeroAtom
-from sparsecode.sweep import activations, dictionary_files
-from sparsecode.sweep.activations import ACTIVATIONS
 
 INPUT_NORMS = ("none", "layer_norm", "constant_norm_rescale")
 # What is added to a row's size before it divides, not when it is undone: as OpenAI's sparse_autoencoder and SAELens do.
@@ -30,7 +28,7 @@ class Dictionary:
     """Encodes activations into codes and back.
 
         u = input_norm((x - mean) / scale)
-        codes = act((u - b_dec) W_enc^T + b_enc)                 u alone without `apply_b_dec_to_input`
+        codes = activation((u - b_dec) W_enc^T + b_enc)          u alone without `apply_b_dec_to_input`
         x_hat = undo_input_norm(codes W_dec + b_dec) * scale + mean
 
     A transcoder writes other activations than it reads: its output is `codes W_dec + b_dec`, and no normalisation is
@@ -47,18 +45,14 @@ class Dictionary:
             samples_seen, metrics; `source` where another library wrote it.
         features: per-feature facts [n] float32, such as `density` (share of the held-out rows on which a feature
             fires) and `initial_cosine` (of each atom with the one it started from).
-        activation: name of the nonlinearity, of `activations.ACTIVATIONS`.
-        k: for the topk family, how many features fire (batchtopk: on average); for groupmax, the number of groups.
-        threshold: [n] for jumprelu and batchtopk.
-        selection_scale: [n] by which topk ranks, or None.
-        r_mag, b_mag: [n] for gated: logarithm of the gain, and bias, of what a firing feature gives.
+        activation: the nonlinearity, such as `TopK(32)`.
         W_skip: [o, d] or None.
         apply_b_dec_to_input: whether b_dec is subtracted from the input.
         input_norm: "none", "layer_norm" or "constant_norm_rescale" (to norm sqrt(d)): done to each row by itself.
         transcoder: whether it writes other activations than it reads.
 
     Raises:
-        DictionaryInvalid: shapes that contradict each other, values that are not finite, an unknown activation.
+        DictionaryInvalid: shapes that contradict each other, values that are not finite, no `Activation`.
         ZeroAtom: an atom of norm zero in a dictionary that was trained here, where atoms have norm 1.
     """
 
@@ -70,23 +64,19 @@ class Dictionary:
     scale: float = 1.0
     meta: dict[str, Any] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
-    activation: str = "relu"
-    k: float | None = None
-    threshold: Tensor | None = None
-    selection_scale: Tensor | None = None
-    r_mag: Tensor | None = None
-    b_mag: Tensor | None = None
+    activation: Activation = field(default_factory=Relu)
     W_skip: Tensor | None = None
     apply_b_dec_to_input: bool = True
     input_norm: str = "none"
     transcoder: bool = False
 
     def __post_init__(self) -> None:
-        _check(self, "dictionary")
+        _check(self)
 
     def __repr__(self) -> str:
         told = "".join(f", {name} {self.meta[name]}" for name in ("l1", "seed") if self.meta.get(name) is not None)
-        return f"Dictionary({self.dict_size} features of {self.activation_dim} dimensions, {self.activation}{told})"
+        told = f"{self.activation.name}{told}"
+        return f"Dictionary({self.dict_size} features of {self.activation_dim} dimensions, {told})"
 
     @property
     def dict_size(self) -> int:
@@ -114,6 +104,28 @@ class Dictionary:
         kind = "center" if self.mean is not None else "none" if self.scale == 1 else "rms"
         return {"kind": kind, "mean": None if self.mean is None else self.mean.tolist(), "scale": self.scale}
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by their names in the file, those of the activation included."""
+        held = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
+        held |= {**self.activation.tensors, "W_skip": self.W_skip}
+        return {name: value for name, value in held.items() if value is not None}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Sizes and settings as the JSON file has them, the number that the activation has included."""
+        return {
+            "dict_size": self.dict_size,
+            "activation_dim": self.activation_dim,
+            "output_dim": self.output_dim,
+            "activation": self.activation.name,
+            **self.activation.settings,
+            "apply_b_dec_to_input": self.apply_b_dec_to_input,
+            "input_norm": self.input_norm,
+            "transcoder": self.transcoder,
+            "normalization": self.normalization,
+        }
+
     def normalize(self, x: Tensor) -> Tensor:
         """Raw activations [..., d] less the mean, over the scale, float32."""
         if x.shape[-1:] != (self.activation_dim,):
@@ -131,12 +143,7 @@ class Dictionary:
             x = (x - shift) / (size + _NORM_EPS[self.input_norm])
         if self.b_dec is not None and self.apply_b_dec_to_input:
             x = x - self.b_dec
-        projected = x @ self.W_enc.T
-        if self.activation == "gated":
-            assert self.r_mag is not None
-            assert self.b_mag is not None
-            return activations.gated(projected, self.b_enc, self.r_mag, self.b_mag)
-        return self._activate(projected + self.b_enc)
+        return self.activation.encode(x @ self.W_enc.T, self.b_enc)
 
     @torch.no_grad()
     def decode(self, z: Tensor, x: Tensor | None = None) -> Tensor:
@@ -170,17 +177,14 @@ class Dictionary:
 
     def to(self, device: str | torch.device) -> Dictionary:
         """A copy of this dictionary on another device."""
-        moved = {}
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            moved[item.name] = value.to(device) if isinstance(value, Tensor) else value
-        moved["features"] = {name: value.to(device) for name, value in self.features.items()}
-        return Dictionary(**moved | {"meta": dict(self.meta)})
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        features = {name: value.to(device) for name, value in self.features.items()}
+        activation = self.activation.to(device)
+        return replace(self, **moved, features=features, activation=activation, meta=dict(self.meta))
 
     def save(self, path: str | Path) -> None:
         """Writes PATH.safetensors, then PATH.json; each appears whole or not at all."""
-        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        dictionary_files.save(fields, self.normalization, path)
+        files.save(path, self.tensors, self.features, self.about, self.meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Dictionary:
@@ -190,18 +194,7 @@ class Dictionary:
             DictionaryInvalid: a file is missing or broken, or the two contradict each other.
             ZeroAtom: an atom has no direction.
         """
-        return dictionary_files.load(cls, path)
-
-    def _activate(self, pre: Tensor) -> Tensor:
-        if self.activation == "relu":
-            return pre.relu()
-        if self.threshold is not None:
-            return activations.jumprelu(pre, self.threshold)
-        assert self.k is not None
-        if self.activation == "topk":
-            return activations.topk(pre, int(self.k), self.selection_scale)
-        plain = {"topk_linear": activations.topk_linear, "abstopk": activations.abstopk}
-        return plain.get(self.activation, activations.groupmax)(pre, int(self.k))
+        return files.load(cls, path)
 
     def _row_norm(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What `input_norm` takes from each row, and the size [..., 1] that it then makes 1."""
@@ -210,60 +203,30 @@ class Dictionary:
         return x.new_zeros(()), x.norm(dim=-1, keepdim=True) / math.sqrt(self.activation_dim)
 
 
-def _check(found: Dictionary, where: str) -> None:
+def _check(found: Dictionary) -> None:
     if found.W_dec.ndim != 2 or 0 in found.W_dec.shape:
-        raise DictionaryInvalid(f"{where}: W_dec has shape {list(found.W_dec.shape)}, not [features, dimensions]")
+        raise DictionaryInvalid(f"W_dec has shape {list(found.W_dec.shape)}, not [features, dimensions]")
     n, o = found.W_dec.shape
     d = found.W_enc.shape[-1] if found.transcoder and found.W_enc.ndim == 2 else o
-    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "W_enc": (found.W_enc, (n, d)),
-        "b_enc": (found.b_enc, (n,)),
-        "W_dec": (found.W_dec, (n, o)),
-        "b_dec": (found.b_dec, (o,)),
-        "mean": (found.mean, (d,)),
-        "threshold": (found.threshold, (n,)),
-        "selection_scale": (found.selection_scale, (n,)),
-        "r_mag": (found.r_mag, (n,)),
-        "b_mag": (found.b_mag, (n,)),
-        "W_skip": (found.W_skip, (o, d)),
-    }
-    for name, (value, shape) in expected.items():
-        if value is None:
-            continue
-        if tuple(value.shape) != shape:
-            raise DictionaryInvalid(f"{where}: {name} has shape {list(value.shape)}, not {list(shape)}")
-        if not bool(torch.isfinite(value).all()):
-            raise DictionaryInvalid(f"{where}: {name} holds NaN or infinities", remedy="diverged")
+    expected: dict[str, tuple[int, ...]] = {
+        "W_enc": (n, d), "b_enc": (n,), "W_dec": (n, o), "b_dec": (o,), "mean": (d,), "W_skip": (o, d),
+    }  # fmt: skip
+    for name, shape in expected.items():
+        if (value := getattr(found, name)) is not None:
+            check_tensor(name, value, shape)
     for name, value in found.features.items():
         if tuple(value.shape) != (n,):
-            raise DictionaryInvalid(f"{where}: features.{name} has shape {list(value.shape)}, not [{n}]")
+            raise DictionaryInvalid(f"features.{name} has shape {list(value.shape)}, not [{n}]")
     if not (math.isfinite(found.scale) and found.scale > 0):
-        raise DictionaryInvalid(f"{where}: scale {found.scale} is not a positive number")
-    _check_activation(found, where, n)
+        raise DictionaryInvalid(f"scale {found.scale} is not a positive number")
+    if found.input_norm not in INPUT_NORMS:
+        raise DictionaryInvalid(f"input_norm '{found.input_norm}' is unknown; known: {', '.join(INPUT_NORMS)}")
+    if not isinstance(found.activation, Activation):
+        known = ", ".join(kind.__name__ for kind in ACTIVATIONS.values())
+        raise DictionaryInvalid(f"activation {found.activation!r} is none of sparsecode.dictionary's: {known}")
+    found.activation.check(n)
+    if found.transcoder and found.b_dec is not None and found.apply_b_dec_to_input:
+        raise DictionaryInvalid("a transcoder cannot subtract b_dec, which belongs to its output")
     zero = (found.W_dec.abs().amax(1) == 0).nonzero()
     if len(zero) and "source" not in found.meta:
-        raise ZeroAtom(f"{where}: atom {int(zero[0])} is zero and has no direction ({len(zero)} such)")
-
-
-def _check_activation(found: Dictionary, where: str, n: int) -> None:
-    if found.activation not in ACTIVATIONS:
-        raise DictionaryInvalid(f"{where}: activation '{found.activation}' is unknown; known: {', '.join(ACTIVATIONS)}")
-    if found.input_norm not in INPUT_NORMS:
-        raise DictionaryInvalid(f"{where}: input_norm '{found.input_norm}' is unknown; known: {', '.join(INPUT_NORMS)}")
-    needed, possible = ACTIVATIONS[found.activation]
-    for name in ("k", "threshold", "selection_scale", "r_mag", "b_mag"):
-        given = getattr(found, name) is not None
-        if given != (name in needed) and name not in possible:
-            verb = "has no use for" if given else "needs"
-            raise DictionaryInvalid(f"{where}: activation '{found.activation}' {verb} {name}")
-    given_k: Any = found.k  # from a file, it may be anything
-    if given_k is not None and not isinstance(given_k, Real):
-        raise DictionaryInvalid(f"{where}: k is {given_k!r}, not a number of features")
-    k = found.k
-    whole = "threshold" not in needed  # batchtopk's k is an average
-    if k is not None and not (0 < k <= n and (not whole or k == int(k))):
-        raise DictionaryInvalid(f"{where}: k is {k}, not a {'whole ' if whole else ''}number from 1 to {n} features")
-    if found.activation == "groupmax" and k is not None and n % int(k):
-        raise DictionaryInvalid(f"{where}: {n} features do not make {int(k)} groups of the same size")
-    if found.transcoder and found.b_dec is not None and found.apply_b_dec_to_input:
-        raise DictionaryInvalid(f"{where}: a transcoder cannot subtract b_dec, which belongs to its output")
+        raise ZeroAtom(f"atom {int(zero[0])} is zero and has no direction ({len(zero)} such)")

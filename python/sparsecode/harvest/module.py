@@ -7,28 +7,28 @@ datasets = harvest_module(model, batches, {"encoder.2": "out/encoder.2", "encode
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsecode.checkpoint import digest_of_tensors
 from sparsecode.errors import InvalidArgument
-from sparsecode.harvest.models import Place, read_places
+from sparsecode.harvest.contexts import REASONS
+from sparsecode.harvest.models import Tap, read_taps
 from sparsecode.harvest.models.ids import embedded, embeddings
 from sparsecode.harvest.models.padding import LeftPadding
-from sparsecode.store import Dataset, DatasetWriter
+from sparsecode.harvest.rows import Positions, Target, store
+from sparsecode.store import Dataset
 from sparsecode.version import version
 from sparsecode.watch import UNWATCHED, Watch
 
 NO_TOKEN = -1  # the token of rows that have none
-_LEFT_OUT = (None, "padding", "special", "not kept")  # why a position gives no row; indices are `_Batch.why`
+_PADDING, _SPECIAL, _NOT_KEPT = (REASONS.index(reason) for reason in ("padding", "special", "not kept"))
 
 
 def harvest_module(
@@ -90,118 +90,66 @@ def harvest_module(
     folders = [Path(folder).resolve() for folder in outputs.values()]
     if len(set(folders)) < len(folders):
         raise InvalidArgument("harvest_module: two modules have the same folder; each needs one of its own")
-    places = {path: Place.parse(path) for path in outputs}
+    taps = {path: Tap.parse(path) for path in outputs}
     left_out = torch.tensor(sorted(special), dtype=torch.int64)
     about = {
         "model": type(model).__name__,
-        "model_fingerprint": fingerprint(model),
+        "model_fingerprint": digest_of_tensors(type(model).__name__, model.state_dict()),
         "special_left_out": left_out.tolist(),
         "sparsecode_version": version(),
     } | dict(provenance or {})
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with ExitStack() as stack:
-            progress = stack.enter_context(watch.task("harvest", rows, "rows"))
-            padding = LeftPadding(type(model).__name__, model)
-            files: dict[str, _Output] = {}
-            for batch in batches:
-                ids, why = _tokens_and_reasons(batch, left_out, keep)
-                for path, value in _read(model, batch, places, forward, padding).items():
-                    found = _rows(value, ids, why, path)
-                    if path not in files:
-                        writer = DatasetWriter(
-                            outputs[path],
-                            activation_dim=found.values.shape[1],
-                            dtype=dtype,
-                            provenance={"hook_point": path} | about,
-                            contexts=True,
-                            shard_bytes=shard_bytes,
-                            direct=True,
-                        )
-                        files[path] = _Output(stack.enter_context(writer), writer.rows)
-                    files[path].append(found, rows)
-                progress.advance(max(file.row for file in files.values()) - progress.done)
-                if rows is not None and all(file.row >= rows for file in files.values()):
-                    break
-            if not files:
-                raise InvalidArgument("harvest_module: there was no batch")
-            for file in files.values():
-                file.writer.note_left_out(file.left_out)
-            return {path: file.writer.finish() for path, file in files.items()}
+        found = _positions(model, batches, taps, forward, keep, left_out)
+        first = next(found, None)
+        if first is None:
+            raise InvalidArgument("harvest_module: there was no batch")
+        targets = [Target(path, Path(outputs[path]), one.width) for path, one in first.items()]
+        every = chain([first], found)
+        del first
+        stored = store(
+            lambda _: every, targets, about, rows=rows, dtype=dtype, shard_bytes=shard_bytes, numbered=True,
+            behind=_device(model).type != "cpu", watch=watch,
+        )  # fmt: skip
+        return dict(stored)
     finally:
         model.train(modes[0][1])  # its own `train`, which may do more than set modes
         for module, training in modes:
             module.training = training
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """The positions of one value of a batch, whether they are rows or not.
-
-    Attributes:
-        values: [n, D].
-        tokens: [n].
-        contexts: [n] the number of each position's context in the batch.
-        why: [n] int8, 0 for rows, else which of _LEFT_OUT.
-        count: number of contexts in the batch.
-    """
-
-    values: Tensor
-    tokens: Tensor
-    contexts: Tensor
-    why: Tensor
-    count: int
-
-
-@dataclass
-class _Output:
-    """One dataset: `stored` rows were there before, `row` rows of `contexts` contexts were offered now."""
-
-    writer: DatasetWriter
-    stored: int
-    row: int = 0
-    contexts: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    def append(self, batch: _Batch, most: int | None) -> None:
-        rows = (batch.why == 0).nonzero().flatten()
-        end = len(batch.why)
-        if most is not None and len(rows) > most - self.row:
-            rows = rows[: most - self.row]
-            end = int(rows[-1]) + 1 if len(rows) else 0
-        for reason, count in enumerate(batch.why[:end].bincount(minlength=len(_LEFT_OUT)).tolist()):
-            if (name := _LEFT_OUT[reason]) is not None:
-                self.left_out[name] += count
-        new = rows[max(self.stored - self.row, 0) :]
-        if len(new):
-            everything = len(new) == len(batch.why)
-            values = batch.values if everything else batch.values[new.to(batch.values.device)]
-            self.writer.append(values, batch.tokens[new], batch.contexts[new] + self.contexts)
-        self.row += len(rows)
-        self.contexts += batch.count
+def _positions(
+    model: nn.Module,
+    batches: Iterable[Any],
+    taps: Mapping[str, Tap],
+    forward: Callable[[Any], Any] | None,
+    keep: Callable[[Any], Tensor] | None,
+    left_out: Tensor,
+) -> Iterator[dict[str, Positions]]:
+    """The values of each batch, by module path."""
+    padding = LeftPadding(type(model).__name__, model)
+    for batch in batches:
+        ids, why = _tokens_and_reasons(batch, left_out, keep)
+        yield {
+            path: _of_value(value, ids, why, path)
+            for path, value in _read(model, batch, taps, forward, padding).items()
+        }
 
 
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the names and values of a model's parameters and buffers."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 @torch.no_grad()
 def _read(
     model: nn.Module,
     batch: Any,
-    places: Mapping[str, Place],
+    taps: Mapping[str, Tap],
     forward: Callable[[Any], Any] | None,
     padding: LeftPadding,
 ) -> dict[str, Tensor]:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    moved = _moved(batch, device)
+    moved = _moved(batch, _device(model))
 
     def values(given: Any) -> dict[str, Tensor]:
         def call() -> Any:
@@ -211,7 +159,7 @@ def _read(
                 return model(**given)
             return model(*given) if isinstance(given, list | tuple) else model(given)
 
-        return read_places(model, places, call)
+        return read_taps(model, taps, call)
 
     size = embeddings(model)
     if isinstance(moved, dict) and isinstance(moved.get("input_ids"), Tensor):
@@ -244,22 +192,21 @@ def _moved(value: Any, device: torch.device) -> Any:
 def _tokens_and_reasons(
     batch: Any, left_out: Tensor, keep: Callable[[Any], Tensor] | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Ids of a batch, and an index of _LEFT_OUT for each position without a row; None where unknown."""
+    """Ids of a batch, and for each position its place in REASONS; None where unknown."""
     ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch if isinstance(batch, Tensor) else None
     if ids is not None and (ids.is_floating_point() or ids.dtype == torch.bool):
         ids = None
     if keep is not None:
-        return ids, (~keep(batch).bool().cpu()).to(torch.int8) * _LEFT_OUT.index("not kept")
+        return ids, (~keep(batch).bool().cpu()).to(torch.int8) * _NOT_KEPT
     mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    padding = None if mask is None or mask.ndim != 2 else ~mask.bool().cpu()
-    why = None if padding is None else padding.to(torch.int8) * _LEFT_OUT.index("padding")
+    why = None if mask is None or mask.ndim != 2 else (~mask.bool().cpu()).to(torch.int8) * _PADDING
     if ids is not None and len(left_out):
-        special = torch.isin(ids.cpu(), left_out).to(torch.int8) * _LEFT_OUT.index("special")
+        special = torch.isin(ids.cpu(), left_out).to(torch.int8) * _SPECIAL
         why = special if why is None else torch.where(why > 0, why, special)
     return ids, why
 
 
-def _rows(value: Tensor, ids: Tensor | None, why: Tensor | None, path: str) -> _Batch:
+def _of_value(value: Tensor, ids: Tensor | None, why: Tensor | None, path: str) -> Positions:
     leading = value.shape[:-1]
     if why is not None and why.ndim >= 1 and value.shape[: why.ndim] == why.shape:
         leading = why.shape  # further dimensions, heads for example, are side by side in a row
@@ -271,15 +218,10 @@ def _rows(value: Tensor, ids: Tensor | None, why: Tensor | None, path: str) -> _
         raise InvalidArgument(
             f"{path}: values of {list(value.shape)} do not fit a mask of {list(why.shape)}; give keep= its shape"
         )
-    contexts, count = _contexts(len(flat), leading, ids)
-    reasons = torch.zeros(len(flat), dtype=torch.int8) if why is None else why.reshape(-1)
-    return _Batch(flat, tokens, contexts, reasons, count)
-
-
-def _contexts(places: int, leading: torch.Size, ids: Tensor | None) -> tuple[Tensor, int]:
-    """The context number of each position of a value, and how many contexts there are."""
-    if ids is not None and ids.numel() == places and ids.ndim <= 2:
+    if ids is not None and ids.numel() == len(flat) and ids.ndim <= 2:
         count = len(ids) if ids.ndim == 2 else 1  # also where a module's input has the sequences of a batch joined
     else:
         count = leading[0] if len(leading) else 1
-    return torch.arange(count).repeat_interleave(places // max(count, 1)), count
+    contexts = torch.arange(count).repeat_interleave(len(flat) // max(count, 1))
+    reasons = torch.zeros(len(flat), dtype=torch.int8) if why is None else why.reshape(-1)
+    return Positions(flat, tokens.numpy(), contexts.numpy(), reasons.numpy(), count)

@@ -1,4 +1,4 @@
-"""The pair of files of a dictionary.
+"""The pair of files of a dictionary; no other module knows how it is named and what is in it. Loads no torch by itself.
 
     NAME.safetensors   W_enc [n,d], b_enc [n], W_dec [n,o], optional b_dec [o]; `features.*` [n]: facts per feature
     NAME.json          sizes, activation, l1, seed, normalisation, loss convention, metrics: everything else
@@ -13,65 +13,80 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparsecode import machine
 from sparsecode.checkpoint import load_tensors, save_tensors, write_json
 from sparsecode.errors import CheckpointCorrupt, DictionaryInvalid
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 D = TypeVar("D")
 
 FORMATS = (1, 2)
-_SUFFIXES = (".safetensors", ".json")
-_SETTINGS = ("output_dim", "k", "apply_b_dec_to_input", "input_norm", "transcoder")  # of format 2
-_OWN_KEYS = (
-    "format", "sparsecode_version", "dict_size", "activation_dim", "activation", "normalization", *_SETTINGS,
-)  # fmt: skip
+SUFFIXES = (".safetensors", ".json")
+FIRST = ("dict_size", "activation_dim", "activation", "normalization")  # of the JSON of both formats
+SECOND = ("output_dim", "k", "apply_b_dec_to_input", "input_norm", "transcoder")  # of format 2's
+_OWN_KEYS = ("format", "sparsecode_version", *FIRST, *SECOND)
 _WEIGHTS = ("W_enc", "b_enc", "W_dec")
-_OPTIONAL = ("b_dec", "threshold", "selection_scale", "r_mag", "b_mag", "W_skip")
 _PREFIX = "features."
 
 
-def save(fields: Mapping[str, Any], normalization: Mapping[str, Any], path: str | Path) -> None:
+def files_of(name: Path) -> tuple[Path, Path]:
+    """The two files of the dictionary with that common name: weights, then description."""
+    weights, description = (name.with_name(name.name + suffix) for suffix in SUFFIXES)
+    return weights, description
+
+
+def common_name(path: Path) -> Path:
+    """The common name of the two files that a path names: by one of them, or itself."""
+    if path.name in ("", ".."):
+        path = path.resolve()
+    return path.with_name(path.name.removesuffix(path.suffix)) if path.suffix in SUFFIXES else path
+
+
+def whole(name: Path) -> bool:
+    """Whether both files with that common name are there."""
+    return bool(name.name) and all(file.is_file() for file in files_of(name))
+
+
+def names_in(folder: Path) -> list[Path]:
+    """The common names of all pairs in a folder."""
+    names = [file.with_suffix("") for file in sorted(folder.glob("*.safetensors"))]
+    return [name for name in names if whole(name)]
+
+
+def save(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    features: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    meta: Mapping[str, Any],
+) -> None:
     """Writes PATH.safetensors, then PATH.json; each appears whole or not at all.
 
     Args:
-        fields: of a `Dictionary`, by name.
-        normalization: what is done to raw activations: kind, mean and scale.
         path: with or without one of the two suffixes.
+        tensors: all of a dictionary's by name.
+        features: facts per feature [n] by name.
+        about: values of `FIRST` and `SECOND`.
+        meta: everything else for the JSON file.
     """
-    weights, description = pair(path)
-    tensors = {name: fields[name] for name in (*_WEIGHTS, *_OPTIONAL) if fields[name] is not None}
-    tensors |= {_PREFIX + name: values for name, values in fields["features"].items()}
-    save_tensors(weights, {name: value.clone() for name, value in tensors.items()})
-    dict_size, output_dim = map(int, fields["W_dec"].shape)
-    second = needs_format_2(fields)
-    record = {
-        "format": 2 if second else 1,
-        "sparsecode_version": machine.versions().get("sparsecode"),
-        "dict_size": dict_size,
-        "activation_dim": int(fields["W_enc"].shape[1]),
-        "activation": fields["activation"],
-        "normalization": dict(normalization),
-    }
-    if second:
-        record |= {"output_dim": output_dim} | {name: fields[name] for name in _SETTINGS[1:]}
-    write_json(description, record | {key: value for key, value in fields["meta"].items() if key not in _OWN_KEYS})
-
-
-def needs_format_2(fields: Mapping[str, Any]) -> bool:
-    """Whether a reader that knows format 1 alone would read something else."""
-    plain = fields["activation"] == "relu" and fields["input_norm"] == "none" and fields["W_skip"] is None
-    other = fields["b_dec"] is not None and not fields["apply_b_dec_to_input"]
-    return not plain or fields["transcoder"] or other
+    weights, description = _pair(path)
+    facts = {_PREFIX + name: values for name, values in features.items()}
+    save_tensors(weights, {name: value.clone() for name, value in (dict(tensors) | facts).items()})
+    second = _needs_format_2(tensors, about)
+    record = {"format": 2 if second else 1, "sparsecode_version": machine.versions().get("sparsecode")}
+    record |= {key: about[key] for key in (*FIRST, *(SECOND if second else ()))}
+    write_json(description, record | {key: value for key, value in meta.items() if key not in _OWN_KEYS})
 
 
 def load(make: Callable[..., D], path: str | Path) -> D:
     """Reads a pair by its path, with or without one of the two suffixes; `make` is the class. See `Dictionary.load`."""
-    weights, description = pair(path)
+    from sparsecode.dictionary.activations import VALUES, from_file
+
+    weights, description = _pair(path)
     about = read_description(description)
     try:
         tensors, _ = load_tensors(weights)
@@ -80,21 +95,17 @@ def load(make: Callable[..., D], path: str | Path) -> D:
     missing = set(_WEIGHTS) - tensors.keys()
     if missing:
         raise DictionaryInvalid(f"{weights}: no tensor {', '.join(sorted(missing))}; is this a dictionary?")
-    mean, scale = _read_normalization(about, description)
-    optional: dict[str, Any] = {name: tensors[name].float() for name in _OPTIONAL if name in tensors}
-    facts = {name[len(_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_PREFIX)}
+    normalization, settings = _read_normalization(about, description), _read_settings(about, description)
+    held = {name: tensors[name].float() for name in (*_WEIGHTS, "b_dec", "W_skip", *VALUES) if name in tensors}
+    own: dict[str, Any] = {name: held.pop(name) for name in VALUES if name in held}
     try:
         found = make(
-            W_enc=tensors["W_enc"].float(),
-            b_enc=tensors["b_enc"].float(),
-            W_dec=tensors["W_dec"].float(),
-            **optional,
-            mean=mean,
-            scale=scale,
+            **held,
+            **normalization,
             meta={key: value for key, value in about.items() if key not in _OWN_KEYS},
-            features=facts,
-            activation=str(about.get("activation", "relu")),
-            **_read_settings(about, description),
+            features={name[len(_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_PREFIX)},
+            activation=from_file(str(about.get("activation", "relu")), own | {"k": settings.pop("k", None)}),
+            **settings,
         )
     except DictionaryInvalid as error:
         raise type(error)(f"{weights}: {error}", remedy=error.remedy) from error
@@ -105,23 +116,6 @@ def load(make: Callable[..., D], path: str | Path) -> D:
                 "the two files do not belong together"
             )
     return found
-
-
-def pair(path: str | Path) -> tuple[Path, Path]:
-    """The two files of the dictionary that a path names, by one of them or by their common name.
-
-    Raises:
-        DictionaryInvalid: a path without a name.
-    """
-    path = Path(path)
-    if path.name in ("", ".."):
-        path = path.resolve()
-    if not path.name:
-        raise DictionaryInvalid(f"{path}: the root of all folders is no dictionary; name a .safetensors or .json file")
-    name = path.name
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    return path.with_name(name + ".safetensors"), path.with_name(name + ".json")
 
 
 def read_description(path: Path) -> Mapping[str, Any]:
@@ -143,11 +137,26 @@ def read_description(path: Path) -> Mapping[str, Any]:
     return about
 
 
-def _read_normalization(about: Mapping[str, Any], path: Path) -> tuple[Tensor | None, float]:
+def _pair(path: str | Path) -> tuple[Path, Path]:
+    name = common_name(Path(path))
+    if not name.name:
+        raise DictionaryInvalid(f"{path}: the root of all folders is no dictionary; name a .safetensors or .json file")
+    return files_of(name)
+
+
+def _needs_format_2(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:
+    """Whether a reader that knows format 1 alone would read something else."""
+    plain = about["activation"] == "relu" and about["input_norm"] == "none" and "W_skip" not in tensors
+    return not plain or about["transcoder"] or ("b_dec" in tensors and not about["apply_b_dec_to_input"])
+
+
+def _read_normalization(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    import torch
+
     try:
         record = about["normalization"]
         mean = None if record["mean"] is None else torch.tensor([float(value) for value in record["mean"]])
-        return mean, float(record["scale"])
+        return {"mean": mean, "scale": float(record["scale"])}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DictionaryInvalid(f"{path}: 'normalization' needs a mean (list or null) and a scale") from error
 

@@ -10,9 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sparsecode.dictionary import (
+    AbsTopK,
+    Activation,
+    BatchTopK,
+    Dictionary,
+    Gated,
+    GroupMax,
+    JumpRelu,
+    Relu,
+    TopK,
+    TopKLinear,
+)
+from sparsecode.dictionary.activations import ACTIVATIONS
 from sparsecode.errors import DictionaryInvalid
-from sparsecode.sweep import Dictionary
-from sparsecode.sweep.activations import ACTIVATIONS, abstopk, groupmax, jumprelu, topk, topk_linear
 
 OLD = Path(__file__).parents[1] / "fixtures/dictionary-v1"
 N, D = 6, 4
@@ -27,13 +38,13 @@ def make(**settings: Any) -> Dictionary:
 
 
 NEW: dict[str, dict[str, Any]] = {
-    "jumprelu": {"activation": "jumprelu", "threshold": torch.rand(N)},
-    "batchtopk": {"activation": "batchtopk", "threshold": torch.ones(N), "k": 2.5},
-    "topk": {"activation": "topk", "k": 2, "selection_scale": torch.rand(N)},
-    "topk_linear": {"activation": "topk_linear", "k": 2},
-    "abstopk": {"activation": "abstopk", "k": 2},
-    "groupmax": {"activation": "groupmax", "k": 3},
-    "gated": {"activation": "gated", "r_mag": torch.rand(N), "b_mag": torch.rand(N)},
+    "jumprelu": {"activation": JumpRelu(torch.rand(N))},
+    "batchtopk": {"activation": BatchTopK(torch.ones(N), 2.5)},
+    "topk": {"activation": TopK(2, torch.rand(N))},
+    "topk_linear": {"activation": TopKLinear(2)},
+    "abstopk": {"activation": AbsTopK(2)},
+    "groupmax": {"activation": GroupMax(3)},
+    "gated": {"activation": Gated(torch.rand(N), torch.rand(N))},
     "no subtraction": {"b_dec": torch.ones(D), "apply_b_dec_to_input": False},
     "layer norm": {"input_norm": "layer_norm"},
     "skip": {"W_skip": torch.rand(D, D)},
@@ -91,7 +102,7 @@ def test_what_format_1_would_misread_is_format_2_and_comes_back(tmp_path: Path, 
 def test_a_description_of_format_2_that_is_wrong_is_named(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    make(activation="topk", k=2).save(tmp_path / "d")
+    make(activation=TopK(2)).save(tmp_path / "d")
     path = tmp_path / "d.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DictionaryInvalid, match=message):
@@ -104,15 +115,31 @@ def test_a_transcoder_does_not_subtract_what_belongs_to_its_output() -> None:
 
 
 def test_every_activation_is_tried_here() -> None:
-    assert {str(settings.get("activation", "relu")) for settings in NEW.values()} == set(ACTIVATIONS)
+    tried: list[Activation] = [settings.get("activation", Relu()) for settings in NEW.values()]
+    assert {activation.name for activation in tried} == set(ACTIVATIONS)
+    for mine in tried:
+        assert [mine == other for other in tried] == [mine.name == other.name for other in tried]
+
+
+def test_what_is_no_activation_is_named() -> None:
+    with pytest.raises(DictionaryInvalid, match=r"activation .topk. is none of .*: Relu, JumpRelu, "):
+        make(activation="topk")
 
 
 def test_the_nonlinearities_by_hand() -> None:
     pre = torch.tensor([[3.0, -4.0, 1.0, 2.0, -1.0, 0.5]])
-    assert topk(pre, 2).tolist() == [[3, 0, 0, 2, 0, 0]]
-    assert topk(pre, 5).tolist() == [[3, 0, 1, 2, 0, 0.5]]
-    assert topk(pre, 1, torch.tensor([1.0, 1, 10, 1, 1, 1])).tolist() == [[0, 0, 1, 0, 0, 0]]
-    assert topk_linear(pre, 5).tolist() == [[3, 0, 1, 2, -1, 0.5]]
-    assert abstopk(pre, 2).tolist() == [[3, -4, 0, 0, 0, 0]]
-    assert groupmax(pre, 3).tolist() == [[3, 0, 0, 2, 0, 0.5]]
-    assert jumprelu(pre, torch.tensor([3.0, -9, 0.5, 1.9, -2, 0.5])).tolist() == [[0, 0, 1, 2, 0, 0]]
+    expected: list[tuple[Activation, list[float]]] = [
+        (Relu(), [3, 0, 1, 2, 0, 0.5]),
+        (TopK(2), [3, 0, 0, 2, 0, 0]),
+        (TopK(5), [3, 0, 1, 2, 0, 0.5]),
+        (TopK(1, torch.tensor([1.0, 1, 10, 1, 1, 1])), [0, 0, 1, 0, 0, 0]),
+        (TopKLinear(5), [3, 0, 1, 2, -1, 0.5]),
+        (AbsTopK(2), [3, -4, 0, 0, 0, 0]),
+        (GroupMax(3), [3, 0, 0, 2, 0, 0.5]),
+        (JumpRelu(torch.tensor([3.0, -9, 0.5, 1.9, -2, 0.5])), [0, 0, 1, 2, 0, 0]),
+    ]
+    for activation, codes in expected:
+        assert activation.encode(pre - 1, torch.ones(N)).tolist() == [codes], activation
+    gated = Gated(torch.zeros(N), torch.tensor([-2.0, 9, 9, 0, 9, 0]))
+    assert gated.encode(pre, torch.zeros(N)).tolist() == [[1, 0, 10, 2, 0, 0.5]]
+    assert gated.encode(pre, torch.full((N,), -2.5)).tolist() == [[1, 0, 0, 0, 0, 0]]
