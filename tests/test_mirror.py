@@ -83,4 +83,4 @@ def test_a_right_place_is_not(path: str) -> None:
 
 
 def test_the_longest_name_is_meant() -> None:
-    assert module_of("test_dictionary_files_pair.py", PACKAGE / "sweep") == "dictionary_files"
+    assert module_of("test_toy_plan_memory.py", PACKAGE / "pipeline") == "toy_plan"
