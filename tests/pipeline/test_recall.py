@@ -22,7 +22,7 @@ from sparsecode.pipeline.config import (
     TrainDictsConfig,
     TrainGptConfig,
 )
-from sparsecode.pipeline.hooks import hook_names
+from sparsecode.pipeline.hook_names import hook_names
 from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.preset import load_preset
 from sparsecode.pipeline.recall import as_recorded, recalled, settings_for

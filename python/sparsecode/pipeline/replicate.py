@@ -10,7 +10,7 @@ from typing import Any
 
 from sparsecode.pipeline import forecast
 from sparsecode.pipeline.config import BaselinesConfig, HarvestConfig, TrainDictsConfig
-from sparsecode.pipeline.hooks import hook_name, single_configs
+from sparsecode.pipeline.hook_names import hook_name, single_configs
 from sparsecode.pipeline.preset import DEFAULT_PRESET, SEEDED, load_preset
 from sparsecode.pipeline.progress import say
 from sparsecode.pipeline.recall import as_recorded, settings_for

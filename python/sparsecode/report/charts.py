@@ -111,3 +111,26 @@ def cell_axis(title: str, labels: Sequence[str], *, step: int = 1, **more: Any) 
         title, tickvals=list(range(len(labels)))[::step], ticktext=list(labels)[::step], showgrid=False, zeroline=False,
         **more,
     )  # fmt: skip
+
+
+Point = tuple[int, float, float | None, float | None]  # a size, a value there, and the ends of its interval
+
+
+def scatter(mode: str, name: str, x: Sequence[Any], y: Sequence[Any], hover: str, **more: Any) -> dict[str, Any]:
+    """Points, or a curve through them."""
+    drawn = {"type": "scatter", "mode": mode, "name": name, "x": x, "y": y} | more
+    return drawn | {"hovertemplate": f"{hover}<extra></extra>"}
+
+
+def numbered(number: int, *, size: int = 8, **line: Any) -> dict[str, Any]:
+    """The line and the marker of the n-th curve, for `scatter`."""
+    marker = {"size": size, "symbol": palette.symbol(number)}
+    return {"line": {"color": palette.series(number), "width": 2} | line, "marker": marker}
+
+
+def whiskered(name: str, points: Sequence[Point], number: int, hover: str, **line: Any) -> dict[str, Any]:
+    """The n-th curve, through points, with whiskers where all have an interval."""
+    x, y, low, high = (list(values) for values in zip(*points, strict=True))
+    drawn = scatter("lines+markers", name, x, y, hover, **numbered(number, **line))
+    ends = {} if None in low or None in high else {"error_y": palette.whiskers(y, low, high, number)}
+    return drawn | ends

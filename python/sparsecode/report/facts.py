@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.comparison import Comparison
+from sparsecode.science.claims.judge import CLAIMS, Findings
+from sparsecode.science.claims.verdicts import Finding, not_tested
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Facts:
     stages: dict[str, Any]  # config.json's record of every stage
     gpt_metrics: list[dict[str, Any]]
     comparison: Comparison
-    claims: dict[str, Any] | None = None  # claims.json; None where the claims were not tested
+    claims: Findings | None = None  # None where the claims were not tested
     baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
     toy: dict[str, Any] | None = None  # toy.json; None where there are none
     untested: str = "The claims were not tested yet"
@@ -37,12 +39,11 @@ class Facts:
         """Width of the activations."""
         return int(self.comparison.record["dictionaries"][0]["activation_dim"])
 
-    def finding(self, number: str) -> dict[str, Any]:
+    def finding(self, number: str) -> Finding[Any]:
         """The finding on a claim; without numbers if it was not tested."""
-        found = (self.claims or {}).get("claims", {}).get(number)
-        if found is not None:
-            return dict(found)
-        return {"verdict": "not tested", "reason": self.untested, "number": "–", "numbers": {}}
+        if self.claims is not None:
+            return self.claims.claims[number]
+        return Finding(CLAIMS[number].CLAIM, not_tested(self.untested))
 
     def result(self, key: str) -> dict[str, Any]:
         """The result that a stage recorded; empty if it did not run here."""

@@ -9,7 +9,7 @@ import torch
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science import bootstrap
+from sparsecode.science.statistics import bootstrap
 
 POINTS = 400  # points of a curve: more than the pixels of a phone, few enough to read as a table
 BINS = 30  # bars of the histogram of motion: a phone is 300 pixels wide

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science import bootstrap
+from sparsecode.science.statistics import bootstrap
 
 MARKS = 20  # most bars of a histogram of stability
 RELATIONS = {"next": "next larger", "other_seed": "another seed"}  # short labels, so that a legend fits on a phone
