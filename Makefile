@@ -115,7 +115,7 @@ INTEROP := saelens dictionary_learning sparsify
 INTEROP_PYTHONS = $(foreach name,$(INTEROP),$(name)=.venv-interop/$(name)/bin/python)
 
 # One environment for each library: what they need does not always go together.
-.venv-interop/%/.tools: tests/interop/requirements-%.txt
+.venv-interop/%/.tools: tests/peers/requirements-%.txt
 	@rm -f $@
 	@echo "Installing $* into .venv-interop/$*: the first time several gigabytes, and some minutes"
 	$(PYTHON) -m venv .venv-interop/$*
@@ -125,11 +125,11 @@ INTEROP_PYTHONS = $(foreach name,$(INTEROP),$(name)=.venv-interop/$(name)/bin/py
 
 .PHONY: interop
 interop: install $(INTEROP:%=.venv-interop/%/.tools) ## Load dictionaries of other libraries here and ours there, and print the table
-	$(BIN)/python tests/interop/table.py .venv-interop/out \
+	$(BIN)/python tests/peers/table.py .venv-interop/out \
 		--libraries $(INTEROP_PYTHONS)
-	$(BIN)/python tests/interop/run_pages.py .venv-interop/pages --libraries $(INTEROP_PYTHONS)
-	PYTHONPATH=python .venv-interop/saelens/bin/python tests/interop/saelens_evaluation.py
-	PYTHONPATH=python .venv-interop/saelens/bin/python tests/interop/transformer_lens_hooks.py
+	$(BIN)/python tests/peers/run_pages.py .venv-interop/pages --libraries $(INTEROP_PYTHONS)
+	PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/saelens_evaluation.py
+	PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/transformer_lens_hooks.py
 
 .PHONY: clean
 clean: ## Remove what the targets made, .venv included

@@ -26,7 +26,7 @@ from torch import Tensor
 from sparsecode import store
 from sparsecode.comparison.duplicates import mutual, nearest_own
 from sparsecode.comparison.mcs import best_both
-from sparsecode.sweep import LossSettings, Start, Sweep, begin, grid
+from sparsecode.sweep import LossSettings, Start, Sweep, begin, grid, rates
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine
 from sparsecode.sweep.metrics import Deviations
@@ -52,6 +52,7 @@ class Recipe:
     l1: tuple[float, ...] = (0.9e-2, 1.2e-2, 1.7e-2)
     l1_warmup: float = 0.3
     lr: float = 8e-3
+    scaling: str = "none"  # of the rate with the size
     batch: int = 1024
     warmup: int = 200
     decay: float = 0.2
@@ -74,7 +75,8 @@ RECIPES = (
     Recipe("calibrated, norm 1", Start(encoder_norm=1.0), sizes=SOME),
     Recipe("calibrated, norm D/F", Start(encoder_norm=1.0), power=1.0, sizes=SOME),
     Recipe("calibrated, rate 3e-3", Start(), lr=3e-3, sizes=SOME),
-    Recipe("calibrated (the default)", Start()),
+    Recipe("calibrated, one rate", Start()),
+    Recipe("calibrated (the default)", Start(), l1=(1e-2, 1.4e-2, 2e-2), scaling="sqrt"),
 )  # fmt: skip
 
 
@@ -85,7 +87,9 @@ def train(recipe: Recipe, dataset: store.Dataset, threads: int, samples: int) ->
     scale = {"none": 1.0, "rms": statistics["rms"], "center": math.sqrt(statistics["variance"])}[recipe.normalize]
     sizes, l1, seeds = zip(*grid(list(recipe.sizes), list(recipe.l1), list(SEEDS)), strict=True)
     loss = LossSettings(project_gradient=recipe.project)
-    sweep = Sweep(dim, sizes, l1, seeds, recipe.lr, loss, orthogonal=recipe.start.orthogonal)
+    sweep = Sweep(
+        dim, sizes, l1, seeds, rates(recipe.lr, sizes, recipe.scaling), loss, orthogonal=recipe.start.orthogonal
+    )
     engine, steps = CpuEngine(threads=threads), samples // recipe.batch
 
     def stream(batch: int) -> store.ActivationStream:

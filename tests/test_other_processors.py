@@ -19,8 +19,8 @@ OLDER = {
 }
 # Every test that reads numbers which torch computed elsewhere.
 TESTS = (
-    "test_sweep_dictionary_formats.py::test_a_file_of_format_1_still_reads_and_does_the_same",
-    "test_interop_fixtures.py::test_it_encodes_and_decodes_as_its_library_does",
+    "dictionary/test_files.py::test_a_file_of_format_1_still_reads_and_does_the_same",
+    "interop/test_formats.py::test_it_encodes_and_decodes_as_its_library_does",
 )
 
 

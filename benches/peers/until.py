@@ -23,7 +23,7 @@ from from_start import measured
 from torch import Tensor
 
 from sparsecode.store import ActivationStream, Dataset
-from sparsecode.sweep import LossSettings, Start, Sweep, begin
+from sparsecode.sweep import LossSettings, Start, Sweep, begin, rates
 from sparsecode.sweep.engines import choose_engine
 from sparsecode.sweep.schedule import Schedule
 from sparsecode.sweep.start import SAMPLE_ROWS
@@ -69,7 +69,7 @@ def ours(dataset: Dataset, sizes: list[int], l1: Sequence[float], rows: int) -> 
     """The same of sparsecode's default recipe over `rows` rows; the start and reading of rows are timed too."""
     statistics = dataset.statistics
     mean, scale = torch.as_tensor(statistics["mean"], dtype=torch.float32), math.sqrt(statistics["variance"])
-    sweep = Sweep(dataset.activation_dim, sizes, l1, [0] * len(sizes), LR)
+    sweep = Sweep(dataset.activation_dim, sizes, l1, [0] * len(sizes), rates(LR, sizes))
     steps = rows // BATCH
     schedule = Schedule(min(WARMUP, steps // 5), DECAY, L1_WARMUP, total=steps)
     engine: Any = choose_engine("cpu", "cpu")
@@ -86,7 +86,7 @@ def until(
     dataset: Dataset, sizes: list[int], goal: list[tuple[float, float]], first: int
 ) -> tuple[float, int, list[float], list[tuple[float, float]]]:
     """Seconds, rows, L1 coefficients, FVU and L0 of the shortest run found that ends at the goal in every size."""
-    rows, l1 = first, [1.2e-2] * len(sizes)
+    rows, l1 = first, [1.4e-2] * len(sizes)
     while rows <= 64 * first:
         for _ in range(TRIES):
             seconds, found = ours(dataset, sizes, l1, rows)
@@ -107,7 +107,7 @@ def until(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", type=Path, help="harvested activations")
-    parser.add_argument("--sizes", default="64,128,256,512,1024,2048")
+    parser.add_argument("--sizes", default="256,1024")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rows", type=int, default=200_000, help="that sparsecode is tried with first")
     parser.add_argument("--csv", type=Path, default=Path("benches/results/peers-until.csv"))

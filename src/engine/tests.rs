@@ -1,5 +1,5 @@
 //! A few steps on every path that runs here give the same bits: small enough for the address sanitizer (`make sanitize`)
-//! and, on the portable path, for Miri. `tests/test_engine_*.py` hold the engine against the float64 reference.
+//! and, on the portable path, for Miri. `tests/sweep/test_engines.py` holds the engine against the float64 reference.
 use super::*;
 use crate::vector::isa::Isa;
 use crate::vector::simd::{Kernel, LANES, Simd};

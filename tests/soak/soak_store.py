@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 import store_trials as trials  # noqa: E402 (found through the line above)
 from sparsecode import machine  # noqa: E402
@@ -76,7 +76,7 @@ def mutations(_: Path) -> str:
 
 @trial("8", "30,000 rows with 1 and 2 threads and 4 batch sizes")
 def same_bytes(_: Path) -> str:
-    return pytest("tests/test_store_roundtrip.py", "the_same_rows_give_the_same_bytes", "byte-identical files")
+    return pytest("tests/store/test_writer.py", "the_same_rows_give_the_same_bytes", "byte-identical files")
 
 
 @trial("10", "200 SIGKILLs of a writer at random moments, each resumed")
@@ -97,7 +97,7 @@ def order(_: Path) -> str:
     if shutil.which("strace") is None:
         return "not tried: no strace here"
     return pytest(
-        "tests/test_store_crash.py", "the_file_is_safe", "fsync(tmp) < rename < fsync(dir) < manifest, each time"
+        "tests/store/test_writer_crash.py", "the_file_is_safe", "fsync(tmp) < rename < fsync(dir) < manifest, each time"
     )
 
 
@@ -122,22 +122,22 @@ def full_disk(folder: Path) -> str:
 
 @trial("16", "two writers; the first killed")
 def locks(_: Path) -> str:
-    return pytest("tests/test_store_crash.py", "killed_writer_frees", "`RunLocked`, then free")
+    return pytest("tests/store/test_writer_crash.py", "killed_writer_frees", "`RunLocked`, then free")
 
 
 @trial("17", "1, 2, 4 threads x prefetch 0, 1, 8 x mapped and read, both orders")
 def orders(_: Path) -> str:
-    return pytest("tests/test_store_stream.py", "order_is_pinned", "one order, equal to the pinned digest")
+    return pytest("tests/store/test_stream.py", "order_is_pinned", "one order, equal to the pinned digest")
 
 
 @trial("18", "resume at every row of 1,000, both orders")
 def resumes(_: Path) -> str:
-    return pytest("tests/test_store_stream.py", "resuming_at_every_row", "the exact rest, across epochs")
+    return pytest("tests/store/test_stream.py", "resuming_at_every_row", "the exact rest, across epochs")
 
 
 @trial("19", "world sizes 1, 2, 3, 4, 6; lists of shards by hypothesis")
 def ranks(_: Path) -> str:
-    return pytest("tests/test_store_stream.py", "ranks or permuted", "the same global batches; always a permutation")
+    return pytest("tests/store/test_stream.py", "ranks or permuted", "the same global batches; always a permutation")
 
 
 @trial("20", "eight readers, one killed, 20 times")
@@ -152,7 +152,9 @@ def readers(folder: Path) -> str:
 @trial("21", "a file truncated under readers that read and that map")
 def under_reader(_: Path) -> str:
     return pytest(
-        "tests/test_store_damage.py", "truncated_while or became_shorter", "`ShardTruncated`; see below for mmap"
+        "tests/store/test_dataset_damage.py",
+        "truncated_while or became_shorter",
+        "`ShardTruncated`; see below for mmap",
     )
 
 
@@ -160,14 +162,14 @@ def under_reader(_: Path) -> str:
 def memory(folder: Path) -> str:
     growth = trials.stream_growth(folder, pieces=128)
     assert max(growth.values()) < 64 << 20, growth
-    pytest("tests/test_store_stream.py", "descriptors or ctrl_c", "")
+    pytest("tests/store/test_stream.py", "descriptors or ctrl_c", "")
     text = ", ".join(f"{mode} {grown / (1 << 20):.0f} MB" for mode, grown in growth.items())
     return f"anonymous memory grew by: {text}; descriptors flat; stopped within 1 s"
 
 
 @trial("23", "fork and spawn, DataLoader workers")
 def workers(_: Path) -> str:
-    return pytest("tests/test_store_stream.py", "workers or forked or spawned", "the same rows, no hang in 25 forks")
+    return pytest("tests/store/test_stream.py", "workers or forked or spawned", "the same rows, no hang in 25 forks")
 
 
 @trial(
@@ -175,7 +177,9 @@ def workers(_: Path) -> str:
 )
 def rest(_: Path) -> str:
     return pytest(
-        "tests/test_store_damage.py tests/test_store_roundtrip.py tests/test_store_crash.py", "", "each named"
+        "tests/store/test_dataset_damage.py tests/store/test_writer.py tests/store/test_writer_crash.py",
+        "",
+        "each named",
     )
 
 

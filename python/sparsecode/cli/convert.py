@@ -36,7 +36,7 @@ def command(source: Path, destination: Path, to: str, force: bool, as_json: bool
 
     \b
     Examples:
-      sparsecode convert sparsecode-run/dictionaries/n512_l1-0.012_s0 my-sae --to saelens
+      sparsecode convert sparsecode-run/dictionaries/n512_l1-0.014_s0 my-sae --to saelens
       sparsecode convert sparsecode-run/dictionaries my-saes --to dictionary_learning
       sparsecode convert their-sae my-dictionary --to sparsecode
       sparsecode convert sparsecode-run my-gpt2 --to hf
@@ -88,6 +88,6 @@ def _convert_all(
 
 def _lines(one: Converted) -> list[str]:
     dictionary = one.dictionary
-    shown = f"{dictionary.activation}, {dictionary.dict_size} features of {dictionary.activation_dim} dimensions"
+    shown = f"{dictionary.activation.name}, {dictionary.dict_size} features of {dictionary.activation_dim} dimensions"
     head = f"{one.path}: {one.source.format} -> {one.to}, {shown}; largest difference {one.difference:.1e}"
     return [head, *(f"  {note}" for note in one.notes)]

@@ -12,9 +12,9 @@ from sparsecode.cli.options import Command, debug_option, json_option, quiet_opt
 from sparsecode.pipeline.config import EvalConfig
 
 if TYPE_CHECKING:
+    from sparsecode.dictionary import Dictionary
     from sparsecode.errors import SparsecodeError
     from sparsecode.evaluation.result import Evaluation
-    from sparsecode.sweep import Dictionary
 
 
 @click.command("eval", cls=Command)
@@ -35,7 +35,7 @@ def command(files: tuple[Path, ...], run: Path, config: EvalConfig, quiet: bool,
     \b
     Examples:
       sparsecode eval
-      sparsecode eval my-run/dictionaries/n512_l1-0.012_s0 --rows 64k --json
+      sparsecode eval my-run/dictionaries/n512_l1-0.014_s0 --rows 64k --json
       sparsecode eval --run minilm --model minilm-folder
     """
     from sparsecode.cli.output import print_json, tell_left_out

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import DictionaryInvalid, HookUnknown, ModelInvalid, TokensUnknown
 from sparsecode.evaluation.result import Evaluation, Shared
 from sparsecode.evaluation.sums import Predictions, Sums
 from sparsecode.harvest.contexts import TokenBatch
 from sparsecode.harvest.models import LanguageModel
-from sparsecode.sweep import Dictionary
 
 MASKED_SHARE = 0.15  # share of tokens that a masked model predicts, as in its training (Devlin et al. 2018, 3.1)
 Advance = Callable[[int], None]

@@ -8,6 +8,7 @@ from typing import Any
 from sparsecode import store
 from sparsecode.checkpoint import write_json
 from sparsecode.comparison import Comparison
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.advice import advised, told
@@ -24,7 +25,6 @@ from sparsecode.science.evidence import Evidence, Family, JudgeSettings
 from sparsecode.science.examples import Rows
 from sparsecode.science.judge import FORMAT, as_json, judged, thin_of
 from sparsecode.science.verdicts import NOT_TESTED
-from sparsecode.sweep import Dictionary
 
 KEY = "claims"
 

@@ -334,7 +334,7 @@ class TrainDictsConfig(StageConfig):
     dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
     sizes: str = setting("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
-    l1: str = setting("1.2e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
+    l1: str = setting("1.4e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     seeds: int = setting(1, "Dictionaries per size and L1, each from its own initialisation.")
     seed: int = setting(0, "First seed; also that of the order of rows.")
     samples: int | None = setting(None, "Rows to train on, over several epochs if need be; 8 million unless --minutes.")
@@ -343,6 +343,8 @@ class TrainDictsConfig(StageConfig):
     min_samples: int = setting(0, "Train on at least this many rows, however few --minutes allow; at most --samples.")
     batch_size: int = setting(4096, "Rows in a batch.")
     lr: float = setting(8e-3, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
+    lr_scaling: str = setting("sqrt", "sqrt: --lr is that of 1,024 features and falls with the root of the size; none: "
+                              "every size has --lr.", choices=("sqrt", "none"))  # fmt: skip
     warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
     decay_fraction: float = setting(0.2, "Share of the steps, at the end, over which the rate falls to zero.")
     start: str = _start()

@@ -18,7 +18,7 @@ from sparsecode.sweep import memory
 from sparsecode.sweep.batches import rows_held_out
 from sparsecode.sweep.fitting import DEFAULT_SAMPLES
 from sparsecode.sweep.normalization import Normalization
-from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
+from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes, rates
 from sparsecode.sweep.start import Start
 from sparsecode.sweep.sweep import Sweep
 
@@ -99,7 +99,8 @@ def build_sweep(config: TrainDictsConfig, activation_dim: int, device: torch.dev
     sizes, l1, initialisations = zip(*_entries(config, activation_dim), strict=True)
     loss = LossSettings(config.mse, config.l1_scale, config.tied, config.pre_bias, config.project_gradient)
     orthogonal = start(config).orthogonal
-    return Sweep(activation_dim, sizes, l1, initialisations, config.lr, loss, device=device, orthogonal=orthogonal)
+    lr = rates(config.lr, sizes, config.lr_scaling)
+    return Sweep(activation_dim, sizes, l1, initialisations, lr, loss, device=device, orthogonal=orthogonal)
 
 
 def start(config: TrainDictsConfig) -> Start:

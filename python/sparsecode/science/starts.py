@@ -26,11 +26,11 @@ class Other:
 STARTS = {
     "calibrated": Other("short encoder, calibrated biases, mean off, L1 warmed up", {
         "start": "calibrated", "encoder_norm": "auto", "initial_density": "auto", "normalize": "center",
-        "l1_warmup": 0.3}),
+        "l1_warmup": 0.3, "lr_scaling": "sqrt"}),
     "atoms": Other("encoder = atoms, biases 0, full L1 from the first step (version 0.1)", {
-        "start": "atoms", "normalize": "rms", "l1_warmup": 0.0}),
+        "start": "atoms", "normalize": "rms", "l1_warmup": 0.0, "lr_scaling": "none"}),
     "linear": Other("encoder and biases as torch.nn.Linear draws them, atoms orthogonal, full L1 (the seed)", {
-        "start": "linear", "normalize": "rms", "l1_warmup": 0.0}),
+        "start": "linear", "normalize": "rms", "l1_warmup": 0.0, "lr_scaling": "none"}),
 }  # fmt: skip
 # The slowest is trained first where minutes decide, the others then on as many rows: with biases of zero half of all
 # codes are active at first.

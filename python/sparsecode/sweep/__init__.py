@@ -1,11 +1,11 @@
 """Sweeps of sparse dictionaries: many sizes, L1 coefficients and seeds, trained together on the same batches."""
 
-from sparsecode.sweep.dictionary import Dictionary
+from sparsecode.dictionary import Dictionary
 from sparsecode.sweep.engines import Engine, StepStats, choose_engine
 from sparsecode.sweep.fitting import fit
 from sparsecode.sweep.initial import initial_atoms
 from sparsecode.sweep.reconstruction import Reconstruction, evaluate
-from sparsecode.sweep.settings import LossSettings, dictionary_name, grid, parse_l1, parse_sizes
+from sparsecode.sweep.settings import LossSettings, dictionary_name, grid, parse_l1, parse_sizes, rates
 from sparsecode.sweep.start import Start, begin
 from sparsecode.sweep.sweep import Sweep
 from sparsecode.sweep.trainer import Trainer
@@ -28,4 +28,5 @@ __all__ = [
     "initial_atoms",
     "parse_l1",
     "parse_sizes",
+    "rates",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import DatasetUnfit, InvalidArgument, TrainingDiverged
 from sparsecode.store import Dataset
 from sparsecode.sweep import memory
@@ -21,11 +22,10 @@ from sparsecode.sweep.batches import (
     rows_held_out,
     statistics,
 )
-from sparsecode.sweep.dictionary import Dictionary
 from sparsecode.sweep.engines import choose_engine
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.schedule import Budget, Schedule
-from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes
+from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes, rates
 from sparsecode.sweep.start import SAMPLE_ROWS, Start
 from sparsecode.sweep.sweep import Sweep
 from sparsecode.sweep.trainer import EVAL_BATCH, Trainer, evaluate
@@ -37,7 +37,7 @@ DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harv
 def fit(
     x: Data,
     sizes: Sequence[int] | str,
-    l1: float | Sequence[float] | str = 1.2e-2,
+    l1: float | Sequence[float] | str = 1.4e-2,
     seeds: int | Sequence[int] = 1,
     *,
     samples: int | None = None,
@@ -45,6 +45,7 @@ def fit(
     minutes: float | None = None,
     batch_size: int = 4096,
     lr: float = 8e-3,
+    lr_scaling: str = "sqrt",
     warmup_steps: int = 200,
     decay_fraction: float = 0.2,
     l1_warmup: float = 0.3,
@@ -70,7 +71,8 @@ def fit(
         epochs: passes over the rows; beats `samples`.
         minutes: train for about this long here; `samples` or `epochs` may end it earlier.
         batch_size: rows in a batch; batches that come once have their own size.
-        lr: peak learning rate of Adam.
+        lr: peak learning rate of Adam, of 1,024 features.
+        lr_scaling: "sqrt": it falls with the root of the size; "none": every size has it. See `settings.rates`.
         warmup_steps: steps of linear warm-up; at most half of a known number of steps.
         decay_fraction: share of the steps, at the end, over which the rate falls to zero.
         l1_warmup: share of the steps, at the start, over which L1 rises from zero.
@@ -105,7 +107,7 @@ def fit(
         raise InvalidArgument("batches that come once do not say how many they are: name samples, the rows to train on")
     width = held_out[0].shape[1]
     chosen = choose_engine(engine, device, threads=threads)
-    sweep = _sweep(width, sizes, l1, seeds, lr, loss, start or Start(), chosen.device)
+    sweep = _sweep(width, sizes, l1, seeds, lr, lr_scaling, loss, start or Start(), chosen.device)
     need = memory.need_of(
         sweep.sizes, width, batch=batches.size, engine=memory.engine_kind(engine, chosen.device.type),
         tied=sweep.loss.tied, pre_bias=sweep.loss.pre_bias, threads=threads, device=chosen.device.type,
@@ -144,6 +146,7 @@ def _sweep(
     l1: float | Sequence[float] | str,
     seeds: int | Sequence[int],
     lr: float,
+    lr_scaling: str,
     loss: LossSettings | None,
     start: Start,
     device: torch.device,
@@ -158,7 +161,8 @@ def _sweep(
     if not entries:
         raise InvalidArgument("name at least one size, one L1 coefficient and one seed")
     own_sizes, own_l1, own_seeds = zip(*entries, strict=True)
-    return Sweep(width, own_sizes, own_l1, own_seeds, lr, loss, device=device, orthogonal=start.orthogonal)
+    peaks = rates(lr, own_sizes, lr_scaling)
+    return Sweep(width, own_sizes, own_l1, own_seeds, peaks, loss, device=device, orthogonal=start.orthogonal)
 
 
 def _data(

@@ -10,7 +10,7 @@ dictionaries. A matrix of all dictionaries is N D float32, one of the largest F 
               gpu: gradients of all, 16-bit copies of both matrices, codes of a chunk
     ending    where it is looked for NaN, or where the largest dictionary is compared with its start in float64
 
-`tests/test_sweep_memory.py` holds the parts against tensors' sizes, `CpuEngine.bytes` and resident memory.
+`tests/sweep/test_memory.py` holds the parts against tensors' sizes, `CpuEngine.bytes` and resident memory.
 """
 
 from __future__ import annotations

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsecode.errors import InvalidSetting
 
+LR_SCALINGS = ("sqrt", "none")
 _LARGEST_SIZE = 1 << 24  # 16.8 million atoms; more is a typing error, not a dictionary
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(x?)")
 _SIZE_HELP = "sizes look like 64-4096 (powers of two), 64,100,512 or 2x-32x (times the width)"
@@ -118,6 +120,25 @@ def log_spaced(low: float, high: float, count: int) -> list[float]:
     step = math.log10(high / low) / (count - 1)
     inner = (float(f"{low * 10 ** (step * i):.12g}") for i in range(1, count - 1))
     return [low, *inner, high]
+
+
+def rates(lr: float, sizes: Sequence[int], scaling: str = "sqrt") -> list[float]:
+    """The peak learning rate of each dictionary.
+
+    At one rate small dictionaries learn too slowly or large ones lose features (docs/recipe.md has the measurements);
+    a rate that falls with the root of the size is what Gao et al. (arXiv 2406.04093) fit to TopK dictionaries.
+
+    Args:
+        lr: that of 1,024 features.
+        sizes: features of each.
+        scaling: "sqrt": lr times the root of 1,024 / size; "none": lr for every size.
+
+    Raises:
+        InvalidSetting: another scaling.
+    """
+    if scaling not in LR_SCALINGS:
+        raise InvalidSetting(f"lr_scaling must be one of {', '.join(LR_SCALINGS)}, not {scaling!r}")
+    return [lr * math.sqrt(1024 / size) if scaling == "sqrt" else lr for size in sizes]
 
 
 def grid(sizes: list[int], l1: list[float], seeds: list[int]) -> list[tuple[int, float, int]]:
