@@ -48,7 +48,6 @@ def test_deviations_do_not_depend_on_how_rows_are_cut(cuts: list[int], seed: int
 
 def test_counts_of_codes() -> None:
     codes = torch.tensor([[0.0, 1.0, 0.5, 0.0], [0.0, 2.0, 0.0, 0.0]])
-    assert metrics.l0(codes) == 1.5
     fired = metrics.fired(codes)
     assert fired.tolist() == [0, 2, 1, 0]
     assert metrics.dead(fired) == 2

@@ -58,11 +58,6 @@ def explained_variance(squared_error: float, squared_deviations: float) -> float
     return 1 - fvu(squared_error, squared_deviations)
 
 
-def l0(codes: Tensor) -> float:
-    """Mean number of active features per row of codes [B, F]."""
-    return int((codes > 0).sum()) / codes.shape[0]
-
-
 def fired(codes: Tensor) -> Tensor:
     """Rows of codes [B, F] on which each feature is active: [F] int64."""
     return (codes > 0).sum(0)
