@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
     "watch": set(),
+    "records": set(),
     "machine": {"errors"},
     "checkpoint": {"errors"},
     "kernels": set(),
@@ -36,10 +37,10 @@ ALLOWED: dict[str, set[str]] = {
     "harvest": {"checkpoint", "corpus", "errors", "gpt", "machine", "store", "version", "watch"},
     "sweep": {"_core", "checkpoint", "errors", "kernels", "machine", "store", "watch"},
     "interop": {"checkpoint", "errors", "gpt", "sweep.dictionary"},
-    "comparison": {"_core", "checkpoint", "errors", "interop", "machine", "sweep", "watch"},
+    "comparison": {"_core", "checkpoint", "errors", "interop", "machine", "records", "sweep", "watch"},
     "evaluation": {"errors", "harvest", "machine", "sweep"},
     "science": {"comparison", "errors", "machine", "store", "sweep", "watch"},
-    "report": {"checkpoint", "comparison", "science"},
+    "report": {"checkpoint", "comparison", "records", "science"},
     # the application
     "pipeline": {"_core", "checkpoint", "comparison", "corpus", "errors", "evaluation", "gpt", "harvest", "interop",
                  "machine", "report", "science", "store", "sweep", "version", "watch"},
@@ -49,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"errors", "version"},  # it gives the other names when they are first used
 }  # fmt: skip
 APPLICATION = {"pipeline", "cli", "__main__"}
-WITHOUT_TORCH = ("errors", "version", "watch", "machine", "checkpoint", "pipeline.config", "pipeline.run",
+WITHOUT_TORCH = ("errors", "version", "watch", "records", "machine", "checkpoint", "pipeline.config", "pipeline.run",
                  "pipeline.recall", "pipeline.stale", "pipeline.progress", "pipeline.advice")  # fmt: skip
 
 FLAG = re.compile(r"(?<![\w-])--[a-z]|sparsecode (?:train-|harvest|compare|claims|baselines|toy|report|eval)")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sparsecode.comparison.statistics import histogram
+from sparsecode.comparison.cosine import histogram
 from sparsecode.science import trained
 from sparsecode.science.dip import p_value
 from sparsecode.science.evidence import Evidence, Family, Finding
