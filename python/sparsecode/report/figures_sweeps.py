@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Column, Figure, Table
+from sparsecode.report.blocks import Figure
 
+_INTERVAL = {"size": ",d", "MMCS": ".3f", "low": ".3f", "high": ".3f"}
 TITLES = {"plain": "L1 as it is", "divided": "L1 divided by the size"}
 
 
@@ -72,17 +73,17 @@ def _maps(numbers: dict[str, Any], key: str, id: str, caption: str, form: str, *
         annotations.append(palette.note(0, top, f"<b>{title}</b>", yanchor="bottom"))
         rows += [[title, row["size"], row["l1"], row[key], row["fvu"], row["dead"]] for row in found]
     layout |= {"annotations": annotations, "margin": {"l": 8, "r": 12, "t": 30, "b": 8}}
-    columns = [
-        Column("normalisation"),
-        Column("size", ",d"),
-        Column("L1", ".3g"),
-        Column(key.upper(), ".3f"),
-        Column("FVU", ".3f"),
-        Column("dead", ",d"),
-    ]
-    table = Table(f"{id}-numbers", f"{key.upper()} of every dictionary of both sweeps.", columns, rows)
-    alt = f"Two heat maps of {key.upper()} over dictionary size and L1, without and with the division by size."
-    return Figure(id, caption, alt, table, data, layout, height=560)
+    return charts.figure(
+        id,
+        caption,
+        f"Two heat maps of {key.upper()} over dictionary size and L1, without and with the division by size.",
+        f"{key.upper()} of every dictionary of both sweeps.",
+        {"normalisation": "", "size": ",d", "L1": ".3g", key.upper(): ".3f", "FVU": ".3f", "dead": ",d"},
+        rows,
+        data,
+        layout,
+        height=560,
+    )
 
 
 def growth(numbers: dict[str, Any]) -> Figure | None:
@@ -92,59 +93,43 @@ def growth(numbers: dict[str, Any]) -> Figure | None:
     )
     if curve is None:
         return None
-    lines: dict[str, list[tuple[int, float, float | None, float | None]]] = {
-        "all features, with the next larger": [_point(p["size"], p["mmcs"]) for p in curve["points"]],
-        "live features, with the next larger": [_point(p["size"], p["live"]) for p in curve["points"] if p["live"]],
+    known = numbers["known_features"]
+    lines: dict[str, list[charts.Point]] = {
+        "all features, with the next larger": _points(curve["points"], "mmcs"),
+        "live features, with the next larger": _points(curve["points"], "live"),
         "one-to-one, with the next larger": [
             (p["size"], p["matched"], None, None) for p in curve["points"] if p["matched"] is not None
         ],
+        "known features, in dictionaries of this size": _points(known["points"], "mmcs") if known else [],
     }
-    known = numbers["known_features"]
-    if known:
-        lines["known features, in dictionaries of this size"] = [_point(p["size"], p["mmcs"]) for p in known["points"]]
-    data = []
-    for number, (name, points) in enumerate(lines.items()):
-        if not points:
-            continue
-        one: dict[str, Any] = {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": name,
-            "x": [x for x, *_ in points],
-            "y": [y for _, y, *_ in points],
-            "line": {"color": palette.series(number), "width": 2, "dash": palette.DASHES[number % 4]},
-            "marker": {"size": 8, "symbol": palette.symbol(number)},
-            "hovertemplate": f"%{{x}} features: %{{y:.3f}}, {name}<extra></extra>",
-        }
-        if all(low is not None and high is not None for *_, low, high in points):
-            one["error_y"] = palette.whiskers(*_ends(points), number=number)
-        data.append(one)
-    sizes = sorted({x for points in lines.values() for x, *_ in points})
+    data = [
+        charts.curve(name, points, number, f"%{{x}} features: %{{y:.3f}}, {name}", dash=number)
+        for number, (name, points) in enumerate(lines.items())
+        if points
+    ]
+    sizes = sorted({int(x) for points in lines.values() for x, *_ in points})
     bend = curve["bend_of_live"]
-    layout = palette.layout(
-        xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02]), legend=palette.tall_legend(),
-        shapes=[palette.upright(bend["at"])] if bend else [],
-    )  # fmt: skip
     turn = (
         f" Dotted: where two straight pieces fitted to live features bend, {bend['at']:,} in "
         f"{bend['share_at'][str(bend['at'])]:.0%} of resamples."
         if bend
         else ""
     )
-    rows = [[name, *point] for name, points in lines.items() for point in points]
-    return Figure(
+    return charts.figure(
         "growth-curve",
         "MMCS over dictionary size, with 95 % intervals over features. Known features: live ones of the largest "
         "dictionary that another seed has as well." + turn,
         "Curves of MMCS over dictionary size.",
-        Table(
-            "growth-curve-numbers",
-            "MMCS by size, with the ends of the interval.",
-            [Column("curve"), Column("size", ",d"), Column("MMCS", ".3f"), Column("low", ".3f"), Column("high", ".3f")],
-            rows,
-        ),
+        "MMCS by size, with the ends of the interval.",
+        {"curve": ""} | _INTERVAL,
+        [[name, *point] for name, points in lines.items() for point in points],
         data,
-        layout,
+        palette.layout(
+            xaxis=palette.size_axis(sizes),
+            yaxis=palette.axis("MMCS", range=[0, 1.02]),
+            legend=palette.tall_legend(),
+            shapes=[palette.upright(bend["at"])] if bend else [],
+        ),
         height=460,
     )
 
@@ -156,53 +141,27 @@ def growth_by_l1(numbers: dict[str, Any]) -> Figure | None:
         return None
     data, rows = [], []
     for number, curve in enumerate(curves):
-        points = [_point(p["size"], p["mmcs"]) for p in curve["points"]]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": f"L1 {curve['l1']:.3g}",
-                "x": [x for x, *_ in points],
-                "y": [y for _, y, *_ in points],
-                "line": {"color": palette.series(number), "width": 2},
-                "marker": {"size": 8, "symbol": palette.symbol(number)},
-                "error_y": palette.whiskers(
-                    [p[1] for p in points], [p[2] for p in points], [p[3] for p in points], number
-                ),
-                "hovertemplate": f"%{{x}} features: %{{y:.3f}}, L1 {curve['l1']:.3g}<extra></extra>",
-            }
-        )
+        points, name = _points(curve["points"], "mmcs"), f"L1 {curve['l1']:.3g}"
+        data.append(charts.curve(name, points, number, f"%{{x}} features: %{{y:.3f}}, {name}"))
         rows += [[curve["l1"], *point] for point in points]
-    sizes = sorted({row[1] for row in rows})
-    return Figure(
+    return charts.figure(
         "growth-by-l1",
         "The same for several L1, from the short sweep: MMCS with the next larger dictionary.",
         "Curves of MMCS over dictionary size, one per L1 coefficient.",
-        Table(
-            "growth-by-l1-numbers",
-            "MMCS by size and L1, with the ends of the interval.",
-            [
-                Column("L1", ".3g"),
-                Column("size", ",d"),
-                Column("MMCS", ".3f"),
-                Column("low", ".3f"),
-                Column("high", ".3f"),
-            ],
-            rows,
-        ),
+        "MMCS by size and L1, with the ends of the interval.",
+        {"L1": ".3g"} | _INTERVAL,
+        rows,
         data,
-        palette.layout(xaxis=palette.size_axis(sizes), yaxis=palette.axis("MMCS", range=[0, 1.02])),
+        palette.layout(
+            xaxis=palette.size_axis(sorted({row[1] for row in rows})), yaxis=palette.axis("MMCS", range=[0, 1.02])
+        ),
     )
 
 
-def _point(size: int, interval: dict[str, float]) -> tuple[int, float, float | None, float | None]:
-    return size, interval["value"], interval["low"], interval["high"]
-
-
-def _ends(
-    points: list[tuple[int, float, float | None, float | None]],
-) -> tuple[list[float], list[float | None], list[float | None]]:
-    return [value for _, value, *_ in points], [low for *_, low, _ in points], [high for *_, high in points]
+def _points(points: list[dict[str, Any]], key: str) -> list[charts.Point]:
+    """(size, value, low, high) of an interval at each size that has one."""
+    found = [(point["size"], point[key]) for point in points if point[key]]
+    return [(size, own["value"], own["low"], own["high"]) for size, own in found]
 
 
 def _log(value: float | None) -> float | None:
