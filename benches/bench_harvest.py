@@ -19,14 +19,15 @@ import numpy as np
 import pytest
 import torch
 from benches.interleave import interleaved
+from torch.nn.functional import gelu
 
 from sparsecode.gpt import GPT, GPTConfig
-from sparsecode.harvest.harvest import activation_batches, write_batches
-from sparsecode.harvest.windows import window_order, windows
+from sparsecode.harvest.contexts import packed
+from sparsecode.harvest.models import own_model
+from sparsecode.harvest.models.language import NO_FRAME
+from sparsecode.harvest.rows import RowSettings, Target, harvest_rows
 from sparsecode.machine import keep_freed_memory
 from sparsecode.pipeline.config import HarvestConfig
-from sparsecode.store import DatasetWriter
-from sparsecode.watch import UNWATCHED
 
 HOOK = "blocks.2.mlp.hook_post"
 ROWS = 2048 * 1024  # two seconds each, 537 MB of float16
@@ -41,13 +42,20 @@ class Contenders:
         self.folder = folder
         self.model = GPT(GPTConfig(vocab_size=4096, n_layer=6, n_head=4, d_model=32, d_mlp=128, context=256)).eval()
         self.tokens = np.random.default_rng(0).integers(0, 4096, ROWS, dtype=np.uint16)
-        self.order = window_order(len(self.tokens), 256, 0)
+        self.contexts = packed(self.tokens, 256, NO_FRAME, frozenset())
+        self.order = self.contexts.order(0)
+        self.read = own_model(self.model, device="cpu")
         self.names = (folder / str(i) for i in itertools.count())
 
     def forward(self) -> Iterator[torch.Tensor]:
+        rows = self.tokens.reshape(-1, 256)
+        first, second, third = self.model.blocks[:3]
         with torch.inference_mode():
-            for window in windows(self.tokens, self.order, 256, CONFIG.batch_size, 0):
-                yield self.model.run_to(torch.from_numpy(window), HOOK)
+            for start in range(0, len(self.order), CONFIG.batch_size):
+                window = torch.from_numpy(rows[self.order[start : start + CONFIG.batch_size]].astype(np.int64))
+                x = second(first(self.model.embed(window)))
+                x = x + third.attn(third.ln_1(x))
+                yield gelu(third.mlp.c_fc(third.ln_2(x)))
 
     def bare(self) -> None:
         for activations in self.forward():
@@ -61,20 +69,10 @@ class Contenders:
             os.fsync(file.fileno())
 
     def harvest(self) -> None:
-        writer = DatasetWriter(
-            next(self.names),
-            activation_dim=128,
-            dtype="float16",
-            provenance={},
-            shard_bytes=CONFIG.shard_mb << 20,
-            direct=True,
-        )
-        with writer, UNWATCHED.task("harvest", ROWS, "rows") as progress:
-            batches = activation_batches(
-                self.model, self.tokens, HOOK, ROWS, batch_size=CONFIG.batch_size, device=CONFIG.device
-            )
-            write_batches(writer, batches, progress, behind=False)
-            writer.finish()
+        target = Target(HOOK, next(self.names), 128)
+        most = CONFIG.batch_size * 256
+        for _ in harvest_rows(self.read, self.contexts, [target], CONFIG.part(RowSettings), {}, batch_tokens=most):
+            pass
 
     def clear(self, name: str) -> None:
         """Each round writes over what the last one freed: on a virtual machine the first touch of a page costs ten

@@ -19,7 +19,7 @@ OLDER = {
 }
 # Every test that reads numbers which torch computed elsewhere.
 TESTS = (
-    "sweep/test_dictionary_files.py::test_a_file_of_format_1_still_reads_and_does_the_same",
+    "dictionary/test_files.py::test_a_file_of_format_1_still_reads_and_does_the_same",
     "interop/test_formats.py::test_it_encodes_and_decodes_as_its_library_does",
 )
 

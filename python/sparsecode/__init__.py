@@ -31,6 +31,7 @@ from sparsecode.errors import SparsecodeError
 
 if TYPE_CHECKING:
     from sparsecode.comparison import Comparison, compare
+    from sparsecode.dictionary import Dictionary
     from sparsecode.interop import load_dictionary
     from sparsecode.pipeline.baselines import fit_baselines
     from sparsecode.pipeline.claims import check_claims
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from sparsecode.pipeline.train_dicts import train_dicts
     from sparsecode.pipeline.train_gpt import train_gpt
     from sparsecode.store import ActivationStream, Dataset
-    from sparsecode.sweep import Dictionary, Reconstruction, evaluate, fit
+    from sparsecode.sweep import Reconstruction, evaluate, fit
 
 _HOME = {
     "Run": "pipeline.run",
@@ -52,7 +53,7 @@ _HOME = {
     "Dataset": "store",
     "ActivationStream": "store",
     "Comparison": "comparison",
-    "Dictionary": "sweep",
+    "Dictionary": "dictionary",
     "Reconstruction": "sweep",
     "compare": "comparison",
     "evaluate": "sweep",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -112,6 +113,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, json.loads(header.get("sparsecode", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointCorrupt(f"{path}: cannot be read ({error}); delete it to start this stage anew") from error
+
+
+def digest_of_tensors(begin: str, tensors: Mapping[str, Any]) -> str:
+    """SHA-256 over a text, then names and values in the order of names; what is no tensor does not count."""
+    import torch
+
+    digest = hashlib.sha256(begin.encode())
+    for name, tensor in sorted(tensors.items()):
+        if isinstance(tensor, torch.Tensor):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def bare_name(name: str, *, parallel: bool = False) -> str:

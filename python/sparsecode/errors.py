@@ -24,6 +24,11 @@ class SparsecodeError(Exception):
             self.remedy = remedy
 
 
+def in_a_line(error: Exception) -> str:
+    """What another library's error says, in one line and not at length; its class where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class CheckFailed(SparsecodeError):
     """A check that was asked for did not pass (`verify`, `doctor`)."""
 

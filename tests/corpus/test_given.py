@@ -43,11 +43,11 @@ def prepare(run: Path, text: Path | str, **settings: Any) -> Tokens:
 
 
 def split(tokens: Tokens) -> tuple[list[str], list[str]]:
-    sides = []
-    for side, starts in ((tokens.train, tokens.train_offsets), (tokens.val, tokens.val_offsets)):
-        ends = [*starts[1:], len(side)]
-        sides.append([tokens.decode(side[start : end - 1]) for start, end in zip(starts, ends, strict=True)])
-    return sides[0], sides[1]
+    train, val = (
+        [tokens.decode(ids[:-1]) for ids in np.split(side, np.flatnonzero(side == tokens.eot) + 1)[:-1]]
+        for side in (tokens.train, tokens.val)
+    )
+    return train, val
 
 
 def rows(*, padded: bool = False, ended: bool = False) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -109,7 +110,7 @@ KINDS = [byte_level, digits_in_threes, llama, metaspace, word_piece, unigram, sp
 def windows(document: str, piece: int, overlap: int, tokenizer: Tokenizer) -> list[int]:
     """The document's tokens through the windows that `prepare` reads it in."""
     with mock.patch.object(readers, "PIECE", piece), mock.patch.object(prepare, "OVERLAP", overlap):
-        parts = [prepare._Part(one.text, False, one.ends, 0) for one in readers.cut(document)]
+        parts = [prepare._Part(one, False) for one in readers.cut(document)]
         assert len(parts) > 3
         return [token for _, found in prepare._encoded(tokenizer, iter(parts)) for ids in found for token in ids]
 
@@ -160,9 +161,8 @@ def test_the_tokens_of_a_run_are_those_of_each_whole_document(tmp_path: Path) ->
     files = tuple(str(tmp_path / f"{number}.txt") for number in range(3))
     tokens = prepare_tokens(tmp_path / "run", TextSettings(text=files, tokenizer=str(tmp_path / "tokenizer.json")))
     found = []
-    for side, starts in ((tokens.train, tokens.train_offsets), (tokens.val, tokens.val_offsets)):
-        ends = [*starts[1:], len(side)]
-        found += [side[start : end - 1].tolist() for start, end in zip(starts, ends, strict=True)]
+    for side in (tokens.train, tokens.val):
+        found += [ids[:-1].tolist() for ids in np.split(side, np.flatnonzero(side == tokens.eot) + 1)[:-1]]
     expected = [tokenizer.encode(document, add_special_tokens=False).ids for document in documents]
     assert sorted(found) == sorted(expected)
     assert OVERLAP < readers.PIECE

@@ -22,8 +22,8 @@ from sparsecode.evaluation import evaluate_dictionaries
 from sparsecode.evaluation.result import Evaluation, max_decoder_cosine
 from sparsecode.evaluation.sums import DensityHistogram
 from sparsecode.gpt import GPT, GPTConfig
+from sparsecode.harvest.contexts import Contexts, by_document, packed
 from sparsecode.harvest.models import LanguageModel, own_model
-from sparsecode.harvest.sequences import Contexts, by_document, packed
 from sparsecode.interop import save_dictionary
 from sparsecode.pipeline.eval import evaluate_run
 from sparsecode.pipeline.run import Run

@@ -12,11 +12,13 @@ import torch
 
 from sparsecode.errors import HookUnknown, InvalidSetting, SettingsDiffer, StageMissing
 from sparsecode.gpt import load_gpt
-from sparsecode.harvest import harvest as harvest_module
-from sparsecode.harvest import several, window_order, windows
+from sparsecode.harvest import rows as rows_module
+from sparsecode.harvest.contexts import packed
+from sparsecode.harvest.models import own_model
+from sparsecode.harvest.models.language import NO_FRAME
 from sparsecode.pipeline.config import HarvestConfig
 from sparsecode.pipeline.harvest import harvest_activations
-from sparsecode.pipeline.hooks import hook_name
+from sparsecode.pipeline.hook_names import hook_name
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.pipeline.train_gpt import train_gpt
@@ -68,20 +70,20 @@ def test_hook_names_follow_transformer_lens() -> None:
     assert hook_name(HarvestConfig(hook="blocks.0.hook_resid_pre")) == "blocks.0.hook_resid_pre"
 
 
-def test_order_is_a_permutation_of_whole_windows_and_depends_on_the_seed_alone() -> None:
-    order = window_order(10 * CONTEXT + 3, CONTEXT, seed=5)
+def test_order_is_a_permutation_of_whole_contexts_and_depends_on_the_seed_alone() -> None:
+    tokens = np.arange(10 * CONTEXT + 3, dtype=np.uint16)
+    order = packed(tokens, CONTEXT, NO_FRAME, frozenset()).order(5)
     assert sorted(order) == list(range(10))
-    assert (order == window_order(10 * CONTEXT, CONTEXT, seed=5)).all()
-    assert (order != window_order(10 * CONTEXT, CONTEXT, seed=6)).any()
+    whole = packed(tokens[: 10 * CONTEXT], CONTEXT, NO_FRAME, frozenset())
+    assert (order == whole.order(5)).all()
+    assert (order != whole.order(6)).any()
 
 
-def test_windows_hold_consecutive_tokens_and_resume_at_a_batch() -> None:
-    tokens = np.arange(100, dtype=np.uint16)
-    order = np.array([3, 0, 2, 1, 4])
-    whole = list(windows(tokens, order, 20, 2, 0))
-    assert [w[:, 0].tolist() for w in whole] == [[60, 0], [40, 20], [80]]
-    assert all((np.diff(w, axis=1) == 1).all() for w in whole)
-    assert [w.tolist() for w in windows(tokens, order, 20, 2, 1)] == [w.tolist() for w in whole[1:]]
+def test_contexts_hold_consecutive_tokens() -> None:
+    contexts = packed(np.arange(100, dtype=np.uint16), 20, NO_FRAME, frozenset())
+    batches = [batch.ids for batch in contexts.batches(np.array([3, 0, 2, 1, 4]), 59)]
+    assert [ids[:, 0].tolist() for ids in batches] == [[60, 0], [40, 20], [80]]
+    assert all((np.diff(ids, axis=1) == 1).all() for ids in batches)
 
 
 @pytest.mark.parametrize("hook", ["blocks.2.mlp.hook_post", "blocks.0.hook_resid_post", "blocks.1.attn.hook_z"])
@@ -92,7 +94,7 @@ def test_rows_are_the_activations_of_their_own_tokens(run: Run, hook: str) -> No
     model = load_gpt(run.gpt_path)
     tokens = torch.from_numpy(dataset.tokens(0, 7 * CONTEXT).astype(np.int64)).reshape(7, CONTEXT)
     with torch.inference_mode():
-        expected = model.run_to(tokens, hook).reshape(7 * CONTEXT, -1)
+        expected = own_model(model).read({"input_ids": tokens}, [hook])[hook].reshape(7 * CONTEXT, -1)
     torch.testing.assert_close(dataset.read(0, 7 * CONTEXT), expected, rtol=1e-5, atol=1e-6)
     assert dataset.provenance["hook_point"] == hook
     assert dataset.provenance["context"] == CONTEXT
@@ -106,9 +108,9 @@ def test_a_harvest_stopped_anywhere_resumes_to_the_same_dataset(
         def __init__(self, path: Path, **options: object) -> None:
             super().__init__(path, **(options | {"shard_bytes": 10 * D_MLP * 4}))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(several, "DatasetWriter", SmallShards)
+    monkeypatch.setattr(rows_module, "DatasetWriter", SmallShards)
     unbroken = harvest_activations(run, settings(), quiet=True)
-    plain = harvest_module.activation_batches
+    plain = rows_module.activation_rows
     for stop_after in range(4):
 
         def broken(*arguments: object, stop: int = stop_after, **options: object) -> object:
@@ -118,7 +120,7 @@ def test_a_harvest_stopped_anywhere_resumes_to_the_same_dataset(
                 yield batch
 
         with monkeypatch.context() as patch:
-            patch.setattr(harvest_module, "activation_batches", broken)
+            patch.setattr(rows_module, "activation_rows", broken)
             with pytest.raises(KeyboardInterrupt):
                 harvest_activations(run, settings(), force=True, quiet=True)
         assert run.config()["stages"]["harvest/blocks.2.mlp.hook_post"]["status"] == "running"
@@ -151,7 +153,9 @@ def test_more_rows_than_text_stores_what_there_is_and_says_so(run: Run, capsys: 
 def test_missing_model_and_unknown_hook_are_one_clear_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(StageMissing, match="train-gpt was not run; run: sparsecode train-gpt --run"):
         harvest_activations(tmp_path / "empty")
-    with pytest.raises(HookUnknown, match=r"no hook point 'blocks.9.mlp.hook_post'; there are blocks.0"):
+    with pytest.raises(
+        HookUnknown, match=r"no hook point 'blocks.9.mlp.hook_post'; there are blocks.L.X with L 0 to 2"
+    ):
         harvest_activations(run, settings(layer=9), quiet=True)
 
 

@@ -19,12 +19,11 @@ from sparsecode import machine
 from sparsecode.cli import main
 from sparsecode.corpus import load_tokens
 from sparsecode.harvest import harvest_module
-from sparsecode.harvest import several as several_module
+from sparsecode.harvest import rows as rows_module
+from sparsecode.harvest.contexts import REASONS, ContextSettings, by_document, cut, packed
 from sparsecode.harvest.models import load_model
 from sparsecode.harvest.models.language import Frame
 from sparsecode.harvest.models.special import special_ids, unknown_id
-from sparsecode.harvest.sequences import by_document, packed
-from sparsecode.harvest.several import ContextSettings
 from sparsecode.pipeline.config import HarvestConfig
 from sparsecode.pipeline.harvest import harvest_activations
 from sparsecode.pipeline.progress import Console
@@ -84,14 +83,14 @@ def test_every_row_knows_its_context_and_nothing_goes_uncounted(
     config = wanted(bert, texts, documents=documents, special_tokens=special, rows=rows)
     result = harvest_activations(run, config, quiet=True)
     dataset = Dataset(run.path / result["path"])
-    cut = several_module.cut(load_tokens(run), load_model(str(bert), device="cpu"), config.part(ContextSettings))
+    there = cut(load_tokens(run), load_model(str(bert), device="cpu"), config.part(ContextSettings))
     numbers: list[int] = []
     left_out: Counter[str] = Counter()
-    batches = list(cut.batches(cut.order(config.seed), config.batch_tokens))
+    batches = list(there.batches(there.order(config.seed), config.batch_tokens))
     places = [(batch, i) for batch in batches for i in range(len(batch.ids))]
     for place, (batch, i) in enumerate(places):
         for token, present in zip(batch.ids[i].tolist(), batch.present[i].tolist(), strict=True):
-            if rows < cut.rows and len(numbers) == rows:
+            if rows < there.rows and len(numbers) == rows:
                 break  # what stands behind the last row was not read for it
             if present and (special or token not in range(5)):
                 numbers.append(place)
@@ -112,17 +111,18 @@ def test_every_row_knows_its_context_and_nothing_goes_uncounted(
     assert "context" not in dataset.provenance or not dataset.contexts_stored
 
 
-def test_batches_count_up_to_their_last_row() -> None:
+def test_every_position_without_a_row_says_why() -> None:
     tokens = np.array([5, 6, 7, 8, 9, 3, 1, 10, 3, 11, 12], np.uint16)
     contexts = by_document(tokens, 3, 5, Frame((2,), (2,)), frozenset({1, 2, 3}), pad=0)
     batch = contexts.batch(np.array([1, 0, 2]))  # 2 8 9 2 0 / 2 5 6 7 2 / 2 1 10 2 0
-    assert batch.left_out(99, 1) == {"padding": 2, "unknown": 1, "special": 6}
-    assert batch.left_out(5, 1) == {"padding": 1, "unknown": 0, "special": 3}
-    assert batch.left_out(2, 1) == {"padding": 0, "unknown": 0, "special": 1}
-    assert batch.left_out(6, None) == {"padding": 2, "unknown": 0, "special": 7}
-    assert batch.left_out(0, 1) == {"padding": 0, "unknown": 0, "special": 0}
-    assert batch.contexts(7).tolist() == [7, 7, 8, 8, 8, 9]
-    assert packed(tokens, 5, Frame(), frozenset()).batch(np.array([0, 1])).left_out(10, 1).total() == 0
+    reasons = [[REASONS[place] for place in row] for row in batch.why(1).tolist()]
+    assert reasons == [
+        ["special", "", "", "special", "padding"],
+        ["special", "", "", "", "special"],
+        ["special", "unknown", "", "special", "padding"],
+    ]
+    assert (batch.why(None) == np.where(batch.why(1) == 2, 3, batch.why(1))).all()
+    assert not packed(tokens, 5, Frame(), frozenset()).batch(np.array([0, 1])).why(1).any()
 
 
 def test_a_killed_harvest_goes_on_with_the_same_contexts_and_counts(
@@ -132,10 +132,10 @@ def test_a_killed_harvest_goes_on_with_the_same_contexts_and_counts(
         def __init__(self, path: Path, **options: Any) -> None:
             super().__init__(path, **(options | {"shard_bytes": 1500}))
 
-    monkeypatch.setattr(several_module, "DatasetWriter", SmallShards)
+    monkeypatch.setattr(rows_module, "DatasetWriter", SmallShards)
     config = wanted(bert, texts, documents=True, rows=300)
     harvest_activations(tmp_path / "whole", config, quiet=True)
-    plain = several_module.activation_rows
+    plain = rows_module.activation_rows
 
     def broken(*arguments: Any) -> Iterator[Any]:
         for number, batch in enumerate(plain(*arguments)):
@@ -144,7 +144,7 @@ def test_a_killed_harvest_goes_on_with_the_same_contexts_and_counts(
             yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(several_module, "activation_rows", broken)
+        patch.setattr(rows_module, "activation_rows", broken)
         with pytest.raises(KeyboardInterrupt):
             harvest_activations(tmp_path / "cut", config, quiet=True)
     assert 0 < Dataset(tmp_path / "cut/activations" / HOOK).rows < 300
@@ -181,13 +181,13 @@ def test_auto_computes_in_what_the_processor_has_and_a_resumed_harvest_keeps_it(
     assert loaded.fingerprint == load_model(str(bert), device="cpu", dtype="bfloat16").fingerprint
 
     config = wanted(bert, texts, model_dtype="auto", rows=60)
-    plain = several_module.activation_rows
+    plain = rows_module.activation_rows
     with monkeypatch.context() as patch:
-        patch.setattr(several_module, "activation_rows", lambda *arguments: iter(()))
+        patch.setattr(rows_module, "activation_rows", lambda *arguments: iter(()))
         patch.setattr(DatasetWriter, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             harvest_activations(tmp_path / "run", config, quiet=True)
-    assert several_module.activation_rows is plain
+    assert rows_module.activation_rows is plain
     record = Run(tmp_path / "run").config()["stages"][f"harvest/{HOOK}"]
     assert (record["status"], record["plan"]) == ("running", {"model_dtype": expected})
     # Another machine goes on.

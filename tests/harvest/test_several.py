@@ -27,15 +27,14 @@ from sparsecode.errors import (
 )
 from sparsecode.gpt import load_gpt
 from sparsecode.harvest import harvest_module
-from sparsecode.harvest import several as several_module
-from sparsecode.harvest.models import load_model
+from sparsecode.harvest import rows as rows_module
+from sparsecode.harvest.contexts import ContextSettings, by_document, cut, packed
+from sparsecode.harvest.models import load_model, own_model
 from sparsecode.harvest.models.language import Frame
-from sparsecode.harvest.sequences import by_document, packed
-from sparsecode.harvest.several import ContextSettings
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import HarvestConfig
 from sparsecode.pipeline.harvest import harvest_activations
-from sparsecode.pipeline.hooks import hook_name, parse_layers, single_configs
+from sparsecode.pipeline.hook_names import hook_name, parse_layers, single_configs
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.train_gpt import train_gpt
 from sparsecode.store import Dataset, DatasetWriter
@@ -115,15 +114,19 @@ def test_several_at_once_are_the_datasets_of_each_alone(own_run: Run, tmp_path: 
         assert again["fingerprint"] == together["datasets"][hook]["fingerprint"]
 
 
-def test_places_of_the_own_gpt_that_its_forward_pass_does_not_name(own_run: Run) -> None:
+def test_taps_of_the_own_gpt_that_no_site_names(own_run: Run) -> None:
     gpt = load_gpt(own_run.gpt_path)
     result = harvest_activations(own_run, settings(hook="blocks.1.attn.hook_k", rows=4 * CONTEXT), quiet=True)
     dataset = Dataset(own_run.path / result["path"])
     ids = torch.from_numpy(dataset.tokens(0, CONTEXT).astype(np.int64))[None]
-    x = gpt.run_to(ids, "blocks.1.hook_resid_pre")
+    x = own_model(gpt).read({"input_ids": ids}, ["blocks.1.hook_resid_pre"])["blocks.1.hook_resid_pre"]
     block: Any = gpt.blocks[1]
     keys = torch.nn.functional.layer_norm(x, (8,), block.ln_1.weight) @ block.attn.c_attn.weight[8:16].T
     torch.testing.assert_close(dataset.read(0, CONTEXT), keys[0].detach(), rtol=1e-3, atol=1e-4)
+    mlp = {"module": ("blocks.1.mlp",)}, {"hook": "blocks.1.hook_mlp_out"}
+    found = [harvest_activations(own_run, settings(rows=CONTEXT, **one), quiet=True)["path"] for one in mlp]
+    by_path, by_name = (Dataset(own_run.path / path).read(0, CONTEXT) for path in found)
+    assert torch.equal(by_path, by_name)
     with pytest.raises(HookUnknown, match=r"no hook_embed: it adds up tokens and positions in one step"):
         harvest_activations(own_run, settings(hook="hook_embed"), quiet=True)
 
@@ -133,10 +136,10 @@ def test_several_resume_to_the_same_bytes(own_run: Run, tmp_path: Path, monkeypa
         def __init__(self, path: Path, **options: Any) -> None:
             super().__init__(path, **(options | {"shard_bytes": 1500}))
 
-    monkeypatch.setattr(several_module, "DatasetWriter", SmallShards)
+    monkeypatch.setattr(rows_module, "DatasetWriter", SmallShards)
     wanted = settings(layer="1,2", site="mlp,attn", rows=150)
     whole = harvest_activations(own_run, wanted, force=True, quiet=True)["datasets"]
-    plain = several_module.activation_rows
+    plain = rows_module.activation_rows
     for stop_after in range(1, 4):
 
         def broken(*arguments: Any, stop: int = stop_after) -> Iterator[Any]:
@@ -146,7 +149,7 @@ def test_several_resume_to_the_same_bytes(own_run: Run, tmp_path: Path, monkeypa
                 yield batch
 
         with monkeypatch.context() as patch:
-            patch.setattr(several_module, "activation_rows", broken)
+            patch.setattr(rows_module, "activation_rows", broken)
             with pytest.raises(KeyboardInterrupt):
                 harvest_activations(own_run, wanted, force=True, quiet=True)
         resumed = harvest_activations(own_run, wanted, quiet=True)["datasets"]
@@ -208,7 +211,7 @@ def test_rows_of_a_model_are_its_values_at_kept_tokens(
     model = transformers.AutoModel.from_pretrained(bert).eval()
     loaded = load_model(str(bert), device="cpu")
     assert (loaded.kind, loaded.name, loaded.frame) == ("masked", "small-bert", Frame((2,), (3,)))
-    contexts = several_module.cut(load_tokens(run), loaded, wanted.part(ContextSettings))
+    contexts = cut(load_tokens(run), loaded, wanted.part(ContextSettings))
     row = 0
     for number in contexts.order(0).tolist():
         stretch = contexts.tokens[contexts.starts[number] : contexts.stops[number]].tolist()
@@ -293,7 +296,7 @@ def test_the_encoder_of_an_encoder_decoder_is_read_and_the_rest_says_why_not(ber
     model = load_model(str(tmp_path), device="cpu")
     assert model.width("encoder.block.0") == 8
     with pytest.raises(HookUnknown, match=r"its family, t5.* its modules are .*encoder.*name modules with --module"):
-        advised(model.place)("blocks.1.mlp.hook_post")
+        advised(model.tap)("blocks.1.mlp.hook_post")
     with pytest.raises(ModelInvalid, match=r"does not reach decoder\.block\.0 .*only the encoder can be read"):
         model.width("decoder.block.0")
 

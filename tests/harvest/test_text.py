@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -86,9 +87,8 @@ def documents(folder: Path) -> list[list[int]]:
     """Documents of a run, both sides, in a fixed order, without what is between them."""
     tokens = load_tokens(Run(folder))
     found = []
-    for side, starts in ((tokens.train, tokens.train_offsets), (tokens.val, tokens.val_offsets)):
-        ends = [*starts[1:], len(side)]
-        found += [side[start : end - 1].tolist() for start, end in zip(starts, ends, strict=True)]
+    for side in (tokens.train, tokens.val):
+        found += [ids[:-1].tolist() for ids in np.split(side, np.flatnonzero(side == tokens.eot) + 1)[:-1]]
     return sorted(found)
 
 
@@ -210,7 +210,7 @@ def test_conversations_are_written_by_the_models_own_template(template: str, tmp
     assert begun == ((0,) if template == BEGUN else ())
     # Rows are the tokens of the conversations on the training side, their beginning once.
     tokens = load_tokens(Run(tmp_path / "run"))
-    assert dataset.rows == len(tokens.train) - len(tokens.train_offsets)
+    assert dataset.rows == np.count_nonzero(tokens.train != tokens.eot)
     assert dataset.provenance["chat"] is True
     other = lines(tmp_path / "other.jsonl", "talk", TALKS)
     with pytest.raises(CorpusUnreadable, match=r"line 1: no conversation under 'messages' \(found: talk\)"):

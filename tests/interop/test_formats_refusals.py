@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sparsecode.dictionary import Dictionary, Gated, TopK
 from sparsecode.errors import (
     DictionaryInvalid,
     InvalidArgument,
@@ -23,7 +24,6 @@ from sparsecode.errors import (
 from sparsecode.interop import find_format, load_dictionary, save_dictionary
 from sparsecode.interop.fold import folded
 from sparsecode.interop.state_dict import read_state_dict, write_state_dict
-from sparsecode.sweep import Dictionary
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/interop"
 D, N = 8, 16
@@ -116,7 +116,7 @@ def test_a_checkpoint_in_a_folder_of_its_own_finds_the_configuration(copy: Calla
     folder = copy("dictionary_learning-BatchTopKSAE")
     (folder / "checkpoints").mkdir()
     (folder / "ae.pt").rename(folder / "checkpoints/ae_100.pt")
-    assert load_dictionary(folder / "checkpoints/ae_100.pt").activation == "batchtopk"
+    assert load_dictionary(folder / "checkpoints/ae_100.pt").activation.name == "batchtopk"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_k_that_is_no_whole_number_is_named(copy: Callable[[str], Path], bad: 
 
 def test_a_k_in_words_is_named() -> None:
     with pytest.raises(DictionaryInvalid, match="k is '3', not a number of features"):
-        Dictionary(torch.ones(N, D), torch.zeros(N), torch.ones(N, D), activation="topk", k="3")  # type: ignore[arg-type]
+        Dictionary(torch.ones(N, D), torch.zeros(N), torch.ones(N, D), activation=TopK("3"))  # type: ignore[arg-type]
 
 
 def test_a_scale_that_saelens_itself_no_longer_reads_is_refused_and_ones_are_not(copy: Callable[[str], Path]) -> None:
@@ -317,7 +317,7 @@ def test_folding_keeps_what_a_dictionary_does_whatever_it_is_told_to_subtract() 
         return torch.randn(*shape, generator=generator)
 
     x = values(32, D) + 5
-    gate = {"activation": "gated", "r_mag": values(N), "b_mag": values(N)}
+    gate = {"activation": Gated(values(N), values(N))}
     for b_dec in (None, values(D)):
         for mean in (None, values(D) * 4):
             for subtracts in (True, False):

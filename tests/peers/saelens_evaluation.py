@@ -22,8 +22,8 @@ from sae_lens.training.activation_scaler import ActivationScaler
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from sparsecode.evaluation import evaluate_dictionaries
+from sparsecode.harvest.contexts import packed
 from sparsecode.harvest.models.loading import hf_model
-from sparsecode.harvest.sequences import packed
 from sparsecode.sweep import Dictionary
 
 VOCABULARY, CONTEXT, WIDTH, FEATURES, PROMPTS = 211, 32, 48, 160, 24

@@ -69,7 +69,7 @@ def main() -> int:
         lens.load_state_dict(weights, strict=False)
         ours = hf_model(model, None, family, "masked" if family == "bert" else "causal")
         _, cache = lens.run_with_cache(ids)
-        found = ours.read({"input_ids": ids}, ours.places)
+        found = ours.read({"input_ids": ids}, ours.taps)
         for hook, value in found.items():
             theirs = hook if hook in cache else f"embed.{hook}"  # as BERT's embeddings are called there
             if theirs not in cache:

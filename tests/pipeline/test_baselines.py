@@ -23,7 +23,7 @@ from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.report.page import render
 from sparsecode.report.sections.baselines import baselines_section
-from sparsecode.science.baselines import BASELINES
+from sparsecode.science.baselines.kinds import BASELINES
 from sparsecode.sweep import Dictionary
 
 D, ROWS, HELD_OUT = 12, 3000, 500

@@ -16,11 +16,12 @@ from fake_run import SIZES, TRUE, D, FakeDataset, make_fake_run
 from sparsecode import store
 from sparsecode.errors import InvalidSetting, RunInvalid, SettingsDiffer, StageMissing
 from sparsecode.pipeline import sweeps
-from sparsecode.pipeline.claims import family, load_claims
+from sparsecode.pipeline.claims import compared, load_claims
 from sparsecode.pipeline.config import ClaimsConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
-from sparsecode.science import starts
-from sparsecode.science.judge import CLAIMS
+from sparsecode.records import as_json
+from sparsecode.science.claims import starts
+from sparsecode.science.claims.judge import CLAIMS
 from sparsecode.sweep import Dictionary
 
 
@@ -203,7 +204,7 @@ def test_without_activations_what_needs_them_is_not_tested(tmp_path: Path) -> No
     assert found["3"] == found["4"] == "not tested"
     assert "not tested" not in (found["1"], found["2"], found["6"])
     claims = load_claims(run)
-    assert claims is not None and "sparsecode harvest" in claims["claims"]["4"]["reason"]
+    assert claims is not None and "sparsecode harvest" in claims.claims["4"].verdict.reason
 
 
 def test_one_dictionary_alone_tests_nothing(tmp_path: Path) -> None:
@@ -230,7 +231,8 @@ def test_bad_settings_and_missing_stages(tmp_path: Path) -> None:
     assert load_claims(run) is None
     with run.stage("claims", ClaimsConfig()) as stage:
         stage.finish({})
-    for text in ("{", "[]", '{"format": 3, "claims": []}', '{"format": 2, "claims": {}}'):
+    for text in ("{", "[]", '{"format": 3, "claims": []}', '{"format": 2, "claims": {}}',
+                 '{"format": 3, "thin": {}, "claims": {}, "starts": null}'):  # fmt: skip
         run.claims_path.write_text(text)
         with pytest.raises(RunInvalid, match="sparsecode claims --force"):
             load_claims(run)
@@ -260,7 +262,7 @@ def test_the_sweeps_are_runs_that_see_the_same_rows(tmp_path: Path) -> None:
         coefficients = sorted({entry["l1"] for entry in comparison.record["dictionaries"]})
         assert coefficients == pytest.approx([0.1 * factor, 0.2 * factor])
     assert [entry["loss"]["l1_scale"] for entry in found[1][1].record["dictionaries"]] == ["per-size"] * 4
-    weights = [family("x", *one) for one in found]
+    weights = [compared("x", *one) for one in found]
     assert weights[0].dimensions == 8 and len(weights[1].dictionaries) == 4
 
 
@@ -274,19 +276,19 @@ def test_every_start_is_a_run_on_the_same_rows_and_is_judged(tmp_path: Path) -> 
     config = ClaimsConfig(start_samples=600, min_samples=300, batch_size=100, warmup_steps=2, draws=100)
     found = sweeps.train_starts(Run(tmp_path / "run"), config, str(activations), settings.record(), quiet=True)
     assert list(found) == list(starts.STARTS) == ["calibrated", "atoms", "linear"]
-    families = {kind: family(kind, *one) for kind, one in found.items()}
+    begun = {kind: compared(kind, *one) for kind, one in found.items()}
     for kind, (beside, _) in found.items():
         recorded = beside.config()["stages"]["train-dicts"]
         assert (recorded["result"]["samples"], recorded["settings"]["min_samples"]) == (600, 300)
         assert recorded["settings"] | starts.STARTS[kind].settings == recorded["settings"]
-        assert {d.meta["training"]["start"]["kind"] for d in families[kind].dictionaries.values()} == {kind}
-    said = starts.summary(families, 600, 100)
+        assert {d.meta["training"]["start"]["kind"] for d in begun[kind].dictionaries.values()} == {kind}
+    said = as_json(starts.summary(begun, 600, 100))
     json.dumps(said, allow_nan=False)
     for kind, start in said["starts"].items():
         assert start["modes"]["verdict"] == start["growth"]["verdict"] == "not tested"
         assert [(row["size"], row["seed"]) for row in start["dictionaries"]] == [(8, 0), (16, 0), (8, 1), (16, 1)]
         for row in start["dictionaries"]:
-            own = families[kind].dictionaries[row["dictionary"]]
+            own = begun[kind].dictionaries[row["dictionary"]]
             live = own.features["density"] > 0
             assert row["dead"] == int((~live).sum())
             share = float((own.features["initial_cosine"][live] < 0.5**0.5).double().mean())

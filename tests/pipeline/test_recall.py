@@ -24,7 +24,7 @@ from sparsecode.pipeline.config import (
     TrainGptConfig,
     load_preset,
 )
-from sparsecode.pipeline.hooks import hook_names
+from sparsecode.pipeline.hook_names import hook_names
 from sparsecode.pipeline.recall import as_recorded, recalled, settings_for
 from sparsecode.pipeline.run import Run
 

@@ -26,8 +26,8 @@ from sparsecode.pipeline.toy import load_toy, toy_models
 from sparsecode.pipeline.toy_plan import data_settings, entries
 from sparsecode.report.page import render
 from sparsecode.report.sections.toy import MAPS, toy_section
-from sparsecode.science.toy import ToyData
-from sparsecode.science.toy_measures import against_truth, grid_of, next_larger
+from sparsecode.science.toy.data import ToyData
+from sparsecode.science.toy.measures import against_truth, next_larger
 from sparsecode.sweep import Dictionary, Sweep, Trainer, initial_atoms
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine
@@ -254,15 +254,10 @@ def test_next_larger_stays_within_l1_and_seed() -> None:
     assert next_larger(keys) == {(8, 0.1, 0): (16, 0.1, 0), (16, 0.1, 0): (64, 0.1, 0)}
 
 
-def test_grid_has_a_row_per_l1_and_none_where_nothing_is() -> None:
-    rows = [{"dict_size": 8, "l1": 0.2, "seed": 0, "x": 1}, {"dict_size": 4, "l1": 0.1, "seed": 0, "x": 2}]
-    assert grid_of(rows, "x", 0) == [[2, None], [None, 1]]
-
-
 def test_the_section_shows_what_the_record_holds(made: tuple[Run, dict[str, Any]]) -> None:
     record = made[1]
     section = toy_section(record)
-    assert section.claim is not None and section.claim.verdict == record["verdict"]["verdict"]
+    assert section.claim is not None and section.claim.verdict.verdict == record["verdict"]["verdict"]
     figures = {block.id: block for block in section.blocks}
     assert set(figures) == {*(each.id for each in MAPS), "toy-sign"}
     page = render("Toy", "s", [section])

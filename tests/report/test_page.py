@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.config import ReportConfig
 from sparsecode.pipeline.report import gather
 from sparsecode.pipeline.run import Run
-from sparsecode.report.blocks import Claim, Section
+from sparsecode.report.blocks import Section
 from sparsecode.report.page import render, strength, visible
 from sparsecode.report.sections import ORDER, claim2
+from sparsecode.science.claims.c2_bimodality import Distribution, Modes, Shape
+from sparsecode.science.claims.verdicts import Finding, Verdict
 
 FIGURES = {
     "found-again", "counts-by-l1", "mcs-histograms", "mcs-by-l1", "consistency", "l0-maps", "mmcs-maps", "growth-curve",
@@ -212,7 +215,7 @@ def test_without_claims_the_page_says_how_to_test_them(tmp_path: Path) -> None:
 
 
 def test_a_claim_gets_its_row_on_top() -> None:
-    claim = Claim("MMCS rises, then plateaus", "not reproduced", "slope 0.2 ± 0.1")
+    claim = Finding("MMCS rises, then plateaus", Verdict("not reproduced", "", "slope 0.2 ± 0.1"))
     page = render("t", "s", [Section("rise", "Rise", claim=claim), Section("plain", "Plain")])
     rows = Reader(page).tables["claims"]
     assert rows[1:] == [["MMCS rises, then plateaus", "not reproduced", "slope 0.2 ± 0.1"]]
@@ -221,15 +224,15 @@ def test_a_claim_gets_its_row_on_top() -> None:
 
 
 def test_one_mode_is_said_to_be_one() -> None:
-    fit = {"weights": (0.6, 0.4), "means": (0.4, 0.9)}
-    row: dict[str, Any] = {"sweep": "run", "overcomplete": True, "dictionary": "n64", "dead": 30, "dip": 0.01, "p": 0.5}
-    row |= {"modes": fit, "bimodal": False, "everything": {"bimodal": True, "modes": fit}}
-    said = claim2._summary([row, row | {"p": 0.7, "sweep": "plain"}])
+    fit = Modes((0.4, 0.9), (0.1, 0.1), (0.6, 0.4), 5.0, 0.0)
+    all_of_them = Shape(0.01, 0.0, fit, True, 64)
+    row = Distribution("run", "n64", 64, 0.1, 0, True, {}, 34, 30, [], [], 0.01, 0.5, fit, False, all_of_them)
+    said = claim2._summary([row, replace(row, p=0.7, sweep="plain")])
     assert "p from 0.50 to 0.50" in said and "of all features of n64, 30 dead ones among them, 40%" in said
-    row["everything"] = {"bimodal": False, "modes": fit}
-    assert claim2._summary([row]).endswith("0.50).")
-    assert claim2._summary([row | {"bimodal": True}]).startswith("Of the live features of n64, 40% come back")
-    assert claim2._summary([row | {"modes": None}]) == ""
+    one_mode = replace(row, everything=replace(all_of_them, bimodal=False))
+    assert claim2._summary([one_mode]).endswith("0.50).")
+    assert claim2._summary([replace(row, bimodal=True)]).startswith("Of the live features of n64, 40% come back")
+    assert claim2._summary([replace(row, modes=None)]) == ""
 
 
 def test_text_is_escaped_and_visible() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsecode.errors import InvalidArgument
-from sparsecode.science.baselines import BASELINES, Array, Fit, ica, identity, neurons, nmf, pca, random
+from sparsecode.science.baselines.kinds import BASELINES, Array, Fit, ica, identity, neurons, nmf, pca, random
 from sparsecode.sweep import Dictionary
 from sparsecode.sweep.reconstruction import evaluate, fvu_of_strongest
 

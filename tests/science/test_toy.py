@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from sparsecode.science.toy import ToyData, ToySettings, correlation_matrix
+from sparsecode.science.toy.data import ToyData, ToySettings, correlation_matrix
 
 SMALL = ToySettings(dim=16, n_features=32, active=2.0, batch_size=2000, seed=3)
 

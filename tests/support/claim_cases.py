@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -22,9 +23,9 @@ def claims_of(run: Run, dataset: FakeDataset, tilt: float = 0.1, **settings: Any
         patch.setattr(sweeps, "train_both", lambda run, *_, **__: fake_sweeps(run, tilt=tilt))
         sparsecode.compare_dicts(run, quiet=True)
         sparsecode.check_claims(run, quiet=True, **(SMALL | settings))
-    found = load_claims(run)
-    assert found is not None
-    return dict(found["claims"])
+    written, found = json.loads(run.claims_path.read_text()), load_claims(run)
+    assert found is not None and found.as_json(written["settings"]) == written, "read as it was written"
+    return dict(written["claims"])
 
 
 Rows = dict[tuple[int, float], tuple[float, float | None]]  # (size, l1) -> (MMCS with the truth, with larger)

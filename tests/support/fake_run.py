@@ -21,7 +21,7 @@ from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
 from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.config import HarvestConfig, TrainDictsConfig, TrainGptConfig
 from sparsecode.pipeline.run import Run
-from sparsecode.science.starts import STARTS
+from sparsecode.science.claims.starts import STARTS
 from sparsecode.sweep import Dictionary, dictionary_name
 
 D, TRUE, CONTEXT, L1 = 32, 64, 32, 0.02

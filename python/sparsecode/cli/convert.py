@@ -88,6 +88,6 @@ def _convert_all(
 
 def _lines(one: Converted) -> list[str]:
     dictionary = one.dictionary
-    shown = f"{dictionary.activation}, {dictionary.dict_size} features of {dictionary.activation_dim} dimensions"
+    shown = f"{dictionary.activation.name}, {dictionary.dict_size} features of {dictionary.activation_dim} dimensions"
     head = f"{one.path}: {one.source.format} -> {one.to}, {shown}; largest difference {one.difference:.1e}"
     return [head, *(f"  {note}" for note in one.notes)]

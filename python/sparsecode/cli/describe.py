@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparsecode.cli.output import columns, size
+from sparsecode.dictionary.files import common_name, files_of, names_in, read_description, whole
 from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError, StageMissing
 from sparsecode.interop import Found, find_dictionaries, find_format, load_found, looks_like, not_recognised
 from sparsecode.pipeline.advice import told
@@ -144,10 +145,7 @@ def _run(path: Path) -> dict[str, Any]:
     old = stale(run)
     commands = {key: list(found.commands) for key, found in old.items()}
     commands |= {key: [command_of(run, key, stages)] for key in stages if not run.is_done(key)}
-    pairs = [
-        file for file in sorted(run.dictionaries_path.glob("*.safetensors")) if file.with_suffix(".json").is_file()
-    ]
-    dictionaries, broken = _several(pairs, _dictionary)
+    dictionaries, broken = _several([files_of(name)[0] for name in names_in(run.dictionaries_path)], _dictionary)
     manifests = sorted(run.activations_path.glob("*/manifest.json"))
     datasets, broken_sets = _several([manifest.parent for manifest in manifests], _dataset)
     return {
@@ -216,16 +214,11 @@ def _is_part(path: Path) -> bool:
 
 def _dictionary_file(path: Path) -> Path | None:
     """The tensors' file of the dictionary that `path` names: either of its two files, or their common name."""
-    base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
-    if not base.name:
-        return None
-    tensors, facts = (base.with_name(base.name + ending) for ending in (".safetensors", ".json"))
-    return tensors if tensors.is_file() and facts.is_file() else None
+    name = common_name(path)
+    return files_of(name)[0] if whole(name) else None
 
 
 def _dictionary(tensors: Path) -> dict[str, Any]:
-    from sparsecode.sweep.dictionary_files import read_description
-
     facts = tensors.with_suffix(".json")
     known = read_description(facts)
     held = {name: known.get(name) for name in _FACTS}
@@ -249,17 +242,15 @@ def _dictionary(tensors: Path) -> dict[str, Any]:
 def _foreign(found: Found) -> dict[str, Any]:
     """A dictionary of another library, in the same words; its weights are read, since they say what it is."""
     dictionary = load_found(found)
-    about = dictionary.meta
+    about = dictionary.meta | dictionary.about
     normalization = dict(dictionary.normalization)
     normalization.pop("mean")
-    shown = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "r_mag", "b_mag", "W_skip")
-    held = {name: getattr(dictionary, name) for name in shown}
-    tensors = {name: list(value.shape) for name, value in held.items() if value is not None}
-    files = found.files
     return {"kind": "dictionary", "path": str(found.path), "name": found.name, "library": found.format} | {
-        name: getattr(dictionary, name, about.get(name)) for name in _FACTS
+        name: about.get(name) for name in _FACTS
     } | {
-        "normalization": normalization, "tensors": tensors, "bytes": sum(file.stat().st_size for file in files),
+        "normalization": normalization,
+        "tensors": {name: list(value.shape) for name, value in dictionary.tensors.items()},
+        "bytes": sum(file.stat().st_size for file in found.files),
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from sparsecode.pipeline.run import Run
 # What a package that need not be there is for.
 OPTIONAL = {
     "pyarrow": "--text with .parquet files",
-    "zstandard": "--text with .zst files",
+    "backports.zstd": "--text with .zst files",
     "transformers": "Hugging Face models",
     "datasets": "--hf-dataset",
 }

@@ -12,9 +12,9 @@ from sparsecode.cli.options import Command, debug_option, json_option, quiet_opt
 from sparsecode.pipeline.config import EvalConfig
 
 if TYPE_CHECKING:
+    from sparsecode.dictionary import Dictionary
     from sparsecode.errors import SparsecodeError
     from sparsecode.evaluation.result import Evaluation
-    from sparsecode.sweep import Dictionary
 
 
 @click.command("eval", cls=Command)

@@ -23,9 +23,10 @@ from sparsecode.comparison.records import (
     Nearest,
 )
 from sparsecode.comparison.stability import found_in_all, stability, steadiest
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting
 from sparsecode.machine import versions
-from sparsecode.sweep import Dictionary, dictionary_name
+from sparsecode.sweep import dictionary_name
 from sparsecode.watch import UNWATCHED, Watch
 
 MATCH_ALL = 16  # dictionaries up to which every pair is matched one-to-one; beyond, each with its relatives

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from sparsecode.checkpoint import load_tensors
 from sparsecode.comparison.cosine import require_same_width, unit_rows
+from sparsecode.dictionary import Dictionary
+from sparsecode.dictionary.files import common_name, files_of
 from sparsecode.errors import (
     CheckpointCorrupt,
     DictionaryInvalid,
@@ -24,11 +26,9 @@ from sparsecode.errors import (
 )
 from sparsecode.interop import Found, find_dictionaries, load_found, looks_like, not_recognised
 from sparsecode.machine import usable_memory
-from sparsecode.sweep import Dictionary
 
 STABILITY = "stability"  # what `compare` adds to a dictionary's files; not part of its fingerprint
 _COPIES = 1.5  # copies of the weights: as read, and the atoms as unit rows
-_SUFFIXES = (".safetensors", ".json")
 _FAMILY = ("kind", "l1", "hook_point", "dataset_fingerprint", "loss")
 _ABOUT = ("kind", "l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
 
@@ -108,7 +108,7 @@ def places(paths: Iterable[str | Path], left_out: list[LeftOut] | None = None) -
 
 def bytes_of(path: Path) -> int:
     """Size of a dictionary's weights on disk: its file, or the files of its folder."""
-    weights, _ = _pair(path)
+    weights, _ = files_of(path)
     return sum(file.stat().st_size for file in ([weights] if weights.is_file() else _files(path)))
 
 
@@ -131,8 +131,7 @@ def _dictionaries(path: Path) -> list[Found]:
     found = find_dictionaries(path)
     if not found and (path.is_dir() or looks_like(path) is not None):
         raise not_recognised(path)
-    stem = path.with_suffix("") if path.suffix in _SUFFIXES else path
-    return found or [Found("sparsecode", stem)]  # its reader names the missing file
+    return found or [Found("sparsecode", common_name(path))]  # its reader names the missing file
 
 
 def load_members(paths: Iterable[str | Path], *, least: int = 2, left_out: list[LeftOut] | None = None) -> list[Member]:
@@ -256,7 +255,7 @@ def fingerprint(path: Path) -> str:
     error here; loading it reports the fault.
     """
     digest = hashlib.sha256(path.name.encode())
-    weights, description = _pair(path)
+    weights, description = files_of(path)
     if not weights.is_file():
         for file in _files(path):
             with file.open("rb") as opened:
@@ -291,8 +290,3 @@ def _description(path: Path) -> Any:
 def fingerprint_of(paths: Iterable[Path]) -> str:
     """Digest of several dictionaries, without the stability scores that a comparison stores in their files."""
     return hashlib.sha256("".join(map(fingerprint, paths)).encode()).hexdigest()[:16]
-
-
-def _pair(stem: Path) -> tuple[Path, Path]:
-    weights, description = (stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
-    return weights, description

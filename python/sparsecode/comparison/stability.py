@@ -24,6 +24,7 @@ from torch import Tensor
 from sparsecode.checkpoint import load_tensors, save_tensors, write_json
 from sparsecode.comparison.members import STABILITY, Member, Place
 from sparsecode.comparison.records import Steady
+from sparsecode.dictionary.files import files_of
 from sparsecode.errors import DictionaryInvalid
 
 LISTED = 200  # steadiest features kept in a comparison: more than anyone reads
@@ -120,7 +121,7 @@ def store_stability(path: Path, stability: Tensor, summary: dict[str, Any]) -> N
         DictionaryInvalid: its JSON file has become something else meanwhile.
         CheckpointCorrupt, OutOfSpace, IoFailed: a file cannot be read or written; it is unchanged.
     """
-    weights, description = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
+    weights, description = files_of(path)
     tensors, metadata = load_tensors(weights)
     known = tensors.get(f"features.{STABILITY}")
     if known is None or not torch.equal(known, stability):

@@ -13,7 +13,7 @@ import numpy as np
 
 from sparsecode.corpus.readers import Piece
 from sparsecode.corpus.tables import Bad
-from sparsecode.errors import CorpusUnreadable, IoFailed, SparsecodeError
+from sparsecode.errors import CorpusUnreadable, IoFailed, SparsecodeError, in_a_line
 
 
 class Begun:
@@ -58,7 +58,8 @@ class Begun:
             raise
         except Exception as error:  # the library raises what its many back ends raise
             file.close()
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise IoFailed(f"Hugging Face dataset: the stream broke off ({reason}); run the command again") from error
+            raise IoFailed(
+                f"Hugging Face dataset: the stream broke off ({in_a_line(error)}); run the command again"
+            ) from error
         weakref.finalize(self, file.close)
         return file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sparsecode.errors import CorpusUnreadable
+from sparsecode.errors import CorpusUnreadable, in_a_line
 
 Render = Callable[[list[dict[str, Any]]], str]
 
@@ -37,7 +37,6 @@ class Messages(str):
         try:
             return self.render(found)
         except Exception as error:  # a template raises what its author chose, and jinja what is wrong in it
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise CorpusUnreadable(
-                f"{where}: the chat template refuses this conversation ({reason})", remedy="skip_bad"
+                f"{where}: the chat template refuses this conversation ({in_a_line(error)})", remedy="skip_bad"
             ) from error

@@ -18,12 +18,12 @@ from sparsecode.checkpoint import os_failure, write_atomic, write_json, write_te
 from sparsecode.corpus.given import GivenIds
 from sparsecode.corpus.readers import Piece
 from sparsecode.corpus.sources import Sources, find_sources
-from sparsecode.corpus.survey import Plan, Survey, first_bytes, plan_text, read_chosen, survey_text
+from sparsecode.corpus.survey import Plan, Survey, plan_text, read_chosen, survey_text
 from sparsecode.corpus.text import TextSettings
 from sparsecode.corpus.tokenizer import end_of_document, prepared, read_tokenizer, train_tokenizer, vocabulary_size
 from sparsecode.corpus.tokens import FOLDER, FORMAT, SIDES, TOKENIZER, Tokens, digest_of, load_tokens, read_header
 from sparsecode.corpus.whole import OVERLAP, Spelled, Whole
-from sparsecode.errors import CorpusEmpty, InvalidSetting, RunInvalid, TokenizerInvalid
+from sparsecode.errors import CorpusEmpty, InvalidSetting, RunInvalid, TokenizerInvalid, in_a_line
 from sparsecode.watch import UNWATCHED, Watch, human
 
 # 5, 10, 20 and 40 MB of the default corpus give 3.23, 3.263, 3.264 and 3.277 bytes per held-out token.
@@ -223,14 +223,14 @@ def _encode(
             with watch.task("encoding", int(plan.take.sum()), "bytes") as progress:
                 for parts, made in _encoded(tokenizer, _parts(survey, plan)):
                     for part, ids in zip(parts, made, strict=True):
-                        writer = writers["val" if part.held_out else "train"]
-                        if part.ids is None:
-                            spelled.look(part.text)
-                            writer.add(ids, part.ends, part.size)
+                        writer, piece = writers["val" if part.held_out else "train"], part.piece
+                        if piece.ids is None:
+                            spelled.look(piece.text)
+                            writer.add(ids, piece.ends, piece.size)
                         else:
-                            own = given.document(part.ids, survey.sources.description)
-                            writer.add(own, part.ends, given.text_bytes(own))
-                    progress.advance(sum(part.size for part in parts))
+                            own = given.document(piece.ids, survey.sources.description)
+                            writer.add(own, piece.ends, given.text_bytes(own))
+                    progress.advance(sum(part.piece.size for part in parts))
         for side, writer in writers.items():
             if not writer.tokens:
                 raise CorpusEmpty(f"{survey.sources.description}: too little text, no {side} document; give more")
@@ -250,45 +250,28 @@ def _encode(
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Part:
     """A stretch of text for one side; `before` is the end of what comes before it in its document."""
 
-    text: str
+    piece: Piece
     held_out: bool
-    ends: bool
-    size: int
     before: str = ""
-    ids: NDArray[np.int64] | None = None
 
 
 def _parts(survey: Survey, plan: Plan) -> Iterator[_Part]:
-    """The chosen text in order, each stretch with its side."""
+    """The chosen text in order, each stretch with its side; of a single document the end is held out."""
     seen = 0
     for number, piece in read_chosen(survey, plan.take):
-        text, size = piece.text, piece.size
         if plan.tail is None:
-            yield _Part(text, bool(plan.validation[number]), piece.ends, size, ids=piece.ids)
+            yield _Part(piece, bool(plan.validation[number]))
             continue
-        if piece.ids is not None:
-            yield from _halves(piece, plan.tail)
-            continue
-        before = first_bytes(text, max(0, plan.tail - seen)) or ("" if seen else text[:1])
-        after = text[len(before) :]
-        if before:
-            yield _Part(before, False, bool(after) or seen + size == plan.tail, Piece(before, False).size)
-        if after:
-            yield _Part(after, True, piece.ends, Piece(after, False).size)
-        seen += size
-
-
-def _halves(piece: Piece, tail: int) -> Iterator[_Part]:
-    """Splits a single document of ids: its end is validation text."""
-    assert piece.ids is not None
-    before = len(piece.first(tail).ids if piece.size > tail else piece.ids)  # type: ignore[arg-type]
-    for ids, held_out in ((piece.ids[:before], False), (piece.ids[before:], True)):
-        if len(ids):
-            yield _Part("", held_out, True, Piece("", True, ids).size, ids=ids)
+        before, after = piece.split(plan.tail - seen, least=0 if seen else 1)
+        seen += piece.size
+        if before.size:
+            yield _Part(replace(before, ends=bool(after.size) or piece.ends or seen == plan.tail), False)
+        if after.size:
+            yield _Part(after, True)
 
 
 def _encoded(tokenizer: Tokenizer, parts: Iterator[_Part]) -> Iterator[tuple[list[_Part], list[list[int]]]]:
@@ -302,7 +285,7 @@ def _encoded(tokenizer: Tokenizer, parts: Iterator[_Part]) -> Iterator[tuple[lis
     def finished(parts: list[_Part], started: Future[list[Encoding | None]]) -> tuple[list[_Part], list[list[int]]]:
         encodings = started.result()
         return parts, [
-            [] if encoding is None else whole.add(part.before, part.text, part.ends, encoding)
+            [] if encoding is None else whole.add(part.before, part.piece.text, part.piece.ends, encoding)
             for part, encoding in zip(parts, encodings, strict=True)
         ]
 
@@ -321,18 +304,17 @@ def _read(tokenizer: Tokenizer, parts: list[_Part]) -> list[Encoding | None]:
 
     None for parts that are ids already.
     """
-    several = [bool(part.before) or not part.ends for part in parts]
+    several = [bool(part.before) or not part.piece.ends for part in parts]
     found: list[Encoding | None] = [None] * len(parts)
     try:
         for among, encode in ((False, tokenizer.encode_batch_fast), (True, tokenizer.encode_batch)):
-            places = [place for place, one in enumerate(several) if one == among and parts[place].ids is None]
-            texts = [parts[place].before + parts[place].text for place in places]
+            places = [place for place, one in enumerate(several) if one == among and parts[place].piece.ids is None]
+            texts = [parts[place].before + parts[place].piece.text for place in places]
             for place, encoding in zip(places, encode(texts, add_special_tokens=False), strict=True):
                 found[place] = encoding
     except Exception as error:  # the native library raises bare Exception: a word is unknown, say, and no token for it
-        reason = " ".join(str(error).split())[:160]
         raise TokenizerInvalid(
-            f"the tokenizer cannot encode the text ({reason}); give it a token for unknown ones"
+            f"the tokenizer cannot encode the text ({in_a_line(error)}); give it a token for unknown ones"
         ) from error
     return found
 
@@ -341,8 +323,8 @@ def _overlapping(parts: Iterator[_Part]) -> Iterator[_Part]:
     """The parts, each with the end of what comes before it in its document."""
     before = ""
     for part in parts:
-        yield replace(part, before=before)
-        before = "" if part.ends else (before + part.text)[-OVERLAP:]
+        yield replace(part, before=before) if before else part
+        before = "" if part.piece.ends else (before + part.piece.text)[-OVERLAP:]
 
 
 def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
@@ -350,7 +332,7 @@ def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
     held = 0
     for part in parts:
         batch.append(part)
-        held += part.size
+        held += part.piece.size
         if held >= _BATCH:
             yield batch
             batch, held = [], 0

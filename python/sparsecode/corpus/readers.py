@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import importlib
 import lzma
 import re
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -21,15 +23,16 @@ from sparsecode.corpus import tables
 from sparsecode.corpus.chat import Messages
 from sparsecode.corpus.records import content
 from sparsecode.corpus.tables import Bad
-from sparsecode.corpus.zstd import open_zstd
-from sparsecode.errors import CorpusUnreadable
+from sparsecode.errors import CorpusUnreadable, MissingExtra
 
 SEPARATOR = "<|endoftext|>"  # between the documents of one .txt file
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
 SUFFIXES = (*TEXT_SUFFIXES, *tables.TABLES)
 COMPRESSIONS = (".gz", ".xz", ".zst")
 
-PIECE = 1 << 16  # characters; some 20k tokens: small enough to spread over cores, large enough that calls cost nothing
+# Characters: small enough to spread over cores, yet so large that few documents are longer than two of them. Those are
+# read in windows, which takes longer: 20 % of the Python sources of the default corpus at 1 << 16, 2 % at 1 << 18.
+PIECE = 1 << 18
 _CHUNK = 1 << 20  # bytes read at a time
 _ID_BYTES = 4  # of text per token, about: what --max-text-mb counts for an id
 _LONGEST_WORD = 1 << 20  # a run without a space that is longer than this is cut anywhere
@@ -47,7 +50,7 @@ _MARKS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Piece:
     """A stretch of a document's text; `ends` marks its last."""
 
@@ -56,7 +59,7 @@ class Piece:
     ids: NDArray[np.int64] | None = None
     """Instead of text: a whole document as ids that a tokenizer made."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         """UTF-8 bytes; estimated for ids."""
         if self.ids is not None:
@@ -72,12 +75,18 @@ class Piece:
         """Its content as bytes."""
         return self.text.encode() if self.ids is None else self.ids.astype("<i8").tobytes()
 
-    def first(self, size: int) -> Piece:
-        """The longest beginning of at most `size` bytes, as the document's last piece."""
+    def split(self, size: int, least: int = 0) -> tuple[Piece, Piece]:
+        """The longest beginning of at most `size` bytes, as a document of its own, and the rest.
+
+        The beginning has at least one id, or `least` characters.
+        """
+        size = max(0, size)
         if self.ids is not None:
-            return Piece("", True, self.ids[: max(1, size // _ID_BYTES)])
+            count = max(1, size // _ID_BYTES)
+            return Piece("", True, self.ids[:count]), Piece("", True, self.ids[count:])
         text = self.text[:size] if self.text.isascii() else self.text.encode()[:size].decode(errors="ignore")
-        return Piece(text, True)
+        text = text or self.text[:least]
+        return Piece(text, True), Piece(self.text[len(text) :], self.ends)
 
 
 def file_kind(path: PurePath) -> str:
@@ -108,20 +117,27 @@ def read_file(path: Path, text_key: str, bad: Bad) -> Iterator[Piece]:
     if kind not in SUFFIXES or kind == ".txt":
         kind = tables.looks_like(_beginning(path)) or kind
     if kind in tables.TABLES:
-        return _read_table(path, kind, text_key, bad)
+        return record_pieces(_records(path, kind, text_key, bad), text_key, bad, table=str(path))
     if isinstance(text_key, Messages):
         raise CorpusUnreadable(f"{path}: prose, not conversations", remedy="chat_tables")
     return _read_text(path, several=kind == ".txt")
 
 
-def record_pieces(value: Any, where: str, text_key: str) -> Iterator[Piece]:
-    """The document in a record of a table, in pieces.
+def record_pieces(records: Iterable[tables.Record], text_key: str, bad: Bad, table: str = "") -> Iterator[Piece]:
+    """The documents in records, in pieces; `bad` as in `read_file`.
 
     Raises:
-        CorpusUnreadable: see `records.content`.
+        CorpusUnreadable: see `records.content`; of the record that stands for the whole `table`, which lacks the text.
     """
-    found = content(value, where, text_key)
-    return cut(found) if isinstance(found, str) else iter([Piece("", True, found)])
+    for where, value in records:
+        try:
+            found = content(value, where, text_key)
+        except CorpusUnreadable as error:
+            if where == table:
+                raise
+            bad(error)
+            continue
+        yield from cut(found) if isinstance(found, str) else (Piece("", True, found),)
 
 
 def cut(text: str) -> Iterator[Piece]:
@@ -224,18 +240,6 @@ def _text_lines(path: Path) -> Iterator[str]:
         yield pending
 
 
-def _read_table(path: Path, kind: str, text_key: str, bad: Bad) -> Iterator[Piece]:
-    for where, value in _records(path, kind, text_key, bad):
-        try:
-            pieces = record_pieces(value, where, text_key)
-        except CorpusUnreadable as error:
-            if where == str(path):  # the whole table lacks it
-                raise
-            bad(error)
-            continue
-        yield from pieces
-
-
 def _records(path: Path, kind: str, text_key: str, bad: Bad) -> Iterator[tables.Record]:
     if kind == ".json":
         kind = tables.looks_like(_beginning(path), lines=1) or kind
@@ -247,8 +251,7 @@ def _records(path: Path, kind: str, text_key: str, bad: Bad) -> Iterator[tables.
         yield from tables.csv_rows(_text_lines(path), path, text_key, bad)
     else:
         with _opened(path) as file:
-            read = tables.parquet_rows if kind == ".parquet" else tables.arrow_rows
-            yield from read(file, path, text_key)
+            yield from tables.column_rows(file, path, kind, text_key)
 
 
 def _beginning(path: Path) -> str:
@@ -268,21 +271,24 @@ def _beginning(path: Path) -> str:
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed by its last suffix; errors while it is read get its name here."""
     broken: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+    packed = path.suffix.lower()
     try:
-        opened: Any
-        packed = path.suffix.lower()
-        if packed == ".gz":
-            opened = gzip.open(path)  # noqa: SIM115 (entered below)
-        elif packed == ".xz":
-            opened = lzma.open(path)  # noqa: SIM115
-        elif packed == ".zst":
-            opened, zstd_error = open_zstd(path)
-            broken += (zstd_error,)
-        else:
-            opened = path.open("rb")
-        with opened as file:
+        module: Any = {".gz": gzip, ".xz": lzma}.get(packed)
+        if packed == ".zst":
+            module = _zstd(path)
+            broken += (module.ZstdError,)
+        with path.open("rb") if module is None else module.open(path) as file:
             yield file
     except broken as error:
         raise CorpusUnreadable(f"{path}: not a whole {path.suffix} file ({error})", remedy="skip_bad") from error
     except OSError as error:
         raise os_failure(path, error) from error
+
+
+def _zstd(path: Path) -> Any:
+    for name in ("compression.zstd", "backports.zstd"):  # Python's own, and the same for Pythons before 3.14
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise MissingExtra(f"{path}: .zst needs Python 3.14 or the package backports.zstd; run: pip install backports.zstd")

@@ -22,7 +22,7 @@ from sparsecode.corpus.readers import SUFFIXES, Piece, file_kind, read_file, rec
 from sparsecode.corpus.saved import is_description, saved_files
 from sparsecode.corpus.tables import ARROW, Bad
 from sparsecode.corpus.text import TextSettings
-from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, IoFailed, MissingExtra
+from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, IoFailed, MissingExtra, in_a_line
 
 
 class Source(Protocol):
@@ -93,13 +93,8 @@ class HubSource:
         return Begun(self._documents, self._rows, self.stream or 0)
 
     def _documents(self, rows: Iterable[Any], bad: Bad) -> Iterator[Piece]:
-        for number, row in enumerate(rows):
-            try:
-                pieces = record_pieces(row, f"{self.name}: row {number}", self.text_key)
-            except CorpusUnreadable as error:
-                bad(error)
-                continue
-            yield from pieces
+        records = ((f"{self.name}: row {number}", row) for number, row in enumerate(rows))
+        return record_pieces(records, self.text_key, bad)
 
     @cached_property
     def _rows(self) -> Any:
@@ -116,8 +111,7 @@ class HubSource:
                 return datasets.load_dataset(name, configuration or None, split="train", streaming=True, **safe)
             return datasets.load_dataset(name, configuration or None, split="train", **safe)
         except Exception as error:  # the library raises what its many back ends raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise IoFailed(f"Hugging Face dataset {self.name}: cannot be loaded ({reason})") from error
+            raise IoFailed(f"Hugging Face dataset {self.name}: cannot be loaded ({in_a_line(error)})") from error
 
 
 def _no_code(load: Callable[..., Any]) -> dict[str, bool]:

@@ -10,6 +10,7 @@ import hashlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,8 @@ class Survey:
     """Digests and sizes of all documents, numbered in the order of reading, blank ones included (size 0)."""
 
     sources: Sources
-    unreadable: frozenset[int]
-    """Positions of sources that are left out."""
     skipped: list[str]
-    """Why, one line each; single records of a table included."""
+    """Why sources, or single records of a table, are left out; one line each."""
     keys: NDArray[np.uint64]
     """[documents, 3]: three independent hashes of each document's text."""
     sizes: NDArray[np.int64]
@@ -74,7 +73,6 @@ def survey_text(sources: Sources, *, skip_bad: bool, advance: Callable[[int], No
     """
     skip_bad = skip_bad or sources.lenient
     keys, sizes, owner = array("Q"), array("q"), array("q")
-    unreadable: set[int] = set()
     skipped: list[str] = []
 
     def bad(error: CorpusUnreadable) -> None:
@@ -95,14 +93,12 @@ def survey_text(sources: Sources, *, skip_bad: bool, advance: Callable[[int], No
             if not skip_bad:
                 raise
             skipped.append(str(error))
-            unreadable.add(position)
             del keys[3 * before :], sizes[before:], owner[before:]
     if not any(sizes):
         reason = f"; {len(skipped)} skipped, the first: {skipped[0]}" if skipped else ""
         raise CorpusEmpty(f"{sources.description}: no text in {len(sources.sources)} files{reason}")
     return Survey(
         sources,
-        frozenset(unreadable),
         skipped,
         np.array(keys, dtype="<u8").reshape(-1, 3),
         np.array(sizes, dtype=np.int64),
@@ -157,38 +153,33 @@ def choose(keys: NDArray[np.uint64], sizes: NDArray[np.int64], most: int | None)
 
 
 def read_chosen(survey: Survey, take: NDArray[np.int64]) -> Iterator[tuple[int, Piece]]:
-    """Reads the text again: (number of the document, piece) of the first `take` bytes of each document.
+    """Reads the chosen text again: (number of the document, piece) of the first `take` bytes of each document.
 
     Raises:
-        CorpusUnreadable: the text changed since the survey.
+        CorpusUnreadable: the text changed since the survey, in a source of which something is taken.
     """
-    number = -1
-    for position, source in enumerate(survey.sources.sources):
-        if position in survey.unreadable:
+    bounds = np.searchsorted(survey.owner, np.arange(len(survey.sources.sources) + 1)).tolist()
+    for source, (first, last) in zip(survey.sources.sources, pairwise(bounds), strict=True):
+        if not take[first:last].any():
             continue
-        seen = None
+        number, seen = first - 1, None
         for piece in source.pieces(lambda error: None):
             if seen is None:
                 seen, number = 0, number + 1
-                if number >= len(take) or survey.owner[number] != position:
+                if number == last:
                     raise _changed(source.name)
-            size = 0 if piece.blank and survey.sizes[number] == 0 else piece.size
+            size = 0 if survey.sizes[number] == 0 and piece.blank else piece.size
             left = int(take[number]) - seen
             if left > 0:
-                used = piece if size <= left else piece.first(left)
+                used = piece if size <= left else piece.split(left)[0]
                 yield number, replace(used, ends=piece.ends or size >= left)
             seen += size
             if piece.ends:
                 if seen != survey.sizes[number]:
                     raise _changed(source.name)
                 seen = None
-    if number + 1 != len(take):
-        raise _changed(survey.sources.description)
-
-
-def first_bytes(text: str, size: int) -> str:
-    """The longest beginning of at most `size` bytes as UTF-8."""
-    return text[:size] if text.isascii() else text.encode()[:size].decode(errors="ignore")
+        if number + 1 != last:
+            raise _changed(source.name)
 
 
 def _digests(pieces: Iterator[Piece], advance: Callable[[int], None]) -> Iterator[tuple[bytes, int]]:

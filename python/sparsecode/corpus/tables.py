@@ -24,6 +24,7 @@ MASK = "attention_mask"  # column beside ids: 0 where they are padding
 
 Bad = Callable[[CorpusUnreadable], None]
 Record = tuple[str, Any]
+Batches = Callable[[list[str]], Iterable[Any]]  # some columns -> pyarrow's batches of rows
 
 _SPACE = " \t\r\n"
 _SLACK = 16  # characters: longer than any name or number that may be cut off at the end
@@ -108,43 +109,45 @@ def csv_rows(lines: Iterator[str], path: Path, text_key: str, bad: Bad) -> Itera
         raise CorpusUnreadable(f"{path}: line {reader.line_num}: not CSV ({error})", remedy="skip_bad") from error
 
 
-def parquet_rows(file: IO[bytes], path: Path, text_key: str) -> Iterator[Record]:
-    """Rows of a parquet file: the column, and its mask if it holds ids."""
-    arrow, parquet = _pyarrow(path, "pyarrow.parquet")
+def column_rows(file: IO[bytes], path: Path, kind: str, text_key: str) -> Iterator[Record]:
+    """Rows of a parquet or arrow file: the column, and its mask if it holds ids."""
+    try:
+        arrow = importlib.import_module("pyarrow")
+        module = importlib.import_module("pyarrow.parquet" if kind == ".parquet" else "pyarrow.ipc")
+    except ImportError as error:
+        raise MissingExtra(f"{path}: reading {kind} needs pyarrow; run: pip install pyarrow") from error
     # A compressed file cannot be read from its end, where parquet keeps its index.
     source = file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
     try:
-        table = parquet.ParquetFile(source)
-        names = list(table.schema_arrow.names)
-        columns = [name for name in (text_key, MASK) if name in names] if text_key in names else []
-        if not columns:
-            yield str(path), dict.fromkeys(names)
-            return
-        yield from _numbered(table.iter_batches(batch_size=1024, columns=columns), path)
-    except arrow.ArrowException as error:
-        raise _no_table(path, error) from error
-
-
-def arrow_rows(file: IO[bytes], path: Path, text_key: str) -> Iterator[Record]:
-    """Rows of an arrow file: a stream, as `datasets` writes it, or the format with an index (also .feather)."""
-    arrow, ipc = _pyarrow(path, "pyarrow.ipc")
-    source = file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
-    try:
-        magic = source.read(6)
-        source.seek(0)
-        if magic == b"ARROW1":
-            indexed = ipc.open_file(source)
-            names, batches = list(indexed.schema.names), map(indexed.get_batch, range(indexed.num_record_batches))
-        else:
-            stream = ipc.open_stream(source)
-            names, batches = list(stream.schema.names), iter(stream)
+        names, batches = (_parquet if kind == ".parquet" else _arrow)(module, source)
         if text_key not in names:
             yield str(path), dict.fromkeys(names)
             return
         columns = [name for name in (text_key, MASK) if name in names]
-        yield from _numbered((batch.select(columns) for batch in batches), path)
+        row = 0
+        for batch in batches(columns):
+            places = [batch.schema.get_field_index(name) for name in columns]
+            for values in zip(*(batch.column(place) for place in places), strict=True):
+                row += 1
+                yield f"{path}: row {row}", {name: value.as_py() for name, value in zip(columns, values, strict=True)}
     except (arrow.ArrowException, OSError) as error:
-        raise _no_table(path, error) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        wanted = "a parquet" if kind == ".parquet" else "an arrow"
+        raise CorpusUnreadable(f"{path}: not {wanted} file ({reason})", remedy="skip_bad") from error
+
+
+def _parquet(module: Any, source: IO[bytes]) -> tuple[list[str], Batches]:
+    table = module.ParquetFile(source)
+    return list(table.schema_arrow.names), lambda columns: table.iter_batches(batch_size=1024, columns=columns)
+
+
+def _arrow(module: Any, source: IO[bytes]) -> tuple[list[str], Batches]:
+    """A stream, as `datasets` writes it, or the format with an index (also .feather)."""
+    indexed = source.read(6) == b"ARROW1"
+    source.seek(0)
+    table = module.open_file(source) if indexed else module.open_stream(source)
+    batches = map(table.get_batch, range(table.num_record_batches)) if indexed else table
+    return list(table.schema.names), lambda columns: (batch.select(columns) for batch in batches)
 
 
 def looks_like(beginning: str, *, lines: int = 2) -> str | None:
@@ -228,28 +231,5 @@ def _names(line: str, separator: str) -> list[str]:
         return []
 
 
-def _numbered(batches: Iterable[Any], path: Path) -> Iterator[Record]:
-    row = 0
-    for batch in batches:
-        names = list(batch.schema.names)
-        for values in zip(*(batch.column(place) for place in range(len(names))), strict=True):
-            row += 1
-            yield f"{path}: row {row}", {name: value.as_py() for name, value in zip(names, values, strict=True)}
-
-
-def _pyarrow(path: Path, module: str) -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module(module)
-    except ImportError as error:
-        kind = next((one for one in reversed(path.suffixes) if one.lower() in TABLES), path.suffix)
-        raise MissingExtra(f"{path}: reading {kind} needs pyarrow; run: pip install pyarrow") from error
-
-
 def _no_json(path: Path, number: int, reason: str) -> CorpusUnreadable:
     return CorpusUnreadable(f"{path}: record {number}: not JSON ({reason})", remedy="skip_bad")
-
-
-def _no_table(path: Path, error: Exception) -> CorpusUnreadable:
-    kind = "a parquet" if ".parquet" in path.name.lower() else "an arrow"
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CorpusUnreadable(f"{path}: not {kind} file ({reason})", remedy="skip_bad")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from sparsecode.errors import InvalidSetting, TokenizerInvalid
+from sparsecode.errors import InvalidSetting, TokenizerInvalid, in_a_line
 
 END_OF_TEXT = "<|endoftext|>"
 # Separates documents where no token of the tokenizer can; never given to a model.
@@ -51,18 +51,21 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        if (path / "tokenizer.json").is_file():
-            return _from_json(path / "tokenizer.json")
-        for vocabulary, merges in _PAIRS:
-            if (path / vocabulary).is_file() and (path / merges).is_file():
-                return _from_pair(path / vocabulary, path / merges)
-        raise TokenizerInvalid(f"{path}: no tokenizer in this folder", remedy="tokenizer")
+        there = [(path / vocabulary, path / merges) for vocabulary, merges in _PAIRS]
+        pair = next(((one, two) for one, two in there if one.is_file() and two.is_file()), None)
+        path = path / "tokenizer.json" if pair is None or (path / "tokenizer.json").is_file() else pair[0]
+        if not path.is_file():
+            raise TokenizerInvalid(f"{path.parent}: no tokenizer in this folder", remedy="tokenizer")
     if not path.is_file():
         raise TokenizerInvalid(f"{path}: no such file", remedy="tokenizer")
-    for vocabulary, merges in _PAIRS:
-        if path.name in (vocabulary, merges):
-            return _from_pair(path.with_name(vocabulary), path.with_name(merges))
-    return _from_json(path)
+    pair = next(((path.with_name(one), path.with_name(two)) for one, two in _PAIRS if path.name in (one, two)), None)
+    try:
+        tokenizer = _from_json(path) if pair is None else _from_pair(*pair)
+        return prepared(checked(tokenizer, str(path)))[0]
+    except TokenizerInvalid:
+        raise
+    except Exception as error:  # the native library raises bare Exception
+        raise TokenizerInvalid(f"{path}: not a tokenizer ({in_a_line(error)})", remedy="tokenizer") from error
 
 
 def prepared(tokenizer: Tokenizer, end: str | None = None) -> tuple[Tokenizer, int]:
@@ -160,34 +163,14 @@ def _byte_level(model: models.BPE) -> Tokenizer:
 
 
 def _from_json(path: Path) -> Tokenizer:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if not isinstance(json.loads(text), dict):
-            raise ValueError("not a JSON object")
-        return _checked(Tokenizer.from_str(text), path)
-    except TokenizerInvalid:
-        raise
-    except Exception as error:  # the native library raises bare Exception
-        raise _invalid(path, error) from error
+    text = path.read_text(encoding="utf-8")
+    if not isinstance(json.loads(text), dict):
+        raise ValueError("not a JSON object")
+    return Tokenizer.from_str(text)
 
 
 def _from_pair(vocabulary: Path, merges: Path) -> Tokenizer:
     for path in (vocabulary, merges):
         if not path.is_file():
             raise TokenizerInvalid(f"{path}: no such file; {vocabulary.name} and {merges.name} belong together")
-    try:
-        model = models.BPE.from_file(str(vocabulary), str(merges))
-        return _checked(_byte_level(model), vocabulary)
-    except TokenizerInvalid:
-        raise
-    except Exception as error:  # the native library raises bare Exception
-        raise _invalid(vocabulary, error) from error
-
-
-def _checked(tokenizer: Tokenizer, path: Path) -> Tokenizer:
-    return prepared(checked(tokenizer, str(path)))[0]
-
-
-def _invalid(path: Path, error: Exception) -> TokenizerInvalid:
-    reason = " ".join(str(error).split())[:160]
-    return TokenizerInvalid(f"{path}: not a tokenizer ({reason})", remedy="tokenizer")
+    return _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))

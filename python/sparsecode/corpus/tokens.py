@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sparsecode.corpus.display import token_text, token_texts
-from sparsecode.corpus.tokenizer import byte_lengths, plain
+from sparsecode.corpus.tokenizer import plain
 from sparsecode.errors import RunInvalid, StageMissing
 
 FORMAT = 1
@@ -48,21 +47,6 @@ class Tokens:
     """UTF-8 bytes of the held-out text: nats per `val` token * len(val) / val_bytes / ln 2 is bits per byte."""
     tokenizer: Tokenizer
 
-    @cached_property
-    def val_offsets(self) -> NDArray[np.int64]:
-        """[documents] where each held-out document starts in `val`."""
-        return self._starts(self.val)
-
-    @cached_property
-    def train_offsets(self) -> NDArray[np.int64]:
-        """[documents] where each document starts in `train`."""
-        return self._starts(self.train)
-
-    @cached_property
-    def token_bytes(self) -> NDArray[np.int32]:
-        """[vocabulary] UTF-8 bytes of each token, 0 for `eot`: bits per byte of any stretch of tokens."""
-        return byte_lengths(self.tokenizer, self.eot)
-
     def decode(self, ids: Iterable[int] | NDArray[Any]) -> str:
         """The text of some tokens; bytes that form no whole character become U+FFFD."""
         return str(self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=False))
@@ -78,10 +62,6 @@ class Tokens:
     def texts(self, ids: Sequence[int], peak: int, start: int, stop: int) -> list[str]:
         """The texts of ids[start:stop], decoded together; see `display.token_texts`."""
         return token_texts(self.tokenizer, ids, peak, start, stop)
-
-    def _starts(self, tokens: NDArray[Any]) -> NDArray[np.int64]:
-        ends = np.flatnonzero(tokens == self.eot)
-        return np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1]) if len(ends) else np.zeros(0, np.int64)
 
 
 def load_tokens(home: str | os.PathLike[str]) -> Tokens:

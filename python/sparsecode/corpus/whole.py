@@ -48,7 +48,8 @@ class Whole:
             encoding: of both together.
         """
         if ends and not before:
-            return list(encoding.ids)
+            ids: list[int] = encoding.ids
+            return ids
         start = self._seen - len(before)
         found = _spans(encoding, start)
         certain: list[Span] = []

@@ -36,12 +36,12 @@ def find_hook(model: LanguageModel, name: str) -> str:
         HookUnknown: none or several match; the message says what --hook may be.
     """
     try:
-        model.place(name)
+        model.tap(name)
         return name
     except HookUnknown as error:
         unknown = error
     block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-    if block and (known := f"blocks.{block[1]}.{_ALIASES.get(block[2], '')}") in model.places:
+    if block and (known := f"blocks.{block[1]}.{_ALIASES.get(block[2], '')}") in model.taps:
         return known
     path, mark, side = name.partition("@")
     if not mark and path.rpartition(".")[2] in ("input", "output"):
@@ -54,7 +54,7 @@ def find_hook(model: LanguageModel, name: str) -> str:
         listed = ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
         raise HookUnknown(f"{model.name}: '{name}' may be any of {listed}", remedy="hook")
     for other in _spoken(name):
-        if other in model.places:
+        if other in model.taps:
             return other
     raise HookUnknown(str(unknown), remedy="hook") from unknown
 

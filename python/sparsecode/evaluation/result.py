@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.evaluation.sums import DensityHistogram, Predictions, Sums
-from sparsecode.sweep import Dictionary
 from sparsecode.sweep.metrics import explained_variance
 
 _ATOMS = 4096  # atoms compared with all others at once

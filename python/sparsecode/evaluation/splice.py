@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import DictionaryInvalid, HookUnknown, ModelInvalid, TokensUnknown
 from sparsecode.evaluation.result import Evaluation, Shared
 from sparsecode.evaluation.sums import Predictions, Sums
+from sparsecode.harvest.contexts import TokenBatch
 from sparsecode.harvest.models import LanguageModel
-from sparsecode.harvest.sequences import TokenBatch
-from sparsecode.sweep import Dictionary
 
 MASKED_SHARE = 0.15  # share of tokens that a masked model predicts, as in its training (Devlin et al. 2018, 3.1)
 Advance = Callable[[int], None]
@@ -70,7 +70,7 @@ def evaluate_dictionaries(
         DictionaryInvalid: a dictionary is of another width, or a transcoder.
     """
     width = model.width(hook)
-    if model.kind != "none" and (why := model.place(hook).fixed):
+    if model.kind != "none" and (why := model.tap(hook).fixed):
         raise HookUnknown(f"{hook} of {model.name} can only be read, not evaluated: {why}")
     for name, dictionary in dictionaries.items():
         check_fits(model, name, dictionary, hook, width)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from sparsecode.checkpoint import bare_names, load_tensors, save_tensors, some, write_json
+from sparsecode.checkpoint import bare_names, digest_of_tensors, load_tensors, save_tensors, some, write_json
 from sparsecode.errors import InvalidSetting, ModelInvalid, WeightsMissing
 from sparsecode.gpt.model import GPT, GPTConfig
 
@@ -61,8 +59,4 @@ def _fill(model: GPT, tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 def gpt_fingerprint(model: GPT) -> str:
     """SHA-256 over sizes and parameters: two models with the same one give the same activations."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(model.config), sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest_of_tensors(json.dumps(dataclasses.asdict(model.config), sort_keys=True), model.state_dict())

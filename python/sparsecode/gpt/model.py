@@ -1,35 +1,21 @@
 """A small GPT in nanoGPT's architecture: learned positions, pre-LN, exact GELU, tied embedding, no biases.
 
-Shapes: B batch, T position, C width of the residual stream (d_model), M width of the MLP (d_mlp), H heads,
-V vocabulary.
-
-Every value that can be read has a name, as TransformerLens writes it (L is the block, from 0):
-
-    blocks.L.hook_resid_pre   [B,T,C]  the block's input
-    blocks.L.attn.hook_z      [B,T,C]  attention's heads, side by side, before the output projection
-    blocks.L.hook_resid_mid   [B,T,C]  after attention was added
-    blocks.L.mlp.hook_post    [B,T,M]  the MLP's hidden layer after the GELU
-    blocks.L.hook_mlp_out     [B,T,C]  what the MLP adds
-    blocks.L.hook_resid_post  [B,T,C]  the block's output
+Shapes: B batch, T position, C width of the residual stream (d_model), V vocabulary.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsecode.errors import HookUnknown, InvalidSetting
+from sparsecode.errors import InvalidSetting
 from sparsecode.gpt.attention import causal_attention
 from sparsecode.gpt.loss import cross_entropy
 
-HOOKS = ("hook_resid_pre", "attn.hook_z", "hook_resid_mid", "mlp.hook_post", "hook_mlp_out", "hook_resid_post")
 _INIT_STD = 0.02  # GPT-2's; with a tied embedding the first loss is close to log V
 
 
@@ -65,9 +51,10 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.c_proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def heads(self, x: Tensor) -> Tensor:
-        """The heads' outputs side by side [B,T,C], before `c_proj`."""
-        return causal_attention(self.c_attn(x), self.n_head)
+    def forward(self, x: Tensor) -> Tensor:
+        """What attention adds to the residual stream [B,T,C]."""
+        added: Tensor = self.c_proj(causal_attention(self.c_attn(x), self.n_head))
+        return added
 
 
 class MLP(nn.Module):
@@ -78,9 +65,10 @@ class MLP(nn.Module):
         self.c_fc = nn.Linear(config.d_model, config.d_mlp, bias=False)
         self.c_proj = nn.Linear(config.d_mlp, config.d_model, bias=False)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """The hidden layer after the GELU [B,T,M]."""
-        return F.gelu(self.c_fc(x))
+    def forward(self, x: Tensor) -> Tensor:
+        """What the MLP adds to the residual stream [B,T,C]."""
+        added: Tensor = self.c_proj(F.gelu(self.c_fc(x)))
+        return added
 
 
 class Block(nn.Module):
@@ -93,24 +81,11 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.d_model, bias=False)
         self.mlp = MLP(config)
 
-    def values(self, x: Tensor) -> Iterator[Tensor]:
-        """The block's hook points in the order of `HOOKS`, each computed when requested."""
-        yield x
-        z = self.attn.heads(self.ln_1(x))
-        yield z
-        x = x + self.attn.c_proj(z)
-        yield x
-        post = self.mlp.hidden(self.ln_2(x))
-        yield post
-        out = self.mlp.c_proj(post)
-        yield out
-        yield x + out
-
     def forward(self, x: Tensor) -> Tensor:
-        """The last of `values`."""
-        for value in self.values(x):
-            x = value
-        return x
+        """The residual stream [B,T,C] after this block."""
+        x = x + self.attn(self.ln_1(x))
+        added: Tensor = self.mlp(self.ln_2(x))
+        return x + added
 
 
 class GPT(nn.Module):
@@ -161,33 +136,3 @@ class GPT(nn.Module):
         """Logits of the token after the last one [B,V]."""
         logits: Tensor = self.forward(idx)[:, -1] @ self.wte.weight.T
         return logits
-
-    def hook_points(self) -> list[str]:
-        """Names of all values that `run_to` can return."""
-        return [f"blocks.{layer}.{hook}" for layer in range(self.config.n_layer) for hook in HOOKS]
-
-    def hook_width(self, name: str) -> int:
-        """Width of a hook point's vectors. Raises HookUnknown."""
-        return self.config.d_mlp if HOOKS[self._locate(name)[1]] == "mlp.hook_post" else self.config.d_model
-
-    def run_to(self, idx: Tensor, hook: str) -> Tensor:
-        """Values at a hook point [B,T,width] for tokens [B,T]; nothing after it is computed.
-
-        Raises:
-            HookUnknown: the model has no such hook point.
-        """
-        layer, place = self._locate(hook)
-        x = self.embed(idx)
-        for block in self.blocks[:layer]:
-            x = block(x)
-        block = cast(Block, self.blocks[layer])
-        return next(itertools.islice(block.values(x), place, None))
-
-    def _locate(self, name: str) -> tuple[int, int]:
-        points = self.hook_points()
-        if name not in points:
-            last = self.config.n_layer - 1
-            raise HookUnknown(
-                f"GPT: no hook point '{name}'; there are blocks.L.X with L 0 to {last}, X {', '.join(HOOKS)}"
-            )
-        return divmod(points.index(name), len(HOOKS))

@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sparsecode.dictionary import Activation, Dictionary, JumpRelu, Relu, TopKLinear
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, read_tensors
+from sparsecode.interop.files import Weights, made, read_tensors
 from sparsecode.interop.layouts import SET_CONFIG, SET_LAYER, read_yaml
-from sparsecode.sweep.dictionary import Dictionary
 
 _THRESHOLDS = ("activation_function.threshold", "threshold")
 
@@ -42,15 +42,14 @@ def read(file: Path) -> Dictionary:
         "b_dec": weights.take("b_dec", 1),
         "W_skip": weights.take_if("W_skip", 2),
     }
-    parts |= _activation(weights, config, path)
+    activation = _activation(weights, config, path)
     weights.done()
-    try:
-        return Dictionary(**parts, meta=_meta(config, file), apply_b_dec_to_input=False, transcoder=True)
-    except DictionaryInvalid as error:
-        raise DictionaryInvalid(f"{file}: {error}") from error
+    return made(
+        file, **parts, meta=_meta(config, file), activation=activation, apply_b_dec_to_input=False, transcoder=True
+    )
 
 
-def _activation(weights: Weights, config: dict[str, str | list[str]], path: Path) -> dict[str, Any]:
+def _activation(weights: Weights, config: dict[str, str | list[str]], path: Path) -> Activation:
     said = config.get("activation")
     threshold = next((weights.take(name, 1) for name in _THRESHOLDS if name in weights), None)
     if said == "topk" or (said is None and "k" in weights):
@@ -58,15 +57,15 @@ def _activation(weights: Weights, config: dict[str, str | list[str]], path: Path
         weights.drop(["k"])
         if not k.isdecimal():
             raise DictionaryInvalid(f"{path}: activation topk needs k, a number of features, not {k!r}")
-        return {"activation": "topk_linear", "k": int(k)}
+        return TopKLinear(int(k))
     if said == "relu" or (said is None and threshold is None):
         weights.drop(["k"])
-        return {"activation": "relu"}
+        return Relu()
     if threshold is None:
         raise NotExpressible(f"{path}: activation {said!r} is none of relu, topk and jump_relu with its threshold")
     if bool((threshold < 0).any()):
         raise NotExpressible(f"{weights.path}: a threshold below 0 lets negative codes through, which none here does")
-    return {"activation": "jumprelu", "threshold": threshold}
+    return JumpRelu(threshold)
 
 
 def _meta(config: dict[str, str | list[str]], file: Path) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from sparsecode.dictionary import Dictionary
+from sparsecode.dictionary.files import files_of
 from sparsecode.errors import InvalidSetting, NotExpressible
 from sparsecode.interop.files import named
 from sparsecode.interop.formats import Found, load_dictionary, load_found, save_dictionary
-from sparsecode.sweep.dictionary import Dictionary
 
 ROWS = 64  # random activations on which original and copy are compared
 
@@ -34,7 +35,7 @@ class Converted:
             "from": self.source.format,
             "path": str(self.path),
             "to": self.to,
-            "activation": self.dictionary.activation,
+            "activation": self.dictionary.activation.name,
             "dict_size": self.dictionary.dict_size,
             "activation_dim": self.dictionary.activation_dim,
             "difference": self.difference,
@@ -77,9 +78,10 @@ def _notes(original: Dictionary, copy: Dictionary, to: str) -> tuple[str, ...]:
         found.append(note)
     if to != "sparsecode" and (original.mean is not None or original.scale != 1):
         found.append("the normalisation of the data is in the weights now: atoms have other norms")
-    if original.activation != copy.activation:
-        k = "" if copy.k is None else f" of {copy.k:g}"
-        found.append(f"{original.activation} is written as {copy.activation}{k}, which does the same")
+    before, after = original.activation, copy.activation
+    if before.name != after.name:
+        k = "" if (k := after.settings["k"]) is None else f" of {k:g}"
+        found.append(f"{before.name} is written as {after.name}{k}, which does the same")
     subtracts = [one.b_dec is not None and one.apply_b_dec_to_input for one in (original, copy)]
     if subtracts[0] != subtracts[1] and original.b_dec is not None and bool(original.b_dec.any()):
         verb = "no longer subtracted" if subtracts[0] else "now subtracted"
@@ -90,9 +92,7 @@ def _notes(original: Dictionary, copy: Dictionary, to: str) -> tuple[str, ...]:
 def _check_place(source: Found, path: Path, to: str, force: bool) -> None:
     if not path.name:
         raise InvalidSetting(f"{path}: has no name to write under; name a file or folder in it")
-    places = (
-        [path.with_name(path.name + ending) for ending in (".safetensors", ".json")] if to == "sparsecode" else [path]
-    )
+    places = files_of(path) if to == "sparsecode" else (path,)
     if path.resolve() == source.home.resolve() or source.path.resolve() in [place.resolve() for place in places]:
         raise InvalidSetting(f"{path}: source and destination are the same place")
     taken = [place for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))]

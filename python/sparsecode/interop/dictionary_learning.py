@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from sparsecode.checkpoint import write_json
+from sparsecode.dictionary import Activation, BatchTopK, Dictionary, Gated, JumpRelu, Relu, TopK
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, about, read_json
+from sparsecode.interop.files import Weights, about, check_ranking, made, read_json
 from sparsecode.interop.fold import folded
 from sparsecode.interop.state_dict import read_state_dict, write_state_dict
-from sparsecode.sweep.dictionary import Dictionary
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 _NAMES = {
@@ -53,10 +53,10 @@ def read(file: Path) -> Dictionary:
     weights = Weights(file, held)
     parts = _linear(weights, name) if "encoder.weight" in weights else _plain(weights)
     meta: dict[str, Any] = about(trainer, _NAMES)
-    if name in ("AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
-        parts |= _k_and_threshold(weights, name, trainer, path or file, len(parts["W_dec"]))
+    if "TopK" in name:
+        parts["activation"] = _top_k(weights, name, trainer, path or file, len(parts["W_dec"]))
     if name == "JumpReluAutoEncoder":
-        parts |= {"threshold": weights.take("threshold", 1), "activation": "jumprelu"}
+        parts["activation"] = JumpRelu(weights.take("threshold", 1))
     if name == "MatryoshkaBatchTopKSAE":
         sizes = held.get("group_sizes")
         meta["group_sizes"] = sizes.tolist() if isinstance(sizes, Tensor) else None
@@ -64,10 +64,7 @@ def read(file: Path) -> Dictionary:
     weights.done()
     meta["source"] = {"format": "dictionary_learning", "dict_class": name, "config": config}
     own = config.get("sparsecode")
-    try:
-        return Dictionary(**parts, meta=dict(own) if isinstance(own, dict) else meta)
-    except DictionaryInvalid as error:
-        raise DictionaryInvalid(f"{file}: {error}") from error
+    return made(file, **parts, meta=dict(own) if isinstance(own, dict) else meta)
 
 
 def write(found: Dictionary, folder: Path) -> None:
@@ -86,13 +83,14 @@ def write(found: Dictionary, folder: Path) -> None:
         bias = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias", "GatedAutoEncoder": "decoder_bias"}
         tensors = {"encoder.weight": plain.W_enc, "decoder.weight": plain.W_dec.T, bias.get(name, "b_dec"): b_dec}
         tensors["gate_bias" if name == "GatedAutoEncoder" else "encoder.bias"] = plain.b_enc
-    if plain.r_mag is not None and plain.b_mag is not None:
-        tensors |= {"r_mag": plain.r_mag, "mag_bias": plain.b_mag}
-    if name == "JumpReluAutoEncoder" and plain.threshold is not None:
-        tensors["threshold"] = plain.threshold
-    elif plain.k is not None:
-        threshold = -1.0 if plain.threshold is None else float(plain.threshold[0])
-        tensors |= {"k": torch.tensor(int(plain.k), dtype=torch.int32), "threshold": torch.tensor(threshold)}
+    activation, k = plain.activation, plain.activation.settings["k"]
+    if isinstance(activation, Gated):
+        tensors |= {"r_mag": activation.r_mag, "mag_bias": activation.b_mag}
+    elif "TopK" in name and k is not None:
+        threshold = activation.threshold[0].clone() if isinstance(activation, BatchTopK) else torch.tensor(-1.0)
+        tensors |= {"k": torch.tensor(int(k), dtype=torch.int32), "threshold": threshold}
+    elif isinstance(activation, JumpRelu):
+        tensors["threshold"] = activation.threshold
     if name == "MatryoshkaBatchTopKSAE":
         tensors["group_sizes"] = torch.tensor(plain.meta["group_sizes"])
     meta = plain.meta
@@ -101,7 +99,7 @@ def write(found: Dictionary, folder: Path) -> None:
         "trainer_class": _TRAINERS[name],
         "activation_dim": plain.activation_dim,
         "dict_size": plain.dict_size,
-        **({"k": int(plain.k)} if plain.k is not None and "TopK" in name else {"l1_penalty": meta.get("l1")}),
+        **({"k": int(k)} if k is not None and "TopK" in name else {"l1_penalty": meta.get("l1")}),
         "lr": meta.get("lr"),
         "steps": meta.get("steps"),
         "seed": meta.get("seed"),
@@ -124,10 +122,8 @@ def _linear(weights: Weights, name: str) -> dict[str, Any]:
     if name == "GatedAutoEncoder":
         return parts | {
             "b_enc": weights.take("gate_bias", 1),
-            "r_mag": weights.take("r_mag", 1),
-            "b_mag": weights.take("mag_bias", 1),
+            "activation": Gated(weights.take("r_mag", 1), weights.take("mag_bias", 1)),
             "b_dec": weights.take("decoder_bias", 1),
-            "activation": "gated",
         }
     parts["b_enc"] = weights.take("encoder.bias", 1)
     bias = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias"}.get(name, "b_dec")
@@ -145,7 +141,7 @@ def _plain(weights: Weights) -> dict[str, Any]:
     }
 
 
-def _k_and_threshold(weights: Weights, name: str, trainer: dict[str, Any], path: Path, n: int) -> dict[str, Any]:
+def _top_k(weights: Weights, name: str, trainer: dict[str, Any], path: Path, n: int) -> Activation:
     k = weights.number("k") if "k" in weights else trainer.get("k")
     if isinstance(k, float):
         if not k.is_integer():
@@ -154,9 +150,7 @@ def _k_and_threshold(weights: Weights, name: str, trainer: dict[str, Any], path:
     if trainer.get("k") not in (None, k):
         raise DictionaryInvalid(f"{path}: k is {trainer['k']}, but {k} in the weights; are both of the same training?")
     threshold = weights.number("threshold") if "threshold" in weights else -1.0
-    if name == "AutoEncoderTopK":
-        return {"k": k, "activation": "topk"}
-    return {"k": k, "activation": "batchtopk", "threshold": torch.full((n,), threshold)}
+    return TopK(k) if name == "AutoEncoderTopK" else BatchTopK(torch.full((n,), threshold), k)
 
 
 def _config(file: Path) -> tuple[dict[str, Any], Path | None]:
@@ -191,20 +185,17 @@ def _class_for(found: Dictionary) -> str:
         raise NotExpressible("dictionary_learning has no transcoders and no skip connections")
     if found.input_norm != "none":
         raise NotExpressible(f"dictionary_learning cannot normalise each row ({found.input_norm})")
-    if found.selection_scale is not None:
-        raise NotExpressible("dictionary_learning ranks topk by the codes themselves, not after a scale of their own")
-    if found.activation == "relu":
+    activation = found.activation
+    check_ranking(activation, "dictionary_learning")
+    if isinstance(activation, Relu):
         # The library scales an AutoEncoder's atoms and codes to norm 1 when it loads it, but not an AutoEncoderNew's.
         unit = torch.allclose(found.W_dec.norm(dim=1) * found.scale, torch.ones(found.dict_size))
         return "AutoEncoder" if unit and found.b_dec is not None and found.apply_b_dec_to_input else "AutoEncoderNew"
-    if found.activation == "batchtopk" and found.k is not None and found.k == int(found.k):
-        assert found.threshold is not None
-        if bool((found.threshold == found.threshold[0]).all()):
-            return "MatryoshkaBatchTopKSAE" if found.meta.get("group_sizes") else "BatchTopKSAE"
-    names = {
-        "jumprelu": "JumpReluAutoEncoder", "batchtopk": "JumpReluAutoEncoder", "gated": "GatedAutoEncoder",
-        "topk": "AutoEncoderTopK",
-    }  # fmt: skip
-    if found.activation not in names:
-        raise NotExpressible(f"dictionary_learning has no class for the activation {found.activation}")
-    return names[found.activation]
+    if isinstance(activation, BatchTopK) and activation.k is not None and activation.k == int(activation.k):
+        one = bool((activation.threshold == activation.threshold[0]).all())
+        several = "MatryoshkaBatchTopKSAE" if found.meta.get("group_sizes") else "BatchTopKSAE"
+        return several if one else "JumpReluAutoEncoder"
+    for kind, name in ((JumpRelu, "JumpReluAutoEncoder"), (Gated, "GatedAutoEncoder"), (TopK, "AutoEncoderTopK")):
+        if isinstance(activation, kind):
+            return name
+    raise NotExpressible(f"dictionary_learning has no class for the activation {activation.name}")

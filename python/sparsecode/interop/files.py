@@ -10,7 +10,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from sparsecode.errors import DictionaryInvalid, SparsecodeError
+from sparsecode.dictionary import Activation, Dictionary, TopK
+from sparsecode.errors import DictionaryInvalid, NotExpressible, SparsecodeError
 
 _JSON_BYTES = 64 << 20  # configurations are kilobytes; a larger file is something else
 _DTYPES: dict[str, torch.dtype] = {
@@ -160,6 +161,20 @@ def same_length(path: Path, **tensors: Tensor) -> None:
 def about(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Entries of a configuration under the names used here; missing ones are left out."""
     return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
+
+
+def made(where: Path, **parts: Any) -> Dictionary:
+    """The dictionary of these parts; raises DictionaryInvalid with `where` in front if they do not fit each other."""
+    try:
+        return Dictionary(**parts)
+    except DictionaryInvalid as error:
+        raise DictionaryInvalid(f"{where}: {error}") from error
+
+
+def check_ranking(activation: Activation, library: str) -> None:
+    """Raises NotExpressible for a topk that ranks codes after a scale of their own, which the library does not."""
+    if isinstance(activation, TopK) and activation.selection_scale is not None:
+        raise NotExpressible(f"{library} ranks topk by the codes themselves, not after a scale of their own")
 
 
 def named(error: SparsecodeError, path: Path) -> SparsecodeError:

@@ -5,13 +5,12 @@ Computed in float64, since a mean can be far larger than what remains once it is
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from dataclasses import replace
 
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import NotExpressible
-from sparsecode.sweep.dictionary import Dictionary
 
 
 def folded(found: Dictionary, *, subtract: bool | None = None) -> Dictionary:
@@ -50,29 +49,22 @@ def folded(found: Dictionary, *, subtract: bool | None = None) -> Dictionary:
     wanted = same if subtract is None else subtract
     target = b_dec if wanted else None
     moved = (0 if shift is None else shift) - (0 if target is None else target)
-    biases = _moved_biases(found, W_enc, moved if isinstance(moved, Tensor) else None)
-    return dataclasses.replace(
+    b_enc, activation = found.b_enc, found.activation
+    if isinstance(moved, Tensor) and bool(moved.any()):
+        by = W_enc @ moved
+        b_enc, activation = (b_enc.double() - by).float(), activation.shifted(by)
+    return replace(
         found,
         W_enc=W_enc.float(),
+        b_enc=b_enc,
         W_dec=W_dec.float(),
         b_dec=None if b_dec is None else b_dec.float(),
         W_skip=None if W_skip is None else W_skip.float(),
+        activation=activation,
         mean=None,
         scale=1.0,
         apply_b_dec_to_input=bool(wanted),
-        **biases,
     )
-
-
-def _moved_biases(found: Dictionary, W_enc: Tensor, moved: Tensor | None) -> dict[str, Any]:
-    """Encoder biases once `moved` [d] is no longer subtracted from the input."""
-    if moved is None or not bool(moved.any()):
-        return {}
-    by = W_enc @ moved
-    biases = {"b_enc": (found.b_enc.double() - by).float()}
-    if found.r_mag is not None and found.b_mag is not None:
-        biases["b_mag"] = (found.b_mag.double() - by * found.r_mag.double().exp()).float()
-    return biases
 
 
 def _or_none(value: Tensor | None) -> Tensor | None:

@@ -13,11 +13,13 @@ circuit_tracer        a file layer_L.safetensors with config.yaml beside it
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sparsecode.dictionary.files import SUFFIXES, common_name, files_of, whole
 from sparsecode.errors import InvalidSetting, NotRecognised
 from sparsecode.interop.layouts import (
     GEMMA_ARRAYS,
@@ -33,10 +35,10 @@ from sparsecode.interop.layouts import (
 from sparsecode.interop.unread import looks_like
 
 if TYPE_CHECKING:
-    from sparsecode.sweep.dictionary import Dictionary
+    from sparsecode.dictionary import Dictionary
 
-TARGETS = ("sparsecode", "saelens", "dictionary_learning", "sparsify")  # formats that can be written
-_ENDINGS = (".safetensors", ".json")
+OWN = "sparsecode"
+TARGETS = (OWN, "saelens", "dictionary_learning", "sparsify")  # formats that can be written
 _PARTS = {
     "cfg.json", "config.json", "hyperparams.json", "sae_weights.safetensors", "sae.safetensors", "sparsity.safetensors",
     "ae.pt", "params.npz", "params.safetensors",
@@ -82,9 +84,9 @@ def find_format(path: str | Path) -> Found | None:
     A path is a folder, one of the files in it, or (for this project's pairs) the common name of two files.
     """
     path = _with_a_name(Path(path))
-    own = path.with_name(path.name.removesuffix(path.suffix)) if path.suffix in _ENDINGS else path
-    if path.name not in _PARTS and _is_pair(own):
-        return Found("sparsecode", own)
+    own = common_name(path)
+    if path.name not in _PARTS and files_of(own)[0].name not in _PARTS and whole(own):
+        return Found(OWN, own)
     if path.suffix == ".pt" and path.name != "ae.pt":
         return Found(_kind_of_pt(path), path) if path.is_file() else None
     if is_layer(path):
@@ -145,8 +147,8 @@ def load_dictionary(path: str | Path) -> Dictionary:
     found = find_format(path)
     if found is None:
         path = Path(path)
-        if path.suffix in _ENDINGS and path.is_file() and path.name not in _PARTS and looks_like(path) is None:
-            found = Found("sparsecode", path)  # its other half is missing, which its reader reports
+        if path.suffix in SUFFIXES and path.is_file() and path.name not in _PARTS and looks_like(path) is None:
+            found = Found(OWN, path)  # its other half is missing, which its reader reports
         else:
             raise not_recognised(path)
     return load_found(found)
@@ -154,30 +156,10 @@ def load_dictionary(path: str | Path) -> Dictionary:
 
 def load_found(found: Found) -> Dictionary:
     """The dictionary that `find_format` found; see `load_dictionary`."""
-    from sparsecode.interop import (
-        circuit_tracer,
-        dictionary_learning,
-        gemma_scope,
-        llama_scope,
-        llamascopium,
-        openai,
-        saelens,
-        sparsify,
-    )
-    from sparsecode.sweep.dictionary import Dictionary
+    from sparsecode.dictionary import Dictionary
 
-    readers: dict[str, Callable[[Path], Dictionary]] = {
-        "sparsecode": Dictionary.load,
-        "saelens": saelens.read,
-        "sparsify": sparsify.read,
-        "dictionary_learning": dictionary_learning.read,
-        "openai": openai.read,
-        "llamascopium": llamascopium.read,
-        "gemma_scope": gemma_scope.read,
-        "llama_scope": llama_scope.read,
-        "circuit_tracer": circuit_tracer.read,
-    }
-    return readers[found.format](found.path)
+    read: Callable[[Path], Dictionary] = Dictionary.load if found.format == OWN else _library(found.format).read
+    return read(found.path)
 
 
 def save_dictionary(found: Dictionary, path: str | Path, to: str) -> None:
@@ -188,17 +170,12 @@ def save_dictionary(found: Dictionary, path: str | Path, to: str) -> None:
         InvalidSetting: no such format.
         OutOfSpace, IoFailed: the operating system refused.
     """
-    from sparsecode.interop import dictionary_learning, saelens, sparsify
-
-    writers: dict[str, Callable[[Dictionary, Path], None]] = {
-        "sparsecode": lambda dictionary, place: dictionary.save(place),
-        "saelens": saelens.write,
-        "sparsify": sparsify.write,
-        "dictionary_learning": dictionary_learning.write,
-    }
-    if to not in writers:
+    if to not in TARGETS:
         raise InvalidSetting(f"cannot write {to!r}; formats: {', '.join(TARGETS)}")
-    writers[to](found, Path(path))
+    if to == OWN:
+        found.save(path)
+    else:
+        _library(to).write(found, Path(path))
 
 
 def not_recognised(path: Path) -> NotRecognised:
@@ -229,11 +206,9 @@ def _with_a_name(path: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path
 
 
-def _is_pair(own: Path) -> bool:
-    if not own.name:  # the root of all folders
-        return False
-    weights, about = (own.with_name(own.name + ending) for ending in _ENDINGS)
-    return weights.is_file() and about.is_file() and weights.name not in _PARTS
+def _library(name: str) -> Any:
+    """The module of a format's name, which reads it and, if it is one of `TARGETS`, writes it."""
+    return importlib.import_module(f"sparsecode.interop.{name}")
 
 
 def _kind_of_pt(path: Path) -> str:

@@ -16,10 +16,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sparsecode.dictionary import Dictionary, JumpRelu
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, read_json, read_tensors
+from sparsecode.interop.files import Weights, made, read_json, read_tensors
 from sparsecode.interop.npz import read_npz
-from sparsecode.sweep.dictionary import Dictionary
 
 ARRAYS, WEIGHTS, CONFIG = "params.npz", "params.safetensors", "config.json"
 
@@ -56,19 +56,14 @@ def read(path: Path) -> Dictionary:
 
 def _first(file: Path) -> Dictionary:
     weights = Weights(file, read_npz(file))
-    parts: dict[str, Any] = {
-        "W_enc": weights.take("W_enc", 2).T.contiguous(),
-        "W_dec": weights.take("W_dec", 2),
-        "b_enc": weights.take("b_enc", 1),
-        "b_dec": weights.take("b_dec", 1),
-        "threshold": weights.take("threshold", 1),
-    }
+    parts = _parts(weights, "W_enc", "W_dec")
     factor = weights.take_if("scaling_factor", 1)
     if factor is not None and not bool((factor == 1).all()):
         raise NotExpressible(f"{file}: has a scaling_factor, which Gemma Scope does not describe; fold it into W_dec")
     weights.done()
     meta = _from_names(file)
-    return _made(parts, meta | {"source": {"format": "gemma_scope"}}, file, "hook_point_out" in meta)
+    source = {"format": "gemma_scope"}
+    return made(file, **parts, meta=meta | {"source": source}, transcoder="hook_point_out" in meta)
 
 
 def _second(folder: Path) -> Dictionary:
@@ -85,13 +80,7 @@ def _second(folder: Path) -> Dictionary:
     weights = Weights(file, read_tensors(file))
     if weights.dimensions("w_enc") == 3 or weights.dimensions("w_dec") in (3, 4):
         raise NotExpressible(f"{file}: a cross-layer transcoder or crosscoder reads or writes several layers at once")
-    parts: dict[str, Any] = {
-        "W_enc": weights.take("w_enc", 2).T.contiguous(),
-        "W_dec": weights.take("w_dec", 2),
-        "b_enc": weights.take("b_enc", 1),
-        "b_dec": weights.take("b_dec", 1),
-        "threshold": weights.take("threshold", 1),
-    }
+    parts = _parts(weights, "w_enc", "w_dec")
     if config.get("affine_connection") or "affine_skip_connection" in weights:
         parts["W_skip"] = weights.take("affine_skip_connection", 2).T.contiguous()
     weights.done()
@@ -99,14 +88,19 @@ def _second(folder: Path) -> Dictionary:
         raise DictionaryInvalid(f"{path}: width is {config['width']}, but the weights have {len(parts['W_dec'])}")
     meta = _from_config(config) or _from_names(file)
     transcoder = kind == "transcoder" or (kind is None and "hook_point_out" in meta)
-    return _made(parts, meta | {"source": {"format": "gemma_scope", "config": config}}, folder, transcoder)
+    source = {"format": "gemma_scope", "config": config}
+    return made(folder, **parts, meta=meta | {"source": source}, transcoder=transcoder)
 
 
-def _made(parts: dict[str, Any], meta: dict[str, Any], where: Path, transcoder: bool) -> Dictionary:
-    try:
-        return Dictionary(**parts, meta=meta, activation="jumprelu", apply_b_dec_to_input=False, transcoder=transcoder)
-    except DictionaryInvalid as error:
-        raise DictionaryInvalid(f"{where}: {error}") from error
+def _parts(weights: Weights, encoder: str, decoder: str) -> dict[str, Any]:
+    return {
+        "W_enc": weights.take(encoder, 2).T.contiguous(),
+        "W_dec": weights.take(decoder, 2),
+        "b_enc": weights.take("b_enc", 1),
+        "b_dec": weights.take("b_dec", 1),
+        "activation": JumpRelu(weights.take("threshold", 1)),
+        "apply_b_dec_to_input": False,
+    }
 
 
 def _from_config(config: dict[str, Any]) -> dict[str, Any]:

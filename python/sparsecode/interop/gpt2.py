@@ -40,8 +40,7 @@ def export_gpt(source: str | Path, destination: str | Path) -> dict[str, Any]:
     folder = _gpt_folder(Path(source))
     model = load_gpt(folder)
     config = model.config
-    tensors = {_hf_name(name): tensor for name, tensor in model.state_dict().items()}
-    tensors = {name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value for name, value in tensors.items()}
+    tensors = _turned({_hf_name(name): tensor for name, tensor in model.state_dict().items()})
     for name, width in _biases(config):
         tensors[name] = torch.zeros(width)
     sizes = {"vocab_size": config.vocab_size, "n_positions": config.context, "n_embd": config.d_model,
@@ -76,13 +75,8 @@ def import_nanogpt(source: str | Path, destination: str | Path) -> dict[str, Any
         ModelInvalid: it was trained with biases (`export_nanogpt` takes it), or files do not fit together.
     """
     sizes, tensors, folder = _read_nanogpt(Path(source))
-    biased = [name for name, value in tensors.items() if name.endswith(".bias") and bool(value.any())]
-    if biased:
-        raise ModelInvalid(
-            f"{source}: trained with bias=True ({biased[0]} is not zero), which this project's GPT has not",
-            remedy="convert_hf",
-        )
-    model = _own_model(sizes, {name: value for name, value in tensors.items() if not name.endswith(".bias")}, folder)
+    plain = _without_biases(tensors, f"{source}: trained with bias=True", remedy="convert_hf")
+    model = _own_model(sizes, plain, folder)
     _write_own(model, Path(destination), folder)
     return _told(model, folder)
 
@@ -100,8 +94,7 @@ def export_nanogpt(source: str | Path, destination: str | Path) -> dict[str, Any
         named.setdefault(name, torch.zeros(width))
     own = {_hf_name(name): tuple(value.shape) for name, value in GPT(config).state_dict().items()}
     _check_fits(named, own | {name: (width,) for name, width in _biases(config)}, folder)
-    named = {name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value for name, value in named.items()}
-    _write_hf(Path(destination), named, sizes, _tokenizer_of(folder))
+    _write_hf(Path(destination), _turned(named), sizes, _tokenizer_of(folder))
     count = sum(value.numel() for value in tensors.values())
     return {"parameters": count, "tokenizer": _tokenizer_of(folder) is not None}
 
@@ -134,18 +127,21 @@ def _read_hf(folder: Path) -> GPT:
             remedy="harvest_model",
         )
     _check_biases(tensors, _config(config, folder), folder)
+    plain = _without_biases(tensors, f"{folder}: has biases", remedy="harvest_model")
+    return _own_model(config, _turned(plain), folder)
+
+
+def _turned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with those matrices transposed that GPT-2 and torch lay out differently."""
+    return {name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value for name, value in tensors.items()}
+
+
+def _without_biases(tensors: Mapping[str, Tensor], what: str, *, remedy: str) -> dict[str, Tensor]:
+    """The tensors but the biases, which must be zero; `what` begins the message if one is not."""
     biased = [name for name, value in tensors.items() if name.endswith(".bias") and bool(value.any())]
     if biased:
-        raise ModelInvalid(
-            f"{folder}: has biases ({biased[0]} is not zero), which this project's GPT has not",
-            remedy="harvest_model",
-        )
-    own = {
-        name: value.T.contiguous() if name.endswith(_TRANSPOSED) else value
-        for name, value in tensors.items()
-        if not name.endswith(".bias")
-    }
-    return _own_model(config, own, folder)
+        raise ModelInvalid(f"{what} ({biased[0]} is not zero), which this project's GPT has not", remedy=remedy)
+    return {name: value for name, value in tensors.items() if not name.endswith(".bias")}
 
 
 def _own_model(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> GPT:

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from sparsecode.dictionary import Activation, Dictionary, JumpRelu, Relu, TopK
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, about, read_json, read_tensors, same_length, setting
+from sparsecode.interop.files import Weights, about, made, read_json, read_tensors, same_length, setting
 from sparsecode.interop.layouts import LLAMA_CONFIG, LLAMA_WEIGHTS
-from sparsecode.sweep.dictionary import Dictionary
 
 
 def read(folder: Path) -> Dictionary:
@@ -51,23 +51,21 @@ def read(folder: Path) -> Dictionary:
         raise NotExpressible(f"{path}: norm_activation token-wise needs more of a transcoder than the row it reads")
     if setting(config, "sparsity_include_decoder_norm", bool, path, True):
         _to_unit_atoms(parts)
-    parts |= _activation(config, path, len(parts["W_dec"]))
     subtract = parts["b_dec"] is not None and setting(config, "apply_decoder_bias_to_pre_encoder", bool, path, True)
     if subtract and transcoder:  # the output's bias is subtracted from the input: only the encoder can express that
         if parts["W_enc"].shape[1] != len(parts["b_dec"]):
             raise DictionaryInvalid(f"{path}: b_dec of {len(parts['b_dec'])} cannot be subtracted from the input")
         parts["b_enc"] = parts["b_enc"] - parts["W_enc"] @ parts["b_dec"]
     meta = about(config, {"hook_point_in": "hook_point"}) | ({"hook_point_out": hooks[1]} if transcoder else {})
-    try:
-        return Dictionary(
-            **parts,
-            meta=meta | {"source": {"format": "llama_scope", "config": config}},
-            apply_b_dec_to_input=subtract and not transcoder,
-            input_norm=norm,
-            transcoder=transcoder,
-        )
-    except DictionaryInvalid as error:
-        raise DictionaryInvalid(f"{folder}: {error}") from error
+    return made(
+        folder,
+        **parts,
+        meta=meta | {"source": {"format": "llama_scope", "config": config}},
+        activation=_activation(config, path, len(parts["W_dec"])),
+        apply_b_dec_to_input=subtract and not transcoder,
+        input_norm=norm,
+        transcoder=transcoder,
+    )
 
 
 def _fold_norm(parts: dict[str, Any], config: dict[str, Any], path: Path) -> str:
@@ -104,7 +102,7 @@ def _to_unit_atoms(parts: dict[str, Any]) -> None:
     parts["b_enc"] = parts["b_enc"] * norms
 
 
-def _activation(config: dict[str, Any], path: Path, n: int) -> dict[str, Any]:
+def _activation(config: dict[str, Any], path: Path, n: int) -> Activation:
     """Step 3."""
     name = setting(config, "act_fn", str, path, "relu").lower()
     said = config.get("jump_relu_threshold", 0.0)
@@ -114,12 +112,12 @@ def _activation(config: dict[str, Any], path: Path, n: int) -> dict[str, Any]:
     if name == "jumprelu" or (name == "topk" and threshold > 0):
         if threshold < 0:
             raise NotExpressible(f"{path}: jump_relu_threshold {threshold} lets negative codes through")
-        return {"activation": "jumprelu", "threshold": torch.full((n,), threshold)}
+        return JumpRelu(torch.full((n,), threshold))
     if name == "topk":
-        return {"activation": "topk", "k": setting(config, "top_k", int, path, 50)}
+        return TopK(setting(config, "top_k", int, path, 50))
     if name != "relu":
         raise NotExpressible(f"{path}: act_fn {name} is none of relu, topk and jumprelu")
-    return {"activation": "relu"}
+    return Relu()
 
 
 def _number(value: Any) -> float | None:

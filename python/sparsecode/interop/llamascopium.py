@@ -12,9 +12,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from sparsecode.dictionary import Dictionary, JumpRelu, TopK
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, about, read_json, read_tensors, same_length, setting
-from sparsecode.sweep.dictionary import Dictionary
+from sparsecode.interop.files import Weights, about, made, read_json, read_tensors, same_length, setting
 
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
 _NORM = "dataset_average_activation_norm."
@@ -55,9 +55,9 @@ def read(folder: Path) -> Dictionary:
         name = _OLD_THRESHOLD if _OLD_THRESHOLD in weights else _THRESHOLD
         threshold = weights.take(name, 1).exp()
         same_length(folder / WEIGHTS, W_D=parts["W_dec"], **{name: threshold})
-        parts["threshold"] = threshold / norms.clamp(min=1e-30) if by_norm else threshold
+        parts["activation"] = JumpRelu(threshold / norms.clamp(min=1e-30) if by_norm else threshold)
     elif act == "topk":
-        parts |= {"k": setting(config, "top_k", int, path, 50), "selection_scale": norms if by_norm else None}
+        parts["activation"] = TopK(setting(config, "top_k", int, path, 50), norms if by_norm else None)
     parts |= _normalisation(config, weights, path, hooks, parts["W_enc"].shape[1])
     if transcoder:
         scale_out = parts.pop("scale_out", 1.0)
@@ -67,16 +67,8 @@ def read(folder: Path) -> Dictionary:
     weights.drop([_NORM + hook for hook in hooks])
     weights.done()
     meta = about(config, {"hook_point_in": "hook_point"}) | ({"hook_point_out": hooks[1]} if transcoder else {})
-    try:
-        return Dictionary(
-            **parts,
-            meta=meta | {"source": {"format": "llamascopium", "config": config}},
-            activation=act,
-            apply_b_dec_to_input=subtract,
-            transcoder=transcoder,
-        )
-    except DictionaryInvalid as error:
-        raise DictionaryInvalid(f"{folder}: {error}") from error
+    source = {"format": "llamascopium", "config": config}
+    return made(folder, **parts, meta=meta | {"source": source}, apply_b_dec_to_input=subtract, transcoder=transcoder)
 
 
 def _normalisation(config: dict[str, Any], weights: Weights, path: Path, hooks: list[str], d: int) -> dict[str, Any]:

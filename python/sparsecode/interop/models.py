@@ -8,12 +8,12 @@ nanogpt   a .safetensors file of nanoGPT's names with config.json (its model_arg
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sparsecode.errors import InvalidSetting, NotExpressible, NotRecognised
+from sparsecode.interop.layouts import keys, tensor_names
 
 MODEL_TARGETS = ("hf",)  # beside sparsecode, which dictionaries have too
 # (kind, target): the function of sparsecode.interop.gpt2 that converts, called with (source, destination)
@@ -30,16 +30,12 @@ def find_model(path: Path) -> str | None:
     if not path.is_dir():
         return "nanogpt" if path.suffix == ".safetensors" and _has_embedding(path) else None
     folder = path / "gpt" if (path / "gpt/model.safetensors").is_file() else path
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError, RecursionError):
+    said, weights = keys(folder / "config.json"), sorted(folder.glob("*.safetensors"))
+    if not said or not weights:
         return None
-    weights = sorted(folder.glob("*.safetensors"))
-    if not isinstance(config, dict) or not weights:
-        return None
-    if "model_type" in config:
+    if "model_type" in said:
         return "hf"
-    if "d_model" in config and weights[0].name == "model.safetensors":
+    if "d_model" in said and weights[0].name == "model.safetensors":
         return "gpt"
     return "nanogpt" if len(weights) == 1 and _has_embedding(weights[0]) else None
 
@@ -69,10 +65,4 @@ def convert_model(kind: str | None, source: Path, destination: Path, to: str, *,
 
 
 def _has_embedding(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as opened:
-            return any(name.endswith("transformer.wte.weight") for name in opened.keys())  # noqa: SIM118
-    except (OSError, SafetensorError):
-        return False
+    return any(name.endswith("transformer.wte.weight") for name in tensor_names(path))

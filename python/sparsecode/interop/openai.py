@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sparsecode.dictionary import Dictionary, TopK, TopKLinear
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights
+from sparsecode.interop.files import Weights, made
 from sparsecode.interop.state_dict import read_state_dict
-from sparsecode.sweep.dictionary import Dictionary
 
 MARKS = {"pre_bias", "latent_bias", "encoder.weight"}  # tensors that identify such a state dict
 
@@ -46,14 +46,9 @@ def read(file: Path) -> Dictionary:
         k = settings.get("k")
         if not isinstance(k, int):
             raise DictionaryInvalid(f"{file}: activation_state_dict has k {k!r}, not a number of features")
-        parts |= {"activation": "topk" if after == "ReLU" else "topk_linear", "k": k, "input_norm": "layer_norm"}
+        parts |= {"activation": TopK(k) if after == "ReLU" else TopKLinear(k), "input_norm": "layer_norm"}
     elif name != "ReLU":
         raise NotExpressible(f"{file}: activation {name!r} is none of ReLU and TopK")
     source = {"format": "openai", "activation": name, "activation_state_dict": settings}
     fits = frequency is not None and bool(((frequency >= 0) & (frequency <= 1)).all())
-    try:
-        return Dictionary(
-            **parts, meta={"source": source}, features={"density": frequency} if fits and frequency is not None else {}
-        )
-    except DictionaryInvalid as error:
-        raise DictionaryInvalid(f"{file}: {error}") from error
+    return made(file, **parts, meta={"source": source}, features={"density": frequency} if fits else {})

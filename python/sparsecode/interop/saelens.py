@@ -12,22 +12,21 @@ from typing import Any
 import torch
 
 from sparsecode.checkpoint import save_tensors, write_json
+from sparsecode.dictionary import AbsTopK, Activation, BatchTopK, Dictionary, Gated, JumpRelu, Relu, TopK
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, about, read_json, read_tensors, same_length, setting
+from sparsecode.interop.files import Weights, about, check_ranking, made, read_json, read_tensors, same_length, setting
 from sparsecode.interop.fold import folded
-from sparsecode.sweep.dictionary import Dictionary
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 VERSION = "6.54.12"  # version of the format written here; without one, SAELens assumes a version before 6
 _EPS = 1e-10  # SAELens writes log10(frequency + 1e-10)
 
-_TRANSCODERS = {
-    "transcoder": "relu", "skip_transcoder": "relu", "jumprelu_transcoder": "jumprelu",
-    "jumprelu_skip_transcoder": "jumprelu",
+_TRANSCODERS: dict[str, type[Activation]] = {
+    "transcoder": Relu, "skip_transcoder": Relu, "jumprelu_transcoder": JumpRelu, "jumprelu_skip_transcoder": JumpRelu,
 }  # fmt: skip
-_ACTIVATIONS = {
-    "standard": "relu", "topk": "topk", "abstopk": "abstopk", "jumprelu": "jumprelu", "gated": "gated",
-    "batchtopk": "batchtopk", "matryoshka_batchtopk": "batchtopk",
+_KINDS: dict[str, type[Activation]] = {
+    "standard": Relu, "topk": TopK, "abstopk": AbsTopK, "jumprelu": JumpRelu, "gated": Gated, "batchtopk": BatchTopK,
+    "matryoshka_batchtopk": BatchTopK,
 } | _TRANSCODERS  # fmt: skip
 _OTHER = {
     "matching_pursuit": "encodes by matching pursuit, step after step",
@@ -57,28 +56,19 @@ def read(folder: Path) -> Dictionary:
     architecture = setting(config, "architecture", str, path)
     if architecture in _OTHER:
         raise NotExpressible(f"{path}: a {architecture} SAE {_OTHER[architecture]}, which no other format here can say")
-    if architecture not in _ACTIVATIONS:
-        known = ", ".join(_ACTIVATIONS)
+    if architecture not in _KINDS:
+        known = ", ".join(_KINDS)
         raise DictionaryInvalid(f"{path}: architecture {architecture!r} is unknown; known: {known}")
-    activation = _ACTIVATIONS[architecture]
+    kind = _KINDS[architecture]
     weights = Weights(folder / WEIGHTS, read_tensors(folder / WEIGHTS), setting(config, "dtype", str, path, "float32"))
     parts: dict[str, Any] = {
         "W_enc": weights.take("W_enc", 2).T.contiguous(),
         "W_dec": weights.take("W_dec", 2),
         "b_dec": weights.take("b_dec", 1),
-        "b_enc": weights.take("b_gate" if activation == "gated" else "b_enc", 1),
+        "b_enc": weights.take("b_gate" if kind is Gated else "b_enc", 1),
     }
     n = len(parts["W_dec"])
-    if activation == "gated":
-        parts |= {"r_mag": weights.take("r_mag", 1), "b_mag": weights.take("b_mag", 1)}
-    elif activation == "jumprelu":
-        log = "log_threshold" in weights
-        threshold = weights.take("log_threshold" if log else "threshold", 1)
-        parts["threshold"] = threshold.exp() if log else threshold
-    elif activation == "batchtopk":
-        parts |= {"threshold": torch.full((n,), weights.number("topk_threshold")), "k": config.get("k")}
-    elif activation in ("topk", "abstopk"):
-        parts["k"] = setting(config, "k", int, path)
+    parts["activation"] = _activation(kind, weights, config, path, n)
     if "skip" in architecture:
         parts["W_skip"] = weights.take("W_skip", 2)
     _check_scaling_factor(weights)
@@ -95,18 +85,15 @@ def read(folder: Path) -> Dictionary:
             f"normalize_activations is {norm}, whose factor is not in the file: none is applied"
         )
         norm = "none"
-    try:
-        return Dictionary(
-            **parts,
-            meta=meta,
-            features=_density(folder / SPARSITY, n),
-            activation=activation,
-            apply_b_dec_to_input=setting(config, "apply_b_dec_to_input", bool, path, True) and not transcoder,
-            input_norm=norm,
-            transcoder=transcoder,
-        )
-    except DictionaryInvalid as error:
-        raise DictionaryInvalid(f"{folder}: {error}") from error
+    return made(
+        folder,
+        **parts,
+        meta=meta,
+        features=_density(folder / SPARSITY, n),
+        apply_b_dec_to_input=setting(config, "apply_b_dec_to_input", bool, path, True) and not transcoder,
+        input_norm=norm,
+        transcoder=transcoder,
+    )
 
 
 def write(found: Dictionary, folder: Path) -> None:
@@ -123,12 +110,10 @@ def write(found: Dictionary, folder: Path) -> None:
         "W_dec": plain.W_dec,
         "b_dec": zeros if plain.b_dec is None else plain.b_dec,
         "b_gate" if architecture == "gated" else "b_enc": plain.b_enc,
+        **plain.activation.tensors,
     }
-    for name in ("threshold", "r_mag", "b_mag", "W_skip"):
-        if (value := getattr(plain, name)) is not None:
-            tensors[name] = value
-    if architecture.endswith("skip_transcoder") and plain.W_skip is None:
-        tensors["W_skip"] = torch.zeros(plain.output_dim, plain.activation_dim)
+    if plain.W_skip is not None:
+        tensors["W_skip"] = plain.W_skip
     hook = plain.meta.get("hook_point")
     config: dict[str, Any] = {
         "architecture": architecture,
@@ -154,8 +139,8 @@ def write(found: Dictionary, folder: Path) -> None:
     if plain.transcoder:
         config |= {"d_out": plain.output_dim}
         config["metadata"]["hook_name_out"] = plain.meta.get("hook_point_out")
-    if architecture in ("topk", "abstopk"):
-        config |= {"k": int(plain.k or 0), "rescale_acts_by_decoder_norm": False}
+    if isinstance(plain.activation, TopK | AbsTopK):
+        config |= {"k": int(plain.activation.k), "rescale_acts_by_decoder_norm": False}
     save_tensors(folder / WEIGHTS, tensors)
     if "density" in plain.features:
         save_tensors(folder / SPARSITY, {"sparsity": (plain.features["density"] + _EPS).log10()})
@@ -179,6 +164,21 @@ def _modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
     if norm is None or isinstance(norm, bool):
         flat["normalize_activations"] = "expected_average_only_in" if norm else "none"
     return flat | {"metadata": {name: flat[name] for name in (*_NAMES, "hook_layer") if name in flat}}
+
+
+def _activation(kind: type[Activation], weights: Weights, config: dict[str, Any], path: Path, n: int) -> Activation:
+    if kind is Gated:
+        return Gated(weights.take("r_mag", 1), weights.take("b_mag", 1))
+    if kind is JumpRelu:
+        log = "log_threshold" in weights
+        threshold = weights.take("log_threshold" if log else "threshold", 1)
+        return JumpRelu(threshold.exp() if log else threshold)
+    if kind is BatchTopK:
+        return BatchTopK(torch.full((n,), weights.number("topk_threshold")), config.get("k"))
+    if kind is Relu:
+        return Relu()
+    k = setting(config, "k", int, path)
+    return TopK(k) if kind is TopK else AbsTopK(k)
 
 
 def _check_scaling_factor(weights: Weights) -> None:
@@ -218,17 +218,16 @@ def _density(path: Path, n: int) -> dict[str, torch.Tensor]:
 
 
 def _architecture(found: Dictionary) -> str:
-    if found.selection_scale is not None:
-        raise NotExpressible("SAELens ranks topk by the codes themselves, not after a scale of their own")
-    if found.transcoder:
-        if found.activation not in ("relu", "jumprelu", "batchtopk"):
-            raise NotExpressible(f"SAELens has no {found.activation} transcoder: relu and jumprelu only")
-        skip = "skip_" if found.W_skip is not None else ""
-        return f"{'jumprelu_' if found.threshold is not None else ''}{skip}transcoder"
-    if found.W_skip is not None:
+    check_ranking(found.activation, "SAELens")
+    # A trained BatchTopK is a JumpReLU.
+    kind = JumpRelu if isinstance(found.activation, JumpRelu) else type(found.activation)
+    skips = found.W_skip is not None
+    if skips and not found.transcoder:
         raise NotExpressible("in SAELens only transcoders have a skip connection")
-    names = {"relu": "standard", "batchtopk": "jumprelu"}
-    architecture = names.get(found.activation, found.activation)
-    if architecture not in _ACTIVATIONS:
-        raise NotExpressible(f"SAELens has no architecture for the activation {found.activation}")
-    return architecture
+    known = _TRANSCODERS if found.transcoder else _KINDS
+    names = [name for name, own in known.items() if own is kind and ("skip" in name) == skips]
+    if not names and found.transcoder:
+        raise NotExpressible(f"SAELens has no {found.activation.name} transcoder: relu and jumprelu only")
+    if not names:
+        raise NotExpressible(f"SAELens has no architecture for the activation {found.activation.name}")
+    return names[0]

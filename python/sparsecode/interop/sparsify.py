@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from sparsecode.checkpoint import save_tensors, write_json
+from sparsecode.dictionary import AbsTopK, Dictionary, GroupMax, Relu, TopK
 from sparsecode.errors import DictionaryInvalid, NotExpressible
-from sparsecode.interop.files import Weights, read_json, read_tensors, setting
+from sparsecode.interop.files import Weights, check_ranking, made, read_json, read_tensors, setting
 from sparsecode.interop.fold import folded
-from sparsecode.sweep.dictionary import Dictionary
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+_KINDS = {"topk": TopK, "groupmax": GroupMax}
 ABOUT = "sparsecode.json"  # holds what cfg.json cannot: sparsify rejects names that it does not know
 
 
@@ -35,10 +36,10 @@ def read(folder: Path) -> Dictionary:
     if tuple(W_enc.shape) != (n, d):
         raise DictionaryInvalid(f"{path}: says {n} latents of {d} dimensions, but the weights are {list(W_enc.shape)}")
     activation = setting(config, "activation", str, path, "topk")
-    if activation not in ("topk", "groupmax"):
-        raise DictionaryInvalid(f"{path}: activation {activation!r} is unknown; known: topk, groupmax")
-    if config.get("signed"):
-        activation = "abstopk"  # before version 1: the largest by magnitude, with sign
+    if activation not in _KINDS:
+        raise DictionaryInvalid(f"{path}: activation {activation!r} is unknown; known: {', '.join(_KINDS)}")
+    # Before version 1 some took the largest by magnitude, with sign.
+    kind = AbsTopK if config.get("signed") else _KINDS[activation]
     transcode = setting(config, "transcode", bool, path, False)
     parts: dict[str, Any] = {
         "b_enc": weights.take("encoder.bias", 1),
@@ -48,18 +49,15 @@ def read(folder: Path) -> Dictionary:
     }
     weights.done()
     meta = {"hook_point": folder.resolve().name, "source": {"format": "sparsify", "config": config}}
-    try:
-        return Dictionary(
-            W_enc=W_enc,
-            **parts,
-            meta=read_json(folder / ABOUT) if (folder / ABOUT).is_file() else meta,
-            activation=activation,
-            k=setting(config, "k", int, path, 32),
-            apply_b_dec_to_input=not transcode,
-            transcoder=transcode,
-        )
-    except DictionaryInvalid as error:
-        raise DictionaryInvalid(f"{folder}: {error}") from error
+    return made(
+        folder,
+        W_enc=W_enc,
+        **parts,
+        meta=read_json(folder / ABOUT) if (folder / ABOUT).is_file() else meta,
+        activation=kind(setting(config, "k", int, path, 32)),
+        apply_b_dec_to_input=not transcode,
+        transcoder=transcode,
+    )
 
 
 def write(found: Dictionary, folder: Path) -> None:
@@ -68,10 +66,10 @@ def write(found: Dictionary, folder: Path) -> None:
     Raises:
         NotExpressible: sparsify has no configuration for it.
     """
-    if found.activation not in ("relu", "topk", "groupmax"):
-        raise NotExpressible(f"sparsify has topk and groupmax only, not {found.activation}")
-    if found.selection_scale is not None:
-        raise NotExpressible("sparsify ranks topk by the codes themselves, not after a scale of their own")
+    activation = found.activation
+    if not isinstance(activation, Relu | TopK | GroupMax):
+        raise NotExpressible(f"sparsify has topk and groupmax only, not {activation.name}")
+    check_ranking(activation, "sparsify")
     if found.input_norm != "none":
         raise NotExpressible(f"sparsify cannot normalise each row ({found.input_norm})")
     if found.output_dim != found.activation_dim:
@@ -94,11 +92,11 @@ def write(found: Dictionary, folder: Path) -> None:
     write_json(
         folder / CONFIG,
         {
-            "activation": "groupmax" if plain.activation == "groupmax" else "topk",
+            "activation": "groupmax" if isinstance(activation, GroupMax) else "topk",
             "expansion_factor": max(1, plain.dict_size // plain.activation_dim),
             "normalize_decoder": bool(torch.allclose(norms, torch.ones_like(norms))),
             "num_latents": plain.dict_size,
-            "k": plain.dict_size if plain.k is None else int(plain.k),
+            "k": plain.dict_size if isinstance(activation, Relu) else int(activation.k),
             "multi_topk": False,
             "skip_connection": plain.W_skip is not None,
             "transcode": plain.transcoder,

@@ -23,7 +23,6 @@ REMEDIES = {
     "device_cpu": "use --device cpu or another engine",
     "diverged": "its training diverged, lower --lr",
     "documents": "add --documents",
-    "engine_auto": "use --engine auto",
     "engine_cpu": "use --engine cpu",
     "engine_reference": "use --engine reference",
     "fast_tokenizer": "save its fast tokenizer there, or harvest batches of ids from Python",

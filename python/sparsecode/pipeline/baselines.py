@@ -14,6 +14,8 @@ from sparsecode import store
 from sparsecode.checkpoint import write_json, write_text
 from sparsecode.comparison import fingerprint_of
 from sparsecode.comparison.members import check_memory
+from sparsecode.dictionary import Dictionary
+from sparsecode.dictionary.files import files_of
 from sparsecode.errors import DatasetUnfit, InvalidSetting
 from sparsecode.machine import versions
 from sparsecode.pipeline.advice import advised
@@ -24,9 +26,8 @@ from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import dictionaries_of, require
-from sparsecode.science.baselines import BASELINES
-from sparsecode.science.baselines_fit import FitSettings, fit_all, measures_csv
-from sparsecode.sweep import Dictionary
+from sparsecode.science.baselines.fit import FitSettings, fit_all, measures_csv
+from sparsecode.science.baselines.kinds import BASELINES
 from sparsecode.watch import Watch
 
 KEY = "baselines"
@@ -83,7 +84,7 @@ def fit_baselines(
     inputs = {"dataset": dataset.fingerprint, "dictionaries": fingerprint, "sweep": sweep}
     folder = home.path / KEY
     needs = [folder / name for name in ("baselines.json", "measures.csv")]
-    needs += [folder / f"{kind}{suffix}" for kind in kinds for suffix in (".safetensors", ".json")]
+    needs += [file for kind in kinds for file in files_of(folder / kind)]
 
     def do(_: Stage) -> dict[str, Any]:
         return _make(chosen, kinds, dataset, trained, eval_rows, folder, watching(quiet))
@@ -135,7 +136,7 @@ def load_baselines(run: Run) -> dict[str, Any] | None:
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
     """
-    return load_record(run, KEY, run.path / KEY / "baselines.json", FORMAT, "baselines")
+    return load_record(run, KEY, run.path / KEY / "baselines.json", FORMAT, "baselines", dict)
 
 
 def _checked(config: BaselinesConfig) -> list[str]:

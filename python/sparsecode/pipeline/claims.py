@@ -8,6 +8,7 @@ from typing import Any
 from sparsecode import store
 from sparsecode.checkpoint import write_json
 from sparsecode.comparison import Comparison
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.advice import advised, told
@@ -19,12 +20,11 @@ from sparsecode.pipeline.records import load_record
 from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import digest
-from sparsecode.science import trained
-from sparsecode.science.evidence import Evidence, Family, JudgeSettings
-from sparsecode.science.examples import Rows
-from sparsecode.science.judge import FORMAT, as_json, judged, thin_of
-from sparsecode.science.verdicts import NOT_TESTED
-from sparsecode.sweep import Dictionary
+from sparsecode.science.claims import trained
+from sparsecode.science.claims.evidence import ComparedSweep, Evidence, JudgeSettings
+from sparsecode.science.claims.judge import FORMAT, Findings, judged
+from sparsecode.science.claims.verdicts import NOT_TESTED
+from sparsecode.science.top_contexts import Rows
 
 KEY = "claims"
 
@@ -68,50 +68,46 @@ def check_claims(
         sweeps.check_memory(chosen, own, comparison.dimensions)
 
     def do(_: Stage) -> dict[str, Any]:
-        evidence = gather(home, chosen, comparison, quiet=quiet)
-        found = judged(evidence)
-        write_json(home.claims_path, as_json(evidence, found, chosen.record()))
-        verdicts = {number: finding.verdict for number, finding in found.items()}
+        found = judged(gather(home, chosen, comparison, quiet=quiet))
+        write_json(home.claims_path, found.as_json(chosen.record()))
+        verdicts = {number: finding.verdict for number, finding in found.claims.items()}
         return {
-            "verdicts": {number: verdict.verdict for number, verdict in verdicts.items()},
-            "not_tested": {
-                number: verdict.reason for number, verdict in verdicts.items() if verdict.verdict == NOT_TESTED
-            },
-            "thin": thin_of(evidence).get(KEY, []),
+            "verdicts": {number: own.verdict for number, own in verdicts.items()},
+            "not_tested": {number: own.reason for number, own in verdicts.items() if own.verdict == NOT_TESTED},
+            "thin": found.thin.get(KEY, []),
         }
 
     return run_stage(home, KEY, chosen, do, inputs=inputs, outputs=outputs, force=force, quiet=quiet)
 
 
-def load_claims(run: Run) -> dict[str, Any] | None:
-    """What claims.json holds; None where the run has no finished claims stage.
+def load_claims(run: Run) -> Findings | None:
+    """The findings that claims.json holds; None where the run has no finished claims stage.
 
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
     """
-    return load_record(run, KEY, run.claims_path, FORMAT, "claims", dict)
+    return load_record(run, KEY, run.claims_path, FORMAT, "claims", Findings.from_json)
 
 
 def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: bool) -> Evidence:
     """Everything the claims may use; what cannot be had is left out and named in `missing`."""
     watch = watching(quiet)
-    main = family("run", run, comparison)
+    main = compared("run", run, comparison)
     missing: dict[str, str] = {}
     dataset = decode = plain = divided = None
-    begun: dict[str, Family] = {}
+    begun: dict[str, ComparedSweep] = {}
     samples = 0
     try:
         folder = _dataset_path(run, config)
         dataset = store.Dataset(folder)
+        settings = run.config()["stages"]["train-dicts"]["settings"]
         if config.sweep:
-            settings = run.config()["stages"]["train-dicts"]["settings"]
             one, other = sweeps.train_both(run, config, str(folder), settings, main.dimensions, quiet=quiet)
-            plain, divided = family("plain", *one), family("per-size", *other)
+            plain, divided = compared("plain", *one), compared("per-size", *other)
         else:
             missing["sweeps"] = "The sweep under both normalisations was not asked for (--sweep)."
-        settings = run.config()["stages"]["train-dicts"]["settings"]
         for kind, (beside, found) in sweeps.train_starts(run, config, str(folder), settings, quiet=quiet).items():
-            begun[kind] = family(kind, beside, found)
+            begun[kind] = compared(kind, beside, found)
             samples = int(next(iter(begun[kind].dictionaries.values())).meta.get("samples_seen", 0))
         tokens = tokens_of(run)
         if dataset.provenance.get("tokens_fingerprint") != tokens.fingerprint:
@@ -143,9 +139,10 @@ def untrained_model(run: Run, dataset: Rows | None) -> str:
     return trained.gpt(result) if read is not None and read == result.get("fingerprint") else ""
 
 
-def family(label: str, run: Run, comparison: Comparison) -> Family:
+def compared(label: str, run: Run, comparison: Comparison) -> ComparedSweep:
     """A comparison with the weights of its dictionaries."""
-    return Family(label, comparison, {name: Dictionary.load(run.dictionaries_path / name) for name in comparison.names})
+    weights = {name: Dictionary.load(run.dictionaries_path / name) for name in comparison.names}
+    return ComparedSweep(label, comparison, weights)
 
 
 def _dataset_path(run: Run, config: ClaimsConfig) -> Path:

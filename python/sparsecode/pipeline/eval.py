@@ -12,14 +12,15 @@ from typing import Any
 import torch
 
 from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
+from sparsecode.dictionary import Dictionary
+from sparsecode.dictionary.files import names_in
 from sparsecode.errors import CorpusEmpty, DictionaryInvalid, HookUnknown, InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.evaluation.hooks import find_hook
 from sparsecode.evaluation.result import Evaluation
 from sparsecode.evaluation.splice import check_fits, evaluate_dictionaries, spread
 from sparsecode.gpt import load_gpt
+from sparsecode.harvest.contexts import Contexts, ContextSettings, TokenBatch, cut
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
-from sparsecode.harvest.sequences import Contexts, TokenBatch
-from sparsecode.harvest.several import ContextSettings, cut
 from sparsecode.harvest.text import same_tokens, tokenizer_of
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import EvalConfig, TrainGptConfig
@@ -28,7 +29,6 @@ from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stale import require
 from sparsecode.store import Dataset
-from sparsecode.sweep import Dictionary
 from sparsecode.watch import Watch
 
 _LOGITS = 1 << 26  # of one forward pass: 256 MB in float32
@@ -147,16 +147,16 @@ def load_dictionaries(run: Run, apart: _Apart | None = None) -> dict[str, Dictio
     """
     if "train-dicts" in run.config()["stages"]:
         run.finished("train-dicts", "sparsecode train-dicts")  # an interrupted training has not written all
-    paths = sorted(path for path in run.dictionaries_path.glob("*.json") if path.with_suffix(".safetensors").is_file())
+    paths = names_in(run.dictionaries_path)
     if not paths:
         raise StageMissing(f"{run.path}: no dictionaries; run: sparsecode train-dicts{run.flag}")
     apart = apart or _Apart()
     found: dict[str, Dictionary] = {}
     for path in paths:
         try:
-            found[path.stem] = Dictionary.load(path)
+            found[path.name] = Dictionary.load(path)
         except DictionaryInvalid as error:
-            apart.put(path.stem, error)
+            apart.put(path.name, error)
     apart.check(found)
     keys = {name: (one.meta.get("l1") or 0, one.dict_size, one.meta.get("seed") or 0) for name, one in found.items()}
     return dict(sorted(found.items(), key=lambda item: keys[item[0]]))

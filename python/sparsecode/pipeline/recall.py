@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from sparsecode.errors import InvalidSetting, RunInvalid
 from sparsecode.pipeline.config import STAGES, HarvestConfig, Preset, StageConfig
-from sparsecode.pipeline.hooks import hook_names
+from sparsecode.pipeline.hook_names import hook_names
 from sparsecode.pipeline.run import Run
 
 _HARVEST = "harvest/"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparsecode.errors import RunInvalid
 from sparsecode.pipeline.run import Run
 
+T = TypeVar("T")
 
-def load_record(run: Run, key: str, path: Path, format: int, holds: str, kind: type = list) -> dict[str, Any] | None:
+
+def load_record(
+    run: Run, key: str, path: Path, format: int, holds: str, read: Callable[[dict[str, Any]], T]
+) -> T | None:
     """The record that stage `key` wrote to `path`; None where the run has not finished that stage.
 
     Args:
@@ -18,8 +23,8 @@ def load_record(run: Run, key: str, path: Path, format: int, holds: str, kind: t
         key: the stage; also the command that writes the record anew.
         path: of the JSON file.
         format: the only one that is understood.
-        holds: a name in the record, whose value must be of `kind`.
-        kind: list or dict.
+        holds: the name of a list or an object in the record.
+        read: takes the record; raises KeyError, TypeError or AttributeError where it is not one.
 
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
@@ -29,9 +34,8 @@ def load_record(run: Run, key: str, path: Path, format: int, holds: str, kind: t
     again = f"run: sparsecode {key} --force{run.flag}"
     try:
         record = json.loads(path.read_text())
-        known = record["format"] == format and isinstance(record[holds], kind)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if record["format"] == format and isinstance(record[holds], list | dict):
+            return read(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunInvalid(f"{path}: cannot be read ({error}); {again}") from error
-    if not known:
-        raise RunInvalid(f"{path}: not a record of {key} in format {format}; {again}")
-    return dict(record)
+    raise RunInvalid(f"{path}: not a record of {key} in format {format}; {again}")

@@ -17,7 +17,7 @@ from sparsecode.pipeline.config import (
     TrainDictsConfig,
     load_preset,
 )
-from sparsecode.pipeline.hooks import hook_name, single_configs
+from sparsecode.pipeline.hook_names import hook_name, single_configs
 from sparsecode.pipeline.progress import say
 from sparsecode.pipeline.recall import as_recorded, settings_for
 from sparsecode.pipeline.run import DEFAULT_RUN, Run

@@ -98,7 +98,7 @@ def _write(run: Run, config: ReportConfig, facts: Facts, watch: Watch) -> dict[s
 def thin_stages(facts: Facts, untrained_model: str) -> dict[str, list[str]]:
     """What of a run is thin, by stage: what `claims` found, or where it was not run, what the stages recorded."""
     if facts.claims is not None:
-        found = {stage: list(lines) for stage, lines in (facts.claims.get("thin") or {}).items()}
+        found = dict(facts.claims.thin)
     else:
         found = {
             "train-gpt": [untrained_model] if untrained_model else [],

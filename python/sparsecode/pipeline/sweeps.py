@@ -14,7 +14,7 @@ from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.config import ClaimsConfig, CompareConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.train_dicts import train_dicts
-from sparsecode.science import starts
+from sparsecode.science.claims import starts
 from sparsecode.sweep.settings import parse_l1
 
 FOLDER = "science"

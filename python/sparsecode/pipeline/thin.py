@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparsecode.science.trained import dictionaries, gpt, listed
+from sparsecode.science.claims.trained import counted, dictionaries, gpt
 
 
 def thin(stage: str, result: Mapping[str, Any]) -> list[str]:
@@ -20,8 +20,5 @@ def thin(stage: str, result: Mapping[str, Any]) -> list[str]:
         return [f"{why}; give it more --minutes, or more text"] if why else []
     if stage == "train-dicts":
         rows = result.get("metrics") or {}
-        untrained = dictionaries(rows)
-        if not untrained:
-            return []
-        return [f"{len(untrained)} of {len(rows)} dictionaries: {listed(untrained)}; give them more --minutes"]
+        return [f"{line}; give them more --minutes" for line in counted(dictionaries(rows), len(rows))]
     return [str(line) for line in result.get("thin") or []]

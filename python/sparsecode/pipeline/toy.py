@@ -24,11 +24,11 @@ from sparsecode.pipeline.run import DEFAULT_RUN, Run, Stage
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.training import engine_of, train
 from sparsecode.report.toy_page import toy_page
-from sparsecode.science.toy import ToyData
-from sparsecode.science.toy_batches import ToyBatches
-from sparsecode.science.toy_result import Measured, ToyResult
-from sparsecode.science.toy_verdict import thin, verdict
-from sparsecode.science.verdicts import NOT_TESTED
+from sparsecode.science.claims import c7_toy
+from sparsecode.science.claims.verdicts import NOT_TESTED
+from sparsecode.science.toy.batches import ToyBatches
+from sparsecode.science.toy.data import ToyData
+from sparsecode.science.toy.result import Measured, ToyResult
 from sparsecode.sweep import choose_engine, metrics
 from sparsecode.sweep.schedule import Budget
 
@@ -125,7 +125,7 @@ def load_toy(run: Run) -> dict[str, Any] | None:
     Raises:
         RunInvalid: the stage is done and its file is not what it wrote.
     """
-    return load_record(run, KEY, run.path / KEY / "toy.json", FORMAT, "dictionaries")
+    return load_record(run, KEY, run.path / KEY / "toy.json", FORMAT, "dictionaries", dict)
 
 
 def _train(run: Run, stage: Stage, config: ToyConfig, state: Path, *, quiet: bool) -> ToyResult:
@@ -157,8 +157,8 @@ def _record(config: ToyConfig, result: ToyResult, measured: Measured) -> dict[st
         "diverged": measured.diverged,
         "dictionaries": measured.rows,
     }
-    why = thin(record)
-    return record | {"thin": [f"{why}; give it more --minutes"] if why else [], "verdict": verdict(record)}
+    why, finding = c7_toy.thin(record), c7_toy.judge(record)
+    return record | {"thin": [f"{why}; give it more --minutes"] if why else [], "verdict": c7_toy.as_json(finding)}
 
 
 def _headline(record: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sparsecode.errors import InvalidSetting
 from sparsecode.machine import torch_device
 from sparsecode.pipeline.config import ToyConfig
 from sparsecode.pipeline.plan import refuse
-from sparsecode.science.toy import ToySettings
+from sparsecode.science.toy.data import ToySettings
 from sparsecode.sweep import LossSettings, Start, Sweep, grid, parse_l1, parse_sizes
 from sparsecode.sweep.memory import engine_kind, need_of
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sparsecode import store
+from sparsecode.dictionary.files import files_of
 from sparsecode.errors import TrainingDiverged
 from sparsecode.pipeline import plan
 from sparsecode.pipeline.advice import advised
@@ -91,7 +92,7 @@ def _written(run: Run) -> list[Path]:
     """The files of the dictionaries that a finished training recorded; their folder before there are any."""
     result = run.config()["stages"].get(KEY, {}).get("result") or {}
     names = result.get("dictionaries", ())
-    files = [run.dictionaries_path / f"{name}{suffix}" for name in names for suffix in (".safetensors", ".json")]
+    files = [file for name in names for file in files_of(run.dictionaries_path / name)]
     return files or [run.dictionaries_path]
 
 
@@ -99,8 +100,7 @@ def _fingerprint(paths: list[Path]) -> str:
     """Digest of dictionaries as they were written: what is read from them later is compared with it."""
     digest = hashlib.sha256()
     for path in paths:
-        for suffix in (".safetensors", ".json"):
-            file = path.with_name(path.name + suffix)
+        for file in files_of(path):
             digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 

@@ -99,14 +99,8 @@ def _check(config: TrainGptConfig) -> None:
 
 
 def _sizes(config: TrainGptConfig, vocab_size: int) -> GPTConfig:
-    return GPTConfig(
-        vocab_size=vocab_size,
-        n_layer=config.n_layer,
-        n_head=config.n_head,
-        d_model=config.d_model,
-        d_mlp=config.d_mlp if config.d_mlp is not None else 4 * config.d_model,
-        context=config.context,
-    )
+    hidden = 4 * config.d_model if config.d_mlp is None else config.d_mlp
+    return config.changed(vocab_size=vocab_size, d_mlp=hidden).part(GPTConfig)
 
 
 def fitted_steps(seconds: float, per_step: float, most: int, least: int = 0) -> int:
@@ -200,63 +194,45 @@ class _Pretraining:
         self.train_loss = self.loss_sum / self.loss_count
         if not math.isfinite(self.train_loss):
             raise diverged(self.run.path, self.trainer.step)
-        self.run.log(
-            _STAGE,
-            self.trainer.step,
-            steps=steps,
-            loss=self.train_loss,
-            of=self.loss_count,
-            tokens_seen=self._tokens_seen(),
-        )
+        seen = self.trainer.step * self._tokens_per_step
+        self.run.log(_STAGE, self.trainer.step, steps=steps, loss=self.train_loss, of=self.loss_count, tokens_seen=seen)
         self.loss_sum, self.loss_count = 0.0, 0
 
     def _log_validation(self) -> None:
         loss, bits = self._evaluate()
-        self.run.log(_STAGE, self.trainer.step, val_loss=loss, bits_per_byte=bits, sample=self._sample())
+        ids = sample(self.trainer.model, self.tokens.eot, _SAMPLE_TOKENS, seed=self.config.seed)
+        text = self.tokens.decode(ids)
+        self.run.log(_STAGE, self.trainer.step, val_loss=loss, bits_per_byte=bits, sample=text)
 
     def _evaluate(self) -> tuple[float, float]:
         tokens, config = self.tokens, self.config
         loss = validation_loss(self.trainer.model, tokens.val, config.val_tokens, config.batch_size)
         return loss, bits_per_byte(loss, len(tokens.val), tokens.val_bytes)
 
-    def _unigram(self) -> float:
-        tokens, config = self.tokens, self.config
-        return unigram_loss(tokens.train, tokens.val, tokens.vocab_size, config.context, config.val_tokens)
-
-    def _sample(self) -> str:
-        ids = sample(self.trainer.model, self.tokens.eot, _SAMPLE_TOKENS, seed=self.config.seed)
-        text: str = self.tokens.decode(ids)
-        return text
-
     def _save(self) -> None:
-        metadata = {
-            "tokens_fingerprint": self.tokens.fingerprint,
-            "loss_sum": self.loss_sum,
-            "loss_count": self.loss_count,
-        }
-        self.trainer.save(self.state_path, metadata)
+        sums = {"loss_sum": self.loss_sum, "loss_count": self.loss_count}
+        self.trainer.save(self.state_path, {"tokens_fingerprint": self.tokens.fingerprint} | sums)
 
     @property
     def _tokens_per_step(self) -> int:
         return self.config.batch_size * self.config.context
 
-    def _tokens_seen(self) -> int:
-        return self.trainer.step * self._tokens_per_step
-
     def _result(self, steps: int) -> dict[str, Any]:
-        lines = self.run.metrics(_STAGE)
+        lines, tokens, config = self.run.metrics(_STAGE), self.tokens, self.config
         final = next(line for line in reversed(lines) if "val_loss" in line)
         recent = [line for line in lines if "loss" in line][-2:]  # two: the last one may be of a few steps only
         return {
             "fingerprint": gpt_fingerprint(self.trainer.model),
-            "tokens_fingerprint": self.tokens.fingerprint,
+            "tokens_fingerprint": tokens.fingerprint,
             "val_loss": final["val_loss"],
-            "unigram_loss": self._unigram(),
+            "unigram_loss": unigram_loss(
+                tokens.train, tokens.val, tokens.vocab_size, config.context, config.val_tokens
+            ),
             "bits_per_byte": final["bits_per_byte"],
             "train_loss": sum(line["loss"] * line["of"] for line in recent) / sum(line["of"] for line in recent),
             "steps": steps,
-            "tokens_seen": self._tokens_seen(),
+            "tokens_seen": steps * self._tokens_per_step,
             "parameters": sum(p.numel() for p in self.trainer.model.parameters()),
-            "val_tokens": validation_tokens(len(self.tokens.val), self.config.context, self.config.val_tokens),
+            "val_tokens": validation_tokens(len(tokens.val), config.context, config.val_tokens),
             "sample": final["sample"],
         }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "not tested")
+from sparsecode.science.claims.verdicts import Finding
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Figure:
 class Examples:
     """Directions with the contexts in which they are most active.
 
-    Each has `name`, `facts` (a line of text) and `examples` (see `science.examples.Example`).
+    Each has `name`, `facts` (a line of text) and `examples` (see `science.top_contexts.Example`).
     """
 
     id: str
@@ -75,16 +75,6 @@ class Examples:
         return {"caption": self.caption, "features": self.features}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the seed experiment with its verdict (one of VERDICTS), the number it rests on, and the reason."""
-
-    text: str
-    verdict: str
-    number: str
-    reason: str = ""
-
-
 Block = Table | Figure | Examples
 
 
@@ -93,8 +83,8 @@ class Section:
     """One part of the report.
 
     `summary` is a sentence for the top of the page, `lead` says what was found, `how` how it was made, and `numbers`
-    holds data for programs. A section with a `claim` gets a row in the table of claims on top of the page; its summary
-    is shown in the section instead.
+    holds data for programs. A section with the finding on a `claim` gets a row in the table of claims on top of the
+    page; its summary is shown in the section instead.
     """
 
     id: str
@@ -104,16 +94,12 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
     how: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
-    claim: Claim | None = None
+    claim: Finding[Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For report.json."""
-        found: dict[str, Any] = {
-            "title": self.title,
-            "summary": self.summary,
-            "lead": self.lead,
-            "numbers": self.numbers,
-        }
+        found: dict[str, Any] = {key: getattr(self, key) for key in ("title", "summary", "lead", "numbers")}
         if self.claim is not None:
-            found["claim"] = asdict(self.claim)
+            own = vars(self.claim.verdict)
+            found["claim"] = {"text": self.claim.claim} | {key: own[key] for key in ("verdict", "number", "reason")}
         return found | {block.id: block.as_json() for block in self.blocks}

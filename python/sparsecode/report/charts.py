@@ -15,7 +15,7 @@ from sparsecode.report.blocks import Column, Figure, Table
 
 PARTS = {"all": "@series1", "live": "@series1", "dead": "@dead"}  # which features a bar counts, and its colour
 
-Point = tuple[float, float, float | None, float | None]  # x, y, and the ends of y's interval, where there is one
+Point = tuple[int, float, float | None, float | None]  # a size, a value there, and the ends of its interval
 
 
 def figure(
@@ -32,24 +32,6 @@ def figure(
     """A figure with its table `ID-numbers`, captioned `numbers`, whose `columns` are titles with their formats."""
     table = Table(f"{id}-numbers", numbers, [Column(title, form) for title, form in columns.items()], rows)
     return Figure(id, caption, alt, table, data, layout, height)
-
-
-def curve(
-    name: str, points: Sequence[Point], number: int, hover: str, *, dash: int = 0, size: int = 8
-) -> dict[str, Any]:
-    """The n-th line of a chart, with a marker at each point, and whiskers where all intervals are known."""
-    color = palette.series(number)
-    line: dict[str, Any] = {
-        "type": "scatter", "mode": "lines+markers", "name": name,
-        "x": [x for x, *_ in points], "y": [y for _, y, *_ in points],
-        "line": {"color": color, "width": 2, "dash": palette.DASHES[dash % len(palette.DASHES)]},
-        "marker": {"size": size, "symbol": palette.symbol(number)},
-        "hovertemplate": f"{hover}<extra></extra>",
-    }  # fmt: skip
-    ends = [(low, high) for *_, low, high in points if low is not None and high is not None]
-    if len(ends) == len(points):
-        line["error_y"] = palette.whiskers(line["y"], [low for low, _ in ends], [high for _, high in ends], number)
-    return line
 
 
 def bars(name: str, x: Sequence[float], counts: Sequence[float], color: str, hover: str) -> dict[str, Any]:
@@ -166,3 +148,23 @@ def cell_axis(title: str, labels: Sequence[str], *, step: int = 1, **more: Any) 
         title, tickvals=list(range(len(labels)))[::step], ticktext=list(labels)[::step], showgrid=False, zeroline=False,
         **more,
     )  # fmt: skip
+
+
+def scatter(mode: str, name: str, x: Sequence[Any], y: Sequence[Any], hover: str, **more: Any) -> dict[str, Any]:
+    """Points, or a curve through them."""
+    drawn = {"type": "scatter", "mode": mode, "name": name, "x": x, "y": y} | more
+    return drawn | {"hovertemplate": f"{hover}<extra></extra>"}
+
+
+def numbered(number: int, *, size: int = 8, **line: Any) -> dict[str, Any]:
+    """The line and the marker of the n-th curve, for `scatter`."""
+    marker = {"size": size, "symbol": palette.symbol(number)}
+    return {"line": {"color": palette.series(number), "width": 2} | line, "marker": marker}
+
+
+def whiskered(name: str, points: Sequence[Point], number: int, hover: str, **line: Any) -> dict[str, Any]:
+    """The n-th curve, through points, with whiskers where all have an interval."""
+    x, y, low, high = (list(values) for values in zip(*points, strict=True))
+    drawn = scatter("lines+markers", name, x, y, hover, **numbered(number, **line))
+    ends = {} if None in low or None in high else {"error_y": palette.whiskers(y, low, high, number)}
+    return drawn | ends

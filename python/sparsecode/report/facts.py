@@ -7,6 +7,8 @@ from typing import Any
 
 from sparsecode.comparison import Comparison, Entry
 from sparsecode.records import as_json
+from sparsecode.science.claims.judge import CLAIMS, Findings
+from sparsecode.science.claims.verdicts import Finding, not_tested
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Facts:
     stages: dict[str, Any]  # config.json's record of every stage
     gpt_metrics: list[dict[str, Any]]
     comparison: Comparison
-    claims: dict[str, Any] | None = None  # claims.json; None where the claims were not tested
+    claims: Findings | None = None  # None where the claims were not tested
     baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
     toy: dict[str, Any] | None = None  # toy.json; None where there are none
     untested: str = "The claims were not tested yet"
@@ -44,12 +46,11 @@ class Facts:
         best = self.comparison.best()
         return next(one for one in self.comparison.families if best[0] in one) if best else []
 
-    def finding(self, number: str) -> dict[str, Any]:
+    def finding(self, number: str) -> Finding[Any]:
         """The finding on a claim; without numbers if it was not tested."""
-        found = (self.claims or {}).get("claims", {}).get(number)
-        if found is not None:
-            return dict(found)
-        return {"verdict": "not tested", "reason": self.untested, "number": "–", "numbers": {}}
+        if self.claims is not None:
+            return self.claims.claims[number]
+        return Finding(CLAIMS[number].CLAIM, not_tested(self.untested))
 
     def result(self, key: str) -> dict[str, Any]:
         """The result that a stage recorded; empty if it did not run here."""

@@ -10,7 +10,7 @@ from sparsecode.comparison import Entry, Relation
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science import bootstrap
+from sparsecode.science.statistics import bootstrap
 
 POINTS = 400  # points of a curve: more than the pixels of a phone, few enough to read as a table
 BINS = 30  # bars of the histogram of motion: a phone is 300 pixels wide
@@ -26,16 +26,15 @@ def gpt_loss(facts: Facts) -> Figure | None:
     if not any(rows.values()):
         return None
     data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers" if name == "validation" or len(own) < 3 else "lines",
-            "name": name,
-            "x": [row["step"] for row in own],
-            "y": [row[kinds[name]] for row in own],
-            "line": {"color": palette.series(number), "width": 2},
-            "marker": {"size": 7},
-            "hovertemplate": f"step %{{x}}: {name} loss %{{y:.3f}}<extra></extra>",
-        }
+        charts.scatter(
+            "lines+markers" if name == "validation" or len(own) < 3 else "lines",
+            name,
+            [row["step"] for row in own],
+            [row[kinds[name]] for row in own],
+            f"step %{{x}}: {name} loss %{{y:.3f}}",
+            line={"color": palette.series(number), "width": 2},
+            marker={"size": 7},
+        )
         for number, (name, own) in enumerate(rows.items())
     ]
     by_step: dict[int, dict[str, float]] = {}
@@ -65,18 +64,17 @@ def fvu_against_l0(facts: Facts) -> Figure | None:
         measured = [entry for entry in family if entry.metrics.get("fvu") is not None]
         rows += [[entry.name, entry.metrics["l0"], entry.metrics["fvu"]] for entry in measured]
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers+text" if family[0].seed == first_seed else "lines+markers",
-                "name": facts.label(family[0], size=False) or "dictionaries",
-                "x": [entry.metrics["l0"] for entry in measured],
-                "y": [entry.metrics["fvu"] for entry in measured],
-                "text": [str(entry.dict_size) for entry in measured],
-                "textposition": "top center",
-                "cliponaxis": False,
-                "hovertemplate": "%{text} features: L0 %{x:.2f}, FVU %{y:.3f}<extra></extra>",
-            }
-            | _style(facts, family[0])
+            charts.scatter(
+                "lines+markers+text" if family[0].seed == first_seed else "lines+markers",
+                facts.label(family[0], size=False) or "dictionaries",
+                [entry.metrics["l0"] for entry in measured],
+                [entry.metrics["fvu"] for entry in measured],
+                "%{text} features: L0 %{x:.2f}, FVU %{y:.3f}",
+                text=[str(entry.dict_size) for entry in measured],
+                textposition="top center",
+                cliponaxis=False,
+                **_style(facts, family[0]),
+            )
         )
     return charts.figure(
         "fvu-l0",
@@ -110,7 +108,7 @@ def found_again(facts: Facts) -> Figure | None:
                 points.append((entry.dict_size, count, interval.low, interval.high))
         if points:
             hover = f"%{{y}} of %{{x}} features: {relation.long}"
-            data.append(charts.curve(relation.long, points, number, hover, dash=number, size=9))
+            data.append(charts.whiskered(relation.long, points, number, hover, dash=palette.DASHES[number], size=9))
     sizes = [entry.dict_size for entry in family]
     which = facts.label(family[0], size=False)
     return charts.figure(

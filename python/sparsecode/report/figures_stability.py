@@ -12,7 +12,7 @@ from sparsecode.comparison import Relation
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science import bootstrap
+from sparsecode.science.statistics import bootstrap
 
 MARKS = 20  # most bars of a histogram of stability
 RELATIONS = (Relation.NEXT, Relation.OTHER_SEED)
@@ -71,7 +71,8 @@ def agreement(facts: Facts, pairs: list[dict[str, Any]]) -> Figure | None:
             ]
             if points:
                 name = f"{words}, {relation.short}"
-                data.append(charts.curve(name, points, number, f"%{{x}} features: %{{y:.3f}}<br>{name}", dash=dash))
+                hover = f"%{{x}} features: %{{y:.3f}}<br>{name}"
+                data.append(charts.whiskered(name, points, number, hover, dash=palette.DASHES[dash]))
     if not data:
         return None
     which = facts.label(family[0], size=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsecode.report.blocks import Section
-from sparsecode.science.verdicts import NOT_TESTED
+from sparsecode.science.claims.verdicts import NOT_TESTED
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,6 @@ def banner_of(thin: Mapping[str, Sequence[str]], sections: Sequence[Section]) ->
     """The banner for some sections, from which it takes the claims that were not tested."""
     by_reason: dict[str, list[Section]] = {}
     for section in sections:
-        if section.claim is not None and section.claim.verdict == NOT_TESTED:
-            by_reason.setdefault(section.claim.reason, []).append(section)
+        if section.claim is not None and section.claim.verdict.verdict == NOT_TESTED:
+            by_reason.setdefault(section.claim.verdict.reason, []).append(section)
     return Banner({stage: lines for stage, lines in thin.items() if lines}, by_reason)

@@ -1,6 +1,6 @@
 """Sweeps of sparse dictionaries: many sizes, L1 coefficients and seeds, trained together on the same batches."""
 
-from sparsecode.sweep.dictionary import Dictionary
+from sparsecode.dictionary import Dictionary
 from sparsecode.sweep.engines import Engine, StepStats, choose_engine
 from sparsecode.sweep.fitting import fit
 from sparsecode.sweep.initial import initial_atoms

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import DatasetUnfit, InvalidArgument, TrainingDiverged
 from sparsecode.store import Dataset
 from sparsecode.sweep import memory
@@ -21,7 +22,6 @@ from sparsecode.sweep.batches import (
     rows_held_out,
     statistics,
 )
-from sparsecode.sweep.dictionary import Dictionary
 from sparsecode.sweep.engines import choose_engine
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.schedule import Budget, Schedule

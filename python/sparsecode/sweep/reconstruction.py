@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidArgument
 from sparsecode.sweep import metrics
 from sparsecode.sweep.batches import Data, chunks
-from sparsecode.sweep.dictionary import Dictionary
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import CheckpointCorrupt, InvalidArgument
-from sparsecode.sweep.dictionary import Dictionary
 from sparsecode.sweep.initial import initial_atoms
 from sparsecode.sweep.settings import LossSettings, dictionary_name
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import DatasetUnfit
 from sparsecode.sweep import metrics
 from sparsecode.sweep.batches import Batches
-from sparsecode.sweep.dictionary import Dictionary
 from sparsecode.sweep.engines import Engine, StepStats
 from sparsecode.sweep.interrupt import Interruptible
 from sparsecode.sweep.normalization import Normalization

@@ -92,7 +92,7 @@ def linear(module: Any, x: Tensor) -> Tensor:
 def test_hook_points_are_what_their_names_say(name: str) -> None:
     model = make(name)
     found = hf_model(model, None, name, MODELS[name][2])  # type: ignore[arg-type]
-    values = found.read({"input_ids": ids()}, found.places)
+    values = found.read({"input_ids": ids()}, found.taps)
     with spied(model) as seen:
         hidden = model(ids(), output_hidden_states=True).hidden_states
     assert len(hidden) == LAYERS + 1
@@ -169,7 +169,7 @@ def test_a_changed_value_reaches_everything_after_it(name: str) -> None:
     model = make(name)
     found = hf_model(model, None, name, MODELS[name][2])  # type: ignore[arg-type]
     clean = found.logits({"input_ids": ids()})
-    for hook in found.places:
+    for hook in found.taps:
         same = found.logits({"input_ids": ids()}, hook, lambda value: value)
         assert torch.equal(same, clean), hook
         other = found.logits({"input_ids": ids()}, hook, lambda value: value + 1)
@@ -275,7 +275,7 @@ def test_modules_by_path_of_a_family_nobody_listed() -> None:
     values = found.read({"input_ids": ids()}, ["model.layers.1.fc1", "model.layers.1.fc2@input"])
     torch.testing.assert_close(values["model.layers.1.fc1"].relu(), values["model.layers.1.fc2@input"])
     with pytest.raises(HookUnknown, match=r"no module 'model\.lyers'; there are .*model\.layers\.0"):
-        found.place("model.lyers")
+        found.tap("model.lyers")
 
 
 def test_an_unknown_hook_point_names_those_there_are() -> None:
@@ -284,4 +284,4 @@ def test_an_unknown_hook_point_names_those_there_are() -> None:
         HookUnknown,
         match=r"no hook point 'blocks\.2\.hook_resid_post'; there are blocks\.L\.X with L 0 to 1.*; hook_embed,",
     ):
-        found.place("blocks.2.hook_resid_post")
+        found.tap("blocks.2.hook_resid_post")

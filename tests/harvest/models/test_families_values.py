@@ -150,7 +150,7 @@ def test_values_are_those_of_the_slow_way(name: str) -> None:
     case, model = CASES[name], make(name)
     found = hf_model(model, None, name)
     assert not found.unread
-    values = found.read({"input_ids": ids()}, found.places)
+    values = found.read({"input_ids": ids()}, found.taps)
     told = model(ids(), output_hidden_states=True, output_attentions=True)
     base = model.get_submodule(case.base)
     expected: dict[str, Tensor] = {}
@@ -186,7 +186,7 @@ def test_changes_reach_the_output_and_no_change_changes_nothing(name: str) -> No
     found = hf_model(make(name), None, name)
     given = {"input_ids": ids()}
     clean = found.logits(given)
-    for hook, place in found.places.items():
+    for hook, place in found.taps.items():
         if hook.startswith("blocks.0."):
             continue  # as those of the next block
         if place.fixed:
@@ -204,7 +204,7 @@ def test_changes_reach_the_output_and_no_change_changes_nothing(name: str) -> No
 
 def check_a_norm(found: LanguageModel, given: dict[str, Tensor]) -> None:
     """A changed hook_normalized of the last norm, beside the weight that is applied to it by hand."""
-    place = found.places.get("ln_final.hook_normalized")
+    place = found.taps.get("ln_final.hook_normalized")
     if place is None:
         return
     goal = torch.randn(B, T, W, generator=torch.Generator().manual_seed(3))
@@ -246,7 +246,7 @@ def test_padding_changes_no_value(name: str, side: str) -> None:
 def test_what_a_family_does_not_have_says_why_in_one_line(name: str, hook: str, reason: str) -> None:
     found = hf_model(make(name), None, "mine")
     with pytest.raises(HookUnknown, match=rf"mine \(.*\): no {hook}: .*{reason}") as caught:
-        found.place(hook)
+        found.tap(hook)
     assert "\n" not in str(caught.value)
 
 
@@ -255,8 +255,8 @@ def test_blocks_of_one_model_may_differ() -> None:
     settings = GROUPED | EXPERTS | {"shared_expert_intermediate_size": 20, "mlp_only_layers": [0]}
     model = transformers.Qwen2MoeForCausalLM(transformers.Qwen2MoeConfig(**settings)).eval()
     found = hf_model(model, None, "mine")
-    assert {"blocks.0.mlp.hook_post", "blocks.1.mlp.hook_router_logits"} <= found.places.keys()
-    assert not {"blocks.0.mlp.hook_router_logits", "blocks.1.mlp.hook_post"} & found.places.keys()
+    assert {"blocks.0.mlp.hook_post", "blocks.1.mlp.hook_router_logits"} <= found.taps.keys()
+    assert not {"blocks.0.mlp.hook_router_logits", "blocks.1.mlp.hook_post"} & found.taps.keys()
     assert found.width("blocks.0.mlp.hook_post") == M
 
 

@@ -132,7 +132,7 @@ def test_the_language_model_inside_is_read_and_its_head_asked(name: str, tmp_pat
     found = load_model(str(tmp_path), device="cpu")
     assert (found.kind, found.context, found.vocab_size) == ("causal", 32, V)
     alone = model.get_submodule(path)
-    values = found.read({"input_ids": ids()}, found.places)
+    values = found.read({"input_ids": ids()}, found.taps)
     told = alone(input_ids=ids(), output_hidden_states=True)
     for layer in range(LAYERS):
         close(values[f"blocks.{layer}.hook_resid_pre"], told.hidden_states[layer])
@@ -235,7 +235,7 @@ def test_modules_that_are_not_those_of_the_family_say_so_in_one_line(change: Cal
     ) as caught:
         advised(found.place)("blocks.0.hook_resid_post")
     assert "\n" not in str(caught.value)
-    found.place("lm_head@input")  # modules are still there by their paths
+    found.tap("lm_head@input")  # modules are still there by their paths
 
 
 def test_a_forward_pass_that_fails_is_told_in_one_line(tmp_path: Path) -> None:

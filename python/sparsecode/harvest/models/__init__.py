@@ -3,16 +3,16 @@
 from sparsecode.harvest.models.families import FAMILIES, Family
 from sparsecode.harvest.models.language import LanguageModel
 from sparsecode.harvest.models.loading import load_model, own_model
-from sparsecode.harvest.models.places import Place, change_place, module_paths, read_places
+from sparsecode.harvest.models.taps import Tap, change_tap, module_paths, read_taps
 
 __all__ = [
     "FAMILIES",
     "Family",
     "LanguageModel",
-    "Place",
-    "change_place",
+    "Tap",
+    "change_tap",
     "load_model",
     "module_paths",
     "own_model",
-    "read_places",
+    "read_taps",
 ]

@@ -1,6 +1,6 @@
 """Where the values of a block are in the modules of transformers: one function per way of building a block.
 
-Each takes the configuration and one block, and returns for every hook point its place within the block or, as text, why
+Each takes the configuration and one block, and returns for every hook point its tap within the block or, as text, why
 this block has none, in the order of a forward pass.
 """
 
@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from sparsecode.harvest.models.places import Part, Place
+from sparsecode.harvest.models.taps import Part, Tap
 
-Points = dict[str, Place | str]
+Points = dict[str, Tap | str]
 Style = Literal["pre", "tied", "around", "post"]
 
 BLOCK = ""  # the block itself
@@ -23,53 +23,53 @@ _FIXED = "the experts are chosen from it within the same module, so a changed va
 
 def _points(
     *,
-    qkv: tuple[Place, Place, Place],
+    qkv: tuple[Tap, Tap, Tap],
     z: str,
     attn_out: str,
-    mid: Place | str,
+    mid: Tap | str,
     mlp: Points,
     mlp_out: str,
-    ln1: Place | str,
-    ln2: Place | str,
-    ln1_post: Place | None = None,
-    ln2_post: Place | None = None,
+    ln1: Tap | str,
+    ln2: Tap | str,
+    ln1_post: Tap | None = None,
+    ln2_post: Tap | None = None,
 ) -> Points:
     q, k, v = qkv
     after_attention: Points = {"ln1_post.hook_normalized": ln1_post} if ln1_post else {}
     after_mlp: Points = {"ln2_post.hook_normalized": ln2_post} if ln2_post else {}
     return {
-        "hook_resid_pre": Place(BLOCK, "input"),
+        "hook_resid_pre": Tap(BLOCK, "input"),
         "ln1.hook_normalized": ln1,
         "attn.hook_q": q,
         "attn.hook_k": k,
         "attn.hook_v": v,
-        "attn.hook_z": Place(z, "input"),
+        "attn.hook_z": Tap(z, "input"),
         **after_attention,
-        "hook_attn_out": Place(attn_out),
+        "hook_attn_out": Tap(attn_out),
         "hook_resid_mid": mid,
         "ln2.hook_normalized": ln2,
         **mlp,
         **after_mlp,
-        "hook_mlp_out": Place(mlp_out),
-        "hook_resid_post": Place(BLOCK),
+        "hook_mlp_out": Tap(mlp_out),
+        "hook_resid_post": Tap(BLOCK),
     }
 
 
-def _mid(norm: str, addend: str) -> Place:
+def _mid(norm: str, addend: str) -> Tap:
     """The residual stream between attention and MLP: the input of the norm before the MLP."""
-    return Place(norm, "input", addend=addend, base=BLOCK)
+    return Tap(norm, "input", addend=addend, base=BLOCK)
 
 
-def _norm(block: nn.Module, path: str, offset: float = 0.0) -> Place:
+def _norm(block: nn.Module, path: str, offset: float = 0.0) -> Tap:
     """TransformerLens's hook_normalized: a LayerNorm's output; for an RMSNorm the value before its weight."""
     if "RMSNorm" in type(block.get_submodule(path)).__name__:
-        return Place(path, "normalised", offset=offset)
-    return Place(path)
+        return Tap(path, "normalised", offset=offset)
+    return Tap(path)
 
 
 def _two(path: str, first: str, last: str) -> Points:
     """An MLP of two matrices."""
-    return {"mlp.hook_pre": Place(f"{path}{first}"), "mlp.hook_post": Place(f"{path}{last}", "input")}
+    return {"mlp.hook_pre": Tap(f"{path}{first}"), "mlp.hook_post": Tap(f"{path}{last}", "input")}
 
 
 def _heads(config: Any) -> tuple[int, int, int]:
@@ -79,19 +79,19 @@ def _heads(config: Any) -> tuple[int, int, int]:
     return heads, int(getattr(config, "num_key_value_heads", None) or heads), int(width)
 
 
-def _whole(path: str, q: int, k: int) -> tuple[Place, Place, Place]:
+def _whole(path: str, q: int, k: int) -> tuple[Tap, Tap, Tap]:
     """Queries, keys and values side by side in the output of one matrix."""
     return (
-        Place(path, part=Part(1, 0, q)),
-        Place(path, part=Part(1, q, q + k)),
-        Place(path, part=Part(1, q + k, q + 2 * k)),
+        Tap(path, part=Part(1, 0, q)),
+        Tap(path, part=Part(1, q, q + k)),
+        Tap(path, part=Part(1, q + k, q + 2 * k)),
     )
 
 
-def _by_group(path: str, groups: int, queries: int, width: int) -> tuple[Place, Place, Place]:
+def _by_group(path: str, groups: int, queries: int, width: int) -> tuple[Tap, Tap, Tap]:
     """Queries, keys and values group by group: each has `queries` query heads, a key head and a value head."""
     stops = (0, queries * width, (queries + 1) * width, (queries + 2) * width)
-    q, k, v = (Place(path, part=Part(groups, start, stop)) for start, stop in pairwise(stops))
+    q, k, v = (Tap(path, part=Part(groups, start, stop)) for start, stop in pairwise(stops))
     return q, k, v
 
 
@@ -108,19 +108,19 @@ def llama(config: Any, block: nn.Module, *, style: Style = "pre", offset: float 
     qkv = (
         _whole("self_attn.qkv_proj", heads * width, kv_heads * width)
         if hasattr(block.self_attn, "qkv_proj")
-        else (Place("self_attn.q_proj"), Place("self_attn.k_proj"), Place("self_attn.v_proj"))
+        else (Tap("self_attn.q_proj"), Tap("self_attn.k_proj"), Tap("self_attn.v_proj"))
     )
     holder = next(name for name in ("mlp", "block_sparse_moe", "feed_forward") if hasattr(block, name))
     inner = block.get_submodule(holder)
     mlp = _mixture(holder, inner) if hasattr(inner, "experts") else _dense(holder, inner)
 
-    def norm(name: str) -> Place:
+    def norm(name: str) -> Tap:
         return _norm(block, name, offset)
 
     if style == "tied":
         return _points(
             qkv=qkv, z=out, attn_out="self_attn", mid=PARALLEL, mlp=mlp, mlp_out=holder,
-            ln1=Place("self_attn", "input"), ln2=Place(holder, "input"),
+            ln1=Tap("self_attn", "input"), ln2=Tap(holder, "input"),
         )  # fmt: skip
     if style == "pre":
         return _points(
@@ -150,11 +150,11 @@ def _gated(path: str, mlp: nn.Module, name: str) -> Points:
     """An MLP whose hidden layer is a product: the gate after the nonlinearity times a linear part."""
     if hasattr(mlp, "gate_up_proj"):
         hidden = int(mlp.gate_up_proj.weight.shape[0]) // 2  # type: ignore[union-attr, index]
-        gate = Place(f"{path}gate_up_proj", part=Part(1, 0, hidden))
-        up = Place(f"{path}gate_up_proj", part=Part(1, hidden, 2 * hidden))
+        gate = Tap(f"{path}gate_up_proj", part=Part(1, 0, hidden))
+        up = Tap(f"{path}gate_up_proj", part=Part(1, hidden, 2 * hidden))
     else:
-        gate, up = Place(f"{path}gate_proj"), Place(f"{path}up_proj")
-    last = Place(f"{path}down_proj", "input")
+        gate, up = Tap(f"{path}gate_proj"), Tap(f"{path}up_proj")
+    last = Tap(f"{path}down_proj", "input")
     return {f"{name}hook_pre": gate, f"{name}hook_pre_linear": up, f"{name}hook_post": last}
 
 
@@ -162,7 +162,7 @@ def _mixture(path: str, mlp: Any) -> Points:
     """A mixture of experts: the router's logits, and the shared expert if there is one."""
     router = "router" if hasattr(mlp, "router") else "gate"
     plain = type(mlp.get_submodule(router)) is nn.Linear
-    logits = Place(f"{path}.{router}") if plain else Place(f"{path}.{router}", "logits", fixed=_FIXED)
+    logits = Tap(f"{path}.{router}") if plain else Tap(f"{path}.{router}", "logits", fixed=_FIXED)
     shared: Points = {}
     if hasattr(mlp, "shared_expert"):
         shared = _gated(f"{path}.shared_expert.", mlp.shared_expert, "mlp.shared_expert.")
@@ -186,8 +186,8 @@ def stablelm(config: Any, block: nn.Module) -> Points:
 
 
 def gpt2(config: Any, block: nn.Module) -> Points:
-    """GPT-2."""
-    width = config.hidden_size
+    """GPT-2, and the project's own GPT, which names its modules alike."""
+    width = int(block.ln_1.weight.shape[0])  # type: ignore[union-attr, index]
     return _points(
         qkv=_whole("attn.c_attn", width, width), z="attn.c_proj", attn_out="attn", mid=_mid("ln_2", "attn"),
         mlp=_two("mlp.", "c_fc", "c_proj"), mlp_out="mlp", ln1=_norm(block, "ln_1"), ln2=_norm(block, "ln_2"),
@@ -196,7 +196,7 @@ def gpt2(config: Any, block: nn.Module) -> Points:
 
 def gpt_neo(config: Any, block: nn.Module) -> Points:
     """GPT-Neo."""
-    q, k, v = (Place(f"attn.attention.{name}_proj") for name in "qkv")
+    q, k, v = (Tap(f"attn.attention.{name}_proj") for name in "qkv")
     return _points(
         qkv=(q, k, v), z="attn.attention.out_proj", attn_out="attn", mid=_mid("ln_2", "attn"),
         mlp=_two("mlp.", "c_fc", "c_proj"), mlp_out="mlp", ln1=_norm(block, "ln_1"), ln2=_norm(block, "ln_2"),
@@ -205,10 +205,10 @@ def gpt_neo(config: Any, block: nn.Module) -> Points:
 
 def gptj(config: Any, block: nn.Module) -> Points:
     """GPT-J: one norm for attention and MLP, which run side by side."""
-    q, k, v = (Place(f"attn.{name}_proj") for name in "qkv")
+    q, k, v = (Tap(f"attn.{name}_proj") for name in "qkv")
     return _points(
         qkv=(q, k, v), z="attn.out_proj", attn_out="attn", mid=PARALLEL, mlp=_two("mlp.", "fc_in", "fc_out"),
-        mlp_out="mlp", ln1=Place("attn", "input"), ln2=Place("mlp", "input"),
+        mlp_out="mlp", ln1=Tap("attn", "input"), ln2=Tap("mlp", "input"),
     )  # fmt: skip
 
 
@@ -231,7 +231,7 @@ def bloom(config: Any, block: nn.Module) -> Points:
     return _points(
         qkv=_by_group("self_attention.query_key_value", heads, 1, width), z="self_attention.dense",
         attn_out="self_attention.dense",
-        mid=normalised if config.apply_residual_connection_post_layernorm else Place("self_attention"),
+        mid=normalised if config.apply_residual_connection_post_layernorm else Tap("self_attention"),
         mlp=_two("mlp.", "dense_h_to_4h", "dense_4h_to_h"), mlp_out="mlp.dense_4h_to_h",
         ln1=_norm(block, "input_layernorm"), ln2=_norm(block, "post_attention_layernorm"),
     )  # fmt: skip
@@ -243,8 +243,8 @@ def falcon(config: Any, block: nn.Module) -> Points:
     fused = "self_attention.query_key_value"
     grouped = config.new_decoder_architecture
     groups = config.num_kv_heads if grouped else 1 if config.multi_query else heads
-    ln1: Place = Place("self_attention", "input")
-    ln2: Place = Place("mlp", "input")  # a single norm for both, changed for only one of them
+    ln1: Tap = Tap("self_attention", "input")
+    ln2: Tap = Tap("mlp", "input")  # a single norm for both, changed for only one of them
     if hasattr(block, "ln_attn"):
         ln1, ln2 = _norm(block, "ln_attn"), _norm(block, "ln_mlp")
     elif hasattr(block, "post_attention_layernorm"):
@@ -258,7 +258,7 @@ def falcon(config: Any, block: nn.Module) -> Points:
 
 def opt(config: Any, block: nn.Module) -> Points:
     """OPT; the model of 350M parameters normalises after each addition, as BERT does."""
-    q, k, v = (Place(f"self_attn.{name}_proj") for name in "qkv")
+    q, k, v = (Tap(f"self_attn.{name}_proj") for name in "qkv")
     if not config.do_layer_norm_before:
         return _normalised_after(
             (q, k, v), "self_attn.out_proj", "self_attn_layer_norm", _two("", "fc1", "fc2"), "fc2", "final_layer_norm"
@@ -270,24 +270,24 @@ def opt(config: Any, block: nn.Module) -> Points:
     )  # fmt: skip
 
 
-def _normalised_after(qkv: tuple[Place, Place, Place], z: str, ln1: str, mlp: Points, mlp_out: str, ln2: str) -> Points:
+def _normalised_after(qkv: tuple[Tap, Tap, Tap], z: str, ln1: str, mlp: Points, mlp_out: str, ln2: str) -> Points:
     """Blocks that normalise the sums after attention and after the MLP."""
     points = _points(
-        qkv=qkv, z=z, attn_out=z, mid=Place(ln1, "input"), mlp=mlp, mlp_out=mlp_out, ln1=Place(ln1), ln2=Place(ln2)
+        qkv=qkv, z=z, attn_out=z, mid=Tap(ln1, "input"), mlp=mlp, mlp_out=mlp_out, ln1=Tap(ln1), ln2=Tap(ln2)
     )
     norms = {name: points.pop(name) for name in ("ln1.hook_normalized", "ln2.hook_normalized")}
-    points["hook_resid_post"] = Place(ln2, "input")
+    points["hook_resid_post"] = Tap(ln2, "input")
     found: Points = {}
-    for name, place in points.items():
-        found[name] = place
+    for name, tap in points.items():
+        found[name] = tap
         if name == "hook_resid_mid":
-            found |= {"ln1.hook_normalized": norms["ln1.hook_normalized"], "hook_normalized_resid_mid": Place(ln1)}
-    return found | {"ln2.hook_normalized": norms["ln2.hook_normalized"], "hook_normalized_resid_post": Place(BLOCK)}
+            found |= {"ln1.hook_normalized": norms["ln1.hook_normalized"], "hook_normalized_resid_mid": Tap(ln1)}
+    return found | {"ln2.hook_normalized": norms["ln2.hook_normalized"], "hook_normalized_resid_post": Tap(BLOCK)}
 
 
 def bert(config: Any, block: nn.Module) -> Points:
     """BERT, RoBERTa and ELECTRA."""
-    q, k, v = (Place(f"attention.self.{name}") for name in ("query", "key", "value"))
+    q, k, v = (Tap(f"attention.self.{name}") for name in ("query", "key", "value"))
     return _normalised_after(
         (q, k, v), "attention.output.dense", "attention.output.LayerNorm",
         _two("", "intermediate.dense", "output.dense"), "output.dense", "output.LayerNorm",
@@ -296,17 +296,7 @@ def bert(config: Any, block: nn.Module) -> Points:
 
 def distilbert(config: Any, block: nn.Module) -> Points:
     """DistilBERT."""
-    q, k, v = (Place(f"attention.{name}_lin") for name in "qkv")
+    q, k, v = (Tap(f"attention.{name}_lin") for name in "qkv")
     return _normalised_after(
         (q, k, v), "attention.out_lin", "sa_layer_norm", _two("ffn.", "lin1", "lin2"), "ffn.lin2", "output_layer_norm"
     )
-
-
-def own_gpt(config: Any, block: nn.Module) -> Points:
-    """The project's own GPT; not its attention and MLP but their matrices are called as modules."""
-    width = config.d_model
-    return _points(
-        qkv=_whole("attn.c_attn", width, width), z="attn.c_proj", attn_out="attn.c_proj",
-        mid=_mid("ln_2", "attn.c_proj"), mlp=_two("mlp.", "c_fc", "c_proj"), mlp_out="mlp.c_proj",
-        ln1=_norm(block, "ln_1"), ln2=_norm(block, "ln_2"),
-    )  # fmt: skip

@@ -42,7 +42,7 @@ from torch import nn
 from sparsecode.errors import ModelInvalid
 from sparsecode.harvest.models import architectures as of
 from sparsecode.harvest.models.architectures import Points
-from sparsecode.harvest.models.places import Place
+from sparsecode.harvest.models.taps import Tap
 
 _ROTATED = "its positions rotate queries and keys; no vector is added for them"
 _BIASED = "its positions are added to attention's scores (ALiBi); no vector is added for them"
@@ -55,7 +55,7 @@ class Family:
     Attributes:
         blocks: path of its list of blocks below the model without its head.
         inside: hook points of a block, from the configuration and the block.
-        outside: hook points outside the blocks, from the configuration, as places below the model without its head.
+        outside: hook points outside the blocks, from the configuration, as taps below the model without its head.
     """
 
     blocks: str
@@ -68,47 +68,40 @@ class Hooks:
     """The hook points of one model.
 
     Attributes:
-        places: name -> place, in the order of a forward pass.
+        taps: name -> tap, in the order of a forward pass.
         refused: names that other models of its kind have -> why this one does not.
     """
 
-    places: dict[str, Place] = field(default_factory=dict)
+    taps: dict[str, Tap] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
 
 def _outside(embed: str, positions: str, final: str, offset: float = 0.0, rms: bool = False) -> Callable[[Any], Points]:
-    """Places outside the blocks; `positions` is a path, or the reason why there is none."""
-    places: Points = {
-        "hook_embed": Place(embed.removesuffix("@input"), "input" if embed.endswith("@input") else "output"),
-        "hook_pos_embed": positions if " " in positions else Place(positions),
-        "ln_final.hook_normalized": Place(final, "normalised" if rms else "output", offset=offset),
-    }
-    return lambda config: places
+    """Taps outside the blocks. In place of a path, a text with spaces says why there is none."""
+    where = {"hook_embed": embed, "hook_pos_embed": positions, "ln_final.hook_normalized": final}
+    taps: Points = {name: path if " " in path else Tap.parse(path) for name, path in where.items()}
+    if rms:
+        taps["ln_final.hook_normalized"] = Tap(final, "normalised", offset=offset)
+    return lambda config: taps
 
 
 def _opt(config: Any) -> Points:
     """OPT: 350M's embeddings are narrower than its residual stream, and it has no last norm."""
-    narrow = config.word_embed_proj_dim != config.hidden_size
+    embed = "embed_tokens" if config.word_embed_proj_dim == config.hidden_size else "project_in"
     normalised = config.do_layer_norm_before and not getattr(config, "_remove_final_layer_norm", False)
-    return {
-        "hook_embed": Place("decoder.project_in" if narrow else "decoder.embed_tokens"),
-        "hook_pos_embed": Place("decoder.embed_positions"),
-        "ln_final.hook_normalized": Place("decoder.final_layer_norm") if normalised else "it has no norm at the end",
-    }
+    final = "decoder.final_layer_norm" if normalised else "it has no norm at the end"
+    return _outside(f"decoder.{embed}", "decoder.embed_positions", final)(config)
 
 
 def _falcon(config: Any) -> Points:
     return _outside("word_embeddings", _BIASED if config.alibi else _ROTATED, "ln_f")(config)
 
 
-def _encoder(config: Any) -> Points:
-    return {
-        "hook_embed": Place("embeddings.word_embeddings"),
-        "hook_pos_embed": Place("embeddings.position_embeddings"),
-        "ln_final.hook_normalized": "its blocks end with a norm: blocks.L.hook_normalized_resid_post",
-    }
-
-
+_encoder = _outside(
+    "embeddings.word_embeddings",
+    "embeddings.position_embeddings",
+    "its blocks end with a norm: blocks.L.hook_normalized_resid_post",
+)
 _LLAMA = Family("layers", of.llama, _outside("embed_tokens", _ROTATED, "norm", rms=True))
 # Some versions scale Gemma's embeddings within their module, some after it; the first block's input is scaled.
 _GEMMA_OUTSIDE = _outside("layers.0@input", _ROTATED, "norm", offset=1.0, rms=True)
@@ -118,15 +111,8 @@ _OLMO2 = Family("layers", partial(of.llama, style="post"), _LLAMA.outside)
 _LAYER_NORM = Family("layers", of.llama, _outside("embed_tokens", _ROTATED, "norm"))
 _COHERE = Family("layers", partial(of.llama, style="tied"), _LAYER_NORM.outside)
 _BERT = Family("encoder.layer", of.bert, _encoder)
-OWN_GPT = Family(
-    "blocks",
-    of.own_gpt,
-    lambda config: {
-        "hook_embed": (one := "it adds up tokens and positions in one step: blocks.0.hook_resid_pre"),
-        "hook_pos_embed": one,
-        "ln_final.hook_normalized": Place("ln_f"),
-    },
-)
+_ONE_STEP = "it adds up tokens and positions in one step: blocks.0.hook_resid_pre"
+OWN_GPT = Family("blocks", of.gpt2, _outside(_ONE_STEP, _ONE_STEP, "ln_f"))
 
 # By transformers' model_type.
 FAMILIES: dict[str, Family] = {
@@ -187,7 +173,7 @@ def family_of(config: Any) -> Family | None:
     return FAMILIES.get(str(getattr(language_config(config), "model_type", "")))
 
 
-def hook_places(model: nn.Module, family: Family) -> Hooks:
+def hook_taps(model: nn.Module, family: Family) -> Hooks:
     """Every hook point of a model by name, `blocks.2.mlp.hook_post`, in the order of a forward pass.
 
     Raises:
@@ -196,18 +182,18 @@ def hook_places(model: nn.Module, family: Family) -> Hooks:
     try:
         path, config = _language_model(model, family)
         base = model.get_submodule(path)
-        outside = {name: _below(place, path) for name, place in family.outside(config).items()}
+        outside = {name: _below(tap, path) for name, tap in family.outside(config).items()}
         last = {name: outside.pop(name) for name in ("ln_final.hook_normalized",)}
         inside: Points = {}
         blocks = cast(nn.ModuleList, base.get_submodule(family.blocks))
         for layer, block in enumerate(blocks):
             prefix = f"{path}.{family.blocks}.{layer}".strip(".")
-            for name, place in family.inside(config, block).items():
-                inside[f"blocks.{layer}.{name}"] = _below(place, prefix)
+            for name, tap in family.inside(config, block).items():
+                inside[f"blocks.{layer}.{name}"] = _below(tap, prefix)
         every = outside | inside | last
-        for place in every.values():
-            if isinstance(place, Place):
-                model.get_submodule(place.module)
+        for tap in every.values():
+            if isinstance(tap, Tap):
+                model.get_submodule(tap.module)
     except (AttributeError, KeyError, StopIteration, TypeError, ValueError, ZeroDivisionError) as error:
         version = importlib.metadata.version("transformers")
         raise ModelInvalid(
@@ -216,13 +202,13 @@ def hook_places(model: nn.Module, family: Family) -> Hooks:
             remedy="module",
         ) from error
     return Hooks(
-        {name: place for name, place in every.items() if isinstance(place, Place)},
+        {name: tap for name, tap in every.items() if isinstance(tap, Tap)},
         {name: reason for name, reason in every.items() if isinstance(reason, str)},
     )
 
 
-def _below(place: Place | str, path: str) -> Place | str:
-    return place.within(path) if isinstance(place, Place) else place
+def _below(tap: Tap | str, path: str) -> Tap | str:
+    return tap.within(path) if isinstance(tap, Tap) else tap
 
 
 def _language_model(model: nn.Module, family: Family) -> tuple[str, Any]:

@@ -15,15 +15,7 @@ from torch import Tensor, nn
 from sparsecode.errors import HookUnknown, ModelInvalid
 from sparsecode.harvest.models.ids import embedded
 from sparsecode.harvest.models.padding import LeftPadding, accepted
-from sparsecode.harvest.models.places import (
-    Change,
-    Place,
-    change_place,
-    listed,
-    module_paths,
-    read_places,
-    submodule,
-)
+from sparsecode.harvest.models.taps import Change, Tap, change_tap, listed, module_paths, read_taps, submodule
 from sparsecode.harvest.models.weights import missing_error, told
 
 Batch = Mapping[str, Tensor]
@@ -52,7 +44,7 @@ class LanguageModel:
         name: its name in records.
         kind: what its logits predict: the next token (causal), a masked token itself (masked), or nothing, if it has no
             logits.
-        places: hook points by name; empty if the family is unknown.
+        taps: hook points by name; empty if the family is unknown.
         refused: hook points that other models of its kind have -> why this one does not.
         unread: why a known family has no hook points here.
         family: the family found, for messages.
@@ -80,7 +72,7 @@ class LanguageModel:
     module: nn.Module
     name: str
     kind: Literal["causal", "masked", "none"]
-    places: dict[str, Place]
+    taps: dict[str, Tap]
     family: str
     fingerprint: str
     context: int
@@ -115,29 +107,31 @@ class LanguageModel:
         """The type of its parameters."""
         return next(self.module.parameters()).dtype
 
-    def place(self, hook: str) -> Place:
-        """The place of a hook point, `blocks.2.mlp.hook_post`, or of a module, `encoder.layer.2.output@input`.
+    def tap(self, hook: str) -> Tap:
+        """The tap of a hook point, `blocks.2.mlp.hook_post`, or of a module, `encoder.layer.2.output@input`.
 
         Raises:
             HookUnknown: the model has no such hook point or module; the message lists what it has.
             ModelInvalid: its modules are not those of its family.
         """
-        if hook in self.places:
-            return self.places[hook]
+        if hook in self.taps:
+            return self.taps[hook]
         if why := self._refusal(hook):
             raise HookUnknown(f"{self.name} ({self.family}): no {hook}: {why}")
-        place = Place.parse(hook)
-        named = hook.startswith("blocks.") or hook.rpartition(".")[2].startswith("hook_")
-        if not named or _has(self.module, place.module):
-            submodule(self.module, place.module)
-            return place
+        tap = Tap.parse(hook)
+        try:
+            submodule(self.module, tap.module)
+            return tap
+        except HookUnknown:
+            if not (hook.startswith("blocks.") or hook.rpartition(".")[2].startswith("hook_")):
+                raise
         if self.unread:
             raise ModelInvalid(f"{self.name}: {self.unread}", remedy="module")
-        if self.places:
-            inside = [name.split(".", 2) for name in self.places if name.startswith("blocks.")]
+        if self.taps:
+            inside = [name.split(".", 2) for name in self.taps if name.startswith("blocks.")]
             layers = 1 + max(int(layer) for _, layer, _ in inside)
             kinds = dict.fromkeys(kind for _, _, kind in inside)
-            outside = [name for name in self.places if not name.startswith("blocks.")]
+            outside = [name for name in self.taps if not name.startswith("blocks.")]
             raise HookUnknown(
                 f"{self.name} ({self.family}): no hook point '{hook}'; there are blocks.L.X with L 0 to {layers - 1}, "
                 f"X {', '.join(kinds)}; {', '.join(outside)}",
@@ -162,12 +156,12 @@ class LanguageModel:
             HookUnknown: no such hook point, or its value has no vector per token.
             WeightsMissing: it needs weights that the model's files do not have.
         """
-        places = {hook: self.place(hook) for hook in hooks}
+        taps = {hook: self.tap(hook) for hook in hooks}
         given = self._given(batch)
         B, T = given["input_ids"].shape
 
         def values(given: dict[str, Tensor]) -> dict[str, Tensor]:
-            return read_places(self.module, places, lambda: self.call(self.module, given))
+            return read_taps(self.module, taps, lambda: self.call(self.module, given))
 
         self._follow(given, lambda given: values(given).values())
         found = values(given)
@@ -196,16 +190,16 @@ class LanguageModel:
             new = change(per_token(value, B, T, hook)).to(value)
             return new.view_as(value) if new.numel() == value.numel() else new
 
-        return self.logits_of(change_place(self.module, self.place(hook), changed, lambda: self._forward(given)))
+        return self.logits_of(change_tap(self.module, self.tap(hook), changed, lambda: self._forward(given)))
 
     def width(self, hook: str) -> int:
-        """D of a hook point, found by a forward pass over two tokens.
+        """D of a hook point, found by a forward pass over two tokens, or one if it takes no more.
 
         Raises:
             HookUnknown: no such hook point, or its value has no vector per token.
             ModelInvalid: the forward pass fails because the model needs more than a text's tokens.
         """
-        ids = torch.zeros((1, 2), dtype=torch.int64, device=self.device)
+        ids = torch.zeros((1, min(2, self.context)), dtype=torch.int64, device=self.device)
         try:
             return int(self.read({"input_ids": ids}, [hook])[hook].shape[-1])
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -270,11 +264,3 @@ def per_token(value: Tensor, B: int, T: int, hook: str) -> Tensor:
     raise HookUnknown(
         f"{hook}: its value {list(value.shape)} has no vector for each of {B} x {T} tokens; read another module"
     )
-
-
-def _has(module: nn.Module, path: str) -> bool:
-    try:
-        module.get_submodule(path)
-    except AttributeError:
-        return False
-    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import importlib
 import json
 from collections.abc import Callable, Iterator
@@ -16,10 +15,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from sparsecode.checkpoint import digest_of_tensors
 from sparsecode.corpus.tokenizer import end_of_document
-from sparsecode.errors import MissingExtra, ModelInvalid
+from sparsecode.errors import MissingExtra, ModelInvalid, in_a_line
 from sparsecode.gpt import GPT, gpt_fingerprint, load_gpt
-from sparsecode.harvest.models.families import OWN_GPT, Hooks, family_of, hook_places, language_config
+from sparsecode.harvest.models.families import OWN_GPT, Hooks, family_of, hook_taps, language_config
 from sparsecode.harvest.models.language import NO_FRAME, Frame, LanguageModel
 from sparsecode.harvest.models.special import special_ids, unknown_id
 from sparsecode.harvest.models.weights import guard, key_mapping, missing_weights
@@ -87,12 +87,12 @@ def own_model(
     gpt = gpt.to(torch_device(device)).eval()
     if dtype != "auto":
         gpt = gpt.to(_DTYPES[dtype])
-    hooks = hook_places(gpt, OWN_GPT)
+    hooks = hook_taps(gpt, OWN_GPT)
     return LanguageModel(
         gpt,
         name,
         "causal",
-        hooks.places,
+        hooks.taps,
         "sparsecode's GPT",
         fingerprint,
         refused=hooks.refused,
@@ -129,7 +129,7 @@ def _load_hf(name: str, device: torch.device, dtype: str) -> LanguageModel:
             if mapping:
                 module, info = load(key_mapping=mapping)
         except Exception as error:  # the library raises what its many back ends raise
-            raise ModelInvalid(f"model {name}: cannot be loaded ({_reason(error)})") from error
+            raise ModelInvalid(f"model {name}: cannot be loaded ({in_a_line(error)})") from error
         tokenizer = _tokenizer(transformers, name)
     missing, unused = missing_weights(info), tuple(sorted(info.get("unexpected_keys", ())))
     guard(module, _short(name), missing, unused)
@@ -167,7 +167,7 @@ def hf_model(
     config.use_cache = text.use_cache = False  # keys and values of earlier passes are of no use here, and cost memory
     family, hooks, unread = family_of(config), Hooks(), ""
     try:
-        hooks = hook_places(module, family) if family is not None else hooks
+        hooks = hook_taps(module, family) if family is not None else hooks
     except ModelInvalid as error:  # modules can still be read by their paths
         unread = str(error)
     within = f", its language model {text.model_type}" if text is not config else ""
@@ -182,7 +182,7 @@ def hf_model(
         module.eval(),
         name,
         kind,
-        hooks.places,
+        hooks.taps,
         f"{config.model_type}, {type(module).__name__}{within}",
         _fingerprint(module),
         refused=hooks.refused,
@@ -322,21 +322,13 @@ def _fingerprint(module: nn.Module) -> str:
     kept = {
         key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version", "use_cache")
     }
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return digest_of_tensors(json.dumps(kept, sort_keys=True, default=str), module.state_dict())
 
 
 def _short(name: str) -> str:
     """A model's name on the hub, or its folder's name without the path."""
     path = Path(name).expanduser()
     return path.resolve().name if path.exists() else name
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextmanager

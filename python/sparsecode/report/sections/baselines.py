@@ -111,37 +111,26 @@ def _curves(record: Mapping[str, Any]) -> Figure:
     data: list[dict[str, Any]] = []
     rows: list[list[Any]] = []
     for number, row in enumerate(record["baselines"]):
+        name, curve = TITLES[row["name"]], row["curve"]
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": TITLES[row["name"]],
-                "x": [point["l0"] for point in row["curve"]],
-                "y": [point["fvu"] for point in row["curve"]],
-                "line": {"color": palette.SERIES[number % len(palette.SERIES)], "width": 2},
-                "marker": {"size": 7, "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)]},
-                "hovertemplate": f"{TITLES[row['name']]}: %{{x:.1f}} codes, FVU %{{y:.3f}}<extra></extra>",
-            }
-        )
-        rows += [[TITLES[row["name"]], point["l0"], point["fvu"]] for point in row["curve"]]
+            charts.scatter(
+                "lines+markers", name, [point["l0"] for point in curve], [point["fvu"] for point in curve],
+                f"{name}: %{{x:.1f}} codes, FVU %{{y:.3f}}", **charts.numbered(number, size=7),
+            )
+        )  # fmt: skip
+        rows += [[name, point["l0"], point["fvu"]] for point in curve]
     points = [row for row in record["trained"] if _fvu(row) is not None]
     if points:
         data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "trained",
-                "x": [row["metrics"]["l0"] for row in points],
-                "y": [_fvu(row) for row in points],
-                "text": [row["name"] for row in points],
-                "marker": {"size": 11, "symbol": "star", "color": "@series8"},
-                "hovertemplate": "%{text}: L0 %{x:.1f}, FVU %{y:.3f}<extra></extra>",
-            }
-        )
+            charts.scatter(
+                "markers", "trained", [row["metrics"]["l0"] for row in points], [_fvu(row) for row in points],
+                "%{text}: L0 %{x:.1f}, FVU %{y:.3f}", text=[row["name"] for row in points],
+                marker={"size": 11, "symbol": "star", "color": "@series8"},
+            )
+        )  # fmt: skip
         rows += [[row["name"], row["metrics"]["l0"], _fvu(row)] for row in points]
     layout = palette.layout(
-        xaxis=palette.axis("codes per row (L0)", type="log"),
-        yaxis=palette.axis("FVU", range=[0, 1.05]),
+        xaxis=palette.axis("codes per row (L0)", type="log"), yaxis=palette.axis("FVU", range=[0, 1.05])
     )
     return Figure(
         "baselines-fvu",

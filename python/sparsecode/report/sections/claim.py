@@ -1,10 +1,12 @@
-"""Code that the sections of all claims share."""
+"""What the sections of all claims share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparsecode.report.blocks import Block, Claim, Section
+from sparsecode.report import charts, palette
+from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 
 
@@ -13,24 +15,41 @@ def claim_section(
     number: str,
     id: str,
     title: str,
-    text: str,
     summary: str,
-    blocks: list[Block | None],
+    blocks: Sequence[Block | None],
     how: str,
-    lead: list[str] | None = None,
+    lead: Sequence[str] = (),
 ) -> Section:
-    """A section with a row in the table of claims; blocks that are None are left out."""
+    """A section with a row in the table of claims; blocks that are None are left out.
+
+    Its numbers leave out the contexts, which have their own block.
+    """
     found = facts.finding(number)
-    claim = Claim(text, found["verdict"], found["number"], found["reason"])
+    numbers = {key: value for key, value in found.as_json()["numbers"].items() if key != "examples"}
     shown = [block for block in blocks if block is not None]
-    return Section(id, title, summary, lead or [], shown, how, small(found["numbers"]), claim)
+    return Section(id, title, summary, list(lead), shown, how, numbers, found)
 
 
-def small(numbers: dict[str, Any]) -> dict[str, Any]:
-    """A claim's numbers without the contexts, which have their own block."""
-    return {key: value for key, value in numbers.items() if key != "examples"}
+def curves_by_l1(
+    id: str,
+    caption: str,
+    alt: str,
+    numbers: str,
+    columns: Sequence[Column],
+    curves: Mapping[float, Sequence[charts.Point]],
+    hover: Callable[[str], str],
+    yaxis: dict[str, Any],
+    **layout: Any,
+) -> Figure | None:
+    """Curves over dictionary size, one per L1 of the claims' sweep; None where there is none.
 
-
-def between(interval: dict[str, float], form: str = ".2f") -> str:
-    """`0.31 (0.28 to 0.33)`."""
-    return f"{interval['value']:{form}} ({interval['low']:{form}} to {interval['high']:{form}})"
+    `numbers` is the caption of the table, `columns` are those after L1 and size.
+    """
+    if not curves:
+        return None
+    named = [(f"L1 {l1:.3g}", points) for l1, points in curves.items()]
+    data = [charts.whiskered(name, points, i, hover(name)) for i, (name, points) in enumerate(named)]
+    rows = [[l1, *point] for l1, points in curves.items() for point in points]
+    xaxis = palette.size_axis(sorted({row[1] for row in rows}))
+    table = Table(f"{id}-numbers", numbers, [Column("L1", ".3g"), Column("size", ",d"), *columns], rows)
+    return Figure(id, caption, alt, table, data, palette.layout(xaxis=xaxis, yaxis=yaxis, **layout))

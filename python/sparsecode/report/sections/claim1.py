@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sparsecode.report import figures, figures_claims
-from sparsecode.report.blocks import Column, Section, Table
+from sparsecode.report import charts, figures, palette
+from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.report.sections.claim import claim_section
-from sparsecode.science.recurrence import CLAIM, RELATIONS
+from sparsecode.report.sections.claim import claim_section, curves_by_l1
+from sparsecode.science.claims.c1_recurrence import RELATIONS, Count, Numbers
+from sparsecode.science.claims.verdicts import Finding
 
-ID, TITLE = "more-than-dimensions", "More features than dimensions"
+HOW = (
+    "Each atom of a dictionary is compared with all atoms of another; its largest cosine is its max cosine "
+    "similarity (MCS), their mean the MMCS. The verdict counts pairs that are each other's nearest, so that two "
+    "copies of a feature count once, in the dictionary with most of them; the interval is that of a binomial count "
+    "over features. By chance: closed form for random directions of the same numbers."
+)
 
 
 def section(facts: Facts) -> Section:
@@ -34,25 +38,35 @@ def section(facts: Facts) -> Section:
             f"{own['threshold']:g}). The features of {entry['name']} reach a mean of {found['mean']:.2f}; random "
             f"directions would reach {entry[relation]['chance_mmcs']:.2f}."
         )
-    rows = facts.finding("1")["numbers"].get("dictionaries", [])
+    finding: Finding[Numbers] = facts.finding("1")
+    rows = finding.numbers.dictionaries if finding.numbers is not None else []
+    blocks: list[Block | None] = [figures.found_again(facts), _counts_by_l1(facts, rows), _table(rows)]
     return claim_section(
-        facts,
-        "1",
-        ID,
-        TITLE,
-        CLAIM,
-        summary,
-        [figures.found_again(facts), figures_claims.counts_by_l1(facts, rows), _table(rows)],
-        how="Each atom of a dictionary is compared with all atoms of another; its largest cosine is its max cosine "
-        "similarity (MCS), their mean the MMCS. The verdict counts pairs that are each other's nearest, so that "
-        "two copies of a feature count once, in the dictionary with most of them; the interval is that of a binomial "
-        "count "
-        "over features. By chance: closed form for random directions of the same numbers.",
-        lead=lead,
+        facts, "1", "more-than-dimensions", "More features than dimensions", summary, blocks, HOW, lead
     )
 
 
-def _table(rows: list[dict[str, Any]]) -> Table | None:
+def _counts_by_l1(facts: Facts, rows: list[Count]) -> Figure | None:
+    """Features found again in the next larger dictionary over size, with a curve per L1 of the claims' sweep."""
+    curves: dict[float, list[charts.Point]] = {}
+    for row in rows:
+        if row.sweep != "run" and row.relation == "next" and row.l1 is not None:
+            curves.setdefault(row.l1, []).append((row.size, row.mutual, row.low, row.high))
+    return curves_by_l1(
+        "counts-by-l1",
+        "The same count for several L1, from the short sweep that the claims stage trains: fewer rows than above. "
+        "Whiskers: 95 % intervals.",
+        "Curves of the number of features found again over dictionary size, one per L1 coefficient.",
+        "Features that are each other's nearest with an atom of the next larger dictionary, above the threshold.",
+        [Column("mutual", ",d"), Column("from", ",.0f"), Column("to", ",.0f")],
+        curves,
+        lambda name: f"{name}: %{{y}} of %{{x}} features",
+        palette.axis("features found again, mutual nearest", rangemode="tozero"),
+        **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
+    )
+
+
+def _table(rows: list[Count]) -> Table | None:
     if not rows:
         return None
     columns = [
@@ -70,9 +84,9 @@ def _table(rows: list[dict[str, Any]]) -> Table | None:
         Column("above by chance", ".2g", "features above the threshold if atoms were random directions"),
     ]
     values = [
-        [row["dictionary"], RELATIONS[row["relation"]], row["l1"], row["above"], row["distinct"],
-         row["mutual"], row["near_duplicates"], row["low"], row["high"], row["mmcs"],
-         row["mmcs_by_chance"], row["above_by_chance"]]
+        [row.dictionary, RELATIONS[row.relation], row.l1, row.above, row.distinct,
+         row.mutual, row.near_duplicates, row.low, row.high, row.mmcs,
+         row.mmcs_by_chance, row.above_by_chance]
         for row in rows
     ]  # fmt: skip
     return Table("counts", "Every dictionary of every sweep: features found again", columns, values, folded=True)

@@ -2,58 +2,100 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
-from sparsecode.report import figures_claims
-from sparsecode.report.blocks import Examples, Section
+from sparsecode.report import palette
+from sparsecode.report.blocks import Block, Column, Examples, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.report.sections.claim import between, claim_section
-from sparsecode.science.interpretability import CLAIM
-from sparsecode.science.verdicts import CONSISTENT
+from sparsecode.report.sections.claim import claim_section
+from sparsecode.science.claims.c3_interpretability import CONSISTENT, Numbers
+from sparsecode.science.claims.verdicts import Finding
 
-ID, TITLE = "top-tokens", "What the features respond to"
 WORDS = {"feature": "features found in every size", "neuron": "neurons", "random": "random directions"}
+HOW = (
+    "Every row of the dataset was searched with a streaming top-k. Contexts that agree on the strongest token and "
+    "the four before it count once. Consistency of a direction is the largest share of its strongest contexts with "
+    "the same token at the peak, or the same token (or none) before it: a number a program can count. It misses "
+    "features for a class of tokens, and says nothing of what a feature means: that is left to the reader. The "
+    f"claim counts as reproduced where more than half of the features reach {CONSISTENT:.0%} and their mean is "
+    "above that of random directions (95 % bootstrap interval over directions). Neurons stand beside them; the "
+    "seed had not compared with neurons."
+)
 
 
 def section(facts: Facts) -> Section:
     """Consistency of the strongest contexts, then the contexts themselves."""
-    numbers = facts.finding("3")["numbers"]
-    examples = numbers.get("examples", {})
-    blocks = [figures_claims.consistency(numbers) if numbers else None]
-    return claim_section(
-        facts,
-        "3",
-        ID,
-        TITLE,
-        CLAIM,
-        _summary(numbers),
-        [*blocks, *(_contexts(facts, kind, examples.get(kind, []), numbers) for kind in WORDS)],
-        how="Every row of the dataset was searched with a streaming top-k. Contexts that agree on the strongest token "
-        "and the four before it count once. Consistency of a direction is the largest share of its strongest contexts "
-        "with the same token at the peak, or the same token (or none) before it: a number a program can count. It "
-        "misses features for a class of tokens, and says nothing of what a feature means: that is left to the reader. "
-        f"The claim counts as reproduced where more than half of the features reach {CONSISTENT:.0%} and their mean is "
-        "above that of random directions (95 % bootstrap interval over directions). Neurons stand beside them; the "
-        "seed had not compared with neurons.",
-    )
+    finding: Finding[Numbers] = facts.finding("3")
+    numbers = finding.numbers
+    blocks: list[Block | None] = []
+    if numbers:
+        blocks = [_consistency(numbers), *(_contexts(facts, kind, numbers) for kind in WORDS)]
+    summary = _summary(numbers) if numbers else ""
+    return claim_section(facts, "3", "top-tokens", "What the features respond to", summary, blocks, HOW)
 
 
-def _summary(numbers: dict[str, Any]) -> str:
-    mean = numbers.get("mean_consistency", {})
+def _summary(numbers: Numbers) -> str:
+    mean = numbers.mean_consistency
     if not mean:
         return ""
-    parts = [f"{between(mean[kind])} for {words}" for kind, words in WORDS.items() if kind in mean]
+    parts = [f"{mean[kind].text()} for {words}" for kind, words in WORDS.items() if kind in mean]
     return (
-        f"Of the {numbers['contexts']} strongest contexts among {numbers['searched']:,} tokens, the share that agrees "
+        f"Of the {numbers.contexts} strongest contexts among {numbers.searched:,} tokens, the share that agrees "
         f"on a token is on average {', '.join(parts)}."
     )
 
 
-def _contexts(facts: Facts, kind: str, found: list[dict[str, Any]], numbers: dict[str, Any]) -> Examples | None:
+def _consistency(numbers: Numbers) -> Figure | None:
+    """Consistency of each direction's strongest contexts: a point per direction, beside boxes."""
+    values = {kind: numbers.consistency[kind] for kind in WORDS if numbers.consistency[kind]}
+    if not values:
+        return None
+    data = [
+        {
+            "type": "box",
+            "name": WORDS[kind],
+            "x": own,
+            "boxpoints": "all",
+            "jitter": 0.5,
+            "pointpos": 0,
+            "fillcolor": "rgba(0,0,0,0)",
+            "line": {"color": palette.series(number), "width": 1.5},
+            "marker": {"color": palette.series(number), "size": 5, "opacity": 0.55},
+            "orientation": "h",
+            "hovertemplate": "%{x:.0%}<extra>" + WORDS[kind] + "</extra>",
+        }
+        for number, (kind, own) in enumerate(values.items())
+    ]
+    layout = palette.layout(
+        xaxis=palette.axis("contexts that share a token", range=[0, 1.03], tickformat=".0%"),
+        yaxis=palette.axis("", autorange="reversed", showticklabels=False, showgrid=False),
+        showlegend=True,
+    )
+    rows = [[direction, *own] for direction, own in enumerate(zip_longest(*values.values()), 1)]
+    return Figure(
+        "consistency",
+        "Each point is a direction: the share of its strongest contexts that agree on the token at the peak or the one "
+        "before it.",
+        "Box plots of the consistency of the strongest contexts of features, neurons and random directions.",
+        Table(
+            "consistency-numbers",
+            "Consistency of each direction.",
+            [Column("direction", ",d"), *(Column(WORDS[kind], ".2f") for kind in values)],
+            rows,
+        ),
+        data,
+        layout,
+        height=320,
+    )
+
+
+def _contexts(facts: Facts, kind: str, numbers: Numbers) -> Examples | None:
+    found = numbers.examples[kind]
     if not found or not facts.features:
         return None
     captions = {
-        "feature": f"The steadiest features, with the strongest of {numbers['searched']:,} tokens. The darker the "
+        "feature": f"The steadiest features, with the strongest of {numbers.searched:,} tokens. The darker the "
         "mark, the stronger the activation; the number is that of the outlined token.",
         "neuron": "Neurons of the same layer, drawn at random.",
         "random": "Random directions.",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Block, Claim, Column, Figure, Section, Table
+from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
-from sparsecode.science.toy_measures import axes, grid_of
+from sparsecode.science.claims import c7_toy
 
 CELLS_WITH_NUMBERS = 63  # more do not fit side by side
 DEAD_CLIP = 100  # the seed's figure ends its scale here
@@ -50,7 +50,8 @@ def toy_section(record: Mapping[str, Any]) -> Section:
     Args:
         record: the content of toy.json.
     """
-    found, settings = record["verdict"], record["settings"]
+    finding, settings = c7_toy.from_json(record["verdict"]), record["settings"]
+    sizes = finding.numbers.sign.sizes if finding.numbers and finding.numbers.sign else []
     measured = [row for row in record["dictionaries"] if row.get("mmcs_truth") is not None]
     best = max(measured, key=lambda row: row["mmcs_truth"])
     blocks: list[Block] = [figure for each in MAPS if (figure := _heat_map(record, each)) is not None]
@@ -60,11 +61,11 @@ def toy_section(record: Mapping[str, Any]) -> Section:
         "Toy models, where the truth is known",
         f"On toy data with {settings['true_features']} true features in {settings['dim']} dimensions a dictionary "
         f"of {best['dict_size']:,} features recovers {best['recovered']:,} of them.",
-        [_lead(record, best), *_sign_words(found)],
+        [_lead(record, best), *_sign_words(sizes)],
         blocks + ([sign] if sign is not None else []),
         how=_how(record),
-        numbers={"verdict": found, "steps": record["steps"], "samples": record["samples"]},
-        claim=Claim(found["claim"], found["verdict"], found["number"], found.get("reason", "")),
+        numbers={"verdict": record["verdict"], "steps": record["steps"], "samples": record["samples"]},
+        claim=finding,
     )
 
 
@@ -77,17 +78,13 @@ def _lead(record: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     )
 
 
-def _sign_words(found: Mapping[str, Any]) -> list[str]:
+def _sign_words(sizes: Sequence[c7_toy.Choice]) -> list[str]:
     words = []
-    for size in found.get("sign", {}).get("sizes", []):
-        cost = (
-            "the best there is"
-            if size["regret"] == 0
-            else f"{size['regret']:.3f} less MMCS with the truth than the best"
-        )
+    for size in sizes:
+        cost = "the best there is" if size.regret == 0 else f"{size.regret:.3f} less MMCS with the truth than the best"
         words.append(
-            f"At {size['dict_size']:,} features, whoever knows no truth and goes by similarity to the next larger "
-            f"dictionary picks L1 {size['chosen_l1']:.3g}: {cost}."
+            f"At {size.dict_size:,} features, whoever knows no truth and goes by similarity to the next larger "
+            f"dictionary picks L1 {size.chosen_l1:.3g}: {cost}."
         )
     return [" ".join(words)] if words else []
 
@@ -109,16 +106,16 @@ def _how(record: Mapping[str, Any]) -> str:
 
 def _heat_map(record: Mapping[str, Any], each: _Map) -> Figure | None:
     rows = record["dictionaries"]
-    seeds = sorted({row["seed"] for row in rows})
-    sizes, l1 = axes(rows)
-    grids = [grid_of(rows, each.name, seed) for seed in seeds]
-    values = [[_mean([grid[i][j] for grid in grids]) for j in range(len(sizes))] for i in range(len(l1))]
-    if all(value is None for line in values for value in line):
+    sizes, l1, seeds = (sorted({row[name] for row in rows}) for name in ("dict_size", "l1", "seed"))
+    known: dict[tuple[int, float], list[float | int]] = {}
+    for row in rows:
+        if row.get(each.name) is not None:
+            known.setdefault((row["dict_size"], row["l1"]), []).append(row[each.name])
+    if not known:
         return None
-    if len(seeds) == 1 or "d" not in each.format:
-        spelled, cell = each.format, each.cell
-    else:
-        spelled, cell = ",.1f", ".0f"
+    values = [[_mean(known.get((size, value), [])) for size in sizes] for value in l1]
+    counts_of_several = len(seeds) > 1 and "d" in each.format
+    spelled, cell = (",.1f", ".0f") if counts_of_several else (each.format, each.cell)
     labels, names = [f"{value:.3g}" for value in l1], [str(size) for size in sizes]
     few = len(sizes) * len(l1) <= CELLS_WITH_NUMBERS
     data = [
@@ -161,23 +158,14 @@ def _sign(measured: list[dict[str, Any]]) -> Figure | None:
     sizes = sorted({row["dict_size"] for row in rows})
     for number, size in enumerate(sizes):
         own = sorted((row for row in rows if row["dict_size"] == size), key=lambda row: (row["seed"], row["l1"]))
+        marker = {"size": 9, "color": palette.series(number), "symbol": palette.symbol(number)}
         data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": str(size),
-                "x": [row["matched_mmcs_larger"] for row in own],
-                "y": [row["mmcs_truth"] for row in own],
-                "text": [f"L1 {row['l1']:.3g}" for row in own],
-                "marker": {
-                    "size": 9,
-                    "color": palette.SERIES[number % len(palette.SERIES)],
-                    "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)],
-                },
-                "hovertemplate": f"{size} features, %{{text}}: with larger %{{x:.3f}}, with the truth %{{y:.3f}}"
-                "<extra></extra>",
-            }
-        )
+            charts.scatter(
+                "markers", str(size), [row["matched_mmcs_larger"] for row in own], [row["mmcs_truth"] for row in own],
+                f"{size} features, %{{text}}: with larger %{{x:.3f}}, with the truth %{{y:.3f}}",
+                text=[f"L1 {row['l1']:.3g}" for row in own], marker=marker,
+            )
+        )  # fmt: skip
     return Figure(
         "toy-sign",
         "What can be seen without the truth (across) and the truth (up), one point per dictionary, by size. A small "
@@ -199,8 +187,7 @@ def _sign(measured: list[dict[str, Any]]) -> Figure | None:
     )
 
 
-def _mean(values: list[float | int | None]) -> float | int | None:
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return known[0] if known else None
-    return sum(known) / len(known)
+def _mean(values: list[float | int]) -> float | int | None:
+    if len(values) < 2:
+        return values[0] if values else None
+    return sum(values) / len(values)

@@ -1,10 +1,8 @@
-"""Engines train a sweep. All obey one protocol and one test: the reference engine is the truth for the others."""
+"""Engines train a sweep. One test holds them all: the reference engine is the truth for the others."""
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import Any, cast
 
 import torch
 
@@ -13,8 +11,6 @@ from sparsecode.machine import torch_device
 from sparsecode.sweep.engines.protocol import CPU_PATHS, ENGINES, Engine, StepStats
 
 __all__ = ["CPU_PATHS", "ENGINES", "Engine", "StepStats", "choose_engine"]
-
-_CLASSES = {"reference": "ReferenceEngine", "cpu": "CpuEngine", "gpu": "GpuEngine"}
 
 
 def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | None = None) -> Engine:
@@ -28,19 +24,19 @@ def choose_engine(name: str = "auto", device: str = "auto", *, threads: int | No
         name = os.environ.get("SPARSECODE_ENGINE", "auto")
     if name == "auto":
         name = _fastest(where)
-    if name in CPU_PATHS:
+    if name == "cpu" or name in CPU_PATHS:
         from sparsecode.sweep.engines.cpu import CpuEngine
 
-        return CpuEngine(where, threads, name)
-    if name not in ENGINES:
-        known = ", ".join((*ENGINES, *CPU_PATHS))
-        raise InvalidSetting(f"engine '{name}' is unknown; known: auto, {known}")
-    try:
-        module: Any = importlib.import_module(f"sparsecode.sweep.engines.{name}")
-        found = getattr(module, _CLASSES[name])
-    except (ImportError, AttributeError) as error:
-        raise InvalidSetting(f"engine '{name}' is not part of this installation", remedy="engine_auto") from error
-    return cast("Engine", found(where, threads))
+        return CpuEngine(where, threads, "auto" if name == "cpu" else name)
+    if name == "gpu":
+        from sparsecode.sweep.engines.gpu import GpuEngine
+
+        return GpuEngine(where, threads)
+    if name == "reference":
+        from sparsecode.sweep.engines.reference import ReferenceEngine
+
+        return ReferenceEngine(where, threads)
+    raise InvalidSetting(f"engine '{name}' is unknown; known: auto, {', '.join((*ENGINES, *CPU_PATHS))}")
 
 
 def _fastest(where: torch.device) -> str:

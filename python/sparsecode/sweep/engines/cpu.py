@@ -15,12 +15,11 @@ from torch import Tensor
 from sparsecode import _core
 from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.machine import cores
-from sparsecode.sweep.engines.protocol import CPU_PATHS, StepStats
-from sparsecode.sweep.engines.stepwise import Stepwise
+from sparsecode.sweep.engines.protocol import CPU_PATHS, Engine, StepStats
 from sparsecode.sweep.sweep import Sweep
 
 
-class CpuEngine(Stepwise):
+class CpuEngine(Engine):
     """Trains on the CPU: float32, exact codes, work only where codes are not zero.
 
     Sweeps must be contiguous float32 on the CPU. No other thread may touch a sweep while the engine works on it: the

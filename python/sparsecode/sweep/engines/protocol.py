@@ -1,13 +1,13 @@
-"""What an engine is: the protocol that a training relies on, and the sums that every step gives.
+"""What an engine is: what a training relies on, and the sums that every step gives.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class StepStats:
         return StepStats(self.rows + other.rows, self.sse + other.sse, self.l1 + other.l1, self.l0 + other.l0)
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """What trains a sweep. Classes are made with `(device, threads)`; `threads` None means all cores.
 
     `step` and `evaluate` add to `sweep.fired` the rows on which each feature was active (z > 0).
@@ -55,6 +55,7 @@ class Engine(Protocol):
     name: str
     device: torch.device
 
+    @abstractmethod
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """One optimiser step of every dictionary on a batch; the stats are those before the step.
 
@@ -71,14 +72,17 @@ class Engine(Protocol):
             InvalidArgument: `x` does not fit the sweep.
         """
 
+    @abstractmethod
     def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
         """Stats and gradients by name, before projection, shaped as `sweep.parameters()`; changes nothing."""
 
+    @abstractmethod
     def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
         """Stats of a batch without an update."""
 
     def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """The batches where the engine works; one with memory of its own copies the next while it computes."""
+        return (batch.to(self.device, non_blocking=True) for batch in batches)
 
     def train(
         self,
@@ -100,6 +104,11 @@ class Engine(Protocol):
             StopIteration: there is no other batch. Steps done before count, whatever is raised.
             InvalidArgument: the batches do not fit the sweep.
         """
+        found = sums or StepStats.zeros(len(sweep), self.device)
+        for lr_scale, l1_factor in schedule:
+            found += self.step(sweep, next(batches), lr_scale, l1_factor)
+        return found
 
     def reading_threads(self, threads: int | None) -> int | None:
         """How many of the `threads` of a training (None: all) are to make batches ready beside the engine."""
+        return threads

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecode.sweep.engines.protocol import StepStats
-from sparsecode.sweep.engines.stepwise import Stepwise
+from sparsecode.sweep.engines.protocol import Engine, StepStats
 from sparsecode.sweep.sweep import BETA1, BETA2, EPS, Sweep
 
 
-class ReferenceEngine(Stepwise):
+class ReferenceEngine(Engine):
     """Trains on any device and in any float type of the sweep's parameters.
 
     Args:
@@ -48,7 +47,8 @@ class ReferenceEngine(Stepwise):
         for k in range(len(sweep)):
             forward = _forward(sweep, k, x)
             gradients = _backward(sweep, k, forward, l1_factor)
-            stats.append(_count(sweep, k, forward))
+            stats.append(forward.sums)
+            sweep.fired[sweep.rows(k)] += forward.fired
             _update(sweep, k, gradients, lr_scale)
         return _stack(x.shape[0], stats)
 
@@ -60,7 +60,7 @@ class ReferenceEngine(Stepwise):
         stats = []
         for k in range(len(sweep)):
             forward = _forward(sweep, k, x)
-            stats.append(_stats(forward, _fired(forward)))
+            stats.append(forward.sums)
             for name, value in _backward(sweep, k, forward).items():
                 _own(sweep, k, name, found[name]).copy_(value)
         return _stack(x.shape[0], stats), found
@@ -72,7 +72,8 @@ class ReferenceEngine(Stepwise):
         stats = []
         for k in range(len(sweep)):
             forward = _forward(sweep, k, x)
-            stats.append(_count(sweep, k, forward))
+            stats.append(forward.sums)
+            sweep.fired[sweep.rows(k)] += forward.fired
         return _stack(x.shape[0], stats)
 
 
@@ -84,6 +85,12 @@ class _Forward:
     y: Tensor  # [B, F], before the ReLU
     z: Tensor  # [B, F]
     r: Tensor  # [B, D], reconstruction minus data
+    fired: Tensor  # [F], on how many rows each feature is active
+
+    @property
+    def sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Squared error, L1 and L0, summed over rows."""
+        return _sum(self.r.square()), _sum(self.z), _sum(self.fired)
 
 
 def _forward(sweep: Sweep, k: int, x: Tensor) -> _Forward:
@@ -94,21 +101,7 @@ def _forward(sweep: Sweep, k: int, x: Tensor) -> _Forward:
     x = x - sweep.b_dec[k] if sweep.b_dec is not None else x
     y = torch.nn.functional.linear(x, W_enc, sweep.b_enc[own])
     z = y.relu()
-    return _Forward(W_enc, W_dec, x, y, z, z @ W_dec - x)
-
-
-def _fired(forward: _Forward) -> Tensor:
-    return (forward.y > 0).sum(0)
-
-
-def _count(sweep: Sweep, k: int, forward: _Forward) -> tuple[Tensor, Tensor, Tensor]:
-    fired = _fired(forward)
-    sweep.fired[sweep.rows(k)] += fired
-    return _stats(forward, fired)
-
-
-def _stats(forward: _Forward, fired: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _sum(forward.r.square()), _sum(forward.z), _sum(fired)
+    return _Forward(W_enc, W_dec, x, y, z, z @ W_dec - x, (y > 0).sum(0))
 
 
 def _backward(sweep: Sweep, k: int, forward: _Forward, l1_factor: float = 1.0) -> dict[str, Tensor]:

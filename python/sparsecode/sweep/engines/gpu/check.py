@@ -12,15 +12,15 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sparsecode.errors import CheckFailed
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from sparsecode.sweep import LossSettings, Sweep
+from sparsecode.sweep import LossSettings, Sweep
+from sparsecode.sweep.engines.gpu.cost import EXPECTED, device_named, predict
+from sparsecode.sweep.engines.gpu.engine import GpuEngine, all_pairs_mcs, architecture
+from sparsecode.sweep.engines.reference import ReferenceEngine
 
 # Largest relative error of a gradient's norm against float64, per precision of the operands. Weights and batch are
 # rounded first, for both: what is left is the rounding of codes, residuals and their gradients within the step.
@@ -65,10 +65,6 @@ def gpu_check(
     Raises:
         InvalidSetting: there is no GPU that the engine can use here.
     """
-    import torch
-
-    from sparsecode.sweep.engines.gpu.engine import GpuEngine, architecture
-
     where = torch.device(device)
     GpuEngine(where)  # names what is missing
     say = say or (lambda _: None)
@@ -88,13 +84,6 @@ def gpu_check(
     }
 
 
-def require_passed(result: dict[str, Any]) -> None:
-    """Raises CheckFailed, naming the first check that failed."""
-    for check in result["checks"]:
-        if not check["passed"]:
-            raise CheckFailed(f"GPU check '{check['name']}' failed: {check['detail']}", remedy="engine_reference")
-
-
 def run_checks(
     device: torch.device,
     *,
@@ -103,8 +92,6 @@ def run_checks(
     rows: int = 333,
 ) -> Iterator[Check]:
     """Every comparison, one after the other; small shapes for the interpreter, the defaults for a device."""
-    from sparsecode.sweep import LossSettings
-
     sizes = sizes or RAGGED
     for D in widths:
         for precision in TOLERANCES:
@@ -122,10 +109,6 @@ def run_checks(
 
 
 def _sweep(D: int, sizes: list[int], loss: LossSettings, device: torch.device, dtype: torch.dtype) -> Sweep:
-    import torch
-
-    from sparsecode.sweep import Sweep
-
     K = len(sizes)
     sweep = Sweep(D, sizes, [0.02 * (k + 1) for k in range(K)], range(K), lr=1e-2, loss=loss, dtype=dtype)
     generator = torch.Generator().manual_seed(1)
@@ -139,9 +122,16 @@ def _sweep(D: int, sizes: list[int], loss: LossSettings, device: torch.device, d
     return moved
 
 
-def _batch(rows: int, D: int, device: torch.device, seed: int = 0) -> Tensor:
-    import torch
+def _rounded(device: torch.device, D: int, sizes: list[int], loss: LossSettings, precision: str) -> tuple[Sweep, Sweep]:
+    """Equal sweeps in float32 and float64, whose weights are values of `precision`."""
+    mine, exact = (_sweep(D, sizes, loss, device, dtype) for dtype in (torch.float32, torch.float64))
+    for sweep in (mine, exact):
+        for weights in (sweep.W_dec, sweep.W_enc):
+            weights.copy_(weights.to(getattr(torch, precision)))
+    return mine, exact
 
+
+def _batch(rows: int, D: int, device: torch.device, seed: int = 0) -> Tensor:
     return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
@@ -150,8 +140,6 @@ def _clear_batch(sweep: Sweep, rows: int, operands: torch.dtype) -> Tensor:
 
     Falls back to the last one tried, for sweeps so large that there is none.
     """
-    import torch
-
     x = torch.empty(0)
     for seed in range(20):
         x = _batch(rows, sweep.activation_dim, sweep.device, seed).to(operands).float()
@@ -165,9 +153,7 @@ def _clear_batch(sweep: Sweep, rows: int, operands: torch.dtype) -> Tensor:
     return x
 
 
-def _engine(device: torch.device, precision: str, *, sparse: bool = False) -> Any:
-    from sparsecode.sweep.engines.gpu.engine import GpuEngine
-
+def _engine(device: torch.device, precision: str, *, sparse: bool = False) -> GpuEngine:
     # Fused to D = 256; wider sweeps take the products.
     return GpuEngine(device, precision=precision, fused=True, sparse=sparse)
 
@@ -184,17 +170,11 @@ def few_active(sweep: Sweep, x: Tensor, share: float, *, but: int | None = None)
 
 def _lists(device: torch.device, D: int, sizes: list[int], rows: int, precision: str) -> Check:
     """Dictionaries with few active codes through lists, one with many beside them, each held to the reference."""
-    import torch
-
-    from sparsecode.sweep import LossSettings
     from sparsecode.sweep.engines.gpu.lists import SparseStep
-    from sparsecode.sweep.engines.reference import ReferenceEngine
 
-    mine, exact = (_sweep(D, sizes, LossSettings(pre_bias=True), device, d) for d in (torch.float32, torch.float64))
+    mine, exact = _rounded(device, D, sizes, LossSettings(pre_bias=True), precision)
     operands, dense = getattr(torch, precision), min(1, len(sizes) - 1)
     for sweep in (mine, exact):
-        sweep.W_dec.copy_(sweep.W_dec.to(operands))
-        sweep.W_enc.copy_(sweep.W_enc.to(operands))
         sweep.b_dec.zero_()  # type: ignore[union-attr]
     x = _batch(min(rows, 256), D, device).to(operands).float()
     few_active(mine, x, 0.004, but=dense)
@@ -208,42 +188,30 @@ def _lists(device: torch.device, D: int, sizes: list[int], rows: int, precision:
             rows_of = slice(k, k + 1) if name == "b_dec" else exact.rows(k)
             gap = float((found[name][rows_of].double() - value[rows_of]).norm())
             errors[f"{name} of {sizes[k]}"] = gap / max(float(value[rows_of].norm()), 1e-30)
-    worst = max(errors, key=lambda name: errors[name])
     taken = engine._last.taken if isinstance(engine._last, SparseStep) else ()
-    passed = all(error < TOLERANCES[precision] for error in errors.values()) and bool(taken) and dense not in taken
-    detail = (
-        f"{worst} off by {errors[worst]:.1e}, {TOLERANCES[precision]:.0e} allowed; {len(taken)} of {len(sizes)} listed"
-    )
-    return Check(f"lists of active codes D={D} {precision}", passed, detail)
+    check = _within(f"lists of active codes D={D} {precision}", errors, precision)
+    passed = check.passed and bool(taken) and dense not in taken
+    return Check(check.name, passed, f"{check.detail}; {len(taken)} of {len(sizes)} listed")
 
 
 def _gradients(device: torch.device, D: int, sizes: list[int], rows: int, precision: str, loss: LossSettings) -> Check:
-    import torch
-
-    from sparsecode.sweep.engines.reference import ReferenceEngine
-
-    mine, exact = (_sweep(D, sizes, loss, device, dtype) for dtype in (torch.float32, torch.float64))
-    operands = getattr(torch, precision)
-    for sweep in (mine, exact):
-        sweep.W_dec.copy_(sweep.W_dec.to(operands))
-        sweep.W_enc.copy_(sweep.W_enc.to(operands))
-    x = _clear_batch(exact, rows, operands)
+    mine, exact = _rounded(device, D, sizes, loss, precision)
+    x = _clear_batch(exact, rows, getattr(torch, precision))
     found = _engine(device, precision).gradients(mine, x)[1]
     expected = ReferenceEngine(device).gradients(exact, x.double())[1]
     errors = {name: float((found[name].double() - value).norm() / value.norm()) for name, value in expected.items()}
+    switches = ", ".join(name for name in ("tied", "pre_bias") if getattr(loss, name))
+    return _within(f"gradients D={D} {precision}" + (f" ({switches})" if switches else ""), errors, precision)
+
+
+def _within(name: str, errors: dict[str, float], precision: str) -> Check:
+    """Whether all errors are within the tolerance of the precision, with the largest."""
     worst = max(errors, key=lambda name: errors[name])
     passed = all(error < TOLERANCES[precision] for error in errors.values())  # false for NaN too
-    switches = ", ".join(name for name in ("tied", "pre_bias") if getattr(loss, name))
-    name = f"gradients D={D} {precision}" + (f" ({switches})" if switches else "")
     return Check(name, passed, f"{worst} off by {errors[worst]:.1e}, {TOLERANCES[precision]:.0e} allowed")
 
 
 def _steps(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
-    import torch
-
-    from sparsecode.sweep import LossSettings
-    from sparsecode.sweep.engines.reference import ReferenceEngine
-
     mine, exact = (_sweep(D, sizes, LossSettings(), device, dtype) for dtype in (torch.float32, torch.float64))
     engine, reference = _engine(device, "float32"), ReferenceEngine(device)
     for seed in range(3):
@@ -258,10 +226,6 @@ def _steps(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
 
 
 def _trained(device: torch.device, D: int, sizes: list[int], rows: int, *, poison: bool = False) -> Sweep:
-    import torch
-
-    from sparsecode.sweep import LossSettings
-
     sweep = _sweep(D, sizes, LossSettings(pre_bias=True), device, torch.float32)
     if poison:
         sweep.W_dec[sweep.offsets[1]] = float("nan")
@@ -272,16 +236,12 @@ def _trained(device: torch.device, D: int, sizes: list[int], rows: int, *, poiso
 
 
 def _same_bits(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
-    import torch
-
     first, second = (_trained(device, D, sizes, rows).state_dict() for _ in range(2))
     unequal = [name for name, value in first.items() if not torch.equal(value, second[name])]
     return Check("same bits every run", not unequal, f"{', '.join(unequal)} differ" if unequal else "all tensors equal")
 
 
 def _divergence(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
-    import torch
-
     clean, poisoned = _trained(device, D, sizes, rows), _trained(device, D, sizes, rows, poison=True)
     others = [k for k in range(len(sizes)) if k != 1]
     kept = all(torch.equal(clean.W_dec[clean.rows(k)], poisoned.W_dec[clean.rows(k)]) for k in others)
@@ -292,11 +252,6 @@ def _divergence(device: torch.device, D: int, sizes: list[int], rows: int) -> Ch
 
 
 def _comparison(device: torch.device, D: int, sizes: list[int]) -> Check:
-    import torch
-
-    from sparsecode.sweep import LossSettings
-    from sparsecode.sweep.engines.gpu.engine import all_pairs_mcs
-
     sweep = _sweep(D, sizes, LossSettings(), device, torch.float32)
     value, place = all_pairs_mcs(sweep.W_dec, sweep.W_dec, sweep.offsets)
     cosine = sweep.W_dec.double() @ sweep.W_dec.double().T
@@ -309,8 +264,6 @@ def _comparison(device: torch.device, D: int, sizes: list[int]) -> Check:
 
 
 def _prefetched(device: torch.device, D: int) -> Check:
-    import torch
-
     batches = [_batch(64, D, torch.device("cpu"), seed) for seed in range(6)]
     arrived = list(_engine(device, "float16").feed(iter(batches)))
     whole = [torch.equal(mine.cpu(), sent) for mine, sent in zip(arrived, batches, strict=False)]
@@ -319,12 +272,6 @@ def _prefetched(device: torch.device, D: int) -> Check:
 
 
 def _timings(device: torch.device, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    import torch
-
-    from sparsecode.sweep import Sweep
-    from sparsecode.sweep.engines.gpu.cost import EXPECTED, device_named, predict
-    from sparsecode.sweep.engines.gpu.engine import GpuEngine, architecture
-
     sheet = device_named(torch.cuda.get_device_name(device), architecture(device))
     if sheet is None:
         say("  the model has no data sheet of this device: measured times only")
@@ -353,8 +300,6 @@ def _timings(device: torch.device, say: Callable[[str], None]) -> Iterator[dict[
 
 def median_ms(run: Callable[[], object], device: torch.device, *, repeats: int = 20) -> float:
     """Median milliseconds of `run` on the device, after three unmeasured calls that compile and warm it."""
-    import torch
-
     for _ in range(3):
         run()
     times = []
@@ -370,8 +315,6 @@ def median_ms(run: Callable[[], object], device: torch.device, *, repeats: int =
 
 def eager_step(sweep: Sweep, x: Tensor) -> Callable[[], object]:
     """The baseline: torch autograd with bfloat16 autocast, dictionary after dictionary, and torch's fused Adam."""
-    import torch
-
     leaves = [value.detach().clone().requires_grad_() for value in (sweep.W_enc, sweep.b_enc, sweep.W_dec)]
     optimiser = torch.optim.Adam(leaves, lr=1e-3, fused=True)
 

@@ -41,44 +41,29 @@ DEVICES = (
     Device("MI300X", "gfx942", 304, 2.1, 1307, 5.3, 11.0),
 )
 
+_WIDTHS = (32, 64, 128, 256)
 # (architecture, D) -> static bounds of the forward and the backward kernel, from the gate table of docs/kernels.md.
 BOUNDS = {
-    ("sm_80", 32): (1.0, 0.8),
-    ("sm_80", 64): (1.0, 0.84),
-    ("sm_80", 128): (0.79, 0.61),
-    ("sm_80", 256): (0.52, 0.6),
-    ("sm_90", 32): (0.77, 0.68),
-    ("sm_90", 64): (1.0, 1.0),
-    ("sm_90", 128): (1.0, 1.0),
-    ("sm_90", 256): (1.0, 1.0),
-    ("sm_100", 32): (0.31, 0.18),
-    ("sm_100", 64): (0.44, 0.36),
-    ("sm_100", 128): (0.87, 0.68),
-    ("sm_100", 256): (1.0, 0.75),
-    ("gfx942", 32): (0.36, 0.74),
-    ("gfx942", 64): (0.71, 1.0),
-    ("gfx942", 128): (1.0, 1.0),
-    ("gfx942", 256): (1.0, 0.63),
+    (arch, D): pair
+    for arch, pairs in {
+        "sm_80": ((1.0, 0.8), (1.0, 0.84), (0.79, 0.61), (0.52, 0.6)),
+        "sm_90": ((0.77, 0.68), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
+        "sm_100": ((0.31, 0.18), (0.44, 0.36), (0.87, 0.68), (1.0, 0.75)),
+        "gfx942": ((0.36, 0.74), (0.71, 1.0), (1.0, 1.0), (1.0, 0.63)),
+    }.items()
+    for D, pair in zip(_WIDTHS, pairs, strict=True)
 }
 
 # The same of the kernel that finds active codes: products, and the instructions that turn each code into two bits.
 MASK_BOUNDS = {
-    ("sm_80", 32): 0.29,
-    ("sm_80", 64): 0.49,
-    ("sm_80", 128): 0.58,
-    ("sm_80", 256): 0.46,
-    ("sm_90", 32): 0.16,
-    ("sm_90", 64): 0.28,
-    ("sm_90", 128): 0.43,
-    ("sm_90", 256): 0.6,
-    ("sm_100", 32): 0.09,
-    ("sm_100", 64): 0.15,
-    ("sm_100", 128): 0.31,
-    ("sm_100", 256): 0.46,
-    ("gfx942", 32): 0.15,
-    ("gfx942", 64): 0.29,
-    ("gfx942", 128): 0.47,
-    ("gfx942", 256): 0.8,
+    (arch, D): bound
+    for arch, bounds in {
+        "sm_80": (0.29, 0.49, 0.58, 0.46),
+        "sm_90": (0.16, 0.28, 0.43, 0.6),
+        "sm_100": (0.09, 0.15, 0.31, 0.46),
+        "gfx942": (0.15, 0.29, 0.47, 0.8),
+    }.items()
+    for D, bound in zip(_WIDTHS, bounds, strict=True)
 }
 # Instructions per active code and dimension, of one lane: the loops of the rows and the features kernel together.
 GATHER_INSTRUCTIONS = 26.0
@@ -196,7 +181,7 @@ def predict(device: Device, D: int, sizes: Sequence[int], batch: int, *, l0: flo
 
 
 def _fused(device: Device, D: int, product: float, adam: float) -> float | None:
-    width = next((width for width in (32, 64, 128, 256) if width >= D), None)
+    width = next((width for width in _WIDTHS if width >= D), None)
     if width is None:
         return None
     forward, backward = BOUNDS[device.arch, width]
@@ -211,7 +196,7 @@ def _fused(device: Device, D: int, product: float, adam: float) -> float | None:
 def _sparse(
     device: Device, D: int, sizes: Sequence[int], batch: int, l0: float, product: float, adam: float
 ) -> float | None:
-    width = next((width for width in (32, 64, 128, 256) if width >= D), None)
+    width = next((width for width in _WIDTHS if width >= D), None)
     if width is None:
         return None
     stream = device.memory * 1e12 * STREAMED

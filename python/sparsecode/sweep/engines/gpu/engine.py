@@ -18,8 +18,7 @@ from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
 from sparsecode.sweep.engines.gpu.cost import prefers_fused, prefers_sparse, sparse_density
-from sparsecode.sweep.engines.protocol import StepStats
-from sparsecode.sweep.engines.stepwise import Stepwise
+from sparsecode.sweep.engines.protocol import Engine, StepStats
 from sparsecode.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def architecture(device: torch.device) -> str:
     return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
 
-class GpuEngine(Stepwise):
+class GpuEngine(Engine):
     """Trains on a GPU; same interface and semantics as every engine, 16-bit products by default.
 
     Args:
@@ -74,7 +73,7 @@ class GpuEngine(Stepwise):
         threads: accepted for the protocol's sake; a GPU has its own.
         precision: of the products' operands: float16, bfloat16 or float32 (for verification, slow); None takes
             SPARSECODE_GPU_PRECISION or float16. Weights, moments and sums are float32 whatever it is.
-        fused: whether to run the fused kernels where they can (D up to 256); None asks the model (gpu_model.py).
+        fused: whether to run the fused kernels where they can (D up to 256); None asks the model (cost.py).
         sparse: whether dictionaries with few active codes go through lists of them (D up to 256); None asks the model.
 
     Raises:

@@ -2,9 +2,10 @@
 
     cast x | [fold] | forward | backward | reduce sums, firings [, partial gradients] [| pre-bias] | Adam
 
-`GpuStep` holds what every way of computing gradients shares: gradients and the optimiser. `FusedStep` computes them
-with the fused Triton kernels; `gemm.GemmStep`, for wide activations, with five matrix products; `sparse.SparseStep`
-from lists of active codes, with one of the others for dictionaries whose codes are dense.
+`GpuStep` holds what every way of computing gradients shares: gradients and the optimiser; `KernelStep`, what those do
+that run kernels of this project. `FusedStep` computes them with the fused Triton kernels; `gemm.GemmStep`, for wide
+activations, with five matrix products; `lists.SparseStep` from lists of active codes, with one of the others for
+dictionaries whose codes are dense.
 
 Shape letters: B rows of a batch, D activation dimension, N features of all dictionaries, K dictionaries, S splits of
 the batch, T batch tiles.
@@ -175,7 +176,63 @@ class Operands:
         return (self.enc, self.dec) if self.copied else None
 
 
-class FusedStep(GpuStep):
+class KernelStep(GpuStep):
+    """Gradients by Triton kernels, which read operands of their precision and want the pre-bias within the bias.
+
+    Args:
+        heights: of the tiles of features that its kernels work on.
+    """
+
+    def __init__(self, sweep: Sweep, precision: str, heights: tuple[int, ...], share: GpuStep | None = None) -> None:
+        super().__init__(sweep, precision, share)
+        self.operands = share.operands if isinstance(share, KernelStep) else Operands(sweep, self.operand_dtype)
+        self.folded = self._new(sweep.total) if sweep.b_dec is not None else None
+        self.columns: Tensor | None = None  # [T, K, D], sums over the rows of a tile, where there is a pre-bias
+        self._heights, self._rows = heights, 0
+        self._subset: tuple[tuple[int, ...] | None, Segments, list[FeatureTiles]] = (None, self.segments, [])
+
+    @abstractmethod
+    def _allocate_for(self, rows: int) -> None:
+        """Makes the buffers for a batch of that many rows."""
+
+    def _new_columns(self, tiles: int) -> None:
+        if self.sweep.b_dec is not None:
+            K, D = self.sweep.b_dec.shape
+            self.columns, self.column_sums = self._new(tiles, K, D), self._new(K, D)
+
+    def _operand_copies(self) -> tuple[Tensor, Tensor] | None:
+        return self.operands.pair()
+
+    def _chosen(self, only: tuple[int, ...] | None) -> tuple[Segments, list[FeatureTiles]]:
+        """Tables of these dictionaries, None for all, and their features in tiles of each of the heights."""
+        only = self.segments.chosen if only is None else only
+        if self._subset[0] != only:  # seldom another one than in the step before
+            segments = self.segments.only(only)
+            self._subset = (only, segments, [segments.feature_tiles(height) for height in self._heights])
+        return self._subset[1:]
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        """Buffers for this batch size, operands that fit the weights; returns the bias of the kernels."""
+        sweep = self.sweep
+        if x.shape[0] != self._rows:
+            self._allocate_for(x.shape[0])
+            self._rows = x.shape[0]
+        self.operands.refresh()
+        if self.folded is None:
+            return sweep.b_enc
+        prebias.fold(self.operands.enc, sweep.b_enc, sweep.b_dec, self.segments, self._tiles, folded=self.folded)
+        return self.folded
+
+    def _finish_pre_bias(self, scales: Tensor, segments: Segments) -> None:
+        """Fills `d_pre`, where there is a pre-bias, once `columns` and `d_bias` are there."""
+        if self.columns is not None:
+            reduce.reduce_parts(self.columns, self.column_sums)
+            prebias.prebias_gradient(
+                self.column_sums, self.d_bias, self.sweep.W_enc, scales, segments, d_pre=self.d_pre
+            )
+
+
+class FusedStep(KernelStep):
     """Gradients by the fused kernels: codes never reach memory.
 
     Args:
@@ -184,21 +241,17 @@ class FusedStep(GpuStep):
     """
 
     def __init__(self, sweep: Sweep, precision: str, tiles: FusedTiles, processors: int) -> None:
-        super().__init__(sweep, precision)
+        super().__init__(sweep, precision, (tiles.backward.features,))
         self.tiles = tiles
         self.processors = processors
         self.feature_tiles = self.segments.feature_tiles(tiles.backward.features)
-        self.operands = Operands(sweep, self.operand_dtype)
-        self.folded = self._new(sweep.total) if sweep.b_dec is not None else None
-        self._rows = 0
-        self._subset: tuple[tuple[int, ...], Segments, FeatureTiles] = ((), self.segments, self.feature_tiles)
 
     def gradients(self, x: Tensor, only: tuple[int, ...] | None = None) -> StepStats:
         """See `GpuStep.gradients`."""
         bias = self._prepare(x)
         target, x = x, x.to(self.operand_dtype)
         sweep, scales = self.sweep, self._scales_for(x.shape[0])
-        segments, feature_tiles = (self.segments, self.feature_tiles) if only is None else self._chosen(only)
+        segments, (feature_tiles,) = self._chosen(only)
         self._run_forward(x, target, bias, self.residual, segments)
         out = self.partial if self.splits > 1 else self.flat.view(1, -1)
         d_enc, d_dec, d_bias = self._views(out[0])
@@ -224,9 +277,7 @@ class FusedStep(GpuStep):
             )
         if self.splits > 1:
             reduce.reduce_parts(self.partial, self.flat)
-        if sweep.b_dec is not None:
-            reduce.reduce_parts(self.columns, self.column_sums)
-            prebias.prebias_gradient(self.column_sums, self.d_bias, sweep.W_enc, scales, segments, d_pre=self.d_pre)
+        self._finish_pre_bias(scales, segments)
         return self._stats(x.shape[0])
 
     def evaluate(self, x: Tensor) -> StepStats:
@@ -261,26 +312,6 @@ class FusedStep(GpuStep):
         """See `GpuStep.count_fired`."""
         reduce.reduce_parts(self.fired, self.sweep.fired, accumulate=True)
 
-    def _operand_copies(self) -> tuple[Tensor, Tensor] | None:
-        return self.operands.pair()
-
-    def _chosen(self, only: tuple[int, ...]) -> tuple[Segments, FeatureTiles]:
-        if self._subset[0] != only:  # seldom another one than in the step before
-            segments = self.segments.only(only)
-            self._subset = (only, segments, segments.feature_tiles(self.tiles.backward.features))
-        return self._subset[1:]
-
-    def _prepare(self, x: Tensor) -> Tensor:
-        """Buffers for this batch size, operands that fit the weights; returns the bias of the loops."""
-        sweep = self.sweep
-        if x.shape[0] != self._rows:
-            self._allocate_for(x.shape[0])
-        self.operands.refresh()
-        if self.folded is None:
-            return sweep.b_enc
-        prebias.fold(self.operands.enc, sweep.b_enc, sweep.b_dec, self.segments, self._tiles, folded=self.folded)
-        return self.folded
-
     def _allocate_for(self, rows: int) -> None:
         K, (N, D) = len(self.sweep), self.sweep.W_dec.shape
         T = tiles_in(rows, self.tiles.forward.batch)
@@ -290,9 +321,7 @@ class FusedStep(GpuStep):
         self.fired = self._new(self.splits, N, dtype=torch.int32)
         if self.splits > 1:
             self.partial = self._new(self.splits, self.flat.numel())
-        if self.sweep.b_dec is not None:
-            self.columns, self.column_sums = self._new(T, K, D), self._new(K, D)
-        self._rows = rows
+        self._new_columns(T)
 
     def _run_forward(
         self, x: Tensor, target: Tensor, bias: Tensor, residual: Tensor | None, segments: Segments
@@ -308,7 +337,7 @@ class FusedStep(GpuStep):
             self.tiles.forward,
             residual=residual,
             sums=self.sums,
-            columns=self.columns if self.sweep.b_dec is not None else None,
+            columns=self.columns,
         )
 
     def _stats(self, rows: int) -> StepStats:

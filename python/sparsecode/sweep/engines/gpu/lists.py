@@ -19,14 +19,14 @@ import itertools
 import torch
 from torch import Tensor
 
-from sparsecode.kernels import lists, prebias, reduce, sparse
+from sparsecode.kernels import lists, reduce, sparse
 from sparsecode.kernels.configs import Tile
-from sparsecode.kernels.tables import WORD, FeatureTiles, Segments, tiles_in
-from sparsecode.sweep.engines.gpu.fused import FusedStep, GpuStep, Operands
+from sparsecode.kernels.tables import WORD, tiles_in
+from sparsecode.sweep.engines.gpu.fused import GpuStep, KernelStep
 from sparsecode.sweep.engines.protocol import StepStats
 
 
-class SparseStep(GpuStep):
+class SparseStep(KernelStep):
     """Gradients from lists of active codes; see the module.
 
     Args:
@@ -39,16 +39,11 @@ class SparseStep(GpuStep):
     """
 
     def __init__(self, dense: GpuStep, precision: str, tile: Tile, density: float) -> None:
-        super().__init__(dense.sweep, precision, dense)
-        sweep = dense.sweep
+        super().__init__(dense.sweep, precision, (WORD, 1), dense)
         self.dense, self.tile, self.density = dense, tile, density
-        self.operands = dense.operands if isinstance(dense, FusedStep) else Operands(sweep, self.operand_dtype)
-        self.folded = self._new(sweep.total) if sweep.b_dec is not None else None
-        self.fired = self._new(sweep.total, dtype=torch.int64)
+        self.fired = self._new(dense.sweep.total, dtype=torch.int64)
         self.taken: tuple[int, ...] = ()
-        self._rows = 0
         self._blocks = self.segments.feature_tiles(WORD)
-        self._subset = (self.segments.chosen, self.segments, self._blocks, self.segments.feature_tiles(1))
 
     def scale_l1(self, factor: float) -> None:
         """See `GpuStep.scale_l1`."""
@@ -86,26 +81,6 @@ class SparseStep(GpuStep):
         """See `GpuStep.firings`."""
         return self.fired
 
-    def _operand_copies(self) -> tuple[Tensor, Tensor] | None:
-        return self.operands.pair()
-
-    def _chosen(self, only: tuple[int, ...]) -> tuple[Segments, FeatureTiles, FeatureTiles]:
-        if self._subset[0] != only:  # seldom another one than in the step before
-            segments = self.segments.only(only)
-            self._subset = (only, segments, segments.feature_tiles(WORD), segments.feature_tiles(1))
-        return self._subset[1:]
-
-    def _prepare(self, x: Tensor) -> Tensor:
-        """Buffers for this batch size, operands that fit the weights; returns the bias of the kernels."""
-        sweep = self.sweep
-        if x.shape[0] != self._rows:
-            self._allocate_for(x.shape[0])
-        self.operands.refresh()
-        if self.folded is None:
-            return sweep.b_enc
-        prebias.fold(self.operands.enc, sweep.b_enc, sweep.b_dec, self.segments, self._tiles, folded=self.folded)
-        return self.folded
-
     def _allocate_for(self, rows: int) -> None:
         K, (N, D) = len(self.sweep), self.sweep.W_dec.shape
         T = tiles_in(rows, sparse.ROWS)
@@ -121,9 +96,7 @@ class SparseStep(GpuStep):
         self.feature_list = self._new(regions[-1], dtype=integers)
         self.residual = self._new(K, rows, D, dtype=self.operand_dtype)
         self.sums = self._new(T, 2, K)
-        if self.sweep.b_dec is not None:
-            self.columns, self.column_sums = self._new(T, K, D), self._new(K, D)
-        self._rows = rows
+        self._new_columns(T)
 
     def _sparse_enough(self, x: Tensor, bias: Tensor) -> tuple[int, ...]:
         """Finds the active codes of all dictionaries; returns those that have few enough."""
@@ -143,7 +116,7 @@ class SparseStep(GpuStep):
     def _from_lists(self, x: Tensor, target: Tensor, bias: Tensor) -> Tensor:
         """Gradients and firings of the dictionaries that are taken; returns sse, l1, l0 [3, K] float64."""
         sweep, rows, scales = self.sweep, x.shape[0], self._scales_for(x.shape[0])
-        segments, blocks, features = self._chosen(self.taken)
+        segments, (blocks, features) = self._chosen(self.taken)
         by_row = (self.row_counts, self.row_ends, self.base)
         by_feature = (self.feature_counts, self.feature_ends, self.base)
         lists.fill(self.by_row, segments, rows, *by_row, out=self.row_list)
@@ -159,7 +132,7 @@ class SparseStep(GpuStep):
             self.row_list,
             residual=self.residual,
             sums=self.sums,
-            columns=self.columns if sweep.b_dec is not None else None,
+            columns=self.columns,
         )
         sparse.features_phase(
             x,
@@ -176,9 +149,7 @@ class SparseStep(GpuStep):
             d_dec=self.d_dec,
             fired=self.fired,
         )
-        if sweep.b_dec is not None:
-            reduce.reduce_parts(self.columns, self.column_sums)
-            prebias.prebias_gradient(self.column_sums, self.d_bias, sweep.W_enc, scales, segments, d_pre=self.d_pre)
+        self._finish_pre_bias(scales, segments)
         totals = torch.empty(3, len(sweep), dtype=torch.float64, device=self.device)
         reduce.reduce_parts(self.sums, totals[:2])
         reduce.reduce_segments(self.fired.view(1, -1), totals[2], self.segments)

@@ -1,0 +1,1 @@
+"""Dictionaries that were not trained sparsely, to stand beside the trained ones."""
