@@ -66,14 +66,14 @@ class TokenBatch:
         """Number of rows it gives."""
         return int(np.count_nonzero(self.keep))
 
-    def why(self, unknown: int | None) -> npt.NDArray[np.int8]:
-        """[B,T] why a position gives no row, as its place in REASONS: 0 where it gives one.
+    def why(self, unknown: int | None) -> npt.NDArray[np.int8] | None:
+        """[B,T] why a position gives no row, as its place in REASONS: 0 where it gives one; None where all do.
 
         Args:
             unknown: id for text that the tokenizer does not know, if there is one.
         """
         if self.keep.all():
-            return np.zeros(self.keep.shape, np.int8)
+            return None
         others = np.where(self.ids == unknown, 2, 3) if unknown is not None else 3
         return np.where(self.keep, 0, np.where(self.present, others, 1)).astype(np.int8)
 
@@ -180,6 +180,9 @@ class Contexts:
         lengths = self.stops[numbers, None] - starts
         before, after = len(self.frame.before), len(self.frame.after)
         at = np.arange(int(lengths.max()) + len(self.frame)) - before  # [T] the place in the stretch
+        if self.whole and not len(self.frame) and not self.special and self.border[0] == self.border[1]:
+            ids = self.tokens[starts + at].astype(np.int64)
+            return TokenBatch(ids, np.ones(ids.shape, bool), np.ones(ids.shape, bool), numbers)
         present = at < lengths + after
         stretch = (at >= 0) & (at < lengths)
         ids = np.full(present.shape, self.pad, np.int64)

@@ -223,5 +223,5 @@ def _of_value(value: Tensor, ids: Tensor | None, why: Tensor | None, path: str) 
     else:
         count = leading[0] if len(leading) else 1
     contexts = torch.arange(count).repeat_interleave(len(flat) // max(count, 1))
-    reasons = torch.zeros(len(flat), dtype=torch.int8) if why is None else why.reshape(-1)
-    return Positions(flat, tokens.numpy(), contexts.numpy(), reasons.numpy(), count)
+    reasons = None if why is None else why.reshape(-1).numpy()
+    return Positions(flat, tokens.numpy(), contexts.numpy(), reasons, count)

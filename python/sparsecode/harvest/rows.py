@@ -63,14 +63,14 @@ class Positions:
         values: [n,D]; None where no dataset needs them.
         tokens: [n].
         contexts: [n] the number of each position's context in the batch, never falling.
-        why: [n] why a position gives no row, as its place in REASONS; 0 where it gives one.
+        why: [n] why a position gives no row, as its place in REASONS; 0 where it gives one. None: all do.
         count: number of contexts in the batch.
     """
 
     values: Tensor | None
     tokens: Numbers
     contexts: Numbers
-    why: npt.NDArray[np.int8]
+    why: npt.NDArray[np.int8] | None
     count: int
 
     @property
@@ -93,13 +93,13 @@ class _Output:
 
     def take(self, found: Positions, most: int | None) -> Job | None:
         """What is to be written of a batch: its rows up to row `most` that are not stored."""
-        rows, end = np.flatnonzero(found.why == 0), len(found.why)
+        end = len(found.tokens)
+        rows = np.arange(end) if found.why is None else np.flatnonzero(found.why == 0)
         if most is not None and len(rows) > most - self.row:
             rows = rows[: most - self.row]
             end = int(rows[-1]) + 1 if len(rows) else 0
-        for reason, count in zip(REASONS, np.bincount(found.why[:end], minlength=len(REASONS)).tolist(), strict=True):
-            if reason:
-                self.left_out[reason] += count
+        counts = [] if found.why is None else np.bincount(found.why[:end], minlength=len(REASONS)).tolist()
+        self.left_out.update(dict(zip(REASONS[1:], counts[1:], strict=False)))
         new = rows[max(self.stored - self.row, 0) :]
         numbers = found.contexts[new] + self.contexts if self.numbered else None
         self.row, self.contexts = self.row + len(rows), self.contexts + found.count
@@ -171,9 +171,10 @@ def activation_rows(
     """The values of each batch by hook point; without values where all its rows are among the first `stored`."""
     row = 0
     for batch in batches:
-        why, count = batch.why(model.unknown).reshape(-1), len(batch.numbers)
+        why, count = batch.why(model.unknown), len(batch.numbers)
+        why = None if why is None else why.reshape(-1)
         ids, numbers = batch.ids.reshape(-1), np.arange(count).repeat(batch.ids.shape[1])
-        row += np.count_nonzero(why == 0)
+        row += batch.rows
         # No value is held here while rows are written: the next forward pass takes over its memory.
         yield {
             hook: Positions(None if value is None else value.flatten(0, 1), ids, numbers, why, count)
