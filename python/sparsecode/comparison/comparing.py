@@ -13,15 +13,7 @@ from sparsecode.comparison.comparison import FORMAT, Comparison
 from sparsecode.comparison.cosine import AllPairs, all_pairs, chance_mmcs, matrices, mutual, nearest_own, summary
 from sparsecode.comparison.matching import Pairing
 from sparsecode.comparison.members import Member, Place, check_widths, fingerprint, member_of, place
-from sparsecode.comparison.records import (
-    CompareSettings,
-    Contents,
-    Entry,
-    EveryLarger,
-    Input,
-    NearDuplicates,
-    Nearest,
-)
+from sparsecode.comparison.records import CompareSettings, Contents, Entry, EveryLarger, Input, NearDuplicates, Nearest
 from sparsecode.comparison.stability import found_in_all, stability, steadiest
 from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting

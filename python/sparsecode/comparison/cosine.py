@@ -137,12 +137,8 @@ def _lists(n: int, k: int) -> tuple[Tensor, Tensor]:
 
 def best_both(a: Tensor, b: Tensor, *, absolute: bool = False) -> tuple[BestMatches, BestMatches]:
     """`mcs_both` for rows that already have norm 1."""
-    forward, backward = nearest(a, b, 1, absolute=absolute)
-    return _only(*forward), _only(*backward)
-
-
-def _only(values: Tensor, indices: Tensor) -> BestMatches:
-    return BestMatches(values[:, 0], indices[:, 0].long())
+    (there, i), (back, j) = nearest(a, b, 1, absolute=absolute)
+    return BestMatches(there[:, 0], i[:, 0].long()), BestMatches(back[:, 0], j[:, 0].long())
 
 
 def mcs_both(
