@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sparsecode.comparison import best_of_all, matched_mcs
-from sparsecode.comparison.mcs import unit_rows
+from sparsecode.comparison.cosine import unit_rows
 
 D = 128
 SIZES = [64 * 2**i for i in range(7)] * 8  # 56 dictionaries, N = 65,024

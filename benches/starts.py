@@ -24,8 +24,7 @@ from benches.rows import write_rows
 from torch import Tensor
 
 from sparsecode import store
-from sparsecode.comparison.duplicates import mutual, nearest_own
-from sparsecode.comparison.mcs import best_both
+from sparsecode.comparison.cosine import best_both, mutual, nearest_own
 from sparsecode.sweep import LossSettings, Start, Sweep, begin, grid, rates
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "dictionary": {"checkpoint", "errors", "machine"},
     "sweep": {"_core", "checkpoint", "dictionary", "errors", "kernels", "machine", "store", "watch"},
     "interop": {"checkpoint", "dictionary", "errors", "gpt"},
-    "comparison": {"_core", "checkpoint", "dictionary", "errors", "interop", "machine", "sweep", "watch"},
+    "comparison": {"_core", "checkpoint", "dictionary", "errors", "interop", "machine", "records", "sweep", "watch"},
     "evaluation": {"dictionary", "errors", "harvest", "machine", "sweep"},
     "science": {"comparison", "dictionary", "errors", "machine", "records", "store", "sweep", "watch"},
     "report": {"checkpoint", "comparison", "records", "science"},

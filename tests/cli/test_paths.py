@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from sparsecode.cli import COMMANDS, main
-from sparsecode.comparison.matches import write_matches
+from sparsecode.comparison import write_matches
 from sparsecode.errors import DictionaryInvalid, InvalidArgument, InvalidSetting
 from sparsecode.harvest import harvest_module
 from sparsecode.pipeline.config import TrainDictsConfig, TrainGptConfig

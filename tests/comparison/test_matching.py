@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsecode import _core
 from sparsecode.comparison import encoder_cosines, matched_mcs, pw_mcc, shared
-from sparsecode.comparison.mcs import unit_rows
+from sparsecode.comparison.cosine import unit_rows
 from sparsecode.errors import InvalidArgument
 
 

@@ -20,7 +20,7 @@ from sparsecode.cli import main
 from sparsecode.errors import DictionaryInvalid, HookUnknown, InvalidSetting, StageMissing
 from sparsecode.evaluation import evaluate_dictionaries
 from sparsecode.evaluation.result import Evaluation, max_decoder_cosine
-from sparsecode.evaluation.sums import density_histogram
+from sparsecode.evaluation.sums import DensityHistogram
 from sparsecode.gpt import GPT, GPTConfig
 from sparsecode.harvest.contexts import Contexts, by_document, packed
 from sparsecode.harvest.models import LanguageModel, own_model
@@ -200,10 +200,9 @@ def test_a_masked_model_is_asked_for_what_is_hidden() -> None:
 
 def test_densities_are_counted_by_size() -> None:
     fired = torch.tensor([0, 1, 10, 1000, 500, 0])
-    found = density_histogram(fired, 1000)
-    counts: Any = found["counts"]
-    assert (sum(counts), found["never"]) == (4, 2)
-    assert counts[-1] == 2  # 1000 of 1000, and half of them
+    found = DensityHistogram.of(fired, 1000)
+    assert (sum(found.counts), found.never) == (4, 2)
+    assert found.counts[-1] == 2  # 1000 of 1000, and half of them
     assert max_decoder_cosine(torch.eye(3)).tolist() == [0, 0, 0]
     assert max_decoder_cosine(torch.tensor([[1.0, 0], [2.0, 0], [0, 1.0]])).tolist() == [1, 1, 0]
 

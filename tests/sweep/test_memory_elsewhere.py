@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fake_run import make_fake_run
-from sparsecode.comparison import loading
+from sparsecode.comparison import members
 from sparsecode.errors import InvalidSetting
 from sparsecode.pipeline.claims import check_claims
 from sparsecode.pipeline.compare import compare_dicts, compare_files
@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize("command", [lambda run: compare_dicts(run), lambda run: compare_files([run.path])])
 def test_a_comparison(run: Run, command: Callable[[Run], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "usable_memory", lambda: 100)
+    monkeypatch.setattr(members, "usable_memory", lambda: 100)
     with pytest.raises(InvalidSetting, match="compare: 4 dictionaries need about"):
         command(run)
     assert not run.comparison_path.exists()
@@ -45,4 +45,4 @@ def test_bytes_of_a_dictionary(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"12345")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x").write_bytes(b"123")
-    assert [loading.bytes_of(tmp_path / name) for name in ("a", "folder", "folder/x", "gone")] == [5, 3, 3, 0]
+    assert [members.bytes_of(tmp_path / name) for name in ("a", "folder", "folder/x", "gone")] == [5, 3, 3, 0]

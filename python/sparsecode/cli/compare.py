@@ -59,7 +59,7 @@ def command(
             raise click.UsageError(f"there is no {files[0]}")
         raise click.UsageError(f"{files[0]} alone has nothing to be compared with; name two dictionaries or more")
     if out is not None:
-        from sparsecode.comparison.matches import check_free
+        from sparsecode.comparison.tables import check_free
 
         check_free(out)
     if files:

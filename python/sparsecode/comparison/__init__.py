@@ -1,23 +1,21 @@
 """Compare: which features of a dictionary are found again in others, by max cosine similarity (MCS)."""
 
 from sparsecode.comparison.comparing import compare
-from sparsecode.comparison.consistency import encoder_cosines, pw_mcc, shared
-from sparsecode.comparison.core import best_of_all, nearest
-from sparsecode.comparison.loading import fingerprint_of
-from sparsecode.comparison.matches import write_matches
-from sparsecode.comparison.matching import Matching, matched_mcs
-from sparsecode.comparison.mcs import BestMatches, mcs, mcs_both
-from sparsecode.comparison.members import Member, load_members
-from sparsecode.comparison.result import Comparison
-from sparsecode.comparison.settings import CompareSettings
-from sparsecode.comparison.statistics import histogram, mmcs, share_above
+from sparsecode.comparison.comparison import Comparison, write_matches
+from sparsecode.comparison.cosine import BestMatches, best_of_all, histogram, mcs, mcs_both, mmcs, nearest, share_above
+from sparsecode.comparison.matching import Matching, encoder_cosines, matched_mcs, pw_mcc, shared
+from sparsecode.comparison.members import Member, fingerprint_of, load_members
+from sparsecode.comparison.records import CompareSettings, Entry, Nearest, Relation
 
 __all__ = [
     "BestMatches",
     "CompareSettings",
     "Comparison",
+    "Entry",
     "Matching",
     "Member",
+    "Nearest",
+    "Relation",
     "best_of_all",
     "compare",
     "encoder_cosines",

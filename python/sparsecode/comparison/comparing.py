@@ -1,54 +1,27 @@
-"""One comparison: all pairs of its dictionaries, the one-to-one matchings, and their statistics."""
+"""Compares: all pairs of some dictionaries, the one-to-one matchings, and their statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsecode.comparison.consistency import consistency, encoder_cosines
-from sparsecode.comparison.duplicates import mutual, nearest_own
-from sparsecode.comparison.loading import fingerprint
-from sparsecode.comparison.matching import matched_mcs, turned
-from sparsecode.comparison.mcs import BestMatches
-from sparsecode.comparison.members import Member, Place, check_widths, member_of, place
-from sparsecode.comparison.pairs import AllPairs, all_pairs, live_mmcs_matrix, mmcs_matrix
-from sparsecode.comparison.recurrence import found_in_all, stability, steadiest
-from sparsecode.comparison.result import FORMAT, Comparison
-from sparsecode.comparison.settings import CompareSettings
-from sparsecode.comparison.statistics import chance_mmcs, summary
+from sparsecode.comparison.comparison import FORMAT, Comparison
+from sparsecode.comparison.cosine import AllPairs, all_pairs, chance_mmcs, matrices, mutual, nearest_own, summary
+from sparsecode.comparison.matching import Pairing
+from sparsecode.comparison.members import Member, Place, check_widths, fingerprint, member_of, place
+from sparsecode.comparison.records import CompareSettings, Contents, Entry, EveryLarger, Input, NearDuplicates, Nearest
+from sparsecode.comparison.stability import found_in_all, stability, steadiest
+from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting
 from sparsecode.machine import versions
-from sparsecode.sweep import Dictionary, dictionary_name
+from sparsecode.sweep import dictionary_name
 from sparsecode.watch import UNWATCHED, Watch
 
 MATCH_ALL = 16  # dictionaries up to which every pair is matched one-to-one; beyond, each with its relatives
-
-
-class Pairing:
-    """A one-to-one matching of members i and j, found once and seen from either side."""
-
-    def __init__(self, members: Sequence[Member], i: int, j: int, config: CompareSettings) -> None:
-        a, b = members[i], members[j]
-        names = (a.name, b.name)
-        means = {}
-        for absolute in (not config.absolute, config.absolute):
-            found = matched_mcs(a.atoms, b.atoms, absolute=absolute, names=names)
-            means[absolute] = found.mean
-        self.first, self.sizes = i, (a.size, b.size)
-        self.matched: BestMatches = found
-        encoders = None
-        if a.encoder is not None and b.encoder is not None:
-            encoders = encoder_cosines(found, a.encoder, b.encoder)
-            encoders = encoders.abs() if config.absolute else encoders
-        self.consistency = consistency(found, means[False], means[True], encoders)
-
-    def seen_from(self, k: int) -> BestMatches:
-        """Partners of the features of member k, one of the two."""
-        return self.matched if k == self.first else turned(self.matched, self.sizes[1])
 
 
 def compare(
@@ -111,7 +84,7 @@ def names_of(dictionaries: Sequence[Dictionary]) -> dict[str, Dictionary]:
 def compare_members(
     members: list[Member],
     paths: Sequence[Path | None],
-    config: CompareSettings,
+    settings: CompareSettings,
     *,
     match_all: bool,
     watch: Watch = UNWATCHED,
@@ -122,53 +95,40 @@ def compare_members(
     live = [member.live_or_all for member in members]
     with watch.task("compare", work, "pairs") as progress:
         pairs = all_pairs(
-            [member.atoms for member in members], live, absolute=config.absolute, advance=progress.advance
+            [member.atoms for member in members], live, absolute=settings.absolute, advance=progress.advance
         )
-    own = [nearest_own(member.atoms, absolute=config.absolute) for member in members]
+    own = [nearest_own(member.atoms, absolute=settings.absolute) for member in members]
     relatives = [place(members, k) for k in range(len(members))]
     wanted = _pairs_to_match(members, relatives, match_all and len(members) <= MATCH_ALL)
     pairings: dict[tuple[int, int], Pairing] = {}
     with watch.task("match", len(wanted), "dictionary pairs") as progress:
         for i, j in wanted:
-            pairings[i, j] = pairings[j, i] = Pairing(members, i, j, config)
+            pairings[i, j] = pairings[j, i] = Pairing(members[i], members[j], settings)
             progress.advance(1)
-    record = {
-        "format": FORMAT,
-        "sparsecode_version": versions().get("sparsecode"),
-        "settings": config.record(),
-        "inputs": [
-            {"name": member.name, "path": path and str(path), "fingerprint": path and fingerprint(path)}
+    contents = Contents(
+        format=FORMAT,
+        sparsecode_version=versions().get("sparsecode"),
+        settings=settings,
+        inputs=[
+            Input(member.name, str(path) if path else None, fingerprint(path) if path else None)
             for member, path in zip(members, paths, strict=True)
         ],
-        "dictionaries": [
-            _entry(members, k, relatives[k], pairs, own[k], pairings, config) for k in range(len(members))
-        ],
-        "mmcs": {"all": mmcs_matrix(pairs), "live": live_mmcs_matrix(pairs, live)},
-        "matched": {
-            f"{members[i].name} -> {members[j].name}": _one_to_one(members[i], pairings[i, j], i, config)
-            for i, j in wanted
-        },
-        "steadiest": steadiest(members, relatives, pairs.cosine, config.threshold),
-    }
-    return Comparison(
-        record, _tensors(members, pairs, own, {pair: pairings[pair] for pair in wanted}, config.threshold)
+        dictionaries=[_entry(members, k, relatives[k], pairs, own[k], pairings, settings) for k in range(len(members))],
+        mmcs=matrices(pairs, live),
+        matched={f"{members[i].name} -> {members[j].name}": pairings[i, j].seen_from(members[i]) for i, j in wanted},
+        steadiest=steadiest(members, relatives, pairs.cosine, settings.threshold),
     )
+    return Comparison(contents, _tensors(members, pairs, own, [pairings[pair] for pair in wanted], settings.threshold))
 
 
 def _pairs_to_match(members: Sequence[Member], relatives: Sequence[Place], every: bool) -> list[tuple[int, int]]:
     """The pairs to match one-to-one, each once, the smaller dictionary first."""
-    K = len(members)
     if every:
-        chosen = [(i, j) for i in range(K) for j in range(i + 1, K)]
+        chosen = list(combinations(range(len(members)), 2))
     else:
-        chosen = [(k, j) for k in range(K) for j in (relatives[k].next, relatives[k].other_seed) if j is not None]
+        chosen = [(k, j) for k, own in enumerate(relatives) for j in (own.next, own.other_seed) if j is not None]
     ordered = [(i, j) if (members[i].size, i) <= (members[j].size, j) else (j, i) for i, j in chosen]
     return list(dict.fromkeys(ordered))
-
-
-def _one_to_one(own: Member, pairing: Pairing, k: int, config: CompareSettings) -> dict[str, Any]:
-    found = summary(pairing.seen_from(k).values, own.live, config.threshold, config.bins)
-    return found | {"consistency": pairing.consistency}
 
 
 def _entry(
@@ -178,55 +138,53 @@ def _entry(
     pairs: AllPairs,
     nearest_own: Tensor,
     pairings: Mapping[tuple[int, int], Pairing],
-    config: CompareSettings,
-) -> dict[str, Any]:
-    own, cosine = members[k], pairs.cosine[k]
+    settings: CompareSettings,
+) -> Entry:
+    own, cosine, threshold = members[k], pairs.cosine[k], settings.threshold
 
-    def against(j: int | None) -> dict[str, Any] | None:
+    def against(j: int | None) -> Nearest | None:
         if j is None:
             return None
-        pairing = pairings.get((k, j))
-        return {
-            "dictionary": members[j].name,
-            "chance_mmcs": chance_mmcs(own.size, members[j].atoms),
-            "mcs": summary(cosine[:, j], own.live, config.threshold, config.bins),
-            "mutual": int(
-                (mutual(pairs.index[k][:, j], pairs.index[j][:, k]) & (cosine[:, j] > config.threshold)).sum()
-            ),
-            "matched": pairing and _one_to_one(own, pairing, k, config),
-        }
+        both, pairing = mutual(pairs.index[k][:, j], pairs.index[j][:, k]), pairings.get((k, j))
+        return Nearest(
+            dictionary=members[j].name,
+            chance_mmcs=chance_mmcs(own.size, members[j].atoms),
+            mcs=summary(cosine[:, j], own.live, threshold, settings.bins),
+            mutual=int((both & (cosine[:, j] > threshold)).sum()),
+            matched=pairing.seen_from(own) if pairing else None,
+        )
 
-    everywhere = found_in_all(cosine, found.larger, config.threshold)
-    return {
-        "name": own.name,
-        "dict_size": own.dict_size,
-        **({} if own.kept is None else {"without_direction": own.dict_size - own.size}),
-        "activation_dim": own.atoms.shape[1],
-        **own.about,
-        "live": None if own.live is None else int(own.live.sum()),
-        "near_duplicates": {
-            "threshold": config.duplicate_threshold,
-            "features": int(((nearest_own > config.duplicate_threshold) & own.live_or_all).sum()),
-        },
-        "next": against(found.next),
-        "other_seed": against(found.other_seed),
-        "next_other_seed": against(found.next_other_seed),
-        "every_larger": None
+    everywhere = found_in_all(cosine, found.larger, threshold)
+    return Entry(
+        name=own.name,
+        dict_size=own.dict_size,
+        without_direction=None if own.kept is None else own.dict_size - own.size,
+        activation_dim=own.atoms.shape[1],
+        about=own.about,
+        live=None if own.live is None else int(own.live.sum()),
+        near_duplicates=NearDuplicates(
+            settings.duplicate_threshold,
+            int(((nearest_own > settings.duplicate_threshold) & own.live_or_all).sum()),
+        ),
+        next=against(found.next),
+        other_seed=against(found.other_seed),
+        next_other_seed=against(found.next_other_seed),
+        every_larger=None
         if everywhere is None
-        else {
-            "dictionaries": [members[j].name for j in found.larger],
-            "features": int(everywhere.sum()),
-            "live": None if own.live is None else int((everywhere & own.live).sum()),
-        },
-        "mean_stability": float(stability(cosine, k, config.threshold).mean()),
-    }
+        else EveryLarger(
+            [members[j].name for j in found.larger],
+            int(everywhere.sum()),
+            None if own.live is None else int((everywhere & own.live).sum()),
+        ),
+        mean_stability=float(stability(cosine, k, threshold).mean()),
+    )
 
 
 def _tensors(
     members: Sequence[Member],
     pairs: AllPairs,
     nearest_own: Sequence[Tensor],
-    pairings: Mapping[tuple[int, int], Pairing],
+    pairings: Sequence[Pairing],
     threshold: float,
 ) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
@@ -241,8 +199,8 @@ def _tensors(
             tensors[f"{member.name}.live"] = member.spread(member.live.to(torch.uint8), 0)
         if member.initial_cosine is not None:
             tensors[f"{member.name}.initial_cosine"] = member.spread(member.initial_cosine, torch.nan)
-    for (i, j), pairing in pairings.items():
-        prefix = f"{members[i].name}.matched.{members[j].name}"
-        tensors[f"{prefix}.cosine"] = members[i].spread(pairing.matched.values, torch.nan)
-        tensors[f"{prefix}.index"] = members[i].spread(members[j].numbers(pairing.matched.indices.int()), -1)
+    for pairing in pairings:
+        a, b, found = pairing.first, pairing.second, pairing.matched
+        tensors[f"{a.name}.matched.{b.name}.cosine"] = a.spread(found.values, torch.nan)
+        tensors[f"{a.name}.matched.{b.name}.index"] = a.spread(b.numbers(found.indices.int()), -1)
     return tensors

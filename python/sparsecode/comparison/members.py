@@ -1,9 +1,10 @@
-"""The dictionaries of one comparison, and their relatives in the sweep: the next larger one, another seed."""
+"""The dictionaries of one comparison: found at paths, loaded, and their relatives in the sweep."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.comparison.loading import LeftOut, check_memory, places
-from sparsecode.comparison.mcs import unit_rows
-from sparsecode.errors import DictionaryInvalid, InvalidSetting, NotExpressible
-from sparsecode.interop import Found, load_found
-from sparsecode.sweep import Dictionary
+from sparsecode.checkpoint import load_tensors
+from sparsecode.comparison.cosine import require_same_width, unit_rows
+from sparsecode.dictionary import Dictionary
+from sparsecode.dictionary.files import common_name, files_of
+from sparsecode.errors import (
+    CheckpointCorrupt,
+    DictionaryInvalid,
+    InvalidSetting,
+    NotExpressible,
+    NotRecognised,
+    SparsecodeError,
+)
+from sparsecode.interop import Found, find_dictionaries, load_found, looks_like, not_recognised
+from sparsecode.machine import usable_memory
 
+STABILITY = "stability"  # what `compare` adds to a dictionary's files; not part of its fingerprint
+_COPIES = 1.5  # copies of the weights: as read, and the atoms as unit rows
+_FAMILY = ("kind", "l1", "hook_point", "dataset_fingerprint", "loss")
 _ABOUT = ("kind", "l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
 
 
@@ -25,27 +38,18 @@ class Member:
     """One dictionary of a comparison."""
 
     name: str
+    dict_size: int  # number of the dictionary's features, atoms of norm zero included
     atoms: Tensor  # [n, d] unit rows, without atoms of norm zero, which have no direction
     about: dict[str, Any]  # those of `_ABOUT` that its file holds
     density: Tensor | None = None  # [n] share of held-out rows on which a feature fires
     initial_cosine: Tensor | None = None  # [n] cosine of each atom with the one it started from
     encoder: Tensor | None = None  # [n, d] rows of the encoder, of any norm
     kept: Tensor | None = None  # [n] numbers of these features in the dictionary; None for all
-    total: int | None = None  # number of the dictionary's features, if not all are here
 
     @property
     def size(self) -> int:
         """Its number of features that have a direction."""
         return len(self.atoms)
-
-    @property
-    def dict_size(self) -> int:
-        """Its number of features, atoms of norm zero included."""
-        return self.size if self.total is None else self.total
-
-    def feature(self, i: int) -> int:
-        """The number in the dictionary of feature `i` of these."""
-        return i if self.kept is None else int(self.kept[i])
 
     def spread(self, values: Tensor, fill: float) -> Tensor:
         """Values of these features [n, ...] spread over all of the dictionary's; `fill` for atoms of norm zero."""
@@ -69,13 +73,65 @@ class Member:
     @property
     def live_or_all(self) -> Tensor:
         """[n] which features fired on the held-out rows; all, if that was not counted."""
-        return torch.ones(self.size, dtype=torch.bool) if self.density is None else self.density > 0
+        return torch.ones(self.size, dtype=torch.bool) if self.live is None else self.live
 
     @property
     def family(self) -> str:
         """A key that dictionaries share if they differ only in size and seed."""
-        keys = ("kind", "l1", "hook_point", "dataset_fingerprint", "loss")
-        return json.dumps([self.about.get(key) for key in keys], sort_keys=True)
+        return json.dumps([self.about.get(key) for key in _FAMILY], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A path that could not be used, and why."""
+
+    path: Path
+    error: SparsecodeError
+
+
+def places(paths: Iterable[str | Path], left_out: list[LeftOut] | None = None) -> list[Found]:
+    """What is at each path: a folder stands for all dictionaries that are in it.
+
+    Raises:
+        NotRecognised, PickleRefused: there is no dictionary; added to `left_out` instead where that is given.
+    """
+    found: list[Found] = []
+    for path in map(Path, paths):
+        try:
+            found += _dictionaries(path)
+        except (NotRecognised, DictionaryInvalid) as error:
+            if left_out is None:
+                raise
+            left_out.append(LeftOut(path, error))
+    return found
+
+
+def bytes_of(path: Path) -> int:
+    """Size of a dictionary's weights on disk: its file, or the files of its folder."""
+    weights, _ = files_of(path)
+    return sum(file.stat().st_size for file in ([weights] if weights.is_file() else _files(path)))
+
+
+def check_memory(command: str, found: Iterable[Path], more: int = 0) -> None:
+    """Refuses a comparison that cannot fit: atoms and encoders of all dictionaries are in memory, and `more` bytes.
+
+    Raises:
+        InvalidSetting: it needs more memory than is available.
+    """
+    paths = list(found)
+    need, there = int(_COPIES * sum(map(bytes_of, paths))) + more, usable_memory()
+    if there is not None and need > there:
+        raise InvalidSetting(
+            f"{command}: {len(paths)} dictionaries need about {need / 1e9:,.1f} GB of memory; this machine has "
+            f"{there / 1e9:,.1f}; take fewer of them at a time"
+        )
+
+
+def _dictionaries(path: Path) -> list[Found]:
+    found = find_dictionaries(path)
+    if not found and (path.is_dir() or looks_like(path) is not None):
+        raise not_recognised(path)
+    return found or [Found("sparsecode", common_name(path))]  # its reader names the missing file
 
 
 def load_members(paths: Iterable[str | Path], *, least: int = 2, left_out: list[LeftOut] | None = None) -> list[Member]:
@@ -126,13 +182,8 @@ def load_found_members(
 
 def check_widths(members: Sequence[Member]) -> None:
     """Raises DictionaryInvalid where atoms have different numbers of dimensions."""
-    first = members[0]
     for other in members[1:]:
-        if other.atoms.shape[1] != first.atoms.shape[1]:
-            raise DictionaryInvalid(
-                f"{first.name} has atoms of {first.atoms.shape[1]} dimensions, {other.name} of "
-                f"{other.atoms.shape[1]}; only dictionaries of the same activations can be compared"
-            )
+        require_same_width(members[0].atoms, other.atoms, (members[0].name, other.name))
 
 
 def member_of(dictionary: Dictionary, name: str) -> Member:
@@ -141,20 +192,21 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
     Raises:
         ZeroAtom: all are.
     """
-    about = {key: dictionary.meta[key] for key in _ABOUT if key in dictionary.meta}
-    density, started = (dictionary.features.get(name) for name in ("density", "initial_cosine"))
     kept = torch.nonzero(dictionary.W_dec.abs().amax(1) > 0).flatten()
-    if len(kept) in (0, dictionary.dict_size):
-        return Member(name, unit_rows(dictionary.W_dec, name), about, density, started, dictionary.W_enc)
+    whole = len(kept) in (0, dictionary.dict_size)
+
+    def of_kept(values: Tensor) -> Tensor:
+        return values if whole else values[kept]
+
+    known = {key: of_kept(own) for key, own in dictionary.features.items() if key in ("density", "initial_cosine")}
     return Member(
         name,
-        unit_rows(dictionary.W_dec[kept], name),
-        about,
-        None if density is None else density[kept],
-        None if started is None else started[kept],
-        dictionary.W_enc[kept],
-        kept,
         dictionary.dict_size,
+        unit_rows(of_kept(dictionary.W_dec), name),
+        {key: dictionary.meta[key] for key in _ABOUT if key in dictionary.meta},
+        **known,
+        encoder=of_kept(dictionary.W_enc),
+        kept=None if whole else kept,
     )
 
 
@@ -194,3 +246,47 @@ def place(members: Sequence[Member], k: int) -> Place:
         next_other_seed=nearest(larger, following) if following is not None else None,
         larger=tuple(larger),
     )
+
+
+def fingerprint(path: Path) -> str:
+    """Digest of a dictionary's two files without the stability scores that a comparison stored in them.
+
+    For a dictionary of another library, a digest of its file or the files of its folder. A missing or broken file is no
+    error here; loading it reports the fault.
+    """
+    digest = hashlib.sha256(path.name.encode())
+    weights, description = files_of(path)
+    if not weights.is_file():
+        for file in _files(path):
+            with file.open("rb") as opened:
+                digest.update(json.dumps([file.name, hashlib.file_digest(opened, "sha256").hexdigest()]).encode())
+        return digest.hexdigest()[:16]
+    try:
+        tensors, _ = load_tensors(weights)
+    except CheckpointCorrupt:
+        digest.update(weights.read_bytes())
+    else:
+        for name in sorted(tensors.keys() - {f"features.{STABILITY}"}):
+            value = tensors[name].contiguous()
+            digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(json.dumps(_description(description), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a dictionary of another library: one file, or those of its folder."""
+    return [file for file in Found("", path).files if file.is_file()]
+
+
+def _description(path: Path) -> Any:
+    try:
+        about = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return {key: value for key, value in about.items() if key != STABILITY} if isinstance(about, Mapping) else about
+
+
+def fingerprint_of(paths: Iterable[Path]) -> str:
+    """Digest of several dictionaries, without the stability scores that a comparison stores in their files."""
+    return hashlib.sha256("".join(map(fingerprint, paths)).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.dictionary import Dictionary
-from sparsecode.evaluation.sums import Predictions, Sums, density_histogram
+from sparsecode.evaluation.sums import DensityHistogram, Predictions, Sums
 from sparsecode.sweep.metrics import explained_variance
 
 _ATOMS = 4096  # atoms compared with all others at once
@@ -25,7 +25,6 @@ class Shared:
     """The model, its predictions unchanged and ablated: shared by all dictionaries of a hook point."""
 
     model: str
-    kind: str
     hook: str
     clean: Predictions
     zero: Predictions
@@ -54,7 +53,7 @@ class Evaluation:
         relative_reconstruction_bias: mean |x_hat|^2 / mean x . x_hat; below 1 it shrinks (Rajamanoharan et al. 2024,
             formula 10).
         alive: share of the features that fire on any of the rows.
-        density: histogram of the features' densities; see `density_histogram`.
+        density: histogram of the features' densities.
         feature_density, max_decoder_cosine: per feature [F]: share of rows on which it fires, and the largest cosine of
             its atom with another atom of the dictionary.
     """
@@ -84,7 +83,7 @@ class Evaluation:
     norm_out: float
     relative_reconstruction_bias: float
     alive: float
-    density: dict[str, Any]
+    density: DensityHistogram
     feature_density: list[float]
     max_decoder_cosine: list[float]
     squared_error_per_row: float
@@ -122,7 +121,7 @@ class Evaluation:
             norm_out=found.norm_out / rows,
             relative_reconstruction_bias=_ratio(found.norm_out_squared, found.product),
             alive=float((fired > 0).double().mean()),
-            density=density_histogram(fired, found.rows),
+            density=DensityHistogram.of(fired, found.rows),
             feature_density=(fired.double() / rows).tolist(),
             max_decoder_cosine=max_decoder_cosine(dictionary.W_dec).tolist(),
             squared_error_per_row=found.squared_error / rows,

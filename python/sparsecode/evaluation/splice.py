@@ -87,14 +87,14 @@ def evaluate_dictionaries(
             codes = dictionary.encode(rows)
             sums[name].reconstruction.add(rows, dictionary.decode(codes, rows), codes)
         if original is not None:
-            scores = {"zero": (zero, torch.zeros_like), "mean": (averaged, _constant(mean))}
-            scores |= {f"dictionary {name}": (sums[name].spliced, _reconstruct(one)) for name, one in moved.items()}
+            changes: list[tuple[Predictions, Change]] = [(zero, torch.zeros_like), (averaged, _constant(mean))]
+            changes += [(sums[name].spliced, one.reconstruct) for name, one in moved.items()]
             clean.add(original, original, prepared.targets, prepared.score, prepared.keep)
-            for into, change in scores.values():
+            for into, change in changes:
                 changed = _changed(model, prepared, hook, keep, change)
                 into.add(changed, original, prepared.targets, prepared.score, prepared.keep)
         advance(len(rows))
-    shared = Shared(model.name, model.kind, hook, clean, zero, averaged)
+    shared = Shared(model.name, hook, clean, zero, averaged)
     return {name: Evaluation.of(name, dictionaries[name], shared, sums[name]) for name in dictionaries}
 
 
@@ -123,19 +123,17 @@ def prepare(model: LanguageModel, batch: TokenBatch, seed: int = 0) -> Prepared:
     given = {"input_ids": ids}
     if not batch.present.all():
         given["attention_mask"] = present.long()
-    if model.kind == "masked" and model.mask is None:
-        raise ModelInvalid(f"{model.name}: its tokenizer has no mask token, so there is nothing to ask it for")
-    if model.kind == "masked" and model.mask is not None and model.mask >= model.vocab_size:
-        raise TokensUnknown(f"{model.name}: no embedding for its mask token ({model.mask}), it has {model.vocab_size}; "
-                            "take the tokenizer that it was trained with")  # fmt: skip
     if model.kind != "masked":
-        targets = torch.roll(ids, -1, dims=1)
         following = torch.roll(present, -1, dims=1)
         following[:, -1] = False
-        return Prepared(given, keep, given, targets, keep & following)
-    hidden = (
-        torch.from_numpy(np.stack([_draw(seed, int(number), batch.ids.shape[1]) for number in batch.numbers])) & keep
-    )
+        return Prepared(given, keep, given, torch.roll(ids, -1, dims=1), keep & following)
+    if model.mask is None:
+        raise ModelInvalid(f"{model.name}: its tokenizer has no mask token, so there is nothing to ask it for")
+    if model.mask >= model.vocab_size:
+        raise TokensUnknown(f"{model.name}: no embedding for its mask token ({model.mask}), it has {model.vocab_size}; "
+                            "take the tokenizer that it was trained with")  # fmt: skip
+    drawn = np.stack([_draw(seed, int(number), batch.ids.shape[1]) for number in batch.numbers])
+    hidden = torch.from_numpy(drawn) & keep
     return Prepared(given, keep, given | {"input_ids": torch.where(hidden, torch.tensor(model.mask), ids)}, ids, hidden)
 
 
@@ -159,10 +157,6 @@ def _mean(model: LanguageModel, hook: str, batches: Iterable[TokenBatch]) -> Ten
         chosen = x[prepared.keep.to(x.device)].cpu().double()
         total, rows = total + chosen.sum(0), rows + len(chosen)
     return total / max(rows, 1)
-
-
-def _reconstruct(dictionary: Dictionary) -> Change:
-    return dictionary.reconstruct
 
 
 def _constant(vector: Tensor) -> Change:

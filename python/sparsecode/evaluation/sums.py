@@ -129,13 +129,22 @@ class Sums:
     spliced: Predictions = field(default_factory=Predictions)
 
 
-def density_histogram(fired: Tensor, rows: int) -> dict[str, list[float] | list[int] | int]:
-    """Histogram of features by how often they fire: {"edges" of densities, "counts" between them, "never"}.
+@dataclass(frozen=True)
+class DensityHistogram:
+    """Features by how often they fire: `counts` between the `edges` of densities, and those that `never` do."""
 
-    A density on an edge belongs to the bin above it; a feature that fires on every row, to the last bin.
-    """
-    density = wide(fired) / max(rows, 1)
-    edges = torch.tensor(DENSITY_EDGES, dtype=torch.float64)
-    place = torch.bucketize(density[density > 0], edges[1:-1], right=True)
-    counts = torch.bincount(place, minlength=len(DENSITY_EDGES) - 1)
-    return {"edges": list(DENSITY_EDGES), "counts": counts.tolist(), "never": int((fired == 0).sum())}
+    edges: list[float]
+    counts: list[int]
+    never: int
+
+    @classmethod
+    def of(cls, fired: Tensor, rows: int) -> DensityHistogram:
+        """The histogram of features [F] that fired on so many of `rows` rows.
+
+        A density on an edge belongs to the bin above it; a feature that fires on every row, to the last bin.
+        """
+        density = wide(fired) / max(rows, 1)
+        edges = torch.tensor(DENSITY_EDGES, dtype=torch.float64)
+        place = torch.bucketize(density[density > 0], edges[1:-1], right=True)
+        counts = torch.bincount(place, minlength=len(DENSITY_EDGES) - 1)
+        return cls(list(DENSITY_EDGES), counts.tolist(), int((fired == 0).sum()))

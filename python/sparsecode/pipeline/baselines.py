@@ -13,7 +13,7 @@ from typing import Any
 from sparsecode import store
 from sparsecode.checkpoint import write_json, write_text
 from sparsecode.comparison import fingerprint_of
-from sparsecode.comparison.loading import check_memory
+from sparsecode.comparison.members import check_memory
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.files import files_of
 from sparsecode.errors import DatasetUnfit, InvalidSetting

@@ -65,7 +65,7 @@ def check_claims(
     outputs = [home.claims_path, home.path / sweeps.FOLDER]
     if chosen.sweep and (force or not home.is_done(KEY)):
         own = home.config()["stages"]["train-dicts"]["settings"]
-        sweeps.check_memory(chosen, own, int(comparison.record["dictionaries"][0]["activation_dim"]))
+        sweeps.check_memory(chosen, own, comparison.dimensions)
 
     def do(_: Stage) -> dict[str, Any]:
         found = judged(gather(home, chosen, comparison, quiet=quiet))

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sparsecode.comparison.comparing import compare_members
-from sparsecode.comparison.loading import LeftOut, fingerprint_of, places
-from sparsecode.comparison.members import load_found_members, load_members
-from sparsecode.comparison.result import Comparison
-from sparsecode.comparison.scores import stability_summary, store_stability
-from sparsecode.comparison.settings import CompareSettings
+from sparsecode.comparison.comparison import Comparison
+from sparsecode.comparison.members import LeftOut, fingerprint_of, load_found_members, load_members, places
+from sparsecode.comparison.records import CompareSettings
+from sparsecode.comparison.stability import stability_summary, store_stability
 from sparsecode.errors import RunInvalid, StageStale
 from sparsecode.interop import Found
 from sparsecode.pipeline.advice import advice, advised, told
@@ -125,7 +124,7 @@ def compare_files(
     loaded = load_found_members(found, left_out=left_out)
     members, where = [member for _, member in loaded], [one.path for one, _ in loaded]
     comparison = compare_members(members, where, chosen, match_all=True, watch=watching(quiet))
-    comparison.record["left_out"] = [{"path": str(one.path), "reason": told(one.error)} for one in left_out]
+    comparison.contents.left_out = [{"path": str(one.path), "reason": told(one.error)} for one in left_out]
     return comparison
 
 
@@ -157,17 +156,12 @@ def _store_scores(comparison: Comparison, paths: Sequence[Path], threshold: floa
 
 def _headline(comparison: Comparison) -> dict[str, Any]:
     """The stage's result in config.json: for each dictionary what is above the threshold."""
+    entries = comparison.contents.dictionaries
     return {
         "dictionaries": comparison.names,
-        "mmcs_next": {
-            e["name"]: e["next"]["mcs"]["all"]["mean"] for e in comparison.record["dictionaries"] if e["next"]
-        },
-        "mutual_other_seed": {
-            e["name"]: e["other_seed"]["mutual"] for e in comparison.record["dictionaries"] if e["other_seed"]
-        },
-        "near_duplicates": {e["name"]: e["near_duplicates"]["features"] for e in comparison.record["dictionaries"]},
-        "every_larger": {
-            e["name"]: e["every_larger"]["features"] for e in comparison.record["dictionaries"] if e["every_larger"]
-        },
-        "steadiest": len(comparison.record["steadiest"]),
+        "mmcs_next": {one.name: one.next.mcs.all.mean for one in entries if one.next},
+        "mutual_other_seed": {one.name: one.other_seed.mutual for one in entries if one.other_seed},
+        "near_duplicates": {one.name: one.near_duplicates.features for one in entries},
+        "every_larger": {one.name: one.every_larger.features for one in entries if one.every_larger},
+        "steadiest": len(comparison.contents.steadiest),
     }

@@ -54,8 +54,8 @@ def evaluate_run(
         run: where the model, the text and, unless given, the dictionaries are.
         dictionaries: by name; all those of the run if None.
         config: settings; `settings` change single ones (`rows=64_000`). A `hook` beats what a dictionary says of
-            itself; names of other libraries are looked for in the model (see `evaluate.hooks`). `context`, `documents`
-            and `special_tokens` are, where None, as the run's harvest of the hook point had them.
+            itself; names of other libraries are looked for in the model (see `evaluation.hooks`). `context`,
+            `documents` and `special_tokens` are, where None, as the run's harvest of the hook point had them.
         model: folder or name of the model, or one that is loaded; the run's own GPT if None.
         quiet: no progress.
         leave_out: called for each dictionary that cannot be evaluated, so that the others can be; without it, or where

@@ -139,9 +139,9 @@ def as_json(sections: Sequence[Section], banner: Banner) -> dict[str, Any]:
 
 
 def _subtitle(facts: Facts) -> str:
-    entries = facts.dictionaries
-    sizes = sorted({entry["dict_size"] for entry in entries})
-    hook = entries[0].get("hook_point") or "unknown activations"
+    entries = facts.comparison.entries
+    sizes = sorted({entry.dict_size for entry in entries})
+    hook = entries[0].about.get("hook_point") or "unknown activations"
     text = facts.result("train-gpt").get("corpus") or ""
     return (
         f"{len(entries)} sparse dictionaries of {sizes[0]:,} to {sizes[-1]:,} features over the {facts.dimensions} "

@@ -1,14 +1,45 @@
-"""Charts that several sections draw: stacked strips of histograms, and heat maps with named cells."""
+"""Charts that several sections draw: curves, stacked strips of histograms, and heat maps with named cells.
+
+They are plotly descriptions as plain dicts: colours are names (`@series1`) that the page replaces by those of its
+theme, and plotly.graph_objects refuses such colours.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sparsecode.report import palette
+from sparsecode.report.blocks import Column, Figure, Table
 
 PARTS = {"all": "@series1", "live": "@series1", "dead": "@dead"}  # which features a bar counts, and its colour
+
+Point = tuple[int, float, float | None, float | None]  # a size, a value there, and the ends of its interval
+
+
+def figure(
+    id: str,
+    caption: str,
+    alt: str,
+    numbers: str,
+    columns: Mapping[str, str],
+    rows: list[list[Any]],
+    data: list[dict[str, Any]],
+    layout: dict[str, Any],
+    height: int = 380,
+) -> Figure:
+    """A figure with its table `ID-numbers`, captioned `numbers`, whose `columns` are titles with their formats."""
+    table = Table(f"{id}-numbers", numbers, [Column(title, form) for title, form in columns.items()], rows)
+    return Figure(id, caption, alt, table, data, layout, height)
+
+
+def bars(name: str, x: Sequence[float], counts: Sequence[float], color: str, hover: str) -> dict[str, Any]:
+    """Bars of one colour with their centres at `x`."""
+    return {
+        "type": "bar", "name": name, "x": list(x), "y": list(counts), "marker": {"color": color},
+        "hovertemplate": f"{hover}<extra></extra>",
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,31 +79,46 @@ def stacked_strips(
     place = {"yanchor": "bottom"} if above else {}
     if above:
         layout["margin"] = layout["margin"] | {"t": 26}
-    for number, (strip, (low, high)) in enumerate(
-        zip(strips, palette.strips(len(strips), gap=0.08 if above else 0.05), strict=True)
-    ):
+    domains = palette.strips(len(strips), gap=0.08 if above else 0.05)
+    for number, (strip, (low, high)) in enumerate(zip(strips, domains, strict=True)):
         suffix = "" if number == 0 else str(number + 1)
         for part, counts in strip.counts.items():
+            hover = f"{strip.name}: %{{y}} {part} {at}"
             data.append(
-                {
-                    "type": "bar",
-                    "name": f"{part} features",
-                    "x": list(x),
-                    "y": list(counts),
-                    "width": [0.96 * width] * len(x),
-                    "marker": {"color": PARTS[part]},
-                    "xaxis": "x",
-                    "yaxis": f"y{suffix}",
-                    "showlegend": number == 0 and len(strip.counts) > 1,
-                    "legendgroup": part,
-                    "hovertemplate": f"{strip.name}: %{{y}} {part} {at}<extra></extra>",
-                }
-            )
+                bars(f"{part} features", x, counts, PARTS[part], hover)
+                | {"width": [0.96 * width] * len(x), "xaxis": "x", "yaxis": f"y{suffix}", "legendgroup": part,
+                   "showlegend": number == 0 and len(strip.counts) > 1}
+            )  # fmt: skip
         layout[f"yaxis{suffix}"] = palette.axis("", domain=[low, high], nticks=3)
         annotations.append(palette.note(0.0 if above else 0.02, high, strip.words, **place))
     layout["xaxis"] = palette.axis(title, range=list(ends), anchor=f"y{'' if len(strips) == 1 else len(strips)}")
     layout["annotations"] = annotations
     return data, layout, max(280, 120 * len(strips) + 90)
+
+
+def cosine_strips(
+    id: str, caption: str, alt: str, numbers: str, key: tuple[str, str], strips: Mapping[Any, Strip]
+) -> Figure:
+    """Histograms of max cosine similarity over 0 to 1, with every count in the table and all features drawn by part.
+
+    `strips` are by the value of the table's first column, of which `key` is title and format.
+    """
+    parts = list(next(iter(strips.values())).counts)
+    drawn = [part for part in parts if part != "all"] or parts
+    bins = len(next(iter(strips.values())).counts[parts[0]])
+    data, layout, height = stacked_strips(
+        [replace(strip, counts={part: strip.counts[part] for part in drawn}) for strip in strips.values()],
+        [(i + 0.5) / bins for i in range(bins)],
+        "max cosine similarity",
+        "at cosine %{x:.2f}",
+    )
+    rows = [
+        [value, i / bins, *(counts[i] for counts in strip.counts.values())]
+        for value, strip in strips.items()
+        for i in range(bins)
+    ]
+    columns = dict([key]) | {"from": ".3f"} | dict.fromkeys(parts, ",d")
+    return figure(id, caption, alt, numbers, columns, rows, data, layout, height)
 
 
 def heat_map(
@@ -87,22 +133,13 @@ def heat_map(
 
     In `hover`, `%{customdata[0]}` and `%{customdata[1]}` name the cell's row and column. The axes are those of
     `cell_axis`.
-    """  # fmt: skip
+    """
     return {
-        "type": "heatmap",
-        "x": list(range(len(columns))),
-        "y": list(range(len(rows))),
-        "z": values,
-        "zmin": 0,
-        "zmax": top,
-        "colorscale": palette.HEAT,
-        "customdata": [[[row, column] for column in columns] for row in rows],
-        "hovertemplate": f"{hover}<extra></extra>",
-        "hoverongaps": False,
-        "colorbar": {"thickness": 10, "outlinewidth": 0},
-        "xgap": 1,
-        "ygap": 1,
-    } | more
+        "type": "heatmap", "x": list(range(len(columns))), "y": list(range(len(rows))), "z": values, "zmin": 0,
+        "zmax": top, "colorscale": palette.HEAT, "customdata": [[[row, column] for column in columns] for row in rows],
+        "hovertemplate": f"{hover}<extra></extra>", "hoverongaps": False,
+        "colorbar": {"thickness": 10, "outlinewidth": 0}, "xgap": 1, "ygap": 1,
+    } | more  # fmt: skip
 
 
 def cell_axis(title: str, labels: Sequence[str], *, step: int = 1, **more: Any) -> dict[str, Any]:
@@ -111,9 +148,6 @@ def cell_axis(title: str, labels: Sequence[str], *, step: int = 1, **more: Any) 
         title, tickvals=list(range(len(labels)))[::step], ticktext=list(labels)[::step], showgrid=False, zeroline=False,
         **more,
     )  # fmt: skip
-
-
-Point = tuple[int, float, float | None, float | None]  # a size, a value there, and the ends of its interval
 
 
 def scatter(mode: str, name: str, x: Sequence[Any], y: Sequence[Any], hover: str, **more: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sparsecode.comparison import Comparison
+from sparsecode.comparison import Comparison, Entry
+from sparsecode.records import as_json
 from sparsecode.science.claims.judge import CLAIMS, Findings
 from sparsecode.science.claims.verdicts import Finding, not_tested
 
@@ -26,18 +27,24 @@ class Facts:
 
     @property
     def dictionaries(self) -> list[dict[str, Any]]:
-        """The comparison's entries, one per dictionary, ordered by L1, seed and size."""
-        return sorted(self.comparison.record["dictionaries"], key=_order)
+        """The comparison's entries as JSON values, one per dictionary, ordered by L1, seed and size."""
+        return [as_json(entry) for entry in self.comparison.entries]
 
     @property
     def threshold(self) -> float:
         """Cosine above which a feature counts as found again."""
-        return float(self.comparison.record["settings"]["threshold"])
+        return self.comparison.threshold
 
     @property
     def dimensions(self) -> int:
         """Width of the activations."""
-        return int(self.comparison.record["dictionaries"][0]["activation_dim"])
+        return self.comparison.dimensions
+
+    @property
+    def family(self) -> list[Entry]:
+        """Dictionaries that differ from the best one in size only, by size; none where the best has no relative."""
+        best = self.comparison.best()
+        return next(one for one in self.comparison.families if best[0] in one) if best else []
 
     def finding(self, number: str) -> Finding[Any]:
         """The finding on a claim; without numbers if it was not tested."""
@@ -49,29 +56,17 @@ class Facts:
         """The result that a stage recorded; empty if it did not run here."""
         return dict(self.stages.get(key, {}).get("result") or {})
 
-    def label(self, entry: dict[str, Any], *, size: bool = True) -> str:
+    def label(self, entry: Entry, *, size: bool = True) -> str:
         """A short label of a dictionary: its size, and L1 and seed only if they vary."""
-        parts = [str(entry["dict_size"])] if size else []
-        for key, shown in (("l1", "L1 {:.3g}"), ("seed", "seed {}")):
-            if len({other.get(key) for other in self.dictionaries}) > 1 and entry.get(key) is not None:
-                parts.append(shown.format(entry[key]))
+        parts = [str(entry.dict_size)] if size else []
+        entries = self.comparison.entries
+        if entry.l1 is not None and len({other.l1 for other in entries}) > 1:
+            parts.append(f"L1 {entry.l1:.3g}")
+        if entry.seed is not None and len({other.seed for other in entries}) > 1:
+            parts.append(f"seed {entry.seed}")
         return " · ".join(parts)
 
     def best(self) -> tuple[dict[str, Any], str] | None:
-        """The dictionary with most features found again, and the relative: of another seed if there is one."""
-        for relation in ("next_other_seed", "next", "other_seed"):
-            fits = [entry for entry in self.dictionaries if entry[relation]]
-            if fits:
-                return max(fits, key=lambda entry: entry[relation]["mutual"]), relation
-        return None
-
-    def families(self) -> list[list[dict[str, Any]]]:
-        """Lists of dictionaries that differ only in size, sorted by size."""
-        found: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
-        for entry in self.dictionaries:
-            found.setdefault((entry.get("l1"), entry.get("seed")), []).append(entry)
-        return list(found.values())
-
-
-def _order(entry: dict[str, Any]) -> tuple[float, int, int, str]:
-    return (entry.get("l1") or 0.0, entry.get("seed") or 0, entry["dict_size"], entry["name"])
+        """`Comparison.best` as JSON values."""
+        best = self.comparison.best()
+        return best and (as_json(best[0]), best[1].value)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsecode.comparison import Relation
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Table
 from sparsecode.report.facts import Facts
 from sparsecode.science.statistics import bootstrap
 
 MARKS = 20  # most bars of a histogram of stability
-RELATIONS = {"next": "next larger", "other_seed": "another seed"}  # short labels, so that a legend fits on a phone
-MEASURES = {"pw_mcc": "PW-MCC", "pw_mcc_live": "PW-MCC of live pairs", "share_shared": "share shared"}
+RELATIONS = (Relation.NEXT, Relation.OTHER_SEED)
+MEASURES = {  # with the ends of its interval
+    "pw_mcc": ("PW-MCC", "low", "high"),
+    "pw_mcc_live": ("PW-MCC of live pairs", None, None),
+    "share_shared": ("share shared", "shared_low", "shared_high"),
+}
 
 
 def matched_pairs(facts: Facts) -> list[dict[str, Any]]:
@@ -23,30 +29,28 @@ def matched_pairs(facts: Facts) -> list[dict[str, Any]]:
     The interval of PW-MCC is that of the matched cosines: signed ones, unless the comparison took absolute ones.
     `pw_mcc_live` is their mean over pairs in which both features are alive, None if that was not counted.
     """
-    record, found = facts.comparison.record, []
+    comparison, found = facts.comparison, []
     relations = _relations(facts)
-    for key, matched in record["matched"].items():
+    for key, matched in comparison.contents.matched.items():
         a, b = key.split(" -> ")
-        one_to_one = facts.comparison.matched(a, b)
+        one_to_one, told = comparison.matched(a, b), matched.consistency
         assert one_to_one is not None
         has = one_to_one.indices >= 0
         cosines, partners = one_to_one.values[has].double(), one_to_one.indices[has]
-        consistency = dict(matched["consistency"])
         interval = bootstrap.interval(cosines.numpy())
-        alive_a, alive_b = alive(facts, a), alive(facts, b)
+        alive_a, alive_b = comparison.live(a), comparison.live(b)
         living = None if alive_a is None or alive_b is None else cosines[alive_a[has] & alive_b[partners]]
-        both = consistency["shared"]
-        share = None if both is None else bootstrap.count(both, consistency["pairs"])
+        share = None if told.shared is None else bootstrap.count(told.shared, told.pairs)
         found.append(
             {"from": a, "to": b, "relation": relations.get((a, b))}
-            | consistency
+            | asdict(told)
             | {
                 "low": interval.low,
                 "high": interval.high,
                 "live_pairs": None if living is None else len(living),
                 "pw_mcc_live": None if living is None or not len(living) else float(living.mean()),
-                "shared_low": share and share.low / consistency["pairs"],
-                "shared_high": share and share.high / consistency["pairs"],
+                "shared_low": share and share.low / told.pairs,
+                "shared_high": share and share.high / told.pairs,
             }
         )
     return found
@@ -54,18 +58,21 @@ def matched_pairs(facts: Facts) -> list[dict[str, Any]]:
 
 def agreement(facts: Facts, pairs: list[dict[str, Any]]) -> Figure | None:
     """PW-MCC and the share of shared features over dictionary size; None if no pair was matched."""
-    best = facts.best()
-    if best is None or not pairs:
-        return None
-    family = next(f for f in facts.families() if best[0] in f)
-    sizes = {entry["name"]: int(entry["dict_size"]) for entry in family}
+    family = facts.family
+    sizes = {entry.name: entry.dict_size for entry in family}
     data: list[dict[str, Any]] = []
-    for dash, (relation, where) in enumerate(RELATIONS.items()):
+    for dash, relation in enumerate(RELATIONS):
         own = _of_family(pairs, relation, sizes)
-        for number, (measure, words) in enumerate(MEASURES.items()):
-            points = [(size, pair) for size, pair in own if pair[measure] is not None]
+        for number, (measure, (words, low, high)) in enumerate(MEASURES.items()):
+            points: list[charts.Point] = [
+                (size, pair[measure], pair[low] if low else None, pair[high] if high else None)
+                for size, pair in own
+                if pair[measure] is not None
+            ]
             if points:
-                data.append(_line(points, measure, f"{words}, {where}", number, dash))
+                name = f"{words}, {relation.short}"
+                hover = f"%{{x}} features: %{{y:.3f}}<br>{name}"
+                data.append(charts.whiskered(name, points, number, hover, dash=palette.DASHES[dash]))
     if not data:
         return None
     which = facts.label(family[0], size=False)
@@ -88,42 +95,44 @@ def agreement(facts: Facts, pairs: list[dict[str, Any]]) -> Figure | None:
 
 
 def stability_histograms(facts: Facts) -> Figure | None:
-    """Per size, the distribution of stability of live features. None for a single dictionary."""
-    others = len(facts.comparison.names) - 1
-    entries = _same_l1(facts)
-    if others < 1 or not entries:
+    """Per size, the distribution of stability of live features of the best one's L1. None for a single dictionary."""
+    others, best = len(facts.comparison.names) - 1, facts.comparison.best()
+    if others < 1:
         return None
     marks = min(others, MARKS)
-    sizes = sorted({int(entry["dict_size"]) for entry in entries})
-    counts, strips = [_counts(facts, entries, size, marks) for size in sizes], []
-    for size, found in zip(sizes, counts, strict=True):
+    counts: dict[int, dict[str, Tensor]] = {}  # by size and part, in marks + 1 bins
+    for entry in facts.comparison.entries:
+        if best is None or entry.l1 == best[0].l1:
+            for part, own in _parts(facts, entry.name).items():
+                added = torch.bincount((own * marks).round().long(), minlength=marks + 1)
+                found = counts.setdefault(entry.dict_size, {})
+                found[part] = found[part] + added if part in found else added
+    strips = []
+    for size, found in sorted(counts.items()):
         part = "live" if "live" in found else "all"
-        words = f": {sum(found['live']):,} of {sum(map(sum, found.values())):,} alive" if part == "live" else ""
-        strips.append(charts.Strip(f"<b>{size:,} features</b>{words}", f"{size:,}", {part: found[part]}))
+        total = sum(int(own.sum()) for own in found.values())
+        words = f": {int(found['live'].sum()):,} of {total:,} alive" if part == "live" else ""
+        strips.append(charts.Strip(f"<b>{size:,} features</b>{words}", f"{size:,}", {part: found[part].tolist()}))
     x = [mark / marks for mark in range(marks + 1)]
     edge = 0.5 / marks
     data, layout, height = charts.stacked_strips(
         strips, x, "stability", "in %{x:.0%} of the others", ends=(-edge, 1 + edge), above=True
     )
     layout["xaxis"] |= {"tickformat": ".0%"}
-    names = [part for part in charts.PARTS if part in counts[0]]
-    rows = [
-        [size, x[mark], *(found[part][mark] for part in names)]
-        for size, found in zip(sizes, counts, strict=True)
-        for mark in range(marks + 1)
-    ]
-    return Figure(
+    names = [part for part in charts.PARTS if part in counts[min(counts)]]
+    return charts.figure(
         "stability-histograms",
         f"In which share of the other {others} dictionaries a feature is found again (cosine above "
         f"{facts.threshold:g}), one strip per size, all seeds together. On the right, features that every dictionary "
         "has; on the left, those that no other has. Dead features are in the numbers only.",
         "Histograms of the stability of features, one strip per dictionary size.",
-        Table(
-            "stability-histograms-numbers",
-            "Features by stability" + ("." if marks == others else f", to the nearest {1 / marks:.0%}."),
-            [Column("size", ",d"), Column("stability", ".3f"), *(Column(part, ",d") for part in names)],
-            rows,
-        ),
+        "Features by stability" + ("." if marks == others else f", to the nearest {1 / marks:.0%}."),
+        {"size": ",d", "stability": ".3f"} | dict.fromkeys(names, ",d"),
+        [
+            [size, x[mark], *(int(found[part][mark]) for part in names)]
+            for size, found in sorted(counts.items())
+            for mark in range(marks + 1)
+        ],
         data,
         layout,
         height=height,
@@ -145,52 +154,34 @@ def stability_table(facts: Facts) -> Table | None:
         Column("dead found again", ",d", "dead features found again in any other dictionary"),
     ]
     rows = []
-    for entry in facts.dictionaries:
-        parts = _parts(facts, entry["name"])
+    for entry in facts.comparison.entries:
+        parts = _parts(facts, entry.name)
         own = parts.get("live", parts.get("all"))
         assert own is not None
         interval = bootstrap.interval(own.double().numpy()) if len(own) else None
         dead = parts.get("dead")
         rows.append(
-            [entry["name"], len(own), interval and interval.value, interval and interval.low,
+            [entry.name, len(own), interval and interval.value, interval and interval.low,
              interval and interval.high, int((own == 1).sum()), int((own == 0).sum()),
              None if dead is None else int((dead > 0).sum())]
         )  # fmt: skip
     return Table("stability-by-dictionary", "Stability of the live features of every dictionary.", columns, rows)
 
 
-def alive(facts: Facts, name: str) -> Tensor | None:
-    """[n] which features of a dictionary fired on the held-out rows; None if that was not counted."""
-    found = facts.comparison.tensors.get(f"{name}.live")
-    return None if found is None else found.bool()
-
-
 def _parts(facts: Facts, name: str) -> dict[str, Tensor]:
     """Stability of a dictionary's live and dead features; of all features, if that was not counted."""
-    own, living = facts.comparison.tensors[f"{name}.stability"], alive(facts, name)
+    own, living = facts.comparison.stability[name], facts.comparison.live(name)
     return {"all": own} if living is None else {"live": own[living], "dead": own[~living]}
 
 
-def _counts(facts: Facts, entries: list[dict[str, Any]], size: int, marks: int) -> dict[str, list[int]]:
-    """Features of all dictionaries of a size by stability, in `marks` + 1 bins, live and dead ones separately."""
-    found: dict[str, Tensor] = {}
-    for entry in entries:
-        if entry["dict_size"] == size:
-            for part, own in _parts(facts, entry["name"]).items():
-                added = torch.bincount((own * marks).round().long(), minlength=marks + 1)
-                found[part] = found[part] + added if part in found else added
-    return {part: [int(count) for count in values] for part, values in found.items()}
-
-
 def _relations(facts: Facts) -> dict[tuple[str, str], str]:
-    """The relation of two names, from either side: a key of RELATIONS."""
-    found = {}
+    """The relation of two names, from either side: one of RELATIONS."""
+    found: dict[tuple[str, str], str] = {}
     for relation in RELATIONS:
-        for entry in facts.dictionaries:
-            if entry[relation]:
-                a, b = entry["name"], entry[relation]["dictionary"]
-                found[a, b] = relation
-                found.setdefault((b, a), relation)
+        for entry in facts.comparison.entries:
+            if other := entry.relative(relation):
+                found[entry.name, other.dictionary] = relation.value
+                found.setdefault((other.dictionary, entry.name), relation.value)
     return found
 
 
@@ -203,24 +194,6 @@ def _of_family(pairs: list[dict[str, Any]], relation: str, sizes: dict[str, int]
                 if name in sizes and (relation == "other_seed" or name == pair["from"]):
                     by_size.setdefault(sizes[name], pair)
     return sorted(by_size.items())
-
-
-def _line(points: list[tuple[int, dict[str, Any]]], measure: str, name: str, number: int, dash: int) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "x": [size for size, _ in points],
-        "y": [pair[measure] for _, pair in points],
-        "line": {"color": palette.series(number), "width": 2, "dash": palette.DASHES[dash]},
-        "marker": {"size": 8, "symbol": palette.symbol(number)},
-        "hovertemplate": f"%{{x}} features: %{{y:.3f}}<br>{name}<extra></extra>",
-    }
-    low, high = {"pw_mcc": ("low", "high"), "share_shared": ("shared_low", "shared_high")}.get(measure, (None, None))
-    if low is not None and high is not None:
-        ends = [[pair[end] for _, pair in points] for end in (low, high)]
-        line["error_y"] = palette.whiskers(line["y"], ends[0], ends[1], number)
-    return line
 
 
 def _pairs_table(pairs: list[dict[str, Any]]) -> Table:
@@ -241,10 +214,3 @@ def _pairs_table(pairs: list[dict[str, Any]]) -> Table:
     }
     rows = [[pair[key] for key in columns] for pair in pairs]
     return Table("agreement-numbers", "Every pair that was matched one-to-one.", list(columns.values()), rows)
-
-
-def _same_l1(facts: Facts) -> list[dict[str, Any]]:
-    """The dictionaries with the best one's L1, of all sizes and seeds; all dictionaries if L1 is unknown."""
-    best = facts.best()
-    entries = facts.dictionaries
-    return entries if best is None else [entry for entry in entries if entry.get("l1") == best[0].get("l1")]

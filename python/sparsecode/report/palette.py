@@ -13,64 +13,40 @@ HEAT = [[0.0, "@heat0"], [0.5, "@heat1"], [1.0, "@heat2"]]
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis with thin lines and little space."""
-    return {
-        "title": {"text": title, "standoff": 8},
-        "automargin": True,
-        "gridcolor": "@grid",
-        "linecolor": "@grid",
-        "zerolinecolor": "@grid",
-        "fixedrange": True,
-    } | more
+    lines = dict.fromkeys(("gridcolor", "linecolor", "zerolinecolor"), "@grid")
+    return {"title": {"text": title, "standoff": 8}, "automargin": True, **lines, "fixedrange": True} | more
 
 
 def layout(**more: Any) -> dict[str, Any]:
     """The basic layout of all charts: transparent, the page's font, no dragging, so that a thumb scrolls the page."""
-    base: dict[str, Any] = {
+    return {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "@text"},
         "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
         "dragmode": False,
         "hoverlabel": {"bgcolor": "@panel", "bordercolor": "@grid", "font": {"color": "@text"}},
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "y": 1.02,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "traceorder": "normal",
-        },
-    }
-    return base | more
+        "legend": _legend("h", 1.02, "bottom"),
+    } | more
+
+
+def tall_legend() -> dict[str, Any]:
+    """A legend below the chart with a line per entry, for names too long to fit side by side."""
+    return _legend("v", -0.18, "top")
+
+
+def _legend(orientation: str, y: float, anchor: str) -> dict[str, Any]:
+    return {
+        "orientation": orientation, "x": 0, "y": y, "xanchor": "left", "yanchor": anchor, "traceorder": "normal",
+    }  # fmt: skip
 
 
 def line_at(value: float, color: str, label: str) -> dict[str, Any]:
     """A horizontal dashed line at `value` over the whole width, with a label: shapes and annotations of a layout."""
-    return {
-        "shapes": [
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": value,
-                "y1": value,
-                "line": {"color": color, "dash": "dash", "width": 1.5},
-            }
-        ],
-        "annotations": [
-            {
-                "xref": "paper",
-                "x": 0,
-                "y": value,
-                "text": label,
-                "showarrow": False,
-                "xanchor": "left",
-                "yanchor": "bottom",
-                "font": {"color": color, "size": 12},
-            }
-        ],
-    }
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value,
+            "line": {"color": color, "dash": "dash", "width": 1.5}}  # fmt: skip
+    label_font = {"color": color, "size": 12}
+    return {"shapes": [line], "annotations": [note(0, value, label, yref="y", yanchor="bottom", font=label_font)]}
 
 
 def series(number: int) -> str:
@@ -94,14 +70,10 @@ def whiskers(
 ) -> dict[str, Any]:
     """Thin error bars from the ends of intervals."""
     return {
-        "type": "data",
-        "symmetric": False,
+        "type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": series(number),
         "array": [b - v for v, b in zip(values, high, strict=True) if v is not None and b is not None],
         "arrayminus": [v - a for v, a in zip(values, low, strict=True) if v is not None and a is not None],
-        "thickness": 1,
-        "width": 3,
-        "color": series(number),
-    }
+    }  # fmt: skip
 
 
 def strips(count: int, gap: float = 0.05) -> list[tuple[float, float]]:
@@ -134,8 +106,3 @@ def upright(x: float) -> dict[str, Any]:
         "type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
         "line": {"color": "@muted", "dash": "dot", "width": 1.5},
     }  # fmt: skip
-
-
-def tall_legend() -> dict[str, Any]:
-    """A legend below the chart with a line per entry, for names too long to fit side by side."""
-    return {"orientation": "v", "x": 0, "y": -0.18, "xanchor": "left", "yanchor": "top", "traceorder": "normal"}

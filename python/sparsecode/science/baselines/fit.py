@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from sparsecode.comparison import mcs_both
-from sparsecode.comparison.statistics import chance_mmcs, mean
+from sparsecode.comparison.cosine import chance_mmcs, mean
 from sparsecode.science.baselines.kinds import BASELINES, Fit
 from sparsecode.science.tables import csv_of
 from sparsecode.store import ActivationStream, Dataset

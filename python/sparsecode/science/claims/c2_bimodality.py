@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sparsecode.comparison.statistics import histogram
+from sparsecode.comparison.cosine import histogram
 from sparsecode.science.claims import trained
 from sparsecode.science.claims.evidence import ComparedSweep, Evidence, Row
 from sparsecode.science.claims.verdicts import MOST, NOT_REPRODUCED, PARTLY, REPRODUCED, Finding, Verdict, not_tested

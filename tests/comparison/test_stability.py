@@ -15,8 +15,8 @@ from fake_run import L1, make_fake_run
 from sparsecode.checkpoint import load_tensors
 from sparsecode.cli import main
 from sparsecode.comparison import Comparison, write_matches
-from sparsecode.comparison.loading import fingerprint
-from sparsecode.comparison.scores import store_stability
+from sparsecode.comparison.members import fingerprint
+from sparsecode.comparison.stability import store_stability
 from sparsecode.errors import InvalidSetting, SettingsDiffer, StageMissing
 from sparsecode.pipeline.compare import compare_dicts, compare_files
 from sparsecode.pipeline.config import ReportConfig

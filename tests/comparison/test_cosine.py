@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsecode.comparison import histogram, matched_mcs, mcs, mcs_both, mmcs, share_above
-from sparsecode.comparison.mcs import unit_rows
-from sparsecode.comparison.pairs import all_pairs, live_mmcs_matrix, mmcs_matrix
-from sparsecode.comparison.statistics import chance_mmcs, summary
+from sparsecode.comparison.cosine import all_pairs, chance_mmcs, matrices, summary, unit_rows
 from sparsecode.errors import DictionaryInvalid, ZeroAtom
 
 
@@ -109,7 +107,7 @@ def test_matching_is_the_best_of_all_permutations() -> None:
     assert float(matched_mcs(a, b).values.sum()) == pytest.approx(best, abs=1e-5)
     back = matched_mcs(b, a)
     assert int(back.values.isnan().sum()) == 2
-    assert summary(back.values, None, 0.9, 4)["unmatched"] == 2
+    assert summary(back.values, None, 0.9, 4).unmatched == 2
     assert float(back.values.nansum()) == pytest.approx(best, abs=1e-5)
 
 
@@ -119,10 +117,12 @@ def test_histogram_and_shares() -> None:
     assert histogram(torch.tensor([]), 2) == [0, 0]
     assert share_above(values, 0.9) == pytest.approx(1 / 7), "strictly above"
     found = summary(values, torch.tensor([True, False] * 3 + [True]), 0.4, 4)
-    assert found["live"]["features"] == 4 and found["dead"]["features"] == 3
-    assert found["live"]["above"] == 2 and found["dead"]["above"] == 1
-    assert [x + y for x, y in zip(found["live"]["histogram"], found["dead"]["histogram"], strict=True)] == [3, 2, 0, 2]
-    assert summary(values, torch.zeros(7, dtype=torch.bool), 0.4, 4)["live"]["mean"] is None
+    assert found.live is not None and found.dead is not None
+    assert found.live.features == 4 and found.dead.features == 3
+    assert found.live.above == 2 and found.dead.above == 1
+    assert [x + y for x, y in zip(found.live.histogram, found.dead.histogram, strict=True)] == [3, 2, 0, 2]
+    none = summary(values, torch.zeros(7, dtype=torch.bool), 0.4, 4).live
+    assert none is not None and none.mean is None
 
 
 def test_all_pairs_are_the_pairs() -> None:
@@ -135,17 +135,15 @@ def test_all_pairs_are_the_pairs() -> None:
             torch.testing.assert_close(pairs.cosine[k][:, j], values, atol=1e-6, rtol=0)
             assert torch.equal(pairs.index[k][:, j].long(), indices)
             expected = mmcs(a[live[k]], b[live[j]])
-            assert live_mmcs_matrix(pairs, live)[k][j] == pytest.approx(expected, abs=1e-6)
-            assert mmcs_matrix(pairs)[k][j] == pytest.approx(mmcs(a, b), abs=1e-6)
+            assert matrices(pairs, live).live[k][j] == pytest.approx(expected, abs=1e-6)
+            assert matrices(pairs, live).all[k][j] == pytest.approx(mmcs(a, b), abs=1e-6)
 
 
 def test_a_dictionary_with_no_live_feature() -> None:
     many = [unit_rows(atoms(4, 3, 0)), unit_rows(atoms(5, 3, 1))]
     pairs = all_pairs(many, [torch.zeros(4, dtype=torch.bool), torch.ones(5, dtype=torch.bool)])
-    assert live_mmcs_matrix(pairs, [torch.zeros(4, dtype=torch.bool), torch.ones(5, dtype=torch.bool)]) == [
-        [None, None],
-        [None, 1.0],
-    ]
+    found = matrices(pairs, [torch.zeros(4, dtype=torch.bool), torch.ones(5, dtype=torch.bool)])
+    assert found.live == [[None, None], [None, 1.0]]
     torch.testing.assert_close(pairs.cosine[0][:, 1], mcs(many[0], many[1])[0])
 
 

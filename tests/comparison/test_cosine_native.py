@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsecode import _core
 from sparsecode.comparison import best_of_all, nearest
-from sparsecode.comparison.mcs import unit_rows
+from sparsecode.comparison.cosine import unit_rows
 from sparsecode.errors import InvalidArgument
 
 PATHS = _core.CpuEngine.paths()

@@ -1,0 +1,59 @@
+"""Records of a comparison: JSON there and back, and the labels of relations."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sparsecode.comparison import Comparison, Relation, compare
+from sparsecode.comparison.records import Contents
+from sparsecode.records import as_json, from_json
+from sparsecode.sweep import Dictionary
+
+
+def dictionary(size: int, seed: int, *, counted: bool) -> Dictionary:
+    atoms = torch.nn.functional.normalize(torch.randn(size, 4, generator=torch.Generator().manual_seed(seed)))
+    meta = {"l1": 0.1, "seed": seed, "metrics": {"fvu": 0.5}}
+    features = {"density": (torch.arange(size) % 2).float()} if counted else {}
+    return Dictionary(atoms, torch.zeros(size), atoms, meta=meta, features=features)
+
+
+@pytest.fixture(params=[True, False], ids=["counted", "not counted"])
+def found(request: pytest.FixtureRequest) -> Comparison:
+    return compare([dictionary(size, seed, counted=request.param) for size in (4, 8) for seed in (0, 1)])
+
+
+def test_json_there_and_back(found: Comparison) -> None:
+    read = from_json(Contents, json.loads(json.dumps(found.record)))
+    assert read == found.contents
+    assert as_json(read) == found.record
+
+
+def test_what_may_be_absent_is_absent_and_what_may_be_none_is_null(found: Comparison) -> None:
+    entry, counted = found.record["dictionaries"][-1], found.live(found.names[0]) is not None
+    assert entry["next"] is None and "without_direction" not in entry and "left_out" not in found.record
+    assert (entry["live"] is not None) == counted == ("live" in entry["other_seed"]["mcs"])
+    assert list(entry)[:3] == ["name", "dict_size", "activation_dim"], "what its file says comes next"
+    assert (entry["l1"], entry["metrics"]) == (0.1, {"fvu": 0.5}) and "kind" not in entry
+
+
+@pytest.mark.parametrize("broken", [{}, {"dictionaries": 3}, {"settings": []}, {"mmcs": None, "inputs": [5]}])
+def test_something_else_is_refused(found: Comparison, broken: dict[str, object]) -> None:
+    with pytest.raises(TypeError):
+        from_json(Contents, found.record | broken if broken else {})
+
+
+def test_a_relation_is_its_name_in_json_and_has_two_labels(found: Comparison) -> None:
+    entry = found.entries[0]
+    assert [relation for relation in Relation if entry.found_again(relation) is None] == []
+    assert entry.relative(Relation.NEXT) is entry.next and entry.next is not None
+    assert Relation("other_seed").long == "same size, another seed" and Relation.NEXT.short == "next larger"
+
+
+def test_the_best_is_that_with_most_found_again(found: Comparison) -> None:
+    best = found.best()
+    assert best is not None and best[1] is Relation.NEXT_OTHER_SEED
+    assert best[0].found_again(best[1]) == max(one.found_again(best[1]) or 0 for one in found.entries)
+    assert [[one.dict_size for one in family] for family in found.families] == [[4, 8], [4, 8]]
