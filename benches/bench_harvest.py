@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from benches.interleave import interleaved
 from torch.nn.functional import gelu
 
 from sparsecode.gpt import GPT, GPTConfig
+from sparsecode.gpt.model import Block
 from sparsecode.harvest.contexts import packed
 from sparsecode.harvest.models import own_model
 from sparsecode.harvest.models.language import NO_FRAME
@@ -49,7 +50,7 @@ class Contenders:
 
     def forward(self) -> Iterator[torch.Tensor]:
         rows = self.tokens.reshape(-1, 256)
-        first, second, third = self.model.blocks[:3]
+        first, second, third = (cast(Block, block) for block in self.model.blocks[:3])
         with torch.inference_mode():
             for start in range(0, len(self.order), CONFIG.batch_size):
                 window = torch.from_numpy(rows[self.order[start : start + CONFIG.batch_size]].astype(np.int64))

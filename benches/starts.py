@@ -51,12 +51,12 @@ class Recipe:
     l1: tuple[float, ...] = (0.9e-2, 1.2e-2, 1.7e-2)
     l1_warmup: float = 0.3
     lr: float = 8e-3
-    scaling: str = "none"  # of the rate with the size
     batch: int = 1024
     warmup: int = 200
     decay: float = 0.2
     project: bool = True
     sizes: tuple[int, ...] = SIZES
+    scaling: str = "none"  # of the rate with the size
     power: float = 0.0  # encoder and biases times (D/F) to this power, which leaves who fires as it is
 
 

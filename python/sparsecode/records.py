@@ -37,7 +37,7 @@ def from_json(kind: Any, value: Any) -> Any:
     Raises:
         TypeError: the values are not those of a `kind`; values that are no container are taken unchecked.
     """
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"{type(value).__name__} where a record was expected")
         known, hints = {spec.name.rstrip("_"): spec for spec in fields(kind)}, _hints(kind)
@@ -45,7 +45,7 @@ def from_json(kind: Any, value: Any) -> Any:
         for spec in known.values():
             if spec.metadata.get("spread"):
                 given[spec.name] = {name: own for name, own in value.items() if name not in known}
-        return kind(**given)  # type: ignore[operator]
+        return kind(**given)
     origin, choices = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else from_json(next(one for one in choices if one is not NoneType), value)
@@ -53,9 +53,11 @@ def from_json(kind: Any, value: Any) -> Any:
         return value
     if not isinstance(value, dict if origin is dict else list):
         raise TypeError(f"{type(value).__name__} where a {origin.__name__} was expected")
-    if origin is dict:
+    if isinstance(value, dict):
         return {name: from_json(choices[1], own) for name, own in value.items()}
     return origin(value if choices[0] in _PLAIN else (from_json(choices[0], own) for own in value))
 
 
-_hints = cache(get_type_hints)
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -49,7 +49,11 @@ def test_a_relation_is_its_name_in_json_and_has_two_labels(found: Comparison) ->
     entry = found.entries[0]
     assert [relation for relation in Relation if entry.found_again(relation) is None] == []
     assert entry.relative(Relation.NEXT) is entry.next and entry.next is not None
-    assert Relation("other_seed").long == "same size, another seed" and Relation.NEXT.short == "next larger"
+    assert (
+        Relation.OTHER_SEED == "other_seed"
+        and Relation.OTHER_SEED.long == "same size, another seed"
+        and Relation.NEXT.short == "next larger"
+    )
 
 
 def test_the_best_is_that_with_most_found_again(found: Comparison) -> None:

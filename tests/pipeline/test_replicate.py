@@ -113,11 +113,11 @@ def test_one_seed_is_that_of_every_stage_and_is_remembered(stages: Stages, tmp_p
     drawing = ["train-gpt", "harvest", "train-dicts", "claims", "baselines", "toy"]
     assert seeds(tmp_path / "a") == dict.fromkeys(drawing, 5)
     for again in ({}, {"seed": 5}, {"preset": "smoke", "seed": 5}):
-        replicate(tmp_path / "a", quiet=True, **again)  # type: ignore[arg-type]
+        replicate(tmp_path / "a", quiet=True, **again)
     assert stages.worked == list(STAGES)  # each once
     for other in ({"seed": 6}, {"preset": "smoke"}):
         with pytest.raises(SettingsDiffer, match=r"train-gpt was done with seed 5, not [06]; add --force"):
-            replicate(tmp_path / "a", quiet=True, **other)  # type: ignore[arg-type]
+            replicate(tmp_path / "a", quiet=True, **other)
     replicate(tmp_path / "a", seed=6, force=True, quiet=True)
     assert seeds(tmp_path / "a") == dict.fromkeys(drawing, 6)
 

@@ -215,7 +215,7 @@ def test_without_claims_the_page_says_how_to_test_them(tmp_path: Path) -> None:
 
 
 def test_a_claim_gets_its_row_on_top() -> None:
-    claim = Finding("MMCS rises, then plateaus", Verdict("not reproduced", "", "slope 0.2 ± 0.1"))
+    claim: Finding[None] = Finding("MMCS rises, then plateaus", Verdict("not reproduced", "", "slope 0.2 ± 0.1"))
     page = render("t", "s", [Section("rise", "Rise", claim=claim), Section("plain", "Plain")])
     rows = Reader(page).tables["claims"]
     assert rows[1:] == [["MMCS rises, then plateaus", "not reproduced", "slope 0.2 ± 0.1"]]

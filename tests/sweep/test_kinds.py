@@ -162,7 +162,7 @@ def test_jumprelu_equals_autograd_of_its_estimator(
     weights, x = weights_of(theta=True), values(B, D)
 
     def loss(own: Weights, y: Tensor, centred: Tensor) -> Tensor:
-        z, step = Jump.apply(y, own.theta, window, to_input), Step.apply(y, own.theta, window, to_input)  # type: ignore[no-untyped-call]
+        z, step = Jump.apply(y, own.theta, window, to_input), Step.apply(y, own.theta, window, to_input)
         assert own.theta is not None
         more = {
             "step": 0.2 * step.sum(1).mean(),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -157,7 +156,7 @@ class GroupMax(_Counted):
     name = "groupmax"
 
     def _codes(self, pre: Tensor) -> Tensor:
-        groups = pre.relu().unflatten(-1, (int(self.k), -1))
+        groups = pre.relu().reshape(*pre.shape[:-1], int(self.k), -1)
         kept = torch.zeros_like(groups).scatter_(-1, groups.argmax(-1, keepdim=True), groups.amax(-1, keepdim=True))
         return kept.flatten(-2)
 
@@ -222,7 +221,7 @@ def check_tensor(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _check_k(k: Any, n: int, *, whole: bool = True) -> None:
-    if not isinstance(k, Real):  # from a file, it may be anything
+    if not isinstance(k, int | float):  # from a file, it may be anything
         raise DictionaryInvalid(f"k is {k!r}, not a number of features")
     if not (0 < k <= n and (not whole or k == int(k))):
         raise DictionaryInvalid(f"k is {k}, not a {'whole ' if whole else ''}number from 1 to {n} features")

@@ -177,7 +177,9 @@ class Dictionary:
 
     def to(self, device: str | torch.device) -> Dictionary:
         """A copy of this dictionary on another device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         features = {name: value.to(device) for name, value in self.features.items()}
         activation = self.activation.to(device)
         return replace(self, **moved, features=features, activation=activation, meta=dict(self.meta))
@@ -221,10 +223,11 @@ def _check(found: Dictionary) -> None:
         raise DictionaryInvalid(f"scale {found.scale} is not a positive number")
     if found.input_norm not in INPUT_NORMS:
         raise DictionaryInvalid(f"input_norm '{found.input_norm}' is unknown; known: {', '.join(INPUT_NORMS)}")
-    if not isinstance(found.activation, Activation):
+    activation: Any = found.activation  # whatever a caller gave
+    if not isinstance(activation, Activation):
         known = ", ".join(kind.__name__ for kind in ACTIVATIONS.values())
-        raise DictionaryInvalid(f"activation {found.activation!r} is none of sparsecode.dictionary's: {known}")
-    found.activation.check(n)
+        raise DictionaryInvalid(f"activation {activation!r} is none of sparsecode.dictionary's: {known}")
+    activation.check(n)
     if found.transcoder and found.b_dec is not None and found.apply_b_dec_to_input:
         raise DictionaryInvalid("a transcoder cannot subtract b_dec, which belongs to its output")
     zero = (found.W_dec.abs().amax(1) == 0).nonzero()

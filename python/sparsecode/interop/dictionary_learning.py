@@ -142,7 +142,7 @@ def _plain(weights: Weights) -> dict[str, Any]:
 
 
 def _top_k(weights: Weights, name: str, trainer: dict[str, Any], path: Path, n: int) -> Activation:
-    k = weights.number("k") if "k" in weights else trainer.get("k")
+    k: Any = weights.number("k") if "k" in weights else trainer.get("k")
     if isinstance(k, float):
         if not k.is_integer():
             raise DictionaryInvalid(f"{weights.path}: k is {k}, not a number of features")

@@ -271,7 +271,7 @@ def test_modules_by_path_of_a_family_nobody_listed() -> None:
     with pytest.raises(
         HookUnknown, match=r"mine: its family, xglm, XGLMForCausalLM, has no .*model\.layers\.0.*--module"
     ):
-        advised(found.place)("blocks.0.mlp.hook_post")
+        advised(found.tap)("blocks.0.mlp.hook_post")
     values = found.read({"input_ids": ids()}, ["model.layers.1.fc1", "model.layers.1.fc2@input"])
     torch.testing.assert_close(values["model.layers.1.fc1"].relu(), values["model.layers.1.fc2@input"])
     with pytest.raises(HookUnknown, match=r"no module 'model\.lyers'; there are .*model\.layers\.0"):

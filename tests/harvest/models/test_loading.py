@@ -204,7 +204,7 @@ def test_a_language_model_that_nobody_listed_names_module(tmp_path: Path) -> Non
     found = hf_model(transformers.LlavaForConditionalGeneration(config).eval(), None, "mine")
     for hook in ("blocks.0.hook_resid_post", "hook_embed"):
         with pytest.raises(HookUnknown, match=r"mine: its family, llava.* its language model xglm, has no .*--module"):
-            advised(found.place)(hook)
+            advised(found.tap)(hook)
     values = found.read({"input_ids": ids()}, ["model.language_model.layers.0"])
     assert values["model.language_model.layers.0"].shape == (B, T, W)
 
@@ -233,7 +233,7 @@ def test_modules_that_are_not_those_of_the_family_say_so_in_one_line(change: Cal
     with pytest.raises(
         ModelInvalid, match=r"^mine: LlamaForCausalLM: its modules in transformers \d.*--module$"
     ) as caught:
-        advised(found.place)("blocks.0.hook_resid_post")
+        advised(found.tap)("blocks.0.hook_resid_post")
     assert "\n" not in str(caught.value)
     found.tap("lm_head@input")  # modules are still there by their paths
 

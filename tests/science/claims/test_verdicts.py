@@ -91,7 +91,7 @@ def test_two_modes(found: list[bool | None], expected: str) -> None:
 @pytest.mark.parametrize(
     ("live", "everything", "low_start", "expected", "word"),
     [
-        ([False, False], [True, True], [], PARTLY, "dead"),
+        ([False, False], [True, True], [], NOT_REPRODUCED, "dead"),
         ([False, False], [True, False], [], NOT_REPRODUCED, "no two"),
         ([False, False], [None, None], [], NOT_REPRODUCED, "no two"),
         ([True, True], [True, True], [HARDLY_MOVED - 0.01], REPRODUCED, "alone"),

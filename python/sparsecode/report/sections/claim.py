@@ -50,6 +50,6 @@ def curves_by_l1(
     named = [(f"L1 {l1:.3g}", points) for l1, points in curves.items()]
     data = [charts.whiskered(name, points, i, hover(name)) for i, (name, points) in enumerate(named)]
     rows = [[l1, *point] for l1, points in curves.items() for point in points]
-    xaxis = palette.size_axis(sorted({row[1] for row in rows}))
+    xaxis = palette.size_axis(sorted({int(point[0]) for points in curves.values() for point in points}))
     table = Table(f"{id}-numbers", numbers, [Column("L1", ".3g"), Column("size", ",d"), *columns], rows)
     return Figure(id, caption, alt, table, data, palette.layout(xaxis=xaxis, yaxis=yaxis, **layout))

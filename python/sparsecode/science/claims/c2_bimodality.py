@@ -129,14 +129,15 @@ def rule(
             return Verdict(PARTLY, unmoved, number).doubted(doubtful)
         found = Verdict(REPRODUCED, "Live features alone have two modes in most dictionaries.", number)
         return found.doubted(doubtful)
+    # How many die depends on the start and on the model's seed, so dead features explain but do not decide.
     if with_dead and sum(with_dead) > MOST * len(with_dead):
-        dead = (
+        reason = (
             "All features together, as the seed counted, have two modes; live features mostly have one: the lower mode "
             "is of dead features."
         )
-        return Verdict(PARTLY, dead, number).doubted(doubtful)
-    one = Verdict(NOT_REPRODUCED, "In most dictionaries live features have no two separate modes.", number)
-    return one.doubted(doubtful)
+    else:
+        reason = "In most dictionaries live features have no two separate modes."
+    return Verdict(NOT_REPRODUCED, reason, number).doubted(doubtful)
 
 
 def bimodal(p: float, ashman: float, weights: Sequence[float], features: int) -> bool | None:

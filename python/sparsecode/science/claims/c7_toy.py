@@ -127,7 +127,7 @@ def rule(best: Interval | None, regrets: Sequence[float]) -> Verdict:
 def as_json(finding: Finding[Numbers]) -> dict[str, Any]:
     """What toy.json holds of it: the numbers stand beside the verdict."""
     found = finding.as_json()
-    numbers = found.pop("numbers")
+    numbers: dict[str, Any] = found.pop("numbers")
     return found | numbers
 
 

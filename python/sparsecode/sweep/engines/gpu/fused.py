@@ -185,7 +185,9 @@ class KernelStep(GpuStep):
 
     def __init__(self, sweep: Sweep, precision: str, heights: tuple[int, ...], share: GpuStep | None = None) -> None:
         super().__init__(sweep, precision, share)
-        self.operands = share.operands if isinstance(share, KernelStep) else Operands(sweep, self.operand_dtype)
+        self.operands: Operands = (
+            share.operands if isinstance(share, KernelStep) else Operands(sweep, self.operand_dtype)
+        )
         self.folded = self._new(sweep.total) if sweep.b_dec is not None else None
         self.columns: Tensor | None = None  # [T, K, D], sums over the rows of a tile, where there is a pre-bias
         self._heights, self._rows = heights, 0
