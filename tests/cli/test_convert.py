@@ -144,8 +144,8 @@ def test_compare_says_what_it_cannot_do_before_it_begins(own: Path, tmp_path: Pa
         ([tmp_path / "nosuch"], "there is no"),
         ([own], "has nothing to be compared with"),
         ([own, own, "--out", tmp_path / "none/x.csv"], "not a folder that can be written to"),
-        ([own, SAELENS, "--threshold", "2"], "--threshold is 2"),
-        ([own, SAELENS, "--bins", "0"], "--bins is 0"),
+        ([own, SAELENS, "--threshold", "2"], "--threshold must be below 1, not 2"),
+        ([own, SAELENS, "--bins", "0"], "--bins must be"),
     ]
     for arguments, message in cases:
         result = call("compare", *arguments)

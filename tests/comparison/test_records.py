@@ -50,7 +50,7 @@ def test_a_relation_is_its_name_in_json_and_has_two_labels(found: Comparison) ->
     assert [relation for relation in Relation if entry.found_again(relation) is None] == []
     assert entry.relative(Relation.NEXT) is entry.next and entry.next is not None
     assert (
-        Relation.OTHER_SEED == "other_seed"
+        str(Relation.OTHER_SEED) == "other_seed"
         and Relation.OTHER_SEED.long == "same size, another seed"
         and Relation.NEXT.short == "next larger"
     )

@@ -66,7 +66,7 @@ def test_claim_2_sees_the_two_kinds_that_were_put_in(made: tuple[Run, FakeDatase
 
 
 @pytest.mark.parametrize(
-    ("dead", "verdict", "word"), [(False, "reproduced", "alone"), (True, "partly", "dead features")]
+    ("dead", "verdict", "word"), [(False, "reproduced", "alone"), (True, "not reproduced", "dead features")]
 )
 def test_claim_2_depends_on_what_the_lower_mode_is(tmp_path: Path, dead: bool, verdict: str, word: str) -> None:
     run, dataset = make_fake_run(tmp_path / "run", sizes=(128, 256), seeds=(0,))

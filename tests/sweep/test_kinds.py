@@ -170,7 +170,8 @@ def test_jumprelu_equals_autograd_of_its_estimator(
             "tanh": 0.2 * (4 * z).tanh().sum(1).mean(),
         }[penalty]
         silent = pre_activation * (own.theta - y).relu().sum(1).mean()
-        return (z @ own.W_dec - centred).square().sum() / (B * D) + more + silent
+        total: Tensor = (z @ own.W_dec - centred).square().sum() / (B * D) + more + silent
+        return total
 
     check(gradients(kind, weights, x, B * D), by_autograd(weights, x, loss))
 

@@ -263,10 +263,10 @@ def write_matches(comparison: Comparison, path: Path) -> list[Path]:
         InvalidSetting: another suffix, or the files exist and are not matches.
         OutOfSpace, IoFailed: see `sparsecode.errors`.
     """
-    beside = path.with_suffix(".json")
     if path.suffix not in (".csv", ".safetensors"):
         raise InvalidSetting(f"{path}: matches are written as .csv or .safetensors; choose one of these endings")
     check_free(path)
+    beside = path.with_suffix(".json")
     if path.suffix == ".safetensors":
         comparison.save(beside)
     else:

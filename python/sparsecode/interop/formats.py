@@ -85,7 +85,7 @@ def find_format(path: str | Path) -> Found | None:
     """
     path = _with_a_name(Path(path))
     own = common_name(path)
-    if path.name not in _PARTS and files_of(own)[0].name not in _PARTS and whole(own):
+    if whole(own) and path.name not in _PARTS and files_of(own)[0].name not in _PARTS:
         return Found(OWN, own)
     if path.suffix == ".pt" and path.name != "ae.pt":
         return Found(_kind_of_pt(path), path) if path.is_file() else None
