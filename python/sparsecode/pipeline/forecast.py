@@ -1,5 +1,5 @@
 """About how long a replication takes: budgets of minutes as they stand, everything else by what it cost where it was
-measured (two cores of a Xeon with AMX, one run of the default preset of 7:09, see docs/claims.md), or by the rate here.
+measured (two cores of a Xeon with AMX, runs of the default preset), or by the rate here.
 
 Pure functions of settings and results; within a factor of two, which is what somebody who waits wants to know.
 """
@@ -26,9 +26,9 @@ _WHOLE_TEXT = 166.0  # MB of Python sources where no limit is set and no text is
 # 15.9 million tokens in 3 minutes; a token costs in proportion to the matrices that it goes through.
 _GPT = 180 / (15.9e6 * (12 * 6 * 32**2 + 4096 * 32))
 _HARVEST = 1e-6  # 16 million rows in 16 s
-# 26.7 million rows in 2 minutes, 8,064 features of 128 dimensions in all.
-_SWEEP = 120 / (26.7e6 * 8064 * 128)
-# What is left of 7:09: comparing, reading contexts of 6 million rows, fits on 65,536, drawing pictures.
+# 13.2 million rows in 113 s, 8,064 features of 128 dimensions in all.
+_SWEEP = 113 / (13.2e6 * 8064 * 128)
+# What is left of a run: comparing, reading contexts of 6 million rows, fits on 65,536, drawing pictures.
 _COMPARE, _READ, _FIT, _PAGE, _PICTURES = 1.0, 1e-6, 1.2e-4, 1.0, 6.0
 _START = 1.0  # of any stage: modules, files, locks
 _TELLING = 15.0  # a stage that took less says more of its start than of the machine
