@@ -57,7 +57,7 @@ def test_a_slow_machine_takes_its_budgets_until_its_floors_take_longer() -> None
 def test_work_that_is_counted_takes_twice_as_long_at_half_the_speed(stage: str, changes: dict[str, Any]) -> None:
     own = configs({stage: changes})
     assert seconds(stage, own, 0.5) == pytest.approx(2 * seconds(stage, own))
-    assert seconds(stage, own) < 100
+    assert seconds(stage, own) < 200
 
 
 def test_the_rate_seen_is_that_of_the_work_done() -> None:
@@ -65,8 +65,8 @@ def test_the_rate_seen_is_that_of_the_work_done() -> None:
     result = {"tokens_seen": 15_900_000}
     assert measured_speed("train-gpt", own, result, 200.0) == pytest.approx(1.0, rel=0.05)
     assert measured_speed("train-gpt", own, result, 2000.0) == pytest.approx(0.1, rel=0.05)
-    sweep = {"samples": 26_700_000, "activation_dim": 128}
-    assert measured_speed("train-dicts", own, sweep, 120.0) == pytest.approx(1.0, rel=0.01)
+    sweep = {"samples": 13_200_000, "activation_dim": 128}
+    assert measured_speed("train-dicts", own, sweep, 113.0) == pytest.approx(1.0, rel=0.01)
     assert measured_speed("compare", own, {}, 1.0) is None
     assert measured_speed("train-gpt", own, {}, 100.0) is None
     assert measured_speed("train-gpt", own, result, 3.0) is None, "mostly its start"
