@@ -237,8 +237,8 @@ def test_what_is_trained_is_what_a_dictionary_of_the_kind_encodes() -> None:
     z = BatchTopK(4).codes(y)
     threshold = next_threshold(None, z)
     assert threshold is not None
-    after = dictionary.BatchTopK(torch.full((F,), threshold).double() * (1 - 1e-12), 4).encode(y, none)
-    assert torch.allclose(after, z, rtol=1e-12, atol=0)
+    after = dictionary.BatchTopK(torch.full((F,), threshold, dtype=torch.float64) * (1 - 1e-12), 4).encode(y, none)
+    assert torch.equal(after, z)
 
 
 def test_the_running_threshold() -> None:
