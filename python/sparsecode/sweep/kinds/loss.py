@@ -1,0 +1,92 @@
+"""Loss and gradients of one dictionary of any kind on a batch.
+
+With nested groups (Matryoshka, Bussmann et al., arXiv 2503.17547) features [0, m_1), [0, m_2), ... [0, F) each
+reconstruct x alone, and the error is the mean of theirs; the derivative by a feature's code is then that of the sum of
+the errors of all groups it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sparsecode.errors import InvalidArgument
+from sparsecode.sweep.kinds.auxk import AuxK
+from sparsecode.sweep.kinds.kind import Kind, Weights
+
+
+@torch.no_grad()
+def gradients(
+    kind: Kind,
+    weights: Weights,
+    x: Tensor,
+    divisor: float,
+    groups: Sequence[int] = (),
+    aux: AuxK | None = None,
+    dead: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and gradients of one dictionary on a batch.
+
+    Args:
+        kind: of the dictionary.
+        weights: its parameters.
+        x: [B, D].
+        divisor: what the summed squared error is divided by; see `Sweep.error_divisor`.
+        groups: the ends m_1 < m_2 < ... < F of nested groups of features; none: one of all.
+        aux: the loss of dead features, if any; of the residual of all features.
+        dead: [F] bool, which are; needed with `aux`.
+
+    Returns:
+        The loss, and gradients by the names of the parameters that there are, before any projection.
+
+    Raises:
+        InvalidArgument: groups that do not ascend to F, or `aux` without `dead`.
+    """
+    F = len(weights.b_enc)
+    ends = tuple(groups) or (F,)
+    if ends[-1] != F or any(low >= high for low, high in pairwise((0, *ends))):
+        raise InvalidArgument(f"groups that end at {list(ends)} do not ascend to the {F} features")
+    if aux is not None and dead is None:
+        raise InvalidArgument("the loss of dead features needs to be told which are dead")
+    x = x if weights.b_dec is None else x - weights.b_dec
+    y = torch.nn.functional.linear(x, weights.W_enc, weights.b_enc)
+    z = kind.codes(y, weights)
+    error, q, d_dec, dr, r = _error(weights, x, z, divisor, ends)
+    loss, by_second = error + kind.penalty(y, z, weights), None
+    second = kind.second(y)
+    if second is not None:
+        error, by_second, *_ = _error(weights, x, second, divisor, ends)
+        loss = loss + error
+    dy, own = kind.backward(y, z, q, weights, by_second)
+    db_enc = own.pop("b_enc", dy.sum(0))
+    if aux is not None and dead is not None:
+        more, dy_aux, d_dec_aux = aux.backward(y, r, weights.W_dec, dead)
+        loss, dy, d_dec, db_enc = loss + more, dy + dy_aux, d_dec + d_dec_aux, db_enc + dy_aux.sum(0)
+    found = {"W_enc": dy.T @ x, "b_enc": db_enc, "W_dec": d_dec} | own
+    if weights.b_dec is not None:
+        found["b_dec"] = dr.sum(0) - dy.sum(0) @ weights.W_enc
+    return loss, found
+
+
+def _error(
+    weights: Weights, x: Tensor, z: Tensor, divisor: float, ends: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The error of codes z [B, F], its derivatives by z, W_dec and the reconstruction, and the residual [B, D] of all.
+
+    With groups the derivative by the reconstruction is that of all groups' errors, as b_dec takes it.
+    """
+    parts = [slice(*bounds) for bounds in pairwise((0, *ends))]
+    r, residuals = -x, []
+    for part in parts:
+        r = r + z[:, part] @ weights.W_dec[part]
+        residuals.append(r)
+    error, dr = x.new_zeros(()), torch.zeros_like(x)
+    q, d_dec = torch.empty_like(z), torch.empty_like(weights.W_dec)
+    for part, own in zip(reversed(parts), reversed(residuals), strict=True):
+        error = error + own.square().sum() / (divisor * len(parts))
+        dr = dr + own * (2 / (divisor * len(parts)))
+        q[:, part], d_dec[part] = dr @ weights.W_dec[part].T, z[:, part].T @ dr
+    return error, q, d_dec, dr, r
