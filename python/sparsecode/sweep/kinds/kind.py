@@ -1,7 +1,7 @@
 """What all kinds share: their parameters, and the form in which each says what its codes and its loss are.
 
-Shape letters: B rows of a batch, D activation dimension, F features of one dictionary. With y = (x - b) W_enc^T + b_enc,
-codes z of y, the residual r = z W_dec + b - x, the error c |r|^2 and q = 2 c r W_dec^T, the derivatives by y are
+Shape letters: B rows of a batch, D activation dimension, F features of one dictionary. With y = (x - b) W_enc^T +
+b_enc, codes z of y, the residual r = z W_dec + b - x, the error c |r|^2 and q = 2 c r W_dec^T, derivatives by y are
 
     Relu        z = y where y > 0                                                       q + lambda / B there
     PAnneal     z = y where y > 0                                                       q + lambda p z^(p - 1) / B there

@@ -12,7 +12,7 @@ from sparsecode.sweep.kinds.kind import Kind, Weights
 
 @dataclass(frozen=True)
 class Relu(Kind):
-    """Codes above 0, and `strength` times the mean over rows of their sum (Bricken et al. 2023, Cunningham et al. 2023).
+    """Codes above 0, and `strength` times the mean over rows of their sum (Cunningham et al., arXiv 2309.08600).
 
     Attributes:
         strength: lambda, that is `Sweep.penalty`.
