@@ -1,4 +1,4 @@
-"""Kinds of dictionaries: gradients by hand equal autograd of the stated losses in float64; what holds for every kind."""
+"""Kinds of dictionaries: gradients by hand equal autograd of their losses in float64; what holds for every kind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
+
 from kind_cases import (
     KINDS,
     NAN,
@@ -22,8 +24,6 @@ from kind_cases import (
     values,
     weights_of,
 )
-from torch import Tensor
-
 from sparsecode import dictionary
 from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.sweep import LossSettings, Sweep

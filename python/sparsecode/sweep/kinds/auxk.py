@@ -28,7 +28,7 @@ class AuxK:
     def backward(self, y: Tensor, r: Tensor, W_dec: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, and its derivatives by y [B, F] and W_dec [F, D].
 
-        All are zero where no feature is dead, or where e does not vary, as with one row.
+        All are zero where no feature is dead, or where e varies by no more than rounding, as with one row.
 
         Args:
             y: [B, F] pre-activations.
@@ -38,7 +38,8 @@ class AuxK:
         """
         dy, d_dec = torch.zeros_like(y), torch.zeros_like(W_dec)
         variation = (r - r.mean(0)).square().sum()
-        if not bool(dead.any()) or not bool(variation > 0):
+        # Rows that are all alike differ by rounding, and dividing by that would give gradients without bound.
+        if not bool(dead.any()) or not bool(variation > torch.finfo(r.dtype).eps * r.square().sum()):
             return y.new_zeros(()), dy, d_dec
         z = largest(y[:, dead], self.k or max(1, W_dec.shape[1] // 2))
         gap = z @ W_dec[dead] + r

@@ -31,8 +31,8 @@ class JumpRelu(Kind):
         window: w, in which a pre-activation moves its threshold.
         penalty_kind: "step": lambda times the mean L0. "target": lambda (mean L0 / `target` - 1)^2, as
             dictionary_learning has it. "quadratic": lambda times the mean over rows of (2 / `target`)
-            (L0 - `target`)^2, as SAELens has it, which also presses rows towards each other. "tanh": lambda times the mean over rows of
-            sum tanh(`steepness` z), Anthropic's of January 2025.
+            (L0 - `target`)^2, as SAELens has it, which also presses rows towards each other. "tanh": lambda times the
+            mean over rows of sum tanh(`steepness` z), Anthropic's of January 2025.
         target: the L0 of "target" and of "quadratic".
         steepness: C of "tanh".
         to_input: whether the estimator moves y as well as theta, as Anthropic's does.
