@@ -35,7 +35,8 @@ def as_dictionary_learning(annealing: Annealing, strength: float, steps: int) ->
     updates = annealing.changes + 1
     at = torch.linspace(annealing.start, annealing.end, updates, dtype=torch.float64).long().tolist()
     exponents = torch.linspace(1, annealing.p_end, updates, dtype=torch.float64).tolist()
-    p, following, done, queue, found = 1.0, None, 0, [], []
+    p, following, done, found = 1.0, None, 0, []
+    queue: list[tuple[Tensor, Tensor]] = []
     for step in range(steps):
         found.append((p, strength))
         z = codes(step)

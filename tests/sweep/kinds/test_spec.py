@@ -63,8 +63,8 @@ def test_every_combination_the_first_key_outermost() -> None:
 
 
 def test_a_coefficient_may_be_divided_by_the_size() -> None:
-    for text in ("relu l1=0.5", "gated l1=0.5", "panneal l1=0.5"):
-        assert parse_kinds(text)[0].kind(1 / 4) == type(parse_kinds(text)[0].kind())(0.125)
+    kinds = {"relu l1=0.5": Relu(0.125), "gated l1=0.5": Gated(0.125), "panneal l1=0.5": PAnneal(0.125)}
+    assert {text: parse_kinds(text)[0].kind(1 / 4) for text in kinds} == kinds
 
 
 def test_the_loss_of_dead_features() -> None:
@@ -147,9 +147,8 @@ def test_python_is_refused_what_text_is() -> None:
     for settings in ({"l1": 3.0}, {}, {"k": float("nan")}, {"k": 8, "groups": (0.5, 0.6)}, {"k": 8, "to_input": True}):
         with pytest.raises(InvalidSetting, match="batchtopk"):
             KindSpec("batchtopk", **settings)  # type: ignore[arg-type]
-    assert KindSpec("batchtopk", k=8, groups=(Fraction(1, 2), Fraction(1, 2))) == KindSpec(
-        "batchtopk", k=8, groups=("1/2", 0.5)  # type: ignore[arg-type]
-    )  # fmt: skip
+    halves: Any = ("1/2", 0.5)
+    assert KindSpec("batchtopk", k=8, groups=halves).groups == (Fraction(1, 2), Fraction(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +230,7 @@ def specs(draw: st.DrawFn) -> KindSpec:
     """Any kind with any settings that go together."""
     name = draw(st.sampled_from(list(spec.KEYS)))
     first, *others = spec.KEYS[name]
-    settings = {first: draw(WHOLE if name == "topk" else NUMBERS)}
+    settings: dict[str, Any] = {first: draw(WHOLE if name == "topk" else NUMBERS)}
     settings |= {key: draw(SETTINGS[key]) for key in others if draw(st.booleans())}
     if name == "jumprelu":
         if draw(st.booleans()):
