@@ -146,7 +146,7 @@ def test_what_cannot_be_is_refused_in_a_line(text: str, words: str) -> None:
 def test_python_is_refused_what_text_is() -> None:
     for settings in ({"l1": 3.0}, {}, {"k": float("nan")}, {"k": 8, "groups": (0.5, 0.6)}, {"k": 8, "to_input": True}):
         with pytest.raises(InvalidSetting, match="batchtopk"):
-            KindSpec("batchtopk", **settings)  # type: ignore[arg-type]
+            KindSpec("batchtopk", **settings)
     halves: Any = ("1/2", 0.5)
     assert KindSpec("batchtopk", k=8, groups=halves).groups == (Fraction(1, 2), Fraction(1, 2))
 
