@@ -48,9 +48,10 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"_core", "checkpoint", "comparison", "dictionary", "errors", "evaluation", "interop", "machine", "pipeline",
             "store", "sweep"},
     "__main__": {"cli"},
+    "run": {"pipeline"},  # an old name
     "__init__": {"errors", "version"},  # it gives the other names when they are first used
 }  # fmt: skip
-APPLICATION = {"pipeline", "cli", "__main__"}
+APPLICATION = {"pipeline", "cli", "__main__", "run"}
 WITHOUT_TORCH = (
     "errors", "version", "watch", "records", "machine", "checkpoint", "pipeline.settings", "pipeline.config",
     "pipeline.preset", "pipeline.run", "pipeline.opening", "pipeline.recall", "pipeline.stale", "pipeline.progress",

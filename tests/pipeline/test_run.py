@@ -62,3 +62,9 @@ def test_what_an_interrupted_attempt_left_is_not_thrown_away_unasked(tmp_path: P
     with pytest.raises(SettingsDiffer, match="was begun with seed 1, not 2; add --force"):
         do(run, 2)
     assert do(run, 1, write="result").resuming
+
+
+def test_the_old_name_of_its_module_leads_to_it() -> None:
+    from sparsecode.run import Run as Old
+
+    assert Old is Run

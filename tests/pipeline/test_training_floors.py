@@ -191,7 +191,7 @@ def test_a_replication_of_moments_goes_on_until_its_floors(
         ("steps = 300\n", "min_steps = 60"),
     ):
         assert f"\n{counted}" in text
-        text = text.replace(f"\n{counted}", f"\nminutes = 0.001\n{floor}\n")
+        text = text.replace(f"\n{counted}", f"\nminutes = 1e-6\n{floor}\n")
     preset = tmp_path / "moments.toml"
     preset.write_text(text)
     run = Run(tmp_path / "run")
