@@ -169,6 +169,19 @@ def test_arrow_and_parquet_hold_text_and_ids(tmp_path: Path, tokenizer: str, for
         prepare(tmp_path / "other", path, tokenizer=tokenizer, text_key="body")
 
 
+def test_files_as_datasets_saves_them_are_read(tmp_path: Path, tokenizer: str) -> None:
+    """Arrow streams with its description beside them, written without the library."""
+    arrow = pytest.importorskip("pyarrow")
+    state(tmp_path / "saved", "data-00000-of-00002.arrow", "data-00001-of-00002.arrow")
+    for number, texts in enumerate((TEXTS[:7], TEXTS[7:])):
+        table = arrow.table({"text": texts})
+        path = tmp_path / "saved" / f"data-0000{number}-of-00002.arrow"
+        with arrow.OSFile(str(path), "wb") as file, arrow.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    train, val = split(prepare(tmp_path / "run", tmp_path / "saved", tokenizer=tokenizer, text_key="text"))
+    assert sorted(train + val) == sorted(TEXTS)
+
+
 @pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")  # dill, of which `datasets` makes its fingerprints
 def test_a_dataset_that_datasets_saved_is_read(tmp_path: Path, tokenizer: str) -> None:
     datasets = pytest.importorskip("datasets")
