@@ -55,6 +55,12 @@ class SweepView:
     All contiguous float32, `fired` [N] int64; `W_enc` None where it is `W_dec`. They are kept alive, and changed in
     place with the GIL released: no other thread may touch them meanwhile.
 
+    `kinds` has the settings of each dictionary, None where all are ReLU + L1. What only some kinds have is packed over
+    these: theta, b_mag and rho. `since` [N] int64: rows trained on since each feature of a dictionary with AuxK fired.
+    `threshold` [K] float32: BatchTopK's running threshold, NaN before the first. `annealing` [K, 5] float64: of
+    p-annealing the coefficient, p, and the next p or NaN; where it is a number, a step writes the sums of z^p and of
+    z^(next p) behind it.
+
     Raises:
         InvalidArgument: a tensor that is not contiguous, read-only, or shares memory with another.
     """
@@ -75,6 +81,13 @@ class SweepView:
         b_dec: _Triple | None,
         fired: _Array,
         idle: tuple[_Array, _Array] | None = None,
+        kinds: list[dict[str, Any]] | None = None,
+        theta: _Triple | None = None,
+        b_mag: _Triple | None = None,
+        rho: _Triple | None = None,
+        since: _Array | None = None,
+        threshold: _Array | None = None,
+        annealing: _Array | None = None,
     ) -> Self: ...
     def wake(self) -> None:
         """Lets the moments of features that rest catch up."""
@@ -129,6 +142,9 @@ class CpuEngine:
         b_enc: _Array,
         W_dec: _Array,
         b_dec: _Array | None,
+        theta: _Array | None = None,
+        b_mag: _Array | None = None,
+        rho: _Array | None = None,
     ) -> _Sums:
         """Writes the gradients, before projection, and changes nothing else."""
 

@@ -21,8 +21,21 @@ pub struct BatchRows<'a> {
     pub stride: usize,
     /// [B][stride].
     pub x: &'a [f32],
-    /// [B][stride]: the derivative of the loss by the reconstruction.
+    /// [B][groups][stride]: the derivative of the loss by the reconstruction, or by what the features of a group give.
     pub residual: &'a [f32],
+    /// Ends of nested groups of features; none: one group of all.
+    pub groups: &'a [usize],
+}
+
+impl BatchRows<'_> {
+    /// Floats from one row's residuals to the next, and where those of feature `j` begin.
+    #[inline(always)]
+    pub fn residual_of(&self, j: usize) -> (usize, usize) {
+        match self.groups {
+            [] => (self.stride, 0),
+            ends => (ends.len() * self.stride, ends.partition_point(|end| *end <= j) * self.stride),
+        }
+    }
 }
 
 /// The batch in rows of whole vectors, and packed for the screen.

@@ -1,5 +1,6 @@
 //! Codes between the two phases of a step, and what a thread needs to make them.
 use super::gradients::Sums;
+use super::largest::Top;
 use crate::vector::aligned::Aligned;
 use crate::vector::simd::LANES;
 use crate::vector::tile::Mask;
@@ -13,10 +14,16 @@ pub struct Codes {
     pub(super) count: usize,
     /// Their rows of the batch.
     pub(super) rows: Vec<u32>,
-    /// Their values, above 0 or NaN.
+    /// Their values, above 0 or NaN; JumpReLU also has 0 for what is in its window at theta, and -0 below theta.
     pub(super) z: Vec<f32>,
-    /// dL/dz.
+    /// dL/dy.
     pub(super) g: Vec<f32>,
+    /// Derivatives whose sums are gradients of the vectors of the kind.
+    pub(super) own: [Vec<f32>; 3],
+    /// Pre-activations, of kinds whose codes do not tell.
+    pub(super) y: Vec<f32>,
+    /// Their features, while they wait for the codes of other blocks.
+    pub(super) features: Vec<u32>,
     /// The same codes with all zeros between them, where they are many.
     pub dense: Dense,
     /// Whether `dense` holds them.
@@ -28,9 +35,9 @@ pub struct Codes {
 pub struct FeatureCodes<'a> {
     /// Rows of the batch, ascending.
     pub rows: &'a [u32],
-    /// Values, above 0 or NaN.
+    /// Values.
     pub z: &'a [f32],
-    /// dL/dz.
+    /// dL/dy.
     pub g: &'a [f32],
 }
 
@@ -43,11 +50,23 @@ impl Codes {
         FeatureCodes { rows: &self.rows[at.clone()], z: &self.z[at.clone()], g: &self.g[at] }
     }
 
+    /// How many are above 0.
+    pub(super) fn count_positive(&self) -> u64 {
+        self.z[..self.count].iter().map(|z| u64::from(*z > 0.0)).sum()
+    }
+
+    /// One of the lists of `own` for feature `j`.
+    #[inline(always)]
+    pub(super) fn own(&self, list: usize, j: usize) -> &[f32] {
+        &self.own[list][self.starts[j] as usize..self.starts[j + 1] as usize]
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        (self.starts.capacity() + self.rows.capacity() + self.z.capacity() + self.g.capacity()) * size_of::<u32>()
-            + self.dense.bytes()
+        let floats = [&self.z, &self.g, &self.y].into_iter().chain(&self.own).map(Vec::capacity).sum::<usize>();
+        let integers = [&self.starts, &self.rows, &self.features].into_iter().map(Vec::capacity).sum::<usize>();
+        (floats + integers) * size_of::<u32>() + self.dense.bytes()
     }
 }
 
@@ -97,6 +116,14 @@ pub struct Scratch {
     pub(super) by_row: Vec<RowCode>,
     /// Rows of a dense block, side by side.
     pub(super) quads: Aligned,
+    /// Their products with some features.
+    pub(super) products: Aligned,
+    /// [rows]: the largest of each row, see [`super::largest`].
+    pub(super) tops: Vec<Top>,
+    /// [groups + 1]: where the codes of each group begin among those of a row.
+    pub(super) bounds: Vec<usize>,
+    /// [groups][stride]: a second residual of a row.
+    pub(super) second: Aligned,
     /// Gradients of the features that it works on, where they do not outlive the phase.
     pub sums: Sums,
     /// Time that this thread has spent.
@@ -123,7 +150,10 @@ impl Scratch {
             + self.masks.capacity() * size_of::<Mask>()
             + self.kept.capacity() * size_of::<Kept>()
             + self.by_row.capacity() * size_of::<RowCode>()
+            + self.tops.iter().map(Top::bytes).sum::<usize>()
             + self.quads.bytes()
+            + self.products.bytes()
+            + self.second.bytes()
             + self.sums.bytes()
     }
 }
@@ -152,8 +182,22 @@ pub struct TileStats {
     pub l1: [f64; LANES],
     /// Codes above zero.
     pub l0: u64,
-    /// Codes, NaN among them.
+    /// Codes, NaN and what lies in windows among them.
     pub codes: u64,
     /// Candidates that were computed exactly.
     pub candidates: u64,
+    /// Sums of z^p and of z^(next p), where they are wanted.
+    pub powers: [f64; 2],
+}
+
+impl TileStats {
+    /// Adds those of the next tile.
+    pub(super) fn add(&mut self, tile: &Self) {
+        self.sse += tile.sse;
+        self.l1.iter_mut().zip(tile.l1).for_each(|(sum, lane)| *sum += lane);
+        self.l0 += tile.l0;
+        self.codes += tile.codes;
+        self.candidates += tile.candidates;
+        self.powers.iter_mut().zip(tile.powers).for_each(|(sum, power)| *sum += power);
+    }
 }

@@ -22,6 +22,17 @@ pub struct Update {
     pub look: Option<Look>,
 }
 
+/// What features get of a pre-activation loss on all rows; those above their thresholds have taken theirs back.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent<'a> {
+    /// Of a row, negative.
+    pub by_row: f64,
+    /// Rows.
+    pub rows: f64,
+    /// [stride]: the sum of all rows.
+    pub sum: &'a [f32],
+}
+
 /// Phase two over some features.
 pub struct FeaturesKernel<'a, 'b> {
     /// The rows.
@@ -36,8 +47,14 @@ pub struct FeaturesKernel<'a, 'b> {
     pub first: usize,
     /// Parameters.
     pub features: Features<'b>,
+    /// Codes of dead features, which are added to those of the blocks, and the rows that these point to.
+    pub aux: Option<(BatchRows<'a>, &'a [Codes])>,
+    /// What all rows give.
+    pub silent: Option<Silent<'a>>,
     /// [features]: rows on which each was above zero are added.
     pub fired: Option<&'b mut [i64]>,
+    /// [features]: 0 where one was.
+    pub since: Option<&'b mut [i64]>,
     /// Sums of the gradients, continued.
     pub gradients: Gradients<'b>,
     /// [stride], once the gradients are complete: minus the sum over the features of bias gradient times encoder row is
@@ -63,7 +80,10 @@ impl Kernel for FeaturesKernel<'_, '_> {
             block_rows,
             first,
             mut features,
+            aux,
+            silent,
             mut fired,
+            mut since,
             gradients,
             mut through_encoder,
             complete,
@@ -89,7 +109,8 @@ impl Kernel for FeaturesKernel<'_, '_> {
                 );
             } else {
                 for j in 0..gradients.bias.len() {
-                    add_lists(s, &rows, block, first + j, &mut gradients, j, fired.as_deref_mut());
+                    let (fired, since) = (fired.as_deref_mut(), since.as_deref_mut());
+                    add_lists(s, &rows, block, first + j, &mut gradients, j, fired, since);
                 }
             }
         }
@@ -98,11 +119,16 @@ impl Kernel for FeaturesKernel<'_, '_> {
             if update.is_some() && !rests(j + 1) {
                 features.prefetch(s, j + 1, d);
             }
-            add_lists(s, &rows, &blocks[dense..], first + j, &mut gradients, j, fired.as_deref_mut());
+            let (fired, since) = (fired.as_deref_mut(), since.as_deref_mut());
+            add_lists(s, &rows, &blocks[dense..], first + j, &mut gradients, j, fired, since);
+            if let Some((rows, blocks)) = &aux {
+                add_lists(s, rows, blocks, first + j, &mut gradients, j, None, None);
+            }
             if !complete {
                 continue;
             }
-            let idle = gradients.codes[j] == 0;
+            // A loss on all rows lets nobody rest.
+            let idle = gradients.codes[j] == 0 && silent.is_none();
             if update.is_some() && rests(j) {
                 let lag = &mut lag.as_deref_mut().unwrap_or_default()[j];
                 if idle {
@@ -113,14 +139,25 @@ impl Kernel for FeaturesKernel<'_, '_> {
                 *lag = 0;
             }
             gradients.begin(j, rows.stride);
+            if let Some(Silent { by_row, rows: count, sum }) = silent {
+                add_scaled(s, gradients.row(j, rows.stride).1, -by_row as f32, sum);
+                gradients.bias[j] -= by_row * count;
+                gradients.own[j] += by_row * count;
+            }
             let bias = gradients.bias[j];
+            let own = gradients.own.len() / gradients.bias.len();
+            let mut vectors = [0.0; 3];
+            vectors[..own].copy_from_slice(&gradients.own[j * own..(j + 1) * own]);
             let (to_decoder, to_encoder) = gradients.row(j, rows.stride);
             if let Some(out) = through_encoder.as_deref_mut() {
                 let encoder = features.encoder.as_ref().unwrap_or(&features.decoder);
                 add_scaled(s, &mut out[..d], -bias as f32, &encoder.value[j * d..(j + 1) * d]);
             }
             if let Some(update) = update {
+                // Gated has the bias's own gradient.
+                let bias = if own == 3 { vectors[2] } else { bias };
                 apply(s, update, &mut features, j, d, to_decoder, to_encoder, bias as f32);
+                apply_own(update.adam, &mut features, j, vectors, own == 1);
                 if let (true, Some(lag), Some(look)) = (idle, lag.as_deref_mut(), update.look)
                     && look.at(first + j)
                     && look.rests(s, &mut features, j, d)
@@ -142,6 +179,7 @@ fn add_lists<S: Simd>(
     gradients: &mut Gradients<'_>,
     j: usize,
     fired: Option<&mut [i64]>,
+    since: Option<&mut [i64]>,
 ) {
     let (mut bias, mut active, mut count) = (gradients.bias[j], 0, 0);
     for block in blocks {
@@ -158,6 +196,17 @@ fn add_lists<S: Simd>(
     gradients.bias[j] = bias;
     if let Some(fired) = fired {
         fired[j] += active;
+    }
+    if let Some(since) = since
+        && active > 0
+    {
+        since[j] = 0;
+    }
+    let own = gradients.own.len() / gradients.bias.len();
+    for (list, sum) in gradients.own[j * own..(j + 1) * own].iter_mut().enumerate() {
+        for block in blocks.iter().filter(|block| !block.own[list].is_empty()) {
+            block.own(list, of).iter().for_each(|value| *sum += f64::from(*value));
+        }
     }
     gradients.begin(j, rows.stride);
     gradients.codes[j] += count;
@@ -193,6 +242,20 @@ fn apply<S: Simd>(
     scale(s, decoder.value, 1.0 / s.sum(squares).sqrt());
     let bias = features.bias.row(j, 1);
     adam.one(&mut bias.value[0], &mut bias.m[0], &mut bias.v[0], to_bias);
+}
+
+/// Updates what feature j has beside rows and bias; thresholds stay at 0 or above.
+#[inline(always)]
+fn apply_own(adam: Adam, features: &mut Features<'_>, j: usize, gradients: [f64; 3], thresholds: bool) {
+    for (vector, gradient) in features.own.iter_mut().zip(gradients) {
+        if let Some(vector) = vector {
+            let at = vector.part(j..j + 1);
+            adam.one(&mut at.value[0], &mut at.m[0], &mut at.v[0], gradient as f32);
+            if thresholds && at.value[0] < 0.0 {
+                at.value[0] = 0.0;
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -233,6 +296,7 @@ fn accumulate_columns<S: Simd, const C: usize>(
     v: usize,
 ) {
     let columns = v * LANES..(v + C) * LANES;
+    let (step, first) = rows.residual_of(of);
     let decoder = decoder[columns.clone()].as_chunks_mut::<LANES>().0;
     let encoder = encoder[columns.clone()].as_chunks_mut::<LANES>().0;
     let mut to_decoder: [S::V; C] = std::array::from_fn(|i| s.load(&decoder[i]));
@@ -241,8 +305,9 @@ fn accumulate_columns<S: Simd, const C: usize>(
     for block in blocks {
         let codes = block.feature(of);
         for ((row, z), g) in codes.rows.iter().zip(codes.z).zip(codes.g) {
+            let from = *row as usize * step + first + columns.start;
+            let residual = rows.residual[from..from + C * LANES].as_chunks::<LANES>().0;
             let at = *row as usize * rows.stride + columns.start;
-            let residual = rows.residual[at..at + C * LANES].as_chunks::<LANES>().0;
             let x = rows.x[at..at + C * LANES].as_chunks::<LANES>().0;
             let (z, g) = (s.splat(*z), s.splat(*g));
             for i in 0..C {

@@ -10,6 +10,8 @@ pub struct Gradients<'a> {
     pub bias: &'a mut [f64],
     /// [features]: how many codes.
     pub codes: &'a mut [u32],
+    /// [features][own]: of the vectors of the kind.
+    pub own: &'a mut [f64],
 }
 
 impl Gradients<'_> {
@@ -34,33 +36,43 @@ pub struct Sums {
     rows: Aligned,
     bias: Vec<f64>,
     codes: Vec<u32>,
+    own: Vec<f64>,
 }
 
 impl Sums {
-    /// Of `count` features without codes.
-    pub fn of(&mut self, count: usize, stride: usize) -> Gradients<'_> {
+    /// Of `count` features without codes, with `own` numbers each beside rows and bias.
+    pub fn of(&mut self, count: usize, stride: usize, own: usize) -> Gradients<'_> {
         self.rows.resize(2 * count * stride);
         self.bias.clear();
         self.bias.resize(count, 0.0);
         self.codes.clear();
         self.codes.resize(count, 0);
-        Gradients { rows: &mut self.rows, bias: &mut self.bias, codes: &mut self.codes }
+        self.own.clear();
+        self.own.resize(count * own, 0.0);
+        self.so_far()
     }
 
     /// The sums so far, of consecutive parts of `size` features.
     pub fn chunks(&mut self, size: usize, stride: usize) -> impl Iterator<Item = Gradients<'_>> {
+        let own = self.own.len() / self.bias.len().max(1);
         let sums = self.bias.chunks_mut(size).zip(self.codes.chunks_mut(size));
-        self.rows.chunks_mut(2 * size * stride).zip(sums).map(|(rows, (bias, codes))| Gradients { rows, bias, codes })
+        let mut own = self.own.chunks_mut((own * size).max(1));
+        self.rows.chunks_mut(2 * size * stride).zip(sums).map(move |(rows, (bias, codes))| Gradients {
+            rows,
+            bias,
+            codes,
+            own: own.next().unwrap_or_default(),
+        })
     }
 
     /// The sums so far.
     pub fn so_far(&mut self) -> Gradients<'_> {
-        Gradients { rows: &mut self.rows, bias: &mut self.bias, codes: &mut self.codes }
+        Gradients { rows: &mut self.rows, bias: &mut self.bias, codes: &mut self.codes, own: &mut self.own }
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows.bytes() + self.bias.capacity() * size_of::<f64>() + self.codes.capacity() * size_of::<u32>()
+        self.rows.bytes() + (self.bias.capacity() + self.own.capacity()) * size_of::<f64>() + self.codes.capacity() * size_of::<u32>()
     }
 }

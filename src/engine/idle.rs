@@ -10,8 +10,9 @@
 //! w - 2 R q as well, no step at a rate of at most R moves w. R is kept per dictionary; a step at a higher rate wakes it
 //! up first. An atom must also have come to rest under renormalisation: its factor must be exactly 1.
 use super::adam::{Adam, decay_first, decay_second, farthest};
+use super::kind::RELU;
 use super::parameters::{Features, Trained};
-use super::sweep::{Sweep, check_sweep};
+use super::sweep::{Kinds, Sweep, check_sweep};
 use crate::error::Result;
 use crate::vector::dot::{dot, load_columns};
 use crate::vector::isa::Isa;
@@ -45,6 +46,9 @@ impl Look {
     pub fn rests<S: Simd>(self, s: S, features: &mut Features<'_>, j: usize, d: usize) -> bool {
         let bias = features.bias.row(j, 1);
         if !stands(s, self.rate, &bias) {
+            return false;
+        }
+        if features.own.iter_mut().flatten().any(|vector| !stands(s, self.rate, &vector.row(j, 1))) {
             return false;
         }
         if let Some(encoder) = &mut features.encoder
@@ -91,7 +95,8 @@ fn stands<S: Simd>(s: S, rate: f32, row: &Trained<'_>) -> bool {
 #[inline(always)]
 pub fn catch_up<S: Simd>(s: S, features: &mut Features<'_>, j: usize, d: usize, steps: i32) {
     let rows = [Some(features.decoder.row(j, d)), features.encoder.as_mut().map(|encoder| encoder.row(j, d))];
-    for row in rows.into_iter().flatten().chain([features.bias.row(j, 1)]) {
+    let vectors = features.own.iter_mut().flatten().map(|vector| vector.row(j, 1));
+    for row in rows.into_iter().flatten().chain([features.bias.row(j, 1)]).chain(vectors) {
         decay(s, row.m, steps, decay_first);
         decay(s, row.v, steps, decay_second);
     }
@@ -163,16 +168,18 @@ impl Kernel for Wake<'_> {
 
 /// Features of a dictionary rest up to a rate; a step that is faster wakes them up, and raises it.
 pub(super) fn wake_if_faster(isa: Isa, sweep: &mut Sweep<'_>, t: u64, lr_scale: f64) {
-    let mut end = 0;
-    for (k, n) in sweep.sizes.iter().enumerate() {
-        let own = end..end + n;
-        end = own.end;
-        let Some(idle) = &mut sweep.idle else { return };
-        let adam = Adam::new(t, sweep.lr[k] * lr_scale);
-        if let Some(rate) = new_rate(adam, t, sweep.lr[k], idle.rates[k]) {
-            idle.rates[k] = rate;
-            wake_some(isa, sweep, own);
-        }
+    let Some(idle) = &mut sweep.idle else { return };
+    let faster: Vec<bool> = (sweep.lr.iter().zip(&mut *idle.rates))
+        .map(|(lr, kept)| {
+            let rate = new_rate(Adam::new(t, lr * lr_scale), t, *lr, *kept);
+            rate.is_some_and(|rate| {
+                *kept = rate;
+                true
+            })
+        })
+        .collect();
+    if faster.contains(&true) {
+        wake_some(isa, sweep, |k| faster[k]);
     }
 }
 
@@ -181,20 +188,32 @@ pub(super) fn wake_if_faster(isa: Isa, sweep: &mut Sweep<'_>, t: u64, lr_scale: 
 /// # Errors
 /// [`Error::InvalidArgument`](crate::error::Error::InvalidArgument): shapes that do not fit each other.
 pub fn wake(sweep: &mut Sweep<'_>) -> Result<()> {
-    let total = sweep.sizes.iter().sum();
     check_sweep(sweep)?;
-    wake_some(Isa::named("auto")?, sweep, 0..total);
+    wake_some(Isa::named("auto")?, sweep, |_| true);
     Ok(())
 }
 
-fn wake_some(isa: Isa, sweep: &mut Sweep<'_>, own: std::ops::Range<usize>) {
+/// Wakes up the dictionaries that are asked for.
+fn wake_some(isa: Isa, sweep: &mut Sweep<'_>, asked: impl Fn(usize) -> bool) {
     let d = sweep.d;
-    let wide = own.start * d..own.end * d;
     let Some(idle) = &mut sweep.idle else { return };
-    let features = Features {
-        encoder: sweep.encoder.as_mut().map(|encoder| encoder.part(wide.clone())),
-        bias: sweep.bias.part(own.clone()),
-        decoder: sweep.decoder.part(wide),
+    let mut lag = &mut *idle.lag;
+    let mut encoder = sweep.encoder.as_mut().map(Trained::reborrow);
+    let (mut bias, mut decoder) = (sweep.bias.reborrow(), sweep.decoder.reborrow());
+    let (of, mut vectors) = match &mut sweep.kinds {
+        Some(kinds) => (kinds.of, kinds.vectors()),
+        None => (&[][..], [None, None, None]),
     };
-    isa.run(Wake { d, features, lag: &mut idle.lag[own] });
+    for (k, n) in sweep.sizes.iter().enumerate() {
+        let features = Features {
+            encoder: encoder.as_mut().map(|encoder| encoder.split_off(n * d)),
+            bias: bias.split_off(*n),
+            decoder: decoder.split_off(n * d),
+            own: Kinds::split_off(&mut vectors, of.get(k).unwrap_or(&RELU), *n),
+        };
+        let lag = lag.split_off_mut(..*n).unwrap_or_default();
+        if asked(k) {
+            isa.run(Wake { d, features, lag });
+        }
+    }
 }

@@ -57,6 +57,8 @@ pub struct Features<'a> {
     pub bias: Trained<'a>,
     /// [features][d].
     pub decoder: Trained<'a>,
+    /// [features] each, of kinds that have them: theta; magnitude and gain.
+    pub own: [Option<Trained<'a>>; 2],
 }
 
 impl Features<'_> {
@@ -93,6 +95,11 @@ impl Weights<'_> {
         let at = j as usize * self.d;
         &self.decoder[at..at + self.d]
     }
+}
+
+/// Some features' part of vectors that only some kinds have, the first `len` of what is left.
+pub(super) fn split_own<'a>(own: &mut [Option<Trained<'a>>; 2], len: usize) -> [Option<Trained<'a>>; 2] {
+    own.each_mut().map(|vector| vector.as_mut().map(|vector| vector.split_off(len)))
 }
 
 /// The scales of the loss.

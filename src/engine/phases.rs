@@ -1,28 +1,74 @@
 //! The phases of a step of one dictionary, each split over threads: packing, rows, features, pre-bias.
+use std::ops::Range;
 use std::time::Instant;
 
 use super::adam::Adam;
 use super::batch::{BatchBuffers, BatchRows};
-use super::codes::TileStats;
+use super::codes::{Codes, TileStats};
 use super::dense::DenseRows;
 use super::dense_products::fill_panels;
+use super::derive::{DeriveAux, DeriveRows};
 use super::dictionary::Dictionary;
-use super::features::FeaturesKernel;
-use super::parameters::{Features, Trained, Weights};
-use super::rows::{DecodeRows, EncodeRows};
-use super::worker::Worker;
+use super::features::{FeaturesKernel, Silent};
+use super::kind::{Activation, screen_bias};
+use super::largest::LargestOfRows;
+use super::parameters::{Features, Trained, Weights, split_own};
+use super::powers::exp;
+use super::rows::{DecodeRows, EncodeRows, Keep, SortRows};
+use super::worker::{Dead, Worker};
 use crate::threads::lock;
 use crate::vector::dot::add_scaled;
 use crate::vector::packing::PackWeights;
 use crate::vector::rounding::Rounding;
 use crate::vector::screening::Screening;
-use crate::vector::simd::{Kernel, Simd};
+use crate::vector::simd::{Kernel, LANES, Simd};
 use crate::vector::tile::{PANEL, TILE};
 
+/// Some blocks of rows, and what is done with them.
+pub(super) struct RowsWork {
+    pub(super) blocks: Range<usize>,
+    /// Where the codes of the first of them are held.
+    pub(super) held: usize,
+    /// Tiles of a block.
+    pub(super) tiles: usize,
+    /// Whether codes are matrices.
+    pub(super) dense: bool,
+    /// What codes are above, where they are not decided by vectors of the kind.
+    pub(super) above: f32,
+    pub(super) part: Part,
+}
+
+/// Which part of phase one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Part {
+    /// Codes, and what follows from them.
+    All,
+    /// Codes alone, which then wait for those of other rows.
+    Encode,
+    /// What follows from codes that have waited: those above the first number are left, of all that there are.
+    Decode(Option<f32>, u64),
+}
+
 impl Worker {
-    pub(super) fn pack_weights(&mut self, batch: &BatchBuffers, own: &Dictionary<'_>, d: usize) {
+    /// Packs the encoder for the screen; codes are above `from`, or as the vectors of the kind say.
+    pub(super) fn pack_weights(&mut self, batch: &BatchBuffers, own: &Dictionary<'_>, d: usize, from: f32) {
         let start = Instant::now();
-        let Self { isa, team, weights, .. } = self;
+        let Self { isa, team, weights, limits, gain, .. } = self;
+        let biases = own.bias.value.iter();
+        limits.clear();
+        match own.kind.activation {
+            Activation::Jump { window, .. } => {
+                let half = window / 2.0;
+                limits.extend(biases.zip(own.vector(0)).map(|(b, theta)| screen_bias(*b, theta - half, theta.abs() + half)));
+            }
+            _ if from > 0.0 => limits.extend(biases.map(|b| screen_bias(*b, from, from))),
+            _ => {}
+        }
+        gain.clear();
+        if own.kind.activation == Activation::Gated {
+            gain.extend(own.vector(1).iter().map(|rho| exp(f64::from(*rho)) as f32));
+        }
+        let limits = if limits.is_empty() { &*own.bias.value } else { &**limits };
         let (rounding, ratio) = (isa.rounding(), batch.ratio);
         let n = own.bias.value.len();
         weights.resize(rounding, n, d);
@@ -31,7 +77,7 @@ impl Worker {
         let mut items: Vec<_> = weights
             .parts(features)
             .into_iter()
-            .zip(encoder.zip(own.bias.value.chunks(features)))
+            .zip(encoder.zip(limits.chunks(features)))
             .map(|(part, (rows, bias))| Some(PackWeights { rounding, d, rows, bias, ratio, part }))
             .collect();
         team.for_each(&mut items, |_, _, item| {
@@ -59,37 +105,48 @@ impl Worker {
         &mut self,
         batch: &BatchBuffers,
         own: &Dictionary<'_>,
-        rows: usize,
         d: usize,
-        blocks: std::ops::Range<usize>,
-        block_tiles: usize,
-        dense: bool,
+        work: RowsWork,
         stats: &mut [TileStats],
     ) {
         let start = Instant::now();
-        let Self { isa, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, .. } = self;
+        let Self { isa, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, gain, .. } = self;
         let stride = batch.stride;
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
         let n = weights.bias.len();
         let mask_stride = n.next_multiple_of(PANEL);
         let screen_rows: &[f32] = if isa.rounding() == Rounding::Float32 { weights.encoder } else { &pack.rows };
+        let RowsWork { blocks, held, tiles: block_tiles, dense, above, part } = work;
         let size = block_tiles * TILE;
+        let all = &[n];
+        let ends = if own.kind.groups.is_empty() { all } else { &*own.kind.groups };
         let (skip, count) = (blocks.start, blocks.len());
         let mut sums = tile_sums.chunks_mut(block_tiles * stride).skip(skip);
         let mut items: Vec<_> = batch
             .x
             .chunks(size * stride)
-            .zip(residual.chunks_mut(size * stride))
+            .zip(residual.chunks_mut(size * stride * ends.len()))
             .zip(stats.chunks_mut(block_tiles))
             .skip(skip)
             .take(count)
-            .zip(codes.iter_mut())
+            .zip(&mut codes[held..])
             .map(|(((x, residual), stats), codes)| (x, residual, stats, codes, sums.next().unwrap_or_default()))
             .collect();
         let (batch_pack, scales, derivatives) = (&batch.pack, own.scales, !own.is_evaluation());
+        let keep = match own.kind.activation {
+            Activation::Jump { window, .. } => Keep::Jump { theta: own.vector(0), half: window / 2.0 },
+            Activation::Gated => Keep::Gated { bias: weights.bias, magnitude: own.vector(0), gain },
+            _ => Keep::Above(above),
+        };
+        let (waited, above, all_codes) = match part {
+            Part::Decode(above, all_codes) => (true, above, all_codes),
+            _ => (false, None, 0),
+        };
+        let derive = own.derive(all_codes, gain);
         team.for_each(&mut items, |thread, index, (x, residual, stats, codes, residual_sums)| {
             let scratch = &mut *lock(&scratch[thread]);
             let first_tile = (skip + index) * block_tiles;
+            let (first_row, rows) = (first_tile * TILE, x.len() / stride);
             codes.is_dense = dense
                 && isa.run(DenseRows {
                     weights,
@@ -107,31 +164,114 @@ impl Worker {
             if codes.is_dense {
                 return;
             }
-            let start = Instant::now();
-            scratch.masks.resize(block_tiles * mask_stride, [0; 2]);
-            for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
-                let tile = batch_pack.tile(first_tile + tile);
-                let (bias, error, norm, total) = (&pack.bias, &pack.error, &pack.norm, &pack.total);
-                isa.screen(Screening { tile, weights: screen_rows, bias, error, norm, total }, n, masks);
+            if let (false, Activation::TopK { k }) = (waited, own.kind.activation) {
+                let (panels, bias) = (&*panels.encoder, weights.bias);
+                isa.run(LargestOfRows { panels, bias, k, features: None, stride, x, first_row, codes, scratch });
+            } else if !waited {
+                let start = Instant::now();
+                scratch.masks.resize(block_tiles * mask_stride, [0; 2]);
+                for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
+                    let tile = batch_pack.tile(first_tile + tile);
+                    let (bias, error, norm, total) = (&pack.bias, &pack.error, &pack.norm, &pack.total);
+                    isa.screen(Screening { tile, weights: screen_rows, bias, error, norm, total }, n, masks);
+                }
+                scratch.spent.screen += start.elapsed().as_secs_f64();
+                isa.run(EncodeRows { weights, stride, mask_stride, x, first_row, keep, stats, codes, scratch });
             }
-            scratch.spent.screen += start.elapsed().as_secs_f64();
-            debug_assert!(first_tile * TILE < rows);
-            let first_row = first_tile * TILE;
-            isa.run(EncodeRows { weights, stride, mask_stride, x, first_row, stats, codes, scratch });
-            isa.run(DecodeRows {
-                weights,
-                stride,
-                x,
-                scales,
-                derivatives,
-                residual,
-                stats,
-                residual_sums,
-                codes,
-                scratch,
-            });
+            if part == Part::Encode {
+                std::mem::swap(&mut scratch.features, &mut codes.features);
+                return;
+            }
+            isa.run(SortRows { n, first_row, rows, waited, above, stats, codes, scratch });
+            match derive {
+                None => isa.run(DecodeRows {
+                    weights,
+                    stride,
+                    x,
+                    scales,
+                    derivatives,
+                    residual,
+                    stats,
+                    residual_sums,
+                    codes,
+                    scratch,
+                }),
+                Some(derive) => isa.run(DeriveRows {
+                    weights,
+                    ends,
+                    stride,
+                    x,
+                    derive,
+                    scale: scales.error,
+                    derivatives,
+                    residual,
+                    stats,
+                    residual_sums,
+                    first_row,
+                    codes,
+                    scratch,
+                }),
+            }
         });
         self.profile.rows += start.elapsed().as_secs_f64();
+    }
+
+    /// Finds out which features are dead, and counts the rows of a training; true if there are any.
+    pub(super) fn find_dead(&mut self, own: &mut Dictionary<'_>, d: usize, stride: usize) -> bool {
+        let Dead { features, bias, encoder, panels, .. } = &mut self.dead;
+        features.clear();
+        let (false, Some(aux), Some(since)) = (own.is_evaluation(), own.kind.aux, &mut own.since) else { return false };
+        features.extend((0..).zip(&**since).filter(|(_, since)| **since >= aux.dead_after).map(|(j, _)| j));
+        if own.update.is_some() {
+            // Those that fire begin anew in the phase of the features.
+            since.iter_mut().for_each(|since| *since += own.rows as i64);
+        }
+        bias.clear();
+        bias.extend(features.iter().map(|j| own.bias.value[*j as usize]));
+        encoder.clear();
+        for j in &*features {
+            encoder.extend_from_slice(&own.encoder()[*j as usize * d..(*j as usize + 1) * d]);
+        }
+        panels.resize(features.len().next_multiple_of(LANES) * stride);
+        fill_panels(encoder, d, stride, panels);
+        !features.is_empty()
+    }
+
+    /// The loss of dead features, once the residuals of the whole batch are known. False: there is none, since no residual
+    /// differs from the others by more than rounding.
+    pub(super) fn aux_phase(&mut self, batch: &BatchBuffers, own: &Dictionary<'_>, d: usize, tiles: usize) -> bool {
+        let start = Instant::now();
+        let Some(aux) = own.kind.aux else { return false };
+        let Self { isa, team, residual, scratch, dead, .. } = self;
+        let (stride, groups, n) = (batch.stride, own.kind.group_count(), own.bias.value.len());
+        let scaled = own.scales.error;
+        let variation = variation(residual, stride, groups, d) / (f64::from(scaled) * f64::from(scaled));
+        if !(variation > 0.0) {
+            return false;
+        }
+        let scale = (2.0 * aux.alpha / variation) as f32;
+        let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
+        let Dead { features, bias, panels, blocks, gap, .. } = dead;
+        let size = tiles * TILE;
+        gap.resize(batch.x.len());
+        let count = batch.x.len().div_ceil(size * stride);
+        if blocks.len() < count {
+            blocks.resize_with(count, Codes::default);
+        }
+        let k = aux.k;
+        let parts = batch.x.chunks(size * stride).zip(residual.chunks(size * stride * groups));
+        let mut items: Vec<_> = parts.zip(gap.chunks_mut(size * stride)).zip(blocks).collect();
+        team.for_each(&mut items, |thread, index, (((x, residual), gap), codes)| {
+            let scratch = &mut *lock(&scratch[thread]);
+            let (first_row, rows, features) = (index * size, x.len() / stride, Some(&**features));
+            isa.run(LargestOfRows { panels, bias, k, features, stride, x, first_row, codes, scratch });
+            // They are no codes of the dictionary, and count nowhere.
+            let stats = &mut vec![TileStats::default(); tiles];
+            isa.run(SortRows { n, first_row, rows, waited: false, above: None, stats, codes, scratch });
+            isa.run(DeriveAux { weights, stride, residual, groups, scaled, scale, gap, codes, scratch });
+        });
+        self.profile.rows += start.elapsed().as_secs_f64();
+        true
     }
 
     pub(super) fn features_phase(
@@ -139,14 +279,19 @@ impl Worker {
         batch: &BatchBuffers,
         own: &mut Dictionary<'_>,
         d: usize,
-        wave: usize,
+        held: Range<usize>,
         first_row: usize,
         block_rows: usize,
         kept: bool,
         last: bool,
+        with_dead: bool,
     ) {
         let start = Instant::now();
-        let Self { isa, team, residual, blocks, scratch, gradients, chunk_sums, .. } = self;
+        let silent = own.silent();
+        if silent != 0.0 && last {
+            self.sum_rows(batch);
+        }
+        let Self { isa, team, residual, blocks, scratch, gradients, chunk_sums, row_sum, dead, .. } = self;
         let stride = batch.stride;
         let n = own.bias.value.len();
         let size = chunk(n);
@@ -156,7 +301,11 @@ impl Worker {
         let mut sums = chunk_sums.chunks_mut(stride);
         let mut all = kept.then(|| gradients.chunks(size, stride));
         let mut items = Vec::with_capacity(n.div_ceil(size));
-        let Dictionary { encoder, bias, decoder, fired, lag, .. } = own;
+        let (kind, own_sums, rows_of_batch) = (own.kind, own.kind.own(), own.rows as f64);
+        let (trains, update) = (own.update.is_some(), own.update.filter(|_| last));
+        let Dictionary { encoder, bias, decoder, fired, lag, own: vectors, since, .. } = own;
+        let mut vectors = vectors.each_mut().map(|vector| vector.as_mut().map(Trained::reborrow));
+        let mut since = since.as_mut().filter(|_| trains).map(|since| since.chunks_mut(size));
         let mut encoders = encoder.as_mut().map(|encoder| encoder.chunks(size * d));
         let mut fired = fired.as_mut().map(|fired| fired.chunks_mut(size));
         let mut lag = lag.as_mut().map(|lag| lag.chunks_mut(size));
@@ -164,17 +313,22 @@ impl Worker {
             let encoder = encoders.as_mut().and_then(Iterator::next);
             let fired = fired.as_mut().and_then(Iterator::next);
             let lag = lag.as_mut().and_then(Iterator::next);
-            let features = Features { encoder, bias, decoder };
+            let since = since.as_mut().and_then(Iterator::next);
+            let own = split_own(&mut vectors, bias.value.len());
+            let features = Features { encoder, bias, decoder, own };
             let kept = all.as_mut().and_then(Iterator::next);
-            items.push(Some((first, features, fired, lag, kept, sums.next())));
+            items.push(Some((first, features, fired, since, lag, kept, sums.next())));
         }
-        let rows = BatchRows { d, stride, x: &batch.x, residual };
-        let (blocks, update) = (&blocks[..wave], own.update.filter(|_| last));
+        let groups = if kind.groups.len() > 1 { &*kind.groups } else { &[] };
+        let rows = BatchRows { d, stride, x: &batch.x, residual, groups };
+        let aux = with_dead.then(|| (BatchRows { residual: &dead.gap, groups: &[], ..rows }, &dead.blocks[held.clone()]));
+        let silent = (silent != 0.0).then_some(Silent { by_row: silent, rows: rows_of_batch, sum: row_sum });
+        let blocks = &blocks[held];
         team.for_each(&mut items, |thread, _, item| {
-            let Some((first, features, fired, lag, kept, sums)) = item.take() else { return };
+            let Some((first, features, fired, since, lag, kept, sums)) = item.take() else { return };
             let count = features.bias.value.len();
             let scratch = &mut *lock(&scratch[thread]);
-            let gradients = kept.unwrap_or_else(|| scratch.sums.of(count, stride));
+            let gradients = kept.unwrap_or_else(|| scratch.sums.of(count, stride, own_sums));
             isa.run(FeaturesKernel {
                 rows,
                 blocks,
@@ -183,7 +337,10 @@ impl Worker {
                 first,
                 gradients,
                 fired,
+                since,
                 features,
+                aux,
+                silent,
                 complete: last,
                 update,
                 lag,
@@ -191,6 +348,16 @@ impl Worker {
             });
         });
         self.profile.features += start.elapsed().as_secs_f64();
+    }
+
+    /// The sum of the batch's rows, in their order.
+    fn sum_rows(&mut self, batch: &BatchBuffers) {
+        let mut sums = vec![0.0f64; batch.stride];
+        for row in batch.x.chunks_exact(batch.stride) {
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
+        self.row_sum.resize(batch.stride);
+        self.row_sum.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum as f32);
     }
 
     /// The gradient of the pre-bias, from the parts that the phases left, and its update.
@@ -207,6 +374,24 @@ impl Worker {
             self.isa.run(AdamRow { adam: update.adam, row: pre_bias.reborrow(), gradient: &sum });
         }
     }
+}
+
+/// How much the last group's residuals differ from their mean, squared and summed; 0 where that is no more than their
+/// rounding to float32.
+fn variation(residual: &[f32], stride: usize, groups: usize, d: usize) -> f64 {
+    let (mut sums, mut squares) = (vec![0.0f64; d], vec![0.0f64; d]);
+    let mut rows = 0.0;
+    for row in residual.chunks_exact(groups * stride) {
+        rows += 1.0;
+        let row = row[(groups - 1) * stride..].iter().map(|r| f64::from(*r));
+        for ((sum, square), r) in sums.iter_mut().zip(&mut squares).zip(row) {
+            *sum += r;
+            *square += r * r;
+        }
+    }
+    let square = squares.iter().sum::<f64>();
+    let found = square - sums.iter().map(|sum| sum * sum).sum::<f64>() / rows;
+    if found > f64::from(f32::EPSILON) * square { found } else { 0.0 }
 }
 
 struct AddRow<'a> {

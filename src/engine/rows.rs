@@ -10,6 +10,29 @@ use crate::vector::dot::{add_scaled, dot4};
 use crate::vector::simd::{Kernel, LANES, Simd};
 use crate::vector::tile::TILE;
 
+/// Which candidates are codes.
+#[derive(Debug, Clone, Copy)]
+pub enum Keep<'a> {
+    /// Those above this number, which is 0 or more.
+    Above(f32),
+    /// Those above their feature's threshold, and those that are nearer to it than half a window.
+    Jump {
+        /// [n].
+        theta: &'a [f32],
+        /// Half of the window.
+        half: f32,
+    },
+    /// Those above 0, with the value of their magnitude.
+    Gated {
+        /// [n].
+        bias: &'a [f32],
+        /// [n].
+        magnitude: &'a [f32],
+        /// [n]: e^rho.
+        gain: &'a [f32],
+    },
+}
+
 /// Candidates of one block to codes.
 pub struct EncodeRows<'a, 'b> {
     /// Parameters.
@@ -22,11 +45,13 @@ pub struct EncodeRows<'a, 'b> {
     pub x: &'a [f32],
     /// Index of the first row in the batch.
     pub first_row: usize,
+    /// Which are kept.
+    pub keep: Keep<'a>,
     /// [tiles].
     pub stats: &'b mut [TileStats],
     /// Where the codes go, feature by feature.
     pub codes: &'b mut Codes,
-    /// The thread's own: its masks hold the candidates, and it gets the codes row by row.
+    /// The thread's own: its masks hold the candidates, and it gets the features of the codes.
     pub scratch: &'b mut Scratch,
 }
 
@@ -35,18 +60,76 @@ impl Kernel for EncodeRows<'_, '_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { weights, stride, mask_stride, x, first_row, stats, codes, scratch } = self;
+        let Self { weights, stride, mask_stride, x, first_row, keep, stats, codes, scratch } = self;
         let start = Instant::now();
-        let rows = x.len() / stride;
-        list_candidates(s, scratch, mask_stride, weights.bias, rows, stats);
+        list_candidates(s, scratch, mask_stride, weights.bias, x.len() / stride, stats);
         multiply(s, &weights, stride, x, scratch);
-        keep_active(s, scratch, codes, first_row as u32);
-        sort_by_row(scratch, codes, weights.bias.len(), first_row as u32, rows, stats);
+        match keep {
+            Keep::Above(least) => keep_above(s, scratch, codes, first_row as u32, least),
+            Keep::Jump { theta, half } => {
+                keep_by::<S, false>(s, scratch, codes, first_row as u32, |feature, y| jump(y, theta[feature as usize], half));
+            }
+            Keep::Gated { bias, magnitude, gain } => {
+                grow(&mut codes.y, scratch.count + 2 * LANES);
+                keep_by::<S, true>(s, scratch, codes, first_row as u32, |feature, y| {
+                    let j = feature as usize;
+                    let m = gain[j] * (y - bias[j]) + magnitude[j];
+                    // A NaN is a code: it must reach the loss.
+                    (if m <= 0.0 { 0.0 } else { m }, y > 0.0 || y.is_nan())
+                });
+            }
+        }
         scratch.spent.encode += start.elapsed().as_secs_f64();
     }
 }
 
-/// The reconstruction of one block from the codes that [`EncodeRows`] left, and what each of them gets of the gradient.
+/// What a feature with a threshold gives, and whether that is an entry at all.
+#[inline(always)]
+fn jump(y: f32, theta: f32, half: f32) -> (f32, bool) {
+    let above = y > theta || y.is_nan();
+    let below = if y < theta { -0.0 } else { 0.0 };
+    (if above { y } else { below }, above || (y - theta).abs() < half)
+}
+
+/// Codes of one block in the order of rows; before, those that are not `above` this are dropped, where it is given.
+pub struct SortRows<'b> {
+    /// Features.
+    pub n: usize,
+    /// Index of the first row in the batch.
+    pub first_row: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Whether the codes have waited for those of other blocks, with their features.
+    pub waited: bool,
+    /// Those above this are kept; None: all.
+    pub above: Option<f32>,
+    /// [tiles].
+    pub stats: &'b mut [TileStats],
+    /// The codes.
+    pub codes: &'b mut Codes,
+    /// The thread's own, which has the features of the codes and gets the codes row by row.
+    pub scratch: &'b mut Scratch,
+}
+
+impl Kernel for SortRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Self { n, first_row, rows, waited, above, stats, codes, scratch } = self;
+        let start = Instant::now();
+        if waited {
+            std::mem::swap(&mut scratch.features, &mut codes.features);
+        }
+        if let Some(least) = above {
+            drop_below(s, scratch, codes, least);
+        }
+        sort_by_row(scratch, codes, n, first_row as u32, rows, stats);
+        scratch.spent.encode += start.elapsed().as_secs_f64();
+    }
+}
+
+/// The reconstruction of one block from the codes that [`SortRows`] left, and what each of them gets of the gradient.
 pub struct DecodeRows<'a, 'b> {
     /// Parameters.
     pub weights: Weights<'a>,
@@ -198,9 +281,61 @@ fn multiply<S: Simd>(s: S, weights: &Weights<'_>, stride: usize, x: &[f32], scra
     }
 }
 
-/// Candidates to codes: those with values above zero.
+/// Candidates to codes: those with values above `least`.
 #[inline(always)]
-fn keep_active<S: Simd>(s: S, scratch: &mut Scratch, codes: &mut Codes, first_row: u32) {
+fn keep_above<S: Simd>(s: S, scratch: &mut Scratch, codes: &mut Codes, first_row: u32, least: f32) {
+    let whole = begin_codes(scratch, codes);
+    let Scratch { places, features, values, .. } = scratch;
+    let mut at = 0;
+    for i in (0..whole).step_by(LANES) {
+        let (z, rows, of) = (lanes(values, i), lanes(places, i).map(|place| first_row + place), lanes(features, i));
+        // A NaN is a code: it must reach the loss.
+        let active = s.not_le(s.load(&z), s.splat(least));
+        s.compress(&z, active, lanes_mut(&mut codes.z, at));
+        s.compress(&rows, active, lanes_mut(&mut codes.rows, at));
+        s.compress(&of, active, lanes_mut(features, at));
+        at += active.count_ones() as usize;
+    }
+    codes.count = at;
+}
+
+/// Candidates to codes: `give` tells what a feature gives with a pre-activation, and whether it is kept. The
+/// pre-activations are kept as well where that is asked for.
+#[inline(always)]
+fn keep_by<S: Simd, const WITH_Y: bool>(
+    s: S,
+    scratch: &mut Scratch,
+    codes: &mut Codes,
+    first_row: u32,
+    give: impl Fn(u32, f32) -> (f32, bool),
+) {
+    let whole = begin_codes(scratch, codes);
+    let Scratch { places, features, values, count, .. } = scratch;
+    // What is beyond the candidates names a feature that there is.
+    features[*count..whole].fill(0);
+    let mut at = 0;
+    for i in (0..whole).step_by(LANES) {
+        let (y, rows, of) = (lanes(values, i), lanes(places, i).map(|place| first_row + place), lanes(features, i));
+        let (mut z, mut active) = ([0.0; LANES], 0);
+        for lane in 0..LANES {
+            let (value, kept) = give(of[lane], y[lane]);
+            z[lane] = value;
+            active |= u32::from(kept && i + lane < *count) << lane;
+        }
+        s.compress(&z, active, lanes_mut(&mut codes.z, at));
+        s.compress(&rows, active, lanes_mut(&mut codes.rows, at));
+        s.compress(&of, active, lanes_mut(features, at));
+        if WITH_Y {
+            s.compress(&y, active, lanes_mut(&mut codes.y, at));
+        }
+        at += active.count_ones() as usize;
+    }
+    codes.count = at;
+}
+
+/// Room for as many codes as there are candidates; gives how many those are in whole vectors.
+#[inline(always)]
+fn begin_codes(scratch: &mut Scratch, codes: &mut Codes) -> usize {
     let Scratch { places, features, values, count, .. } = scratch;
     let whole = count.next_multiple_of(LANES);
     for list in [&mut *places, &mut *features, &mut codes.rows] {
@@ -211,14 +346,24 @@ fn keep_active<S: Simd>(s: S, scratch: &mut Scratch, codes: &mut Codes, first_ro
     }
     // What is beyond the candidates is no code.
     values[*count..whole].fill(0.0);
+    whole
+}
+
+/// Keeps the codes above `least`.
+#[inline(always)]
+fn drop_below<S: Simd>(s: S, scratch: &mut Scratch, codes: &mut Codes, least: f32) {
+    let whole = codes.count.next_multiple_of(LANES);
+    grow(&mut scratch.features, whole + LANES);
+    grow(&mut codes.rows, whole + LANES);
+    grow(&mut codes.z, whole + LANES);
+    codes.z[codes.count..whole].fill(0.0);
     let mut at = 0;
     for i in (0..whole).step_by(LANES) {
-        let (z, rows, of) = (lanes(values, i), lanes(places, i).map(|place| first_row + place), lanes(features, i));
-        // A NaN is a code: it must reach the loss.
-        let active = s.not_le(s.load(&z), s.zero());
+        let (z, rows, of) = (lanes(&codes.z, i), lanes(&codes.rows, i), lanes(&scratch.features, i));
+        let active = s.not_le(s.load(&z), s.splat(least));
         s.compress(&z, active, lanes_mut(&mut codes.z, at));
         s.compress(&rows, active, lanes_mut(&mut codes.rows, at));
-        s.compress(&of, active, lanes_mut(features, at));
+        s.compress(&of, active, lanes_mut(&mut scratch.features, at));
         at += active.count_ones() as usize;
     }
     codes.count = at;
@@ -236,7 +381,7 @@ fn lanes_mut<T>(list: &mut [T], at: usize) -> &mut [T; LANES] {
 
 /// Makes a buffer at least `len` long; what is new in it is of no use.
 #[inline(always)]
-fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
+pub(super) fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
     if buffer.len() < len {
         buffer.resize(len.next_power_of_two(), T::default());
     }
@@ -298,7 +443,7 @@ fn sort_by_row(
 
 /// Reconstructs a row, writes its scaled residual, and gives the squared error.
 #[inline(always)]
-fn decode<S: Simd>(
+pub(super) fn decode<S: Simd>(
     s: S,
     weights: &Weights<'_>,
     places: &[RowCode],

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use super::balance::{ALONE, Shared, share};
 use super::batch::BatchBuffers;
-use super::codes::{Dense, TileStats};
+use super::codes::Dense;
 use super::dense_products::Panels;
 use super::dictionary::{Dictionary, cut};
 use super::idle::wake_if_faster;
-use super::step::Expected;
+use super::kind::Activation;
+use super::step::{Expected, Found};
 use super::sweep::{Activations, Mode, Sweep, Totals, check};
 use super::worker::{Profile, Worker};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub struct Engine {
     alone: Vec<Worker>,
     /// Expected codes per row of each dictionary: of the last batch.
     density: Vec<f64>,
+    /// What the largest codes of each dictionary are expected above, see [`Expected`].
+    floors: Vec<f32>,
     /// Seconds that one thread takes for each dictionary: of the last batches.
     costs: Vec<f64>,
     codes: CodesAs,
@@ -62,6 +65,11 @@ impl CodesAs {
     }
 }
 
+/// Whether matrix products of all features find its codes.
+fn needs_panels(own: &Dictionary<'_>) -> bool {
+    matches!(own.kind.activation, Activation::TopK { .. })
+}
+
 impl Engine {
     /// An engine of `threads` threads on a path.
     #[must_use]
@@ -73,6 +81,7 @@ impl Engine {
             alone: (0..if threads > 1 { threads } else { 0 }).map(|_| Worker::new(isa, 1)).collect(),
             together,
             density: Vec::new(),
+            floors: Vec::new(),
             costs: Vec::new(),
             codes: CodesAs::Measured,
             batch_seconds: 0.0,
@@ -141,16 +150,18 @@ impl Engine {
         if self.costs.len() != sizes.len() {
             self.costs = sizes.iter().map(|n| *n as f64).collect();
         }
-        let expected: Vec<_> = sizes.iter().zip(&self.density).map(|(n, density)| self.expect(*n, *density)).collect();
-        if !expected.iter().any(|expected| expected.dense) {
+        self.floors.resize(sizes.len(), f32::NAN);
+        let mut dictionaries: Vec<_> = cut(sweep, &mut mode, batch.rows).into_iter().map(Some).collect();
+        let expected: Vec<_> = dictionaries.iter().flatten().enumerate().map(|(k, own)| self.expect(k, own)).collect();
+        let panels = expected.iter().any(|expected| expected.dense) || dictionaries.iter().flatten().any(needs_panels);
+        if !panels {
             // The start is over: its matrices are not needed again.
             self.together.blocks.iter_mut().for_each(|codes| codes.dense = Dense::default());
             self.together.panels = Panels::default();
         }
         let alone: Vec<_> = expected.iter().map(|expected| !expected.dense && !with_pre_bias).collect();
         let Shared { together, alone } = share(&self.costs, &alone, self.threads());
-        let mut dictionaries: Vec<_> = cut(sweep, &mut mode, batch.rows).into_iter().map(Some).collect();
-        let mut found: Vec<_> = sizes.iter().map(|_| (TileStats::default(), 0.0)).collect();
+        let mut found: Vec<_> = sizes.iter().map(|_| (Found::default(), 0.0)).collect();
         for k in together {
             let Some(dictionary) = dictionaries[k].take() else { continue };
             if let Some(pre_bias) = &dictionary.pre_bias {
@@ -158,15 +169,16 @@ impl Engine {
                 self.read_batch(batch, d, Some(&pre_bias));
             }
             let start = Instant::now();
-            let stats = self.together.dictionary(&self.batch, dictionary, batch.rows, d, expected[k]);
-            found[k] = (stats, ALONE * start.elapsed().as_secs_f64() * self.threads() as f64);
+            let done = self.together.dictionary(&self.batch, dictionary, batch.rows, d, expected[k]);
+            found[k] = (done, ALONE * start.elapsed().as_secs_f64() * self.threads() as f64);
         }
         let queue = alone.into_iter().rev().filter_map(|k| dictionaries[k].take().map(|own| (k, own))).collect();
         self.work_alone(queue, batch.rows, d, &expected, &mut found);
         let mut totals = Totals::default();
-        for (k, (stats, seconds)) in found.into_iter().enumerate() {
+        for (k, (Found { stats, floor }, seconds)) in found.into_iter().enumerate() {
             // Codes, not candidates: matrices know no candidates, and a dictionary would change sides with every batch.
             self.density[k] = stats.codes as f64 / batch.rows as f64;
+            self.floors[k] = floor;
             self.costs[k] = seconds;
             totals.sse.push(stats.sse);
             totals.l1.push(stats.l1.iter().sum());
@@ -184,7 +196,7 @@ impl Engine {
         rows: usize,
         d: usize,
         expected: &[Expected],
-        found: &mut [(TileStats, f64)],
+        found: &mut [(Found, f64)],
     ) {
         if queue.is_empty() {
             return;
@@ -194,21 +206,22 @@ impl Engine {
             loop {
                 let Some((k, dictionary)) = lock(&queue).pop() else { return };
                 let start = Instant::now();
-                let stats = worker.dictionary(batch, dictionary, rows, d, expected[k]);
-                lock(&found)[k] = (stats, start.elapsed().as_secs_f64());
+                let done = worker.dictionary(batch, dictionary, rows, d, expected[k]);
+                lock(&found)[k] = (done, start.elapsed().as_secs_f64());
             }
         });
     }
 
-    /// What to expect of a dictionary of `n` features that had `density` codes per row.
-    fn expect(&self, n: usize, density: f64) -> Expected {
-        let active = density.min(n as f64);
+    /// What to expect of dictionary `k`.
+    fn expect(&self, k: usize, own: &Dictionary<'_>) -> Expected {
+        let n = own.bias.value.len() as f64;
+        let active = self.density[k].min(n);
         let dense = match self.codes {
-            CodesAs::Measured => active > DENSE * n as f64,
+            CodesAs::Measured => active > DENSE * n,
             CodesAs::Lists => false,
             CodesAs::Dense => true,
         };
-        Expected { active, dense }
+        Expected { active, dense: dense && own.may_have_matrices(), floor: self.floors[k] }
     }
 
     fn read_batch(&mut self, batch: Activations<'_>, d: usize, pre_bias: Option<&[f32]>) {

@@ -1,4 +1,5 @@
 //! What the engine is given and gives back: a packed sweep, a batch, what to do with them, and sums.
+use super::kind::{Activation, Kind, Penalty};
 use super::parameters::Trained;
 use crate::error::{Error, Result};
 
@@ -38,6 +39,52 @@ pub struct Sweep<'a> {
     pub fired: &'a mut [i64],
     /// Features that rest; None: all are worked on in every step.
     pub idle: Option<Idle<'a>>,
+    /// Kinds of the dictionaries; None: all are ReLU + L1.
+    pub kinds: Option<Kinds<'a>>,
+}
+
+/// Kinds of dictionaries, with what only some have. Vectors are packed over the dictionaries that have them.
+#[derive(Debug)]
+pub struct Kinds<'a> {
+    /// [K].
+    pub of: &'a [Kind],
+    /// JumpReLU's thresholds, never below 0.
+    pub theta: Option<Trained<'a>>,
+    /// Gated's biases of magnitudes.
+    pub magnitude: Option<Trained<'a>>,
+    /// Gated's logarithms of gains.
+    pub gain: Option<Trained<'a>>,
+    /// [N]: rows trained on since each feature fired, of dictionaries with a loss of dead features.
+    pub since: Option<&'a mut [i64]>,
+    /// [K]: `BatchTopK`'s running threshold, NaN before the first.
+    pub threshold: Option<&'a mut [f32]>,
+    /// [K][`ANNEALING`]: of penalties that are a power. Strength, p and the next p, NaN where its sum is not wanted; a
+    /// step writes the sums of z^p and z^next where they are.
+    pub annealing: Option<&'a mut [f64]>,
+}
+
+/// Numbers of a dictionary in [`Kinds::annealing`].
+pub const ANNEALING: usize = 5;
+
+impl<'a> Kinds<'a> {
+    /// The vectors of a dictionary of that kind, the first that is left.
+    pub(super) fn split_off(
+        [theta, magnitude, gain]: &mut [Option<Trained<'a>>; 3],
+        kind: &Kind,
+        n: usize,
+    ) -> [Option<Trained<'a>>; 2] {
+        let take = |vector: &mut Option<Trained<'a>>| vector.as_mut().map(|vector| vector.split_off(n));
+        match kind.activation {
+            Activation::Jump { .. } => [take(theta), None],
+            Activation::Gated => [take(magnitude), take(gain)],
+            _ => [None, None],
+        }
+    }
+
+    /// The vectors, for a shorter time.
+    pub(super) fn vectors(&mut self) -> [Option<Trained<'_>>; 3] {
+        [&mut self.theta, &mut self.magnitude, &mut self.gain].map(|vector| vector.as_mut().map(Trained::reborrow))
+    }
 }
 
 /// Features that rest, of a whole sweep or a part of it.
@@ -63,7 +110,7 @@ pub struct Activations<'a> {
 pub struct Factors {
     /// The learning rates.
     pub lr: f64,
-    /// The L1 coefficients. No feature wakes up for it: where there is no code, L1 has no gradient either.
+    /// The L1 coefficients and the strengths of other penalties. No feature wakes up for it: where there is no code, L1 has no gradient either.
     pub l1: f64,
 }
 
@@ -94,6 +141,8 @@ pub struct GradientsOut<'a> {
     pub decoder: &'a mut [f32],
     /// [K][D].
     pub pre_bias: Option<&'a mut [f32]>,
+    /// Theta, magnitude and gain, packed as these.
+    pub own: [Option<&'a mut [f32]>; 3],
 }
 
 impl<'a> GradientsOut<'a> {
@@ -104,12 +153,20 @@ impl<'a> GradientsOut<'a> {
             bias: self.bias,
             decoder: self.decoder,
             pre_bias: self.pre_bias.as_deref_mut(),
+            own: self.own.each_mut().map(|own| own.as_deref_mut()),
         }
     }
 
-    /// Takes those of the first dictionary, which has `n` features of `d` values.
-    pub(super) fn split_off(&mut self, n: usize, d: usize) -> GradientsOut<'a> {
+    /// Takes those of the first dictionary, which has `n` features of `d` values and is of that kind.
+    pub(super) fn split_off(&mut self, n: usize, d: usize, kind: &Kind) -> GradientsOut<'a> {
+        let has = [kind.vectors() == 1, kind.vectors() == 2, kind.vectors() == 2];
+        let mut own = self.own.iter_mut().zip(has);
+        let own = std::array::from_fn(|_| {
+            let (own, has) = own.next()?;
+            own.as_mut().filter(|_| has).and_then(|own| own.split_off_mut(..n))
+        });
         GradientsOut {
+            own,
             encoder: self.encoder.as_mut().and_then(|encoder| encoder.split_off_mut(..n * d)),
             bias: self.bias.split_off_mut(..n).unwrap_or_default(),
             decoder: self.decoder.split_off_mut(..n * d).unwrap_or_default(),
@@ -168,6 +225,10 @@ pub(super) fn check(sweep: &Sweep<'_>, batch: Activations<'_>, mode: &Mode<'_>) 
             ("gradient of W_enc", fits(&out.encoder, sweep.encoder.as_ref().map(|_| total * d))),
             ("gradient of b_dec", fits(&out.pre_bias, sweep.pre_bias.as_ref().map(|_| k * d))),
         ]);
+        let sizes = vector_sizes(sweep);
+        for (name, (own, size)) in ["theta", "b_mag", "rho"].into_iter().zip(out.own.iter().zip(sizes)) {
+            found.push((name, own.as_ref().map_or(0, |own| own.len()) == size));
+        }
     }
     all_fit(sweep, &format!(" and {} rows", batch.rows), &found)
 }
@@ -189,7 +250,47 @@ pub(super) fn check_sweep(sweep: &Sweep<'_>) -> Result<()> {
     ];
     found.extend(sweep.encoder.as_ref().map(|encoder| trained("W_enc", encoder, total * d)));
     found.extend(sweep.pre_bias.as_ref().map(|pre_bias| trained("b_dec", pre_bias, k * d)));
+    if let Some(kinds) = &sweep.kinds {
+        let [theta, both, _] = vector_sizes(sweep);
+        let own = |name, vector: &Option<Trained<'_>>, size| match vector {
+            Some(vector) => trained(name, vector, size),
+            None => (name, size == 0),
+        };
+        let fits = kinds.of.len() == k && kinds.of.iter().zip(sweep.sizes).all(|(kind, n)| kind.fits(*n));
+        let any = |has: fn(&Kind) -> bool| kinds.of.iter().any(has);
+        let len = |there: Option<usize>, wanted: usize, needed: bool| there.map_or(!needed, |len| len == wanted);
+        found.extend([
+            ("kinds", fits),
+            own("theta", &kinds.theta, theta),
+            own("b_mag", &kinds.magnitude, both),
+            own("rho", &kinds.gain, both),
+            ("since", len(kinds.since.as_ref().map(|since| since.len()), total, any(|kind| kind.aux.is_some()))),
+            (
+                "threshold",
+                len(
+                    kinds.threshold.as_ref().map(|threshold| threshold.len()),
+                    k,
+                    any(|kind| matches!(kind.activation, Activation::BatchTopK { .. })),
+                ),
+            ),
+            (
+                "annealing",
+                len(
+                    kinds.annealing.as_ref().map(|annealing| annealing.len()),
+                    k * ANNEALING,
+                    any(|kind| kind.penalty == Penalty::Power),
+                ),
+            ),
+        ]);
+    }
     all_fit(sweep, "", &found)
+}
+
+/// Lengths of theta, magnitude and gain.
+fn vector_sizes(sweep: &Sweep<'_>) -> [usize; 3] {
+    let of = sweep.kinds.as_ref().map_or(&[][..], |kinds| kinds.of);
+    let total = |vectors| of.iter().zip(sweep.sizes).filter(|(kind, _)| kind.vectors() == vectors).map(|(_, n)| n).sum();
+    [total(1), total(2), total(2)]
 }
 
 fn all_fit(sweep: &Sweep<'_>, more: &str, found: &[(&str, bool)]) -> Result<()> {

@@ -63,6 +63,7 @@ fn bits_from(mut tensors: [Tensor; 4], x: &[f32], steps: u64, isa: &str, threads
             pre_bias: Some(pre_bias.trained()),
             fired: &mut fired,
             idle: None,
+            kinds: None,
         };
         let totals = engine
             .run(&mut sweep, Activations { x, rows }, Mode::Step { t, factors: Factors { lr: 1.0, l1: 1.0 } })
@@ -145,6 +146,7 @@ fn run_alone(engine: &mut Engine, tensors: &mut [Tensor; 3], x: &[f32], rows: us
         pre_bias: None,
         fired: &mut vec![0; n],
         idle: None,
+        kinds: None,
     };
     engine.run(&mut sweep, Activations { x, rows }, mode).unwrap()
 }

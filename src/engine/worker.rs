@@ -40,7 +40,36 @@ pub(super) struct Worker {
     pub(super) gradients: Sums,
     pub(super) chunk_sums: Aligned,
     pub(super) tile_sums: Aligned,
+    /// [n]: what the screen takes for biases, of kinds whose codes do not begin at 0.
+    pub(super) limits: Vec<f32>,
+    /// [n]: e^rho of gated dictionaries.
+    pub(super) gain: Vec<f32>,
+    /// [stride]: the sum of the batch's rows, for losses on all of them.
+    pub(super) row_sum: Aligned,
+    pub(super) dead: Dead,
     pub(super) profile: Profile,
+}
+
+/// Dead features of a dictionary, and what their loss needs.
+#[derive(Debug, Default)]
+pub(super) struct Dead {
+    /// Which, ascending.
+    pub(super) features: Vec<u32>,
+    /// Their biases and encoders, side by side.
+    pub(super) bias: Vec<f32>,
+    pub(super) encoder: Vec<f32>,
+    pub(super) panels: Aligned,
+    /// Their codes, block by block, and [B][stride]: what these leave.
+    pub(super) blocks: Vec<Codes>,
+    pub(super) gap: Aligned,
+}
+
+impl Dead {
+    fn bytes(&self) -> usize {
+        let lists = self.features.capacity() + self.bias.capacity() + self.encoder.capacity();
+        let codes = self.blocks.iter().map(Codes::bytes).sum::<usize>();
+        lists * size_of::<f32>() + self.panels.bytes() + codes + self.gap.bytes()
+    }
 }
 
 impl Worker {
@@ -58,6 +87,10 @@ impl Worker {
             gradients: Sums::default(),
             chunk_sums: Aligned::default(),
             tile_sums: Aligned::default(),
+            limits: Vec::new(),
+            gain: Vec::new(),
+            row_sum: Aligned::default(),
+            dead: Dead::default(),
             profile: Profile::default(),
         }
     }
@@ -65,7 +98,8 @@ impl Worker {
     pub(super) fn bytes(&self) -> usize {
         let codes = self.blocks.iter().map(Codes::bytes).sum::<usize>();
         let scratch = self.scratch.iter().map(|scratch| lock(scratch).bytes()).sum::<usize>();
-        let sums = self.gradients.bytes() + self.chunk_sums.bytes() + self.tile_sums.bytes();
-        self.residual.bytes() + self.weights.bytes() + self.panels.bytes() + codes + scratch + sums
+        let sums = self.gradients.bytes() + self.chunk_sums.bytes() + self.tile_sums.bytes() + self.row_sum.bytes();
+        let vectors = (self.limits.capacity() + self.gain.capacity()) * size_of::<f32>() + self.dead.bytes();
+        vectors + self.residual.bytes() + self.weights.bytes() + self.panels.bytes() + codes + scratch + sums
     }
 }

@@ -4,9 +4,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::conversion::{Tensor, check_apart};
+use super::kinds::kind;
 use super::signals::Interrupt;
 use super::stream::Stream;
-use crate::engine::{self, Activations, CodesAs, Factors, GradientsOut, Idle, Loss, Mode, Sweep, Totals, Trained};
+use crate::engine::{
+    self, Activations, CodesAs, Factors, GradientsOut, Idle, Kind, Kinds, Loss, Mode, Sweep, Totals, Trained,
+};
 use crate::error::{Error, Result};
 use crate::vector::isa::Isa;
 
@@ -43,12 +46,19 @@ pub struct SweepView {
     pre_bias: Option<Triple>,
     fired: Tensor<i64>,
     idle: Option<(Tensor<i32>, Tensor<f32>)>,
+    kinds: Option<Vec<Kind>>,
+    /// Theta, magnitude and gain.
+    own: [Option<Triple>; 3],
+    since: Option<Tensor<i64>>,
+    threshold: Option<Tensor<f32>>,
+    annealing: Option<Tensor<f64>>,
 }
 
 #[pymethods]
 impl SweepView {
     #[new]
-    #[pyo3(signature = (activation_dim, sizes, l1, lr, *, mean, per_size, project, W_enc, b_enc, W_dec, b_dec, fired, idle = None))]
+    #[pyo3(signature = (activation_dim, sizes, l1, lr, *, mean, per_size, project, W_enc, b_enc, W_dec, b_dec, fired, idle = None,
+        kinds = None, theta = None, b_mag = None, rho = None, since = None, threshold = None, annealing = None))]
     #[allow(non_snake_case)]
     fn new(
         activation_dim: usize,
@@ -64,7 +74,15 @@ impl SweepView {
         b_dec: Option<Triples<'_>>,
         fired: &Bound<'_, PyAny>,
         idle: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+        kinds: Option<Vec<Bound<'_, PyDict>>>,
+        theta: Option<Triples<'_>>,
+        b_mag: Option<Triples<'_>>,
+        rho: Option<Triples<'_>>,
+        since: Option<Bound<'_, PyAny>>,
+        threshold: Option<Bound<'_, PyAny>>,
+        annealing: Option<Bound<'_, PyAny>>,
     ) -> Result<Self> {
+        let own = |name, from: Option<Triples<'_>>| from.map(|from| Triple::open(name, &from)).transpose();
         let view = Self {
             d: activation_dim,
             sizes,
@@ -77,6 +95,11 @@ impl SweepView {
             pre_bias: b_dec.map(|from| Triple::open("b_dec", &from)).transpose()?,
             fired: Tensor::open("engine: fired", fired, true)?,
             idle: idle.map(|(lag, rates)| idle_tensors(&lag, &rates)).transpose()?,
+            kinds: kinds.map(|kinds| kinds.iter().map(kind).collect()).transpose()?,
+            own: [own("theta", theta)?, own("b_mag", b_mag)?, own("rho", rho)?],
+            since: since.map(|since| Tensor::open("engine: since", &since, true)).transpose()?,
+            threshold: threshold.map(|threshold| Tensor::open("engine: threshold", &threshold, true)).transpose()?,
+            annealing: annealing.map(|annealing| Tensor::open("engine: annealing", &annealing, true)).transpose()?,
         };
         view.ranges_apart(&[])?;
         Ok(view)
@@ -97,7 +120,10 @@ impl SweepView {
     fn ranges_apart(&self, more: &[std::ops::Range<usize>]) -> Result<()> {
         let triples = [Some(&self.bias), Some(&self.decoder), self.encoder.as_ref(), self.pre_bias.as_ref()];
         let mut ranges: Vec<_> =
-            triples.into_iter().flatten().flat_map(|triple| &triple.0).map(Tensor::range).collect();
+            triples.into_iter().flatten().chain(self.own.iter().flatten()).flat_map(|triple| &triple.0).map(Tensor::range).collect();
+        ranges.extend(self.since.iter().map(Tensor::range));
+        ranges.extend(self.threshold.iter().map(Tensor::range));
+        ranges.extend(self.annealing.iter().map(Tensor::range));
         ranges.push(self.fired.range());
         ranges.extend(self.idle.iter().flat_map(|(lag, rates)| [lag.range(), rates.range()]));
         ranges.extend_from_slice(more);
@@ -109,7 +135,18 @@ impl SweepView {
     unsafe fn sweep(&mut self) -> Sweep<'_> {
         // SAFETY: the caller answers, and `new` made sure that no two tensors overlap.
         unsafe {
+            let [theta, magnitude, gain] = self.own.each_ref().map(|own| own.as_ref().map(|triple| triple.trained()));
+            let kinds = self.kinds.as_ref().map(|kinds| Kinds {
+                of: kinds,
+                theta,
+                magnitude,
+                gain,
+                since: self.since.as_ref().map(|since| since.write()),
+                threshold: self.threshold.as_ref().map(|threshold| threshold.write()),
+                annealing: self.annealing.as_ref().map(|annealing| annealing.write()),
+            });
             Sweep {
+                kinds,
                 d: self.d,
                 sizes: &self.sizes,
                 l1: &self.l1,
@@ -229,7 +266,7 @@ impl CpuEngine {
         self.run(py, sweep, x, Mode::Evaluate, &[])
     }
 
-    #[pyo3(signature = (sweep, x, W_enc, b_enc, W_dec, b_dec))]
+    #[pyo3(signature = (sweep, x, W_enc, b_enc, W_dec, b_dec, theta = None, b_mag = None, rho = None))]
     #[allow(non_snake_case)]
     fn gradients(
         &mut self,
@@ -240,13 +277,18 @@ impl CpuEngine {
         b_enc: &Bound<'_, PyAny>,
         W_dec: &Bound<'_, PyAny>,
         b_dec: Option<&Bound<'_, PyAny>>,
+        theta: Option<&Bound<'_, PyAny>>,
+        b_mag: Option<&Bound<'_, PyAny>>,
+        rho: Option<&Bound<'_, PyAny>>,
     ) -> Result<Sums> {
         let open = |of, from| Tensor::<f32>::open(&format!("engine: gradient of {of}"), from, true);
         let encoder = W_enc.map(|from| open("W_enc", from)).transpose()?;
         let pre_bias = b_dec.map(|from| open("b_dec", from)).transpose()?;
         let (bias, decoder) = (open("b_enc", b_enc)?, open("W_dec", W_dec)?);
+        let maybe = |of, from: Option<&Bound<'_, PyAny>>| from.map(|from| open(of, from)).transpose();
+        let own = [maybe("theta", theta)?, maybe("b_mag", b_mag)?, maybe("rho", rho)?];
         let outputs = [Some(&bias), Some(&decoder), encoder.as_ref(), pre_bias.as_ref()];
-        let ranges: Vec<_> = outputs.into_iter().flatten().map(Tensor::range).collect();
+        let ranges: Vec<_> = outputs.into_iter().flatten().chain(own.iter().flatten()).map(Tensor::range).collect();
         // SAFETY: `run` checks that these share no memory with each other or with what it reads, and Python code that
         // would touch them while the GIL is released breaks the documented contract of the class.
         let out = unsafe {
@@ -255,6 +297,7 @@ impl CpuEngine {
                 bias: bias.write(),
                 decoder: decoder.write(),
                 pre_bias: pre_bias.as_ref().map(|tensor| tensor.write()),
+                own: own.each_ref().map(|own| own.as_ref().map(|tensor| tensor.write())),
             }
         };
         self.run(py, sweep, x, Mode::Gradients(out), &ranges)

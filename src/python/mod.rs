@@ -11,6 +11,7 @@ mod conversion;
 mod cpu;
 mod crossentropy;
 mod engine;
+mod kinds;
 mod lock;
 mod signals;
 mod store;

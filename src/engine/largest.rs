@@ -1,0 +1,263 @@
+//! The k largest: of a batch, by histograms of the bits of floats, or of each row, by lists that are cut.
+//!
+//! Of equal values all that are no less than the k-th are kept, which needs no order: so threads and blocks decide nothing.
+//! NaN counts as larger than every number, and is always kept.
+use super::codes::{Codes, Scratch, TileStats};
+use super::dense_products::{fill_quads, products};
+use super::rows::grow;
+use crate::vector::simd::{Kernel, LANES, Simd};
+
+/// A value from 0 up as an integer of the same order; NaN of either sign is the largest.
+#[inline(always)]
+fn key(value: f32) -> u32 {
+    if value.is_nan() { u32::MAX } else { value.to_bits() }
+}
+
+/// What all values that are kept are above, if these are no less than the one with that key: for comparisons that keep NaN.
+#[inline(always)]
+fn just_below(key: u32) -> f32 {
+    if key == u32::MAX { f32::INFINITY } else { f32::from_bits(key.saturating_sub(1)) }
+}
+
+/// What a batch's largest codes are above.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cut {
+    /// Codes above this are kept, and NaN.
+    pub above: f32,
+    /// The smallest number that is kept; None: there is none.
+    pub least: Option<f32>,
+}
+
+/// What the `count` largest of all codes in these blocks are above; None if there are fewer.
+pub fn cut_of(blocks: &[Codes], count: usize) -> Option<Cut> {
+    let values = || blocks.iter().flat_map(|block| &block.z[..block.count]).map(|z| key(*z));
+    let (high, left) = bin_of(values().map(|key| key >> 16), count)?;
+    let (low, _) = bin_of(values().filter(|key| key >> 16 == high).map(|key| key & 0xffff), left)?;
+    let key = (high << 16) | low;
+    Some(Cut { above: just_below(key), least: (key != u32::MAX).then(|| f32::from_bits(key)) })
+}
+
+/// All codes, where there are no more than are kept.
+pub fn all_of(blocks: &[Codes]) -> Cut {
+    let numbers = blocks.iter().flat_map(|block| &block.z[..block.count]).copied().filter(|z| *z > 0.0);
+    Cut { above: 0.0, least: numbers.min_by(f32::total_cmp) }
+}
+
+/// Which of 2^16 bins the `count`-th largest is in, and how many of those in it are no smaller.
+fn bin_of(bins: impl Iterator<Item = u32>, count: usize) -> Option<(u32, usize)> {
+    let mut counts = vec![0u32; 1 << 16];
+    bins.for_each(|bin| counts[bin as usize] += 1);
+    let mut left = count;
+    for (bin, found) in counts.iter().enumerate().rev() {
+        match left.checked_sub(*found as usize) {
+            None | Some(0) => return Some((bin as u32, left)),
+            Some(less) => left = less,
+        }
+    }
+    None
+}
+
+/// The largest of one row so far.
+#[derive(Debug, Default, Clone)]
+pub struct Top {
+    /// Values above `above` are among them.
+    above: f32,
+    /// The list is cut when it is as long as this.
+    full: usize,
+    found: Vec<(u32, u32)>,
+}
+
+impl Top {
+    fn begin(&mut self, k: usize) {
+        self.above = 0.0;
+        self.full = (4 * k).max(32);
+        self.found.clear();
+    }
+
+    #[inline(always)]
+    fn push(&mut self, k: usize, value: f32, feature: u32) {
+        self.found.push((key(value), feature));
+        if self.found.len() >= self.full {
+            self.cut(k);
+            self.full = 2 * self.found.len().max(2 * k);
+        }
+    }
+
+    /// Leaves the k largest, and what equals the k-th.
+    fn cut(&mut self, k: usize) {
+        if self.found.len() <= k {
+            return;
+        }
+        let (_, (least, _), _) = self.found.select_nth_unstable_by(k - 1, |a, b| b.0.cmp(&a.0));
+        let least = *least;
+        self.found.retain(|(key, _)| *key >= least);
+        self.above = just_below(least);
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.found.capacity() * size_of::<(u32, u32)>()
+    }
+}
+
+/// Groups of features that are multiplied before they are looked at: their products stay in the second cache.
+const PANEL_GROUPS: usize = 4;
+
+/// The largest of each row of a block to codes.
+pub struct LargestOfRows<'a, 'b> {
+    /// Features side by side, as [`products`] reads them.
+    pub panels: &'a [f32],
+    /// [n].
+    pub bias: &'a [f32],
+    /// Codes of a row.
+    pub k: usize,
+    /// Numbers of the features; None: from 0 on.
+    pub features: Option<&'a [u32]>,
+    /// d padded to whole vectors.
+    pub stride: usize,
+    /// [rows][stride], zeros after d.
+    pub x: &'a [f32],
+    /// Index of the first row in the batch.
+    pub first_row: usize,
+    /// Where the codes go, feature by feature.
+    pub codes: &'b mut Codes,
+    /// The thread's own, which gets the features of the codes.
+    pub scratch: &'b mut Scratch,
+}
+
+impl Kernel for LargestOfRows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        if S::ACCUMULATORS >= 16 { self.work::<S, 2, 2>(s) } else { self.work::<S, 1, 1>(s) }
+    }
+}
+
+impl LargestOfRows<'_, '_> {
+    #[inline(always)]
+    fn work<S: Simd, const G: usize, const L: usize>(self, s: S) {
+        let Self { panels, bias, k, features, stride, x, first_row, codes, scratch } = self;
+        let start = std::time::Instant::now();
+        let rows = x.len() / stride;
+        fill_quads(x, stride, &mut scratch.quads);
+        scratch.products.resize(PANEL_GROUPS * LANES * rows);
+        if scratch.tops.len() < rows {
+            scratch.tops.resize_with(rows, Top::default);
+        }
+        scratch.tops[..rows].iter_mut().for_each(|top| top.begin(k));
+        let size = PANEL_GROUPS * LANES * stride;
+        for (part, panels) in panels.chunks(size).enumerate() {
+            let out = &mut scratch.products[..panels.len() / stride * rows];
+            products::<S, G, L>(s, panels, &scratch.quads, stride, rows, out);
+            for (group, lines) in out.chunks_exact(LANES * rows).enumerate() {
+                let first = (part * PANEL_GROUPS + group) * LANES;
+                let own = &bias[first..(first + LANES).min(bias.len())];
+                let mut biases = [0.0; LANES];
+                biases[..own.len()].copy_from_slice(own);
+                let (biases, there) = (s.load(&biases), (1u32 << own.len()) - 1);
+                for (line, top) in lines.as_chunks::<LANES>().0.iter().zip(&mut scratch.tops) {
+                    let y = s.add(s.load(line), biases);
+                    let mut above = s.not_le(y, s.splat(top.above)) & there;
+                    if above == 0 {
+                        continue;
+                    }
+                    let mut values = [0.0; LANES];
+                    s.store(y, &mut values);
+                    while above != 0 {
+                        let lane = above.trailing_zeros() as usize;
+                        above &= above - 1;
+                        top.push(k, values[lane], (first + lane) as u32);
+                    }
+                }
+            }
+        }
+        // By counting: feature by feature, a feature's rows in order.
+        let Codes { starts, count, rows: row_of, z, .. } = codes;
+        starts.clear();
+        starts.resize(bias.len() + 1, 0);
+        for top in &mut scratch.tops[..rows] {
+            top.cut(k);
+            for (_, feature) in &top.found {
+                starts[*feature as usize + 1] += 1;
+            }
+        }
+        for j in 0..bias.len() {
+            starts[j + 1] += starts[j];
+        }
+        *count = starts[bias.len()] as usize;
+        grow(row_of, *count);
+        grow(z, *count);
+        grow(&mut scratch.features, *count);
+        for (row, top) in (first_row as u32..).zip(&scratch.tops[..rows]) {
+            for (key, feature) in &top.found {
+                let at = starts[*feature as usize] as usize;
+                starts[*feature as usize] += 1;
+                row_of[at] = row;
+                z[at] = if *key == u32::MAX { f32::NAN } else { f32::from_bits(*key) };
+                scratch.features[at] = features.map_or(*feature, |features| features[*feature as usize]);
+            }
+        }
+        scratch.spent.encode += start.elapsed().as_secs_f64();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(values: &[f32]) -> Codes {
+        // What is beyond the count is of no use.
+        let z = values.iter().copied().chain([9.0, 9.0]).collect();
+        Codes { count: values.len(), z, ..Codes::default() }
+    }
+
+    #[test]
+    fn the_cut_of_a_batch_is_that_of_a_sort() {
+        let values: Vec<f32> = (0..500u32).map(|i| ((i * 7919 + 13) % 397) as f32 / 100.0 + 0.01).collect();
+        let blocks: Vec<_> = values.chunks(60).map(block).collect();
+        let mut sorted = values.clone();
+        sorted.sort_by(f32::total_cmp);
+        for count in [1, 2, 57, 499, 500] {
+            let expected = sorted[500 - count];
+            let cut = cut_of(&blocks, count).unwrap();
+            assert_eq!(cut.least, Some(expected));
+            let kept = values.iter().filter(|z| **z > cut.above).count();
+            assert_eq!(kept, values.iter().filter(|z| **z >= expected).count());
+        }
+        assert_eq!(cut_of(&blocks, 501), None);
+        assert_eq!(all_of(&blocks), Cut { above: 0.0, least: Some(sorted[0]) });
+    }
+
+    #[test]
+    fn nan_counts_first_and_keeps_nothing_beside_it() {
+        let blocks = [block(&[1.0, f32::NAN]), block(&[-f32::NAN, 3.0])];
+        assert_eq!(cut_of(&blocks, 2), Some(Cut { above: f32::INFINITY, least: None }));
+        assert_eq!(cut_of(&blocks, 3).unwrap().least, Some(3.0));
+        assert_eq!(all_of(&blocks).least, Some(1.0));
+        assert_eq!(all_of(&[block(&[f32::NAN])]).least, None);
+    }
+
+    #[test]
+    fn a_list_that_is_cut_on_the_way_keeps_what_equals_the_kth() {
+        for k in [1, 3, 40] {
+            let mut top = Top::default();
+            top.begin(k);
+            let values: Vec<f32> = (0..1000u32).map(|i| ((i * 7919 + 13) % 97 + 1) as f32).collect();
+            for (j, value) in values.iter().enumerate() {
+                if *value > top.above {
+                    top.push(k, *value, j as u32);
+                }
+            }
+            top.cut(k);
+            let mut sorted = values.clone();
+            sorted.sort_by(f32::total_cmp);
+            let mut expected: Vec<u32> =
+                (0..1000).filter(|j| values[*j as usize] >= sorted[1000 - k]).collect();
+            let mut found: Vec<u32> = top.found.iter().map(|(_, j)| *j).collect();
+            (expected.sort_unstable(), found.sort_unstable());
+            assert_eq!(found, expected, "{k}");
+        }
+    }
+}
