@@ -27,7 +27,7 @@ from sparsecode.sweep.kinds import (
     TopK,
     entries,
     parse_kinds,
-    spec,
+    text,
 )
 
 
@@ -279,5 +279,5 @@ def test_any_text_gives_kinds_or_the_named_error(text: str) -> None:
 
 
 def test_examples_in_docstrings_run() -> None:
-    assert doctest.testmod(spec)[0] == 0
-    assert doctest.testmod(spec)[1] > 0
+    assert doctest.testmod(text)[0] == 0
+    assert doctest.testmod(text)[1] > 0
