@@ -27,8 +27,9 @@ from sparsecode.sweep.kinds import (
     TopK,
     entries,
     parse_kinds,
-    text,
+    spec,
 )
+from sparsecode.sweep.kinds import text as reading
 
 
 @pytest.mark.parametrize(
@@ -279,5 +280,5 @@ def test_any_text_gives_kinds_or_the_named_error(text: str) -> None:
 
 
 def test_examples_in_docstrings_run() -> None:
-    assert doctest.testmod(text)[0] == 0
-    assert doctest.testmod(text)[1] > 0
+    assert doctest.testmod(reading)[0] == 0
+    assert doctest.testmod(reading)[1] > 0
