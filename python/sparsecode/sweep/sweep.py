@@ -7,6 +7,7 @@ dictionaries. Nothing is padded: dictionary k owns rows offsets[k] to offsets[k+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -277,7 +278,10 @@ class Sweep:
         own = {name: value for name, value in vars(self.weights(k)).items() if value is not None}
         weights = Weights(**{name: value.to("cpu", torch.float32) for name, value in own.items()})
         kind = self.kinds[k]
-        told = ({} if kind.plain else {"kind": str(kind)}) | ({} if kind.l1 is None else {"l1": kind.l1})
+        told: dict[str, Any] = {} if kind.plain else {"kind": str(kind)}
+        told |= {} if kind.l1 is None else {"l1": kind.l1}
+        if ends := kind.ends(self.sizes[k]):
+            told["group_sizes"] = [high - low for low, high in pairwise((0, *ends))]
         return Dictionary(
             W_enc=weights.W_enc,
             b_enc=weights.b_enc,
