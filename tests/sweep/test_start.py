@@ -75,7 +75,8 @@ def test_every_feature_fires_on_the_same_share_of_rows(density: float | None) ->
     assert set(sweep.fired.tolist()) == {round((density or AUTO_DENSITY) * ROWS)}
     norms = [float(own.norm(dim=1).mean()) for own in sweep.per_dictionary(sweep.W_enc)]
     assert norms == pytest.approx([min(1, (D / size) ** (1 / 3)) for size in SIZES])
-    assert [start.record(40, D, tied=tied)["encoder_norm"] for tied in (False, True)] == [pytest.approx(norms[0]), 1]
+    both = [start.record(begun(start, LossSettings(tied=tied)), 0)["encoder_norm"] for tied in (False, True)]
+    assert both == [pytest.approx(norms[0]), 1]
     fixed = begun(Start(encoder_norm=0.25))
     torch.testing.assert_close(fixed.W_enc, 0.25 * fixed.W_dec)
 

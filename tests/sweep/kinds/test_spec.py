@@ -29,6 +29,7 @@ from sparsecode.sweep.kinds import (
     parse_kinds,
     spec,
 )
+from sparsecode.sweep.kinds import text as reading
 
 
 @pytest.mark.parametrize(
@@ -279,5 +280,5 @@ def test_any_text_gives_kinds_or_the_named_error(text: str) -> None:
 
 
 def test_examples_in_docstrings_run() -> None:
-    assert doctest.testmod(spec)[0] == 0
-    assert doctest.testmod(spec)[1] > 0
+    assert doctest.testmod(reading)[0] == 0
+    assert doctest.testmod(reading)[1] > 0

@@ -39,7 +39,8 @@ def section(facts: Facts) -> Section:
 
 
 def _judged(numbers: Numbers) -> Curve | None:
-    own = (one for one in numbers.curves if one.sweep == "run" and one.l1 == numbers.judged_l1 and one.points)
+    judged = (numbers.judged_kind, numbers.judged_l1)
+    own = (one for one in numbers.curves if one.sweep == "run" and (one.kind, one.l1) == judged and one.points)
     return next(own, None)
 
 
@@ -108,7 +109,7 @@ def _growth(numbers: Numbers, curve: Curve) -> Figure:
 
 def _growth_by_l1(numbers: Numbers) -> Figure | None:
     """MMCS over size, with a curve per L1 of the claims' sweep."""
-    beside = [curve for curve in numbers.curves if curve.sweep != "run" and curve.points]
+    beside = [curve for curve in numbers.curves if curve.sweep != "run" and curve.points and curve.l1]
     return curves_by_l1(
         "growth-by-l1",
         "The same for several L1, from the short sweep: MMCS with the next larger dictionary.",

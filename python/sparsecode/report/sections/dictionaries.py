@@ -37,7 +37,9 @@ def section(facts: Facts) -> Section:
 
 
 def _table(facts: Facts) -> Table:
+    kinds = any(entry.get("kind") for entry in facts.dictionaries)
     columns = [
+        *([Column("kind")] if kinds else []),
         Column("size", ",d"),
         Column("L1", ".3g"),
         Column("seed", "d"),
@@ -52,7 +54,8 @@ def _table(facts: Facts) -> Table:
         Column("of live", ".1%", "share of live features"),
         Column("other seed", ",d", "features above it in the same size from another seed, each the other's nearest"),
     ]
-    return Table("sweep", "All dictionaries of the sweep.", columns, [_row(entry) for entry in facts.dictionaries])
+    rows = [[entry.get("kind") or "relu", *_row(entry)] if kinds else _row(entry) for entry in facts.dictionaries]
+    return Table("sweep", "All dictionaries of the sweep.", columns, rows)
 
 
 def _row(entry: dict[str, Any]) -> list[Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.comparison import Comparison
+from sparsecode.comparison.records import kind_order
 from sparsecode.science.claims import trained
 from sparsecode.science.top_contexts import Decode, Rows
 from sparsecode.sweep import Dictionary, metrics
@@ -60,11 +61,14 @@ class ComparedSweep:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """The comparison's entries by L1, seed and size."""
+        """The comparison's entries by kind, L1, seed and size."""
         return sorted(
             self.comparison.record["dictionaries"],
-            key=lambda entry: (entry.get("l1") or 0.0, entry.get("seed") or 0, entry["dict_size"], entry["name"]),
-        )
+            key=lambda entry: (
+                *kind_order(entry.get("kind"), entry.get("l1")), entry.get("seed") or 0, entry["dict_size"],
+                entry["name"],
+            ),
+        )  # fmt: skip
 
     def named(self, entry: dict[str, Any]) -> dict[str, Any]:
         """What a `Row` about an entry begins with."""
