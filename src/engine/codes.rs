@@ -120,6 +120,8 @@ pub struct Scratch {
     pub(super) products: Aligned,
     /// [rows]: the largest of each row, see [`super::largest`].
     pub(super) tops: Vec<Top>,
+    /// [rows of whole tiles]: their reach in the screen, with limits of their own.
+    pub(super) reach: Vec<f32>,
     /// [groups + 1]: where the codes of each group begin among those of a row.
     pub(super) bounds: Vec<usize>,
     /// [groups][stride]: a second residual of a row.

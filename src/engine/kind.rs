@@ -84,7 +84,7 @@ pub struct Kind {
 }
 
 /// ReLU + L1.
-pub const RELU: Kind = Kind {
+pub static RELU: Kind = Kind {
     activation: Activation::Relu,
     penalty: Penalty::L1,
     strength: 0.0,

@@ -2,10 +2,18 @@
 //!
 //! Of equal values all that are no less than the k-th are kept, which needs no order: so threads and blocks decide nothing.
 //! NaN counts as larger than every number, and is always kept.
+use std::time::Instant;
+
 use super::codes::{Codes, Scratch, TileStats};
 use super::dense_products::{fill_quads, products};
-use super::rows::grow;
+use super::parameters::Weights;
+use super::rows::{grow, list_candidates, multiply};
+use crate::vector::isa::Isa;
+use crate::vector::packing::{RowPack, WeightPack};
+use crate::vector::rounding::Rounding;
+use crate::vector::screening::Screening;
 use crate::vector::simd::{Kernel, LANES, Simd};
+use crate::vector::tile::{PANEL, TILE};
 
 /// A value from 0 up as an integer of the same order; NaN of either sign is the largest.
 #[inline(always)]
@@ -85,7 +93,7 @@ impl Top {
 
     /// Leaves the k largest, and what equals the k-th.
     fn cut(&mut self, k: usize) {
-        if self.found.len() <= k {
+        if self.found.len() < k {
             return;
         }
         let (_, (least, _), _) = self.found.select_nth_unstable_by(k - 1, |a, b| b.0.cmp(&a.0));
@@ -139,7 +147,7 @@ impl LargestOfRows<'_, '_> {
     #[inline(always)]
     fn work<S: Simd, const G: usize, const L: usize>(self, s: S) {
         let Self { panels, bias, k, features, stride, x, first_row, codes, scratch } = self;
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let rows = x.len() / stride;
         fill_quads(x, stride, &mut scratch.quads);
         scratch.products.resize(PANEL_GROUPS * LANES * rows);
@@ -173,33 +181,161 @@ impl LargestOfRows<'_, '_> {
                 }
             }
         }
-        // By counting: feature by feature, a feature's rows in order.
-        let Codes { starts, count, rows: row_of, z, .. } = codes;
-        starts.clear();
-        starts.resize(bias.len() + 1, 0);
-        for top in &mut scratch.tops[..rows] {
-            top.cut(k);
-            for (_, feature) in &top.found {
-                starts[*feature as usize + 1] += 1;
-            }
-        }
-        for j in 0..bias.len() {
-            starts[j + 1] += starts[j];
-        }
-        *count = starts[bias.len()] as usize;
-        grow(row_of, *count);
-        grow(z, *count);
-        grow(&mut scratch.features, *count);
-        for (row, top) in (first_row as u32..).zip(&scratch.tops[..rows]) {
-            for (key, feature) in &top.found {
-                let at = starts[*feature as usize] as usize;
-                starts[*feature as usize] += 1;
-                row_of[at] = row;
-                z[at] = if *key == u32::MAX { f32::NAN } else { f32::from_bits(*key) };
-                scratch.features[at] = features.map_or(*feature, |features| features[*feature as usize]);
-            }
-        }
+        to_codes(k, bias.len(), features, rows, first_row, codes, scratch);
         scratch.spent.encode += start.elapsed().as_secs_f64();
+    }
+}
+
+/// The lists of all rows to codes, by counting: feature by feature, a feature's rows in order.
+fn to_codes(
+    k: usize,
+    n: usize,
+    features: Option<&[u32]>,
+    rows: usize,
+    first_row: usize,
+    codes: &mut Codes,
+    scratch: &mut Scratch,
+) {
+    let Codes { starts, count, rows: row_of, z, .. } = codes;
+    starts.clear();
+    starts.resize(n + 1, 0);
+    for top in &mut scratch.tops[..rows] {
+        top.cut(k);
+        for (_, feature) in &top.found {
+            starts[*feature as usize + 1] += 1;
+        }
+    }
+    for j in 0..n {
+        starts[j + 1] += starts[j];
+    }
+    *count = starts[n] as usize;
+    grow(row_of, *count);
+    grow(z, *count);
+    grow(&mut scratch.features, *count);
+    for (row, top) in (first_row as u32..).zip(&scratch.tops[..rows]) {
+        for (key, feature) in &top.found {
+            let at = starts[*feature as usize] as usize;
+            starts[*feature as usize] += 1;
+            row_of[at] = row;
+            z[at] = if *key == u32::MAX { f32::NAN } else { f32::from_bits(*key) };
+            scratch.features[at] = features.map_or(*feature, |features| features[*feature as usize]);
+        }
+    }
+}
+
+/// The largest of each row of a block to codes by the screen, which learns from the features before what a row's codes
+/// are above.
+pub struct ScreenedRows<'a> {
+    /// Parameters.
+    pub weights: Weights<'a>,
+    /// The rounded encoder, whose errors are the same for all features.
+    pub pack: &'a WeightPack,
+    /// This error.
+    pub level: f32,
+    /// The rounded batch.
+    pub rows: &'a RowPack,
+    /// Codes of a row.
+    pub k: usize,
+    /// d padded to whole vectors.
+    pub stride: usize,
+    /// [rows][stride], zeros after d.
+    pub x: &'a [f32],
+    /// Index of the first row in the batch: that of a tile.
+    pub first_row: usize,
+}
+
+/// Features that are screened at first, and a part of those that were already.
+const FIRST: usize = 64;
+const MORE: usize = 4;
+
+/// What a limit is made smaller by, more than what rounding can make of it.
+const SLACK: f32 = 1.0 / (1 << 18) as f32;
+
+/// Limits that are larger than this, in steps of the errors, say nothing: all is kept.
+const FARTHEST: f32 = 1e12;
+
+impl ScreenedRows<'_> {
+    /// Writes the codes and, to `scratch`, their features.
+    pub fn run(self, isa: &Isa, stats: &mut [TileStats], codes: &mut Codes, scratch: &mut Scratch) {
+        let Self { weights, pack, level, rows: batch, k, stride, x, first_row } = self;
+        let (n, d, count) = (weights.bias.len(), weights.d, x.len() / stride);
+        if scratch.tops.len() < count {
+            scratch.tops.resize_with(count, Top::default);
+        }
+        scratch.tops[..count].iter_mut().for_each(|top| top.begin(k));
+        let rows = first_row..first_row + stats.len() * TILE;
+        scratch.reach.clear();
+        scratch.reach.extend_from_slice(&batch.reach[rows.clone()]);
+        let words = pack.words;
+        let mut first = 0;
+        while first < n {
+            let start = Instant::now();
+            let size = FIRST.max((first / MORE).next_multiple_of(PANEL)).min(n - first);
+            let stop = (first + size).next_multiple_of(PANEL).min(pack.bias.len());
+            let (own, padded) = (first..first + size, first..stop);
+            let of = if isa.rounding() == Rounding::Float32 {
+                &weights.encoder[own.start * d..own.end * d]
+            } else {
+                &pack.rows[first * words..stop * words]
+            };
+            let [bias, error, norm, total] =
+                [&pack.bias, &pack.error, &pack.norm, &pack.total].map(|values| &values[padded.clone()]);
+            scratch.masks.resize(stats.len() * padded.len(), [0; 2]);
+            for (index, masks) in scratch.masks.chunks_mut(padded.len()).take(stats.len()).enumerate() {
+                let mut tile = batch.tile(first_row / TILE + index);
+                tile.reach = &scratch.reach[index * TILE..(index + 1) * TILE];
+                isa.screen(Screening { tile, weights: of, bias, error, norm, total }, size, masks);
+            }
+            scratch.spent.screen += start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let weights = Weights {
+                d,
+                encoder: &weights.encoder[own.start * d..own.end * d],
+                bias: &weights.bias[own.clone()],
+                decoder: &[],
+            };
+            isa.run(PushCandidates { weights, first, mask_stride: padded.len(), k, stride, x, stats, scratch });
+            first = own.end;
+            let of_rows = batch.reach[rows.clone()].iter().zip(&batch.scale[rows.clone()]);
+            for ((top, reach), (whole, scale)) in scratch.tops[..count].iter_mut().zip(&mut scratch.reach).zip(of_rows) {
+                top.cut(k);
+                let limit = whole - top.above * (1.0 - SLACK) / level * scale;
+                *reach = if limit.abs() < FARTHEST { limit } else { f32::NAN };
+            }
+            scratch.spent.encode += start.elapsed().as_secs_f64();
+        }
+        to_codes(k, n, None, count, first_row, codes, scratch);
+    }
+}
+
+/// Candidates of some features to the lists of their rows.
+struct PushCandidates<'a, 'b> {
+    weights: Weights<'a>,
+    first: usize,
+    mask_stride: usize,
+    k: usize,
+    stride: usize,
+    x: &'a [f32],
+    stats: &'b mut [TileStats],
+    scratch: &'b mut Scratch,
+}
+
+impl Kernel for PushCandidates<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Self { weights, first, mask_stride, k, stride, x, stats, scratch } = self;
+        list_candidates(s, scratch, mask_stride, weights.bias, x.len() / stride, stats);
+        multiply(s, &weights, stride, x, scratch);
+        let Scratch { places, features, values, count, tops, .. } = scratch;
+        for ((place, feature), value) in places[..*count].iter().zip(&*features).zip(&*values) {
+            let top = &mut tops[*place as usize];
+            // A NaN is a code: it must reach the loss.
+            if *value > top.above || value.is_nan() {
+                top.push(k, *value, first as u32 + feature);
+            }
+        }
     }
 }
 

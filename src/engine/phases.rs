@@ -11,7 +11,7 @@ use super::derive::{DeriveAux, DeriveRows};
 use super::dictionary::Dictionary;
 use super::features::{FeaturesKernel, Silent};
 use super::kind::{Activation, screen_bias};
-use super::largest::LargestOfRows;
+use super::largest::{LargestOfRows, ScreenedRows};
 use super::parameters::{Features, Trained, Weights, split_own};
 use super::powers::exp;
 use super::rows::{DecodeRows, EncodeRows, Keep, SortRows};
@@ -85,6 +85,9 @@ impl Worker {
                 isa.run(kernel);
             }
         });
+        if matches!(own.kind.activation, Activation::TopK { .. }) {
+            self.level = self.weights.level();
+        }
         self.profile.pack += start.elapsed().as_secs_f64();
     }
 
@@ -110,7 +113,7 @@ impl Worker {
         stats: &mut [TileStats],
     ) {
         let start = Instant::now();
-        let Self { isa, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, gain, .. } = self;
+        let Self { isa, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, gain, level, .. } = self;
         let stride = batch.stride;
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
         let n = weights.bias.len();
@@ -143,11 +146,13 @@ impl Worker {
             _ => (false, None, 0),
         };
         let derive = own.derive(all_codes, gain);
+        let has_matrices = own.may_have_matrices();
         team.for_each(&mut items, |thread, index, (x, residual, stats, codes, residual_sums)| {
             let scratch = &mut *lock(&scratch[thread]);
             let first_tile = (skip + index) * block_tiles;
             let (first_row, rows) = (first_tile * TILE, x.len() / stride);
             codes.is_dense = dense
+                && has_matrices
                 && isa.run(DenseRows {
                     weights,
                     panels,
@@ -165,8 +170,13 @@ impl Worker {
                 return;
             }
             if let (false, Activation::TopK { k }) = (waited, own.kind.activation) {
-                let (panels, bias) = (&*panels.encoder, weights.bias);
-                isa.run(LargestOfRows { panels, bias, k, features: None, stride, x, first_row, codes, scratch });
+                if dense {
+                    let (panels, bias) = (&*panels.encoder, weights.bias);
+                    isa.run(LargestOfRows { panels, bias, k, features: None, stride, x, first_row, codes, scratch });
+                } else {
+                    let screened = ScreenedRows { weights, pack, level: *level, rows: batch_pack, k, stride, x, first_row };
+                    screened.run(isa, stats, codes, scratch);
+                }
             } else if !waited {
                 let start = Instant::now();
                 scratch.masks.resize(block_tiles * mask_stride, [0; 2]);

@@ -180,7 +180,7 @@ impl Kernel for DecodeRows<'_, '_> {
 
 /// The set bits of the masks, feature by feature; `values` gets the biases that the products are added to.
 #[inline(always)]
-fn list_candidates<S: Simd>(
+pub(super) fn list_candidates<S: Simd>(
     s: S,
     scratch: &mut Scratch,
     mask_stride: usize,
@@ -247,7 +247,7 @@ fn list_candidates<S: Simd>(
 
 /// Adds the dot products of the candidates' rows and features to their values, four at a time.
 #[inline(always)]
-fn multiply<S: Simd>(s: S, weights: &Weights<'_>, stride: usize, x: &[f32], scratch: &mut Scratch) {
+pub(super) fn multiply<S: Simd>(s: S, weights: &Weights<'_>, stride: usize, x: &[f32], scratch: &mut Scratch) {
     let d = weights.d;
     let Scratch { places, features, values, count, .. } = scratch;
     // A whole last group: what is beyond the candidates is computed and never looked at.

@@ -65,11 +65,6 @@ impl CodesAs {
     }
 }
 
-/// Whether matrix products of all features find its codes.
-fn needs_panels(own: &Dictionary<'_>) -> bool {
-    matches!(own.kind.activation, Activation::TopK { .. })
-}
-
 impl Engine {
     /// An engine of `threads` threads on a path.
     #[must_use]
@@ -153,8 +148,7 @@ impl Engine {
         self.floors.resize(sizes.len(), f32::NAN);
         let mut dictionaries: Vec<_> = cut(sweep, &mut mode, batch.rows).into_iter().map(Some).collect();
         let expected: Vec<_> = dictionaries.iter().flatten().enumerate().map(|(k, own)| self.expect(k, own)).collect();
-        let panels = expected.iter().any(|expected| expected.dense) || dictionaries.iter().flatten().any(needs_panels);
-        if !panels {
+        if !expected.iter().any(|expected| expected.dense) {
             // The start is over: its matrices are not needed again.
             self.together.blocks.iter_mut().for_each(|codes| codes.dense = Dense::default());
             self.together.panels = Panels::default();
@@ -216,12 +210,14 @@ impl Engine {
     fn expect(&self, k: usize, own: &Dictionary<'_>) -> Expected {
         let n = own.bias.value.len() as f64;
         let active = self.density[k].min(n);
+        // Rows know soon what their largest codes are above: products of all features are there to be compared with.
+        let selects = matches!(own.kind.activation, Activation::TopK { .. });
         let dense = match self.codes {
-            CodesAs::Measured => active > DENSE * n,
+            CodesAs::Measured => active > DENSE * n && own.may_have_matrices(),
             CodesAs::Lists => false,
-            CodesAs::Dense => true,
+            CodesAs::Dense => own.may_have_matrices() || selects,
         };
-        Expected { active, dense: dense && own.may_have_matrices(), floor: self.floors[k] }
+        Expected { active, dense, floor: self.floors[k] }
     }
 
     fn read_batch(&mut self, batch: Activations<'_>, d: usize, pre_bias: Option<&[f32]>) {

@@ -69,7 +69,7 @@ impl Worker {
         let with_dead = self.find_dead(&mut own, d, stride);
         let tiles = rows.div_ceil(TILE);
         let Expected { active, dense, floor } = expected;
-        if dense || matches!(own.kind.activation, Activation::TopK { .. }) {
+        if dense {
             self.fill_panels(batch, &own, d);
         }
         let most = if dense { DENSE_BLOCK_TILES } else { BLOCK_TILES };

@@ -42,6 +42,8 @@ pub(super) struct Worker {
     pub(super) tile_sums: Aligned,
     /// [n]: what the screen takes for biases, of kinds whose codes do not begin at 0.
     pub(super) limits: Vec<f32>,
+    /// The error of every feature in the screen, where rows have limits of their own.
+    pub(super) level: f32,
     /// [n]: e^rho of gated dictionaries.
     pub(super) gain: Vec<f32>,
     /// [stride]: the sum of the batch's rows, for losses on all of them.
@@ -88,6 +90,7 @@ impl Worker {
             chunk_sums: Aligned::default(),
             tile_sums: Aligned::default(),
             limits: Vec::new(),
+            level: 0.0,
             gain: Vec::new(),
             row_sum: Aligned::default(),
             dead: Dead::default(),

@@ -281,11 +281,12 @@ impl CpuEngine {
         b_mag: Option<&Bound<'_, PyAny>>,
         rho: Option<&Bound<'_, PyAny>>,
     ) -> Result<Sums> {
-        let open = |of, from| Tensor::<f32>::open(&format!("engine: gradient of {of}"), from, true);
+        let open =
+            |of: &str, from: &Bound<'_, PyAny>| Tensor::<f32>::open(&format!("engine: gradient of {of}"), from, true);
         let encoder = W_enc.map(|from| open("W_enc", from)).transpose()?;
         let pre_bias = b_dec.map(|from| open("b_dec", from)).transpose()?;
         let (bias, decoder) = (open("b_enc", b_enc)?, open("W_dec", W_dec)?);
-        let maybe = |of, from: Option<&Bound<'_, PyAny>>| from.map(|from| open(of, from)).transpose();
+        let maybe = |of: &str, from: Option<&Bound<'_, PyAny>>| from.map(|from| open(of, from)).transpose();
         let own = [maybe("theta", theta)?, maybe("b_mag", b_mag)?, maybe("rho", rho)?];
         let outputs = [Some(&bias), Some(&decoder), encoder.as_ref(), pre_bias.as_ref()];
         let ranges: Vec<_> = outputs.into_iter().flatten().chain(own.iter().flatten()).map(Tensor::range).collect();

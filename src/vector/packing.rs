@@ -128,6 +128,8 @@ pub struct WeightPack {
     pub norm: Aligned,
     /// [features]: -(sum of a feature's integers).
     pub total: Aligned,
+    /// [features]: the step of a feature's integers, else 1.
+    pub step: Aligned,
 }
 
 impl WeightPack {
@@ -140,6 +142,22 @@ impl WeightPack {
         self.error.resize(padded);
         self.norm.resize(padded);
         self.total.resize(padded);
+        self.step.resize(padded);
+    }
+
+    /// Gives all features the largest error of one per unit of |x|, which is returned: then a row can have a limit of its
+    /// own, as a part of its reach. Those whose error is NaN, and which are kept on every row, are left as they are.
+    pub fn level(&mut self) -> f32 {
+        // Rounded up: products and quotients below are off by less.
+        let up = 1.0 + 1.0 / (1u32 << 20) as f32;
+        let errors = self.error.iter().zip(&*self.step).map(|(error, step)| -error * step);
+        let most = errors.fold(0.0f32, |most, error| if error > most { error } else { most }) * up;
+        for (error, step) in self.error.iter_mut().zip(&*self.step) {
+            if !error.is_nan() {
+                *error = -most * up / step;
+            }
+        }
+        most
     }
 
     /// Parts of `features` features each (a multiple of [`PANEL`]), to be filled independently.
@@ -149,13 +167,15 @@ impl WeightPack {
         let rows = (0..count).map(|_| rows.next().unwrap_or_default());
         rows.zip(self.bias.chunks_mut(features).zip(self.error.chunks_mut(features)))
             .zip(self.norm.chunks_mut(features).zip(self.total.chunks_mut(features)))
-            .map(|((rows, (bias, error)), (norm, total))| WeightPart {
+            .zip(self.step.chunks_mut(features))
+            .map(|(((rows, (bias, error)), (norm, total)), step)| WeightPart {
                 words: self.words,
                 rows,
                 bias,
                 error,
                 norm,
                 total,
+                step,
             })
             .collect()
     }
@@ -163,7 +183,7 @@ impl WeightPack {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows.bytes() + self.bias.bytes() + self.error.bytes() + self.norm.bytes() + self.total.bytes()
+        self.rows.bytes() + self.bias.bytes() + self.error.bytes() + self.norm.bytes() + self.total.bytes() + self.step.bytes()
     }
 }
 
@@ -176,6 +196,7 @@ pub struct WeightPart<'a> {
     error: &'a mut [f32],
     norm: &'a mut [f32],
     total: &'a mut [f32],
+    step: &'a mut [f32],
 }
 
 /// Rounds rows into a part of a [`RowPack`].
@@ -279,6 +300,7 @@ impl Kernel for PackWeights<'_, '_> {
             }
             if j >= bias.len() {
                 (part.bias[j], part.error[j], part.norm[j], part.total[j]) = (0.0, 0.0, 0.0, 0.0);
+                part.step[j] = 1.0;
                 continue;
             }
             let error = (1.0 + ratio) * rounded.error + (ratio + slack) * rounded.norm;
@@ -287,6 +309,7 @@ impl Kernel for PackWeights<'_, '_> {
             let by_row = rounding == Rounding::Int8;
             part.norm[j] = if by_row { -(rounded.norm + rounded.error) / rounded.step } else { 0.0 };
             part.total[j] = -rounded.total as f32;
+            part.step[j] = rounded.step;
         }
     }
 }

@@ -123,7 +123,7 @@ def make(
 def in_float64(sweep: Sweep) -> Sweep:
     """These numbers for the reference."""
     exact = Sweep(
-        sweep.activation_dim, sweep.sizes, sweep.l1, sweep.seeds, lr=sweep.lr, loss=sweep.loss, dtype=torch.float64
+        sweep.activation_dim, sweep.sizes, sweep.kinds, sweep.seeds, lr=sweep.lr, loss=sweep.loss, dtype=torch.float64
     )
     for name, mine in exact.state_dict().items():
         mine.copy_(sweep.state_dict()[name])

@@ -99,6 +99,12 @@ class KindState:
         if annealing is not None and annealing.wants(step):
             self._write(k, annealing.next(self.strength(k), step, z))
 
+    def anneal(self, k: int, step: int, own: float, following: float) -> None:
+        """Moves p-annealing of dictionary k by the sums of z^p and z^(next p) of a step that wants them."""
+        annealing = self.annealing[k]
+        assert annealing is not None
+        self._write(k, annealing.follow(self.strength(k), step, own, following))
+
     def strength(self, k: int) -> Annealed:
         """What p-annealing has come to in dictionary k."""
         assert self.annealed is not None

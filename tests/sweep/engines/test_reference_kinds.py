@@ -5,14 +5,13 @@ Shape letters: B rows of a batch, D activation dimension, F features of one dict
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 import torch
 from torch import Tensor
 
 from engine_cases import same_bits
 from kind_cases import Jump, Step, selected
+from kind_sweeps import KINDS, SWITCHES, TEXTS, make_kinds, normal
 from sparsecode.errors import InvalidSetting
 from sparsecode.sweep import LossSettings, Start, Sweep, begin, choose_engine
 from sparsecode.sweep.engines.cpu import CpuEngine
@@ -20,41 +19,6 @@ from sparsecode.sweep.engines.reference import ReferenceEngine
 from sparsecode.sweep.kinds import BatchTopK, KindSpec, TopK, parse_kinds
 
 B, D, F = 33, 10, 24
-AUX = "aux=0.3 aux_k=2 dead_after=100"
-TEXTS = [
-    "relu l1=0.3", "relu l1=0.3 groups=1/4,3/4", "topk k=3", f"topk k=3 {AUX}", "batchtopk k=2.5",
-    f"batchtopk k=3 {AUX}", "matryoshka k=3", f"matryoshka k=3 groups=1/2,1/2 {AUX}", "jumprelu l0=4 window=0.5",
-    "jumprelu strength=0.2 window=0.5 groups=1/4,3/4 pre_activation=0.1",
-    "jumprelu strength=0.2 window=0.5 penalty=tanh to_input=yes", "jumprelu l0=3 window=0.5 penalty=quadratic",
-    "gated l1=0.3", "gated l1=0.3 groups=1/4,3/4", "panneal l1=0.3 changes=2 anneal_start=0", "relu l1=0.1",
-]  # fmt: skip
-KINDS = [kind for text in TEXTS for kind in parse_kinds(text)]
-SWITCHES = [
-    LossSettings(mse=mse, l1_scale=l1_scale, tied=tied, pre_bias=pre_bias)
-    for (mse, l1_scale), tied, pre_bias in product(
-        (("mean", "plain"), ("sum", "per-size")), (False, True), (False, True)
-    )
-]
-
-
-def values(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def make(loss: LossSettings, kinds: list[KindSpec] = KINDS, dtype: torch.dtype = torch.float64) -> Sweep:
-    """Nothing is at zero, thresholds are where pre-activations are, and every third feature is dead."""
-    K = len(kinds)
-    sweep = Sweep(D, [F] * K, kinds, range(K), lr=1e-2, loss=loss, dtype=dtype)
-    for k in range(K):
-        for seed, (name, value) in enumerate(sweep.parameters().items()):
-            at = sweep.place(name, k)
-            if name != "W_dec" and at is not None:
-                value[at] += (0.2 * values(*value[at].shape, seed=seed)).to(dtype)
-        if sweep.state.since is not None:
-            sweep.state.since[sweep.rows(k)] = torch.where(torch.arange(F) % 3 == 0, 100, 0)
-    if "theta" in sweep.own:
-        sweep.own["theta"].abs_()
-    return sweep
 
 
 def losses(sweep: Sweep, own: dict[str, Tensor], x: Tensor, k: int) -> Tensor:
@@ -110,7 +74,7 @@ def losses(sweep: Sweep, own: dict[str, Tensor], x: Tensor, k: int) -> Tensor:
 
 @pytest.mark.parametrize("loss", SWITCHES, ids=str)
 def test_gradients_are_those_of_autograd(loss: LossSettings) -> None:
-    sweep, x = make(loss), values(B, D, seed=9)
+    sweep, x = make_kinds(loss), normal(B, D, seed=9)
     leaves = {name: value.clone().requires_grad_() for name, value in sweep.parameters().items()}
     total = torch.stack([losses(sweep, leaves, x, k) for k in range(len(sweep))]).sum()
     expected = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
@@ -127,7 +91,7 @@ def test_gradients_are_those_of_autograd(loss: LossSettings) -> None:
 def trained(sweep: Sweep, steps: range, total: int = 40) -> Sweep:
     sweep.state.plan(total)
     for step in steps:
-        x = values(64, D, seed=100 + step).float() @ torch.diag(torch.linspace(0.3, 2, D))
+        x = normal(64, D, seed=100 + step).float() @ torch.diag(torch.linspace(0.3, 2, D))
         ReferenceEngine().step(sweep, x, 1.0, min(1.0, (step + 1) / 10))
     return sweep
 
@@ -138,7 +102,7 @@ def test_every_kind_alone_or_in_a_sweep_has_the_same_bits(loss: LossSettings) ->
 
     def begun(ks: range) -> Sweep:
         sweep = Sweep(D, [sizes[k] for k in ks], [KINDS[k] for k in ks], list(ks), lr=1e-2, loss=loss)
-        begin(sweep, Start(), values(200, D, seed=7).float(), threads=1)
+        begin(sweep, Start(), normal(200, D, seed=7).float(), threads=1)
         return trained(sweep, range(30))
 
     together = begun(range(len(KINDS)))
@@ -157,7 +121,7 @@ def test_every_kind_alone_or_in_a_sweep_has_the_same_bits(loss: LossSettings) ->
 @pytest.mark.parametrize("stop", [0, 7, 13, 20, 27, 39])
 def test_a_state_that_was_saved_goes_on_with_the_same_bits(stop: int) -> None:
     """Before the first change of p, within the window of sums before one, and after both."""
-    whole, first, second = (make(LossSettings(pre_bias=True), dtype=torch.float32) for _ in range(3))
+    whole, first, second = (make_kinds(LossSettings(pre_bias=True), dtype=torch.float32) for _ in range(3))
     trained(whole, range(40))
     trained(first, range(stop))
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
@@ -182,8 +146,8 @@ def test_a_sweep_without_other_kinds_has_no_more_state() -> None:
 
 def test_evaluation_and_files_use_the_threshold_and_training_the_batch() -> None:
     kinds = [kind for kind in KINDS if kind.name != "relu"]
-    sweep = trained(make(LossSettings(pre_bias=True), kinds, torch.float32), range(40))
-    x, engine = values(500, D, seed=3).float(), ReferenceEngine()
+    sweep = trained(make_kinds(LossSettings(pre_bias=True), kinds, torch.float32), range(40))
+    x, engine = normal(500, D, seed=3).float(), ReferenceEngine()
     state = {name: value.clone() for name, value in sweep.state_dict().items()}
     found = engine.evaluate(sweep, x)
     for k, kind in enumerate(kinds):
@@ -205,10 +169,10 @@ def test_evaluation_and_files_use_the_threshold_and_training_the_batch() -> None
 
 
 def test_the_factor_of_penalties_is_for_kinds_that_have_one() -> None:
-    loss, x = LossSettings(), values(B, D, seed=4).float()
+    loss, x = LossSettings(), normal(B, D, seed=4).float()
     found = []
     for factor in (1.0, 0.0):
-        sweep = make(loss, dtype=torch.float32)
+        sweep = make_kinds(loss, dtype=torch.float32)
         ReferenceEngine().step(sweep, x, 1.0, factor)
         found.append(sweep)
     for k, kind in enumerate(KINDS):
@@ -223,7 +187,7 @@ def test_thresholds_stay_at_zero_or_above() -> None:
     sweep = Sweep(D, [F], [kind], [0], lr=0.5)
     seen = 0
     for step in range(20):
-        ReferenceEngine().step(sweep, values(B, D, seed=step).float(), 1.0)
+        ReferenceEngine().step(sweep, normal(B, D, seed=step).float(), 1.0)
         assert not bool((sweep.own["theta"] < 0).any())
         seen += int((sweep.own["theta"] == 0).sum())
     assert seen
@@ -231,7 +195,7 @@ def test_thresholds_stay_at_zero_or_above() -> None:
 
 def test_rows_since_a_feature_fired_are_those_of_kinds_with_aux() -> None:
     kinds = [*parse_kinds("topk k=2"), *parse_kinds("topk k=2 aux=1/32 dead_after=30")]
-    sweep, x = Sweep(D, [4, 4], kinds, [0, 0], lr=1e-9), values(20, D).float()
+    sweep, x = Sweep(D, [4, 4], kinds, [0, 0], lr=1e-9), normal(20, D).float()
     sweep.b_enc[[1, 5]] = -99
     engine, since = ReferenceEngine(), sweep.state.tensors()["since"]
     for steps in (1, 2):

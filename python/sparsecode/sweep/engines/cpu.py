@@ -5,8 +5,10 @@ Every path of instructions gives the same bits, for any number of threads, and f
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from sparsecode import _core
 from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.machine import cores
 from sparsecode.sweep.engines.protocol import CPU_PATHS, Engine, StepStats
+from sparsecode.sweep.kinds.spec import KindSpec
 from sparsecode.sweep.sweep import Sweep
 
 
@@ -43,6 +46,12 @@ class CpuEngine(Engine):
     """
 
     name = "cpu"
+
+    @staticmethod
+    def trains(kind: KindSpec) -> bool:
+        """See `Engine.trains`: every kind."""
+        del kind
+        return True
 
     def __init__(
         self,
@@ -83,7 +92,9 @@ class CpuEngine(Engine):
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """See `Engine.step`."""
         view = self._prepare(sweep, x)
-        sums = self._core.step(view, _array(x), sweep.step + 1, lr_scale, l1_factor)
+        view.anneal(sweep)
+        sums = self._core.step(view.core, _array(x), sweep.step + 1, lr_scale, l1_factor)
+        view.follow(sweep)
         sweep.step += 1
         return self._stats(x.shape[0], sums)
 
@@ -91,15 +102,16 @@ class CpuEngine(Engine):
     def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
         """See `Engine.gradients`."""
         view = self._prepare(sweep, x)
+        view.anneal(sweep)
         found = {name: torch.empty_like(value) for name, value in sweep.parameters().items()}
         buffers: dict[str, Any] = {name: found[name].numpy() if name in found else None for name in _PARAMETERS}
-        sums = self._core.gradients(view, _array(x), **buffers)
+        sums = self._core.gradients(view.core, _array(x), **buffers)
         return self._stats(x.shape[0], sums), found
 
     @torch.no_grad()
     def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
         """See `Engine.evaluate`."""
-        return self._stats(x.shape[0], self._core.evaluate(self._prepare(sweep, x), _array(x)))
+        return self._stats(x.shape[0], self._core.evaluate(self._prepare(sweep, x).core, _array(x)))
 
     def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """See `Engine.feed`."""
@@ -125,15 +137,22 @@ class CpuEngine(Engine):
         view = self._prepare(sweep)
         before = sums or StepStats.zeros(len(sweep))
         factors = [(float(lr_scale), float(l1_factor)) for lr_scale, l1_factor in schedule]
-        start = [part.tolist() for part in (before.sse, before.l1, before.l0)]
-        steps, found, stopped = self._core.train(
-            view, stream.native, sweep.step + 1, factors,
-            (start[0], start[1], start[2], [0.0] * len(sweep)),
-        )  # fmt: skip
-        sweep.step += steps
-        if stopped is not None:
-            raise stopped
-        return self._stats(before.rows + steps * stream.batch_size, found)
+        found: Any = (*(part.tolist() for part in (before.sse, before.l1, before.l0)), [0.0] * len(sweep))
+        done = 0
+        for part in _alike(sweep, len(factors)):
+            view.anneal(sweep)
+            steps, found, stopped = self._core.train(
+                view.core, stream.native, sweep.step + 1, factors[done : done + part], found
+            )
+            if steps:
+                view.follow(sweep)
+            sweep.step += steps
+            done += steps
+            if stopped is not None:
+                raise stopped
+            if steps < part:
+                break
+        return self._stats(before.rows + done * stream.batch_size, found)
 
     def reading_threads(self, threads: int | None) -> int | None:
         """See `Engine.reading_threads`.
@@ -143,19 +162,18 @@ class CpuEngine(Engine):
         """
         return max(1, (threads or cores()) // 8)
 
-    def _prepare(self, sweep: Sweep, x: Tensor | None = None) -> _core.SweepView:
+    def _prepare(self, sweep: Sweep, x: Tensor | None = None) -> _View:
         if x is not None:
             sweep.check_batch(x)
         if self._view is None or self._view is not sweep.resting or not self._rest:
             sweep.settle()
         key = _key(sweep)
         if self._view is None or self._view.key != key:
-            self.check_kinds(sweep.kinds)
             sweep.settle()  # what rests, rests as the sweep was
             self._view = _View(key, sweep, self._rest)
         if self._rest:
             sweep.resting = self._view
-        return self._view.core
+        return self._view
 
     def _stats(self, rows: int, sums: Sequence[Sequence[float]]) -> StepStats:
         sse, l1, l0, self.candidates = (torch.tensor(values, dtype=torch.float64) for values in sums)
@@ -166,7 +184,20 @@ def _array(x: Tensor) -> Any:
     return x.detach().contiguous().numpy()
 
 
-_PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
+def _alike(sweep: Sweep, steps: int) -> Iterator[int]:
+    """Cuts steps into runs that the core does by itself: within one, p-annealing wants no sums and changes nothing."""
+    annealing = [one for one in sweep.state.annealing if one is not None]
+    if not annealing:
+        return iter([steps] if steps else [])
+
+    def alike(step: int) -> tuple[int, ...]:
+        alone = any(one.wants(step) for one in annealing)
+        return (step if alone else -1, *(one.changed_by(step) for one in annealing))
+
+    return (len(list(run)) for _, run in groupby(range(sweep.step, sweep.step + steps), alike))
+
+
+_PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "theta", "b_mag", "rho")
 
 
 class _View:
@@ -174,6 +205,7 @@ class _View:
 
     Attributes:
         core: what the core works on.
+        annealing: [K, 5] float64, of p-annealing: coefficient, p, next p or NaN, sums of z^p and z^(next p).
         lag: see `Resting`.
         rest_rates: [K] float32, the learning rate up to which resting features stand still.
     """
@@ -194,6 +226,9 @@ class _View:
             name: tuple(part.detach().numpy() for part in tensors[name]) if name in tensors else None
             for name in _PARAMETERS
         }
+        self.annealing = torch.zeros(len(sweep), 5, dtype=torch.float64)
+        kinds = None if all(kind.plain for kind in sweep.kinds) else [_settings(sweep, k) for k in range(len(sweep))]
+        more = {name: value.numpy() for name, value in sweep.state.tensors().items() if name != "annealed"}
         self.core = _core.SweepView(
             sweep.activation_dim,
             sweep.sizes,
@@ -204,8 +239,27 @@ class _View:
             project=sweep.loss.project_gradient,
             fired=sweep.fired.numpy(),
             idle=(self.lag.numpy(), self.rest_rates.numpy()) if rest else None,
+            kinds=kinds,
+            annealing=self.annealing.numpy(),
             **parts,
+            **more,
         )
+
+    def anneal(self, sweep: Sweep) -> None:
+        """Says where p-annealing stands at the step to come."""
+        for k, kind in enumerate(sweep.kinds):
+            if kind.anneals:
+                plan, wanted = sweep.state.annealing[k], math.nan
+                if plan is not None and plan.wants(sweep.step):
+                    wanted = plan.exponents(sweep.step)[1]
+                values = [sweep.state.strength(k).strength, sweep.state.exponent(k, sweep.step), wanted, 0.0, 0.0]
+                self.annealing[k] = torch.tensor(values, dtype=torch.float64)
+
+    def follow(self, sweep: Sweep) -> None:
+        """Moves p-annealing by the sums of the step that was done."""
+        for k, plan in enumerate(sweep.state.annealing):
+            if plan is not None and plan.wants(sweep.step):
+                sweep.state.anneal(k, sweep.step, *self.annealing[k, 3:].tolist())
 
     def wake(self) -> None:
         """Lets the moments of resting features catch up."""
@@ -218,7 +272,26 @@ def _tensors(sweep: Sweep) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     return {name: (value, *moments[name]) for name, value in sweep.parameters().items()}
 
 
+def _settings(sweep: Sweep, k: int) -> dict[str, Any]:
+    """The kind of dictionary k as the core takes it."""
+    kind, size = sweep.kinds[k], sweep.sizes[k]
+    found: dict[str, Any] = {"name": "batchtopk" if kind.name == "matryoshka" else kind.name}
+    if kind.k is not None:
+        found["k"] = int(kind.k) if kind.name == "topk" else kind.k
+    if kind.name == "jumprelu":
+        names = ("l0", "strength", "penalty", "window", "to_input", "pre_activation")
+        found |= {name: getattr(kind, name) for name in names}
+        found["steepness"] = kind.steepness if kind.penalty == "tanh" else None
+    if kind.groups:
+        found["groups"] = list(kind.ends(size))
+    if kind.aux:
+        aux_k = kind.aux_k or max(1, sweep.activation_dim // 2)
+        found |= {"aux": kind.aux, "aux_k": aux_k, "dead_after": kind.dead_after}
+    return found
+
+
 def _key(sweep: Sweep) -> tuple[Any, ...]:
     # The versions tell that torch has written to a tensor.
     places = [(tensor.data_ptr(), tensor._version) for triple in _tensors(sweep).values() for tensor in triple]
+    places += [(tensor.data_ptr(), 0) for tensor in sweep.state.tensors().values()]
     return (*places, sweep.fired.data_ptr(), *sweep.sizes, *sweep.kinds, *sweep.lr, sweep.loss, sweep.activation_dim)

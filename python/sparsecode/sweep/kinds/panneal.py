@@ -133,14 +133,22 @@ class Annealing:
         return any(0 <= after - step < self.window for after in self.after)
 
     def next(self, state: Annealed, step: int, z: Tensor) -> Annealed:
-        """The state after a step whose codes were z [B, F].
+        """The state after a step whose codes were z [B, F]."""
+        if not self.wants(step):
+            return state
+        own, following = (float(z.double().pow(p).sum()) for p in self.exponents(step))
+        return self.follow(state, step, own, following)
+
+    def exponents(self, step: int) -> tuple[float, float]:
+        """The exponent at a step, and the next one."""
+        changed = self.changed_by(step)
+        return self.exponent(changed), self.exponent(changed + 1)
+
+    def follow(self, state: Annealed, step: int, own: float, following: float) -> Annealed:
+        """The state after a step that `wants` sums: those of z^p and of z^(next p).
 
         Where no code fired in the whole window the strength stays. A NaN passes on, so that it shows.
         """
-        if not self.wants(step):
-            return state
-        changed = self.changed_by(step)
-        own, following = (float(z.double().pow(self.exponent(changed + i)).sum()) for i in (0, 1))
         sums = (*state.sums, (own, following))[-self.window :]
         if step not in self.after:
             return Annealed(state.strength, sums)
