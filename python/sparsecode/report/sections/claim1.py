@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sparsecode.comparison import Relation
 from sparsecode.report import charts, figures, palette
 from sparsecode.report.blocks import Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
@@ -83,7 +82,7 @@ def _table(rows: list[Count]) -> Table | None:
         Column("above by chance", ".2g", "features above the threshold if atoms were random directions"),
     ]
     values = [
-        [row.dictionary, RELATIONS[Relation(row.relation)], row.l1, row.above, row.distinct,
+        [row.dictionary, RELATIONS[row.relation], row.l1, row.above, row.distinct,
          row.mutual, row.near_duplicates, row.low, row.high, row.mmcs,
          row.mmcs_by_chance, row.above_by_chance]
         for row in rows

@@ -22,7 +22,7 @@ CLAIM = (
     "Many more features than the space has dimensions are recovered, with high cosine similarity to features of other, "
     "larger dictionaries."
 )
-RELATIONS = {
+RELATIONS: dict[str, str] = {
     Relation.NEXT: "next larger size",
     Relation.NEXT_OTHER_SEED: "next larger size from another seed",
     Relation.OTHER_SEED: "same size from another seed",
@@ -68,7 +68,7 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     if chosen is not None:
         name, size = chosen.name, chosen.dict_size
         own = [row for row in rows if (row.sweep, row.dictionary) == (main.label, name) and row.relation in _LARGER]
-        counts = {RELATIONS[Relation(row.relation)]: Interval(row.mutual, row.low, row.high) for row in own}
+        counts = {RELATIONS[row.relation]: Interval(row.mutual, row.low, row.high) for row in own}
         verdict = rule(counts, max(row.above_by_chance for row in own), size, dimensions)
         if size > dimensions:
             live = int(main.live(name).sum())
@@ -125,7 +125,7 @@ def best_dictionary(sweep: ComparedSweep) -> Entry | None:
 def _rows(sweep: ComparedSweep) -> list[Count]:
     rows, comparison = [], sweep.comparison
     for entry in sweep.entries:
-        for relation in RELATIONS:
+        for relation in (*_LARGER, Relation.OTHER_SEED):
             found = entry.relative(relation)
             if found is None:
                 continue

@@ -139,7 +139,8 @@ def curves_of(sweep: ComparedSweep, draws: int) -> list[Curve]:
         alive = {size: own for size, own in alive.items() if len(own)}
         points = []
         for size, own in entries.items():
-            matched = [one.next.matched.all.mean for one in own if one.next and one.next.matched]
+            pairs = [one.next.matched.all.mean for one in own if one.next and one.next.matched]
+            matched = [mean for mean in pairs if mean is not None]
             of_live = bootstrap.interval(alive[size], draws=draws) if size in alive else None
             of_all = bootstrap.interval(every[size], draws=draws)
             points.append(Point(size, of_all, of_live, float(np.mean(matched)) if matched else None))

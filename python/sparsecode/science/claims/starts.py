@@ -94,8 +94,9 @@ def _row(sweep: ComparedSweep, entry: Entry) -> Started:
     live = sweep.live(entry.name)
     cosine = sweep.dictionaries[entry.name].features.get("initial_cosine")
     moved = None if cosine is None or not bool(live.any()) else float((cosine[live] < HARDLY_MOVED).double().mean())
+    other = entry.other_seed.mutual if entry.other_seed else None
+    mmcs = entry.next.mcs.all.mean if entry.next else None
     return Started(
         entry.name, entry.dict_size, entry.l1, entry.seed, entry.metrics.get("fvu"), entry.metrics.get("l0"),
-        int((~live).sum()), moved, entry.near_duplicates.features, entry.other_seed and entry.other_seed.mutual,
-        entry.next and entry.next.mcs.all.mean,
+        int((~live).sum()), moved, entry.near_duplicates.features, other, mmcs,
     )  # fmt: skip
