@@ -49,14 +49,12 @@ class Check:
     detail: str
 
 
-def gpu_check(
-    device: str = "cuda", *, benchmark: bool = True, say: Callable[[str], None] | None = None
-) -> dict[str, Any]:
-    """Checks and times the GPU engine on a device.
+def gpu_check(device: str = "cuda", *, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Checks and times the GPU engine on a device, which takes about a minute.
 
     Args:
-        benchmark: also time it (about a minute).
-        say: called with each line as it comes; None is silent.
+        device: cuda, or cpu under Triton's interpreter, where nothing is timed.
+        say: called with each line as it comes.
 
     Returns:
         {"device", "architecture", "checks": [{"name", "passed", "detail"}], "timings": [{"name", "predicted_ms",
@@ -67,14 +65,13 @@ def gpu_check(
     """
     where = torch.device(device)
     GpuEngine(where)  # names what is missing
-    say = say or (lambda _: None)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "Triton's interpreter"
     say(f"{name}: compiling and checking the kernels")
     checks = []
     for check in run_checks(where):
         checks.append(check)
         say(f"  {'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}")
-    timings = list(_timings(where, say)) if benchmark and where.type == "cuda" else []
+    timings = list(_timings(where, say)) if where.type == "cuda" else []
     return {
         "device": name,
         "architecture": architecture(where),
@@ -285,12 +282,12 @@ def _timings(device: torch.device, say: Callable[[str], None]) -> Iterator[dict[
         yield row
 
 
-def median_ms(run: Callable[[], object], device: torch.device, *, repeats: int = 20) -> float:
+def median_ms(run: Callable[[], object], device: torch.device) -> float:
     """Median milliseconds of `run` on the device, after three unmeasured calls that compile and warm it."""
     for _ in range(3):
         run()
     times = []
-    for _ in range(repeats):
+    for _ in range(20):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record(torch.cuda.current_stream(device))
         run()
