@@ -25,14 +25,20 @@ _max_text_mb = partial(setting, None, "Use at most this many MB of text (a fixed
 
 # How dictionaries begin, of a sweep and of toy models alike; see docs/recipe.md.
 _start = partial(
-    setting, "calibrated", "calibrated: a short encoder, biases with which every feature fires; atoms: "
+    setting, "calibrated", "calibrated: a short, whitened encoder, biases with which every feature fires; atoms: "
     "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
     choices=("calibrated", "atoms", "linear"),
 )  # fmt: skip
 _encoder_norm = partial(
-    setting, "auto", "Calibrated: norm of the encoder's rows; auto: cube root of the width by the size, at most 1."
+    setting,
+    "auto",
+    "Calibrated: product of the encoder's rows and their atoms; auto: cube root of width / size, at most 1.",
 )
 _initial_density = partial(setting, "auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
+_whitening = partial(
+    setting, "auto", "Calibrated: the encoder is the atoms times the covariance to the power of minus this; auto: 0.5; "
+    "0: a copy.",
+)  # fmt: skip
 _l1_warmup = partial(setting, 0.3, "Share of the steps, at the start, over which L1 rises from zero.", max=1)
 
 
@@ -182,6 +188,7 @@ class TrainDictsConfig(StageConfig):
     start: str = _start()
     encoder_norm: str = _encoder_norm()
     initial_density: str = _initial_density()
+    whitening: str = _whitening()
     l1_warmup: float = _l1_warmup()
     normalize: str = setting("center", "center: subtract the mean, divide by the standard deviation; rms: divide by "
                              "the root mean square; none.", choices=("rms", "center", "none"))  # fmt: skip
@@ -291,6 +298,7 @@ class ToyConfig(StageConfig):
     start: str = _start()
     encoder_norm: str = _encoder_norm()
     initial_density: str = _initial_density()
+    whitening: str = _whitening()
     l1_warmup: float = _l1_warmup()
     l1_scale: str = setting("plain", "per-size divides L1 by the dictionary size, as the seed's toy script does.",
                             choices=("plain", "per-size"))  # fmt: skip
