@@ -127,7 +127,7 @@ def found_again(facts: Facts) -> Figure | None:
         palette.layout(
             xaxis=palette.size_axis(sizes) | {"ticktext": [str(size) for size in sizes]},
             yaxis=palette.axis("features found again", rangemode="tozero"),
-            **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
+            **palette.line_at(facts.dimensions, f"{facts.dimensions} dimensions"),
         ),
         height=420,
     )

@@ -60,7 +60,7 @@ def _counts_by_l1(facts: Facts, rows: list[Count]) -> Figure | None:
         curves,
         lambda name: f"{name}: %{{y}} of %{{x}} features",
         palette.axis("features found again, mutual nearest", rangemode="tozero"),
-        **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
+        **palette.line_at(facts.dimensions, f"{facts.dimensions} dimensions"),
     )
 
 
