@@ -315,7 +315,7 @@ def _tensors(folder: Path, file: Path | None, untied: str, remedy: str | None = 
     found = {names[name].removeprefix("transformer."): value for name, value in tensors.items()}
     found = {name: value for name, value in found.items() if not name.endswith(_BUFFERS)}
     output = found.pop("lm_head.weight", None)
-    if output is not None and not torch.equal(output, found.setdefault("wte.weight", output)):
+    if output is not None and not torch.equal(output.float(), found.setdefault("wte.weight", output).float()):
         raise ModelInvalid(untied, remedy=remedy)
     return found
 
