@@ -172,7 +172,7 @@ class TrainDictsConfig(StageConfig):
     dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
     sizes: str = _list("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
-    l1: str = _list("1.4e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
+    l1: str = _list("1.5e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     seeds: int = _count(1, "Dictionaries per size and L1, each from its own initialisation.", max=10_000)
     seed: int = _seed("First seed; also that of the order of rows.")
     samples: int | None = _count(None, "Rows to train on, over several epochs if need be; 8 million unless --minutes.")
@@ -180,7 +180,7 @@ class TrainDictsConfig(StageConfig):
     minutes: float | None = _positive(None, "Train for about this long here; --samples or --epochs may end it earlier.")
     min_samples: int = setting(0, "Train on at least this many rows, however few --minutes allow; at most --samples.")
     batch_size: int = _count(4096, "Rows in a batch.")
-    lr: float = _positive(8e-3, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
+    lr: float = _positive(1.1e-2, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
     lr_scaling: str = setting("sqrt", "sqrt: --lr is that of 1,024 features and falls with the root of the size; none: "
                               "every size has --lr.", choices=("sqrt", "none"))  # fmt: skip
     warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
