@@ -57,6 +57,9 @@ def import_gpt(source: str | Path, destination: str | Path) -> dict[str, Any]:
         ModelInvalid: it has biases, another activation or an untied embedding, which this project's GPT does not have.
     """
     folder = Path(source)
+    config = _read_config(folder)
+    if _nanogpt_sizes(config) and "model_type" not in config:
+        return import_nanogpt(folder, destination)
     model = _read_hf(folder)
     _write_own(model, Path(destination), folder)
     return _told(model, folder)
