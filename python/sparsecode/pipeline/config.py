@@ -27,7 +27,7 @@ _initial_density = partial(setting, "auto", "Calibrated: share of rows on which 
 _l1_warmup = partial(
     setting,
     0.3,
-    "Share of the steps, at the start, over which L1 (and jumprelu's penalty) rises from zero.",
+    "Share of the steps, at the start, over which L1 rises from zero.",
     max=1,
 )
 

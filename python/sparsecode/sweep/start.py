@@ -122,7 +122,7 @@ def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int
         if sample is None or sample.ndim != 2 or sample.shape[0] < 2 or sample.shape[1] != sweep.activation_dim:
             found = "none" if sample is None else f"one of shape {list(sample.shape)}"
             raise InvalidArgument(
-                f"a {start.kind} start needs a sample [2 or more, {sweep.activation_dim}], not {found}"
+                f"a start '{start.kind}' needs a sample [2 or more, {sweep.activation_dim}], not {found}"
             )
         rows = sample.to("cpu", torch.float32).contiguous()
     for k, kind in enumerate(sweep.kinds):
