@@ -29,7 +29,7 @@ from sparsecode.sweep.schedule import Schedule
 from sparsecode.sweep.start import SAMPLE_ROWS
 
 HELD = 32_768  # the last rows, which nobody trains on
-BATCH, LR, WARMUP, DECAY, L1_WARMUP = 1024, 8e-3, 200, 0.2, 0.3  # as `train-dicts` of the default preset has them
+BATCH, LR, WARMUP, DECAY, L1_WARMUP = 1024, 1.1e-2, 200, 0.2, 0.3  # as `train-dicts` of the default preset has them
 TRIES = 6  # of L1 coefficients, per number of rows
 
 

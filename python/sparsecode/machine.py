@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sparsecode.errors import InvalidSetting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 _RECORDED = ("sparsecode", "torch", "triton", "numpy", "tokenizers", "safetensors")
@@ -151,6 +153,19 @@ def _sysctl(name: str) -> bool:
 def wide(values: torch.Tensor) -> torch.Tensor:
     """The values in float64, where they are, or on the processor where their device has no float64 (MPS)."""
     return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch compute in one thread, so that sums have the same bits however many it may use."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def torch_device(name: str, *, mps: bool = True) -> torch.device:

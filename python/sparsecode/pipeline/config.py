@@ -16,20 +16,21 @@ _every = partial(setting, min=1, affects_result=False)
 
 # How dictionaries begin, of a sweep and of toy models alike; see docs/recipe.md.
 _start = partial(
-    setting, "calibrated", "calibrated: a short encoder, biases with which every feature fires; atoms: "
+    setting, "calibrated", "calibrated: a short, whitened encoder, biases with which every feature fires; atoms: "
     "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
     choices=("calibrated", "atoms", "linear"),
 )  # fmt: skip
 _encoder_norm = partial(
-    setting, "auto", "Calibrated: norm of the encoder's rows; auto: cube root of the width by the size, at most 1."
+    setting,
+    "auto",
+    "Calibrated: product of the encoder's rows and their atoms; auto: cube root of width / size, at most 1.",
 )
 _initial_density = partial(setting, "auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
-_l1_warmup = partial(
-    setting,
-    0.3,
-    "Share of the steps, at the start, over which L1 rises from zero.",
-    max=1,
-)
+_whitening = partial(
+    setting, "auto", "Calibrated: the encoder is the atoms times the covariance to the power of minus this; auto: 0.5; "
+    "0: a copy.",
+)  # fmt: skip
+_l1_warmup = partial(setting, 0.3, "Share of the steps, at the start, over which L1 rises from zero.", max=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +170,7 @@ class TrainDictsConfig(StageConfig):
     dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
     sizes: str = _list("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
-    l1: str = _list("1.4e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
+    l1: str = _list("1.5e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     kind: tuple[str, ...] = setting(
         (), "A kind of dictionary and its settings, such as 'batchtopk k=8,16'; several train side by side. relu, "
         "topk, batchtopk, matryoshka, jumprelu, gated or panneal; none: relu. See docs/kinds.md.", metavar="KIND",
@@ -188,7 +189,7 @@ class TrainDictsConfig(StageConfig):
     minutes: float | None = _positive(None, "Train for about this long here; --samples or --epochs may end it earlier.")
     min_samples: int = setting(0, "Train on at least this many rows, however few --minutes allow; at most --samples.")
     batch_size: int = _count(4096, "Rows in a batch.")
-    lr: float = _positive(8e-3, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
+    lr: float = _positive(1.1e-2, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
     lr_scaling: str = setting("sqrt", "sqrt: --lr is that of 1,024 features and falls with the root of the size; none: "
                               "every size has --lr.", choices=("sqrt", "none"))  # fmt: skip
     warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
@@ -196,6 +197,7 @@ class TrainDictsConfig(StageConfig):
     start: str = _start()
     encoder_norm: str = _encoder_norm()
     initial_density: str = _initial_density()
+    whitening: str = _whitening()
     l1_warmup: float = _l1_warmup()
     normalize: str = setting("center", "center: subtract the mean, divide by the standard deviation; rms: divide by "
                              "the root mean square; none.", choices=("rms", "center", "none"))  # fmt: skip
@@ -330,6 +332,7 @@ class ToyConfig(StageConfig):
     start: str = _start()
     encoder_norm: str = _encoder_norm()
     initial_density: str = _initial_density()
+    whitening: str = _whitening()
     l1_warmup: float = _l1_warmup()
     l1_scale: str = setting("plain", "per-size divides L1 by the dictionary size, as the seed's toy script does.",
                             choices=("plain", "per-size"))  # fmt: skip

@@ -38,7 +38,7 @@ DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harv
 def fit(
     x: Data,
     sizes: Sequence[int] | str,
-    l1: float | Sequence[float] | str = 1.4e-2,
+    l1: float | Sequence[float] | str = 1.5e-2,
     seeds: int | Sequence[int] = 1,
     *,
     kinds: str | KindSpec | Sequence[str | KindSpec] = (),
@@ -46,7 +46,7 @@ def fit(
     epochs: float | None = None,
     minutes: float | None = None,
     batch_size: int = 4096,
-    lr: float = 8e-3,
+    lr: float = 1.1e-2,
     lr_scaling: str = "sqrt",
     warmup_steps: int = 200,
     decay_fraction: float = 0.2,

@@ -25,9 +25,9 @@ class Other:
 
 
 STARTS = {
-    "calibrated": Other("short encoder, calibrated biases, mean off, L1 warmed up", {
-        "start": "calibrated", "encoder_norm": "auto", "initial_density": "auto", "normalize": "center",
-        "l1_warmup": 0.3, "lr_scaling": "sqrt"}),
+    "calibrated": Other("short, whitened encoder, calibrated biases, mean off, L1 warmed up", {
+        "start": "calibrated", "encoder_norm": "auto", "initial_density": "auto", "whitening": "auto",
+        "normalize": "center", "l1_warmup": 0.3, "lr_scaling": "sqrt"}),
     "atoms": Other("encoder = atoms, biases 0, full L1 from the first step (version 0.1)", {
         "start": "atoms", "normalize": "rms", "l1_warmup": 0.0, "lr_scaling": "none"}),
     "linear": Other("encoder and biases as torch.nn.Linear draws them, atoms orthogonal, full L1 (the seed)", {
