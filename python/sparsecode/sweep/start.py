@@ -140,7 +140,7 @@ def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int
     """
     if sweep.step or sweep.orthogonal != start.orthogonal:
         raise InvalidArgument(f"start '{start.kind}' needs a sweep before its first step that was made for it")
-    rows = None
+    rows = mean = None
     if start.needs_rows(sweep):
         if sample is None or sample.ndim != 2 or sample.shape[0] < 2 or sample.shape[1] != sweep.activation_dim:
             found = "none" if sample is None else f"one of shape {list(sample.shape)}"
@@ -148,10 +148,12 @@ def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int
                 f"a start '{start.kind}' needs a sample [2 or more, {sweep.activation_dim}], not {found}"
             )
         rows = sample.to("cpu", torch.float32).contiguous()
+        with one_thread():  # the same bits whatever threads there are
+            mean = rows.double().mean(0)
     for k, kind in enumerate(sweep.kinds):
-        if sweep.b_dec is not None and rows is not None and _at_the_mean(sweep, k):
-            sweep.b_dec[k] = rows.double().mean(0).to(sweep.b_dec)
-        if (at := sweep.place("theta", k)) is not None and kind.window is not None and "theta" in sweep.own:
+        if sweep.b_dec is not None and mean is not None and _at_the_mean(sweep, k):
+            sweep.b_dec[k] = mean.to(sweep.b_dec)
+        if kind.window is not None and (at := sweep.place("theta", k)) is not None:
             sweep.own["theta"][at] = kind.window / 2
     if start.kind == "linear":
         _as_linear(sweep)
