@@ -76,8 +76,7 @@ RECIPES = (
     Recipe("calibrated, rate 3e-3", Start(whitening=0), lr=3e-3, sizes=SOME),
     Recipe("calibrated, one rate", Start(whitening=0)),
     Recipe("calibrated, sqrt", Start(whitening=0), l1=(1e-2, 1.4e-2, 2e-2), scaling="sqrt"),
-    Recipe("calibrated, sqrt, whitened", Start(), l1=(1e-2, 1.4e-2, 2e-2), scaling="sqrt"),
-    Recipe("calibrated (the default)", Start(), l1=(1.1e-2, 1.5e-2, 2.1e-2), lr=1.1e-2, scaling="sqrt"),
+    Recipe("calibrated (the default)", Start(), l1=(1.1e-2, 1.5e-2, 2.1e-2), scaling="sqrt"),
 )  # fmt: skip
 
 

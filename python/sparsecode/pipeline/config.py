@@ -189,7 +189,7 @@ class TrainDictsConfig(StageConfig):
     minutes: float | None = _positive(None, "Train for about this long here; --samples or --epochs may end it earlier.")
     min_samples: int = setting(0, "Train on at least this many rows, however few --minutes allow; at most --samples.")
     batch_size: int = _count(4096, "Rows in a batch.")
-    lr: float = _positive(1.1e-2, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
+    lr: float = _positive(8e-3, "Peak learning rate of Adam (the seed's 1e-3 went with batches of 256).")
     lr_scaling: str = setting("sqrt", "sqrt: --lr is that of 1,024 features and falls with the root of the size; none: "
                               "every size has --lr.", choices=("sqrt", "none"))  # fmt: skip
     warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")

@@ -46,7 +46,7 @@ def fit(
     epochs: float | None = None,
     minutes: float | None = None,
     batch_size: int = 4096,
-    lr: float = 1.1e-2,
+    lr: float = 8e-3,
     lr_scaling: str = "sqrt",
     warmup_steps: int = 200,
     decay_fraction: float = 0.2,

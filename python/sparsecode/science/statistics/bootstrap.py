@@ -26,6 +26,10 @@ class Interval:
         """Whether a bound lies within: on either side of it would be the same to these data."""
         return self.low <= bound <= self.high
 
+    def near(self, bound: float, distance: float) -> bool:
+        """Whether a bound lies within, or no further from either end than `distance`."""
+        return self.low - distance <= bound <= self.high + distance
+
     def text(self, form: str = ".2f") -> str:
         """`0.31 (0.28 to 0.33)`."""
         return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
