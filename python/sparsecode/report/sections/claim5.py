@@ -109,14 +109,14 @@ def _growth(numbers: Numbers, curve: Curve) -> Figure:
 
 def _growth_by_l1(numbers: Numbers) -> Figure | None:
     """MMCS over size, with a curve per L1 of the claims' sweep."""
-    beside = [curve for curve in numbers.curves if curve.sweep != "run" and curve.points and curve.l1]
+    beside = [curve for curve in numbers.curves if curve.sweep != "run" and curve.points]
     return curves_by_l1(
         "growth-by-l1",
         "The same for several L1, from the short sweep: MMCS with the next larger dictionary.",
         "Curves of MMCS over dictionary size, one per L1 coefficient.",
         "MMCS by size and L1, with the ends of the interval.",
         COLUMNS,
-        {curve.l1: [_point(p.size, p.mmcs) for p in curve.points] for curve in beside},
+        {curve.l1: [_point(p.size, p.mmcs) for p in curve.points] for curve in beside if curve.l1 is not None},
         lambda name: f"%{{x}} features: %{{y:.3f}}, {name}",
         palette.axis("MMCS", range=[0, 1.02]),
     )
