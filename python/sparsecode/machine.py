@@ -37,12 +37,17 @@ def processor() -> str:
     """The processor's name as the operating system gives it."""
     import platform
 
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(*fields: str) -> str:
+    """The first of these fields of /proc/cpuinfo; empty where there is none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in fields:
+                return value.strip()
+    return ""
 
 
 def cores() -> int:
@@ -129,12 +134,8 @@ def computes_in(saved: torch.dtype, device: torch.device, flags: frozenset[str] 
 @functools.cache
 def processor_flags() -> frozenset[str]:
     """What the processor can do, in the operating system's words; empty where it does not tell."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            name, _, words = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return frozenset(words.split())
+    if words := _cpuinfo("flags", "Features"):
+        return frozenset(words.split())
     return frozenset(name for name in ("FEAT_BF16", "FEAT_FP16") if _sysctl(f"hw.optional.arm.{name}"))
 
 

@@ -13,6 +13,15 @@ _count = partial(setting, min=1)
 _positive = partial(setting, above=0)
 _list = partial(setting, several=True)
 _every = partial(setting, min=1, affects_result=False)
+_text_key = partial(
+    setting, "text", "Key or column of the text in tables (JSON, CSV, parquet, arrow); input_ids for ids that the "
+    "tokenizer made.",
+)  # fmt: skip
+_hf_stream = partial(
+    setting, False, "Read the first --max-text-mb of --hf-dataset as a stream, without downloading all."
+)
+_skip_bad = partial(setting, False, "Skip and count unreadable files instead of stopping.")
+_max_text_mb = partial(setting, None, "Use at most this many MB of text (a fixed choice of documents).", min=1)
 
 # How dictionaries begin, of a sweep and of toy models alike; see docs/recipe.md.
 _start = partial(
@@ -40,14 +49,11 @@ class TrainGptConfig(StageConfig):
     stage = "train-gpt"
 
     text: tuple[str, ...] = setting((), "Files, folders or globs of text; none: the Python sources installed here.")
-    text_key: str = setting("text", "Key or column of the text in tables (JSON, CSV, parquet, arrow); input_ids for "
-                            "ids that the tokenizer made.")  # fmt: skip
+    text_key: str = _text_key()
     hf_dataset: str | None = setting(None, "A Hugging Face dataset instead of files (needs sparsecode[hf]).")
-    hf_stream: bool = setting(
-        False, "Read the first --max-text-mb of --hf-dataset as a stream, without downloading all."
-    )
-    skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.")
-    max_text_mb: int | None = _count(None, "Use at most this many MB of text (a fixed choice of documents).")
+    hf_stream: bool = _hf_stream()
+    skip_bad: bool = _skip_bad()
+    max_text_mb: int | None = _max_text_mb()
     val_fraction: float = setting(0.02, "Share of documents held out for validation.", above=0, below=1)
     tokenizer: str | None = setting(None, "A tokenizer.json or a folder with GPT-2's encoder.json and vocab.bpe.")
     vocab_size: int = _count(4096, "Tokens in the byte-level BPE that is trained when no tokenizer is given.")
@@ -131,16 +137,12 @@ class HarvestConfig(StageConfig):
     # The run keeps its text as tokens: without these it is read again from there.
     text: tuple[str, ...] = setting((), "With --model: files, folders or globs of text; none: the Python sources "
                                     "installed here.", affects_result=False, remembered=False)  # fmt: skip
-    text_key: str = setting("text", "Key or column of the text in tables (JSON, CSV, parquet, arrow); input_ids for "
-                            "ids that the tokenizer made.", affects_result=False, remembered=False)  # fmt: skip
+    text_key: str = _text_key(affects_result=False, remembered=False)
     hf_dataset: str | None = setting(None, "With --model: a Hugging Face dataset instead of files.",
                                      affects_result=False, remembered=False)  # fmt: skip
-    hf_stream: bool = setting(False, "Read the first --max-text-mb of --hf-dataset as a stream, without downloading "
-                              "all.", affects_result=False, remembered=False)  # fmt: skip
-    skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.", affects_result=False,
-                             remembered=False)  # fmt: skip
-    max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).",
-                                      affects_result=False, remembered=False, min=1)  # fmt: skip
+    hf_stream: bool = _hf_stream(affects_result=False, remembered=False)
+    skip_bad: bool = _skip_bad(affects_result=False, remembered=False)
+    max_text_mb: int | None = _max_text_mb(affects_result=False, remembered=False)
     chat: bool = setting(False, "With --model: conversations (messages with role and content, in tables) instead of "
                          "text, as the model's own chat template writes them.")  # fmt: skip
     control_tokens: str = setting("auto", "With --model: control tokens to read where the text spells them: all, none, "

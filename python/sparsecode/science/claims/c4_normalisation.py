@@ -97,9 +97,9 @@ def _grid(sweep: ComparedSweep, draws: int) -> Grid:
     cells: list[Cell] = []
     by_size: dict[int, list[tuple[float, float]]] = {}
     for entry in sweep.entries:
-        l0, fvu, dead = ((entry.get("metrics") or {}).get(name) for name in ("l0", "fvu", "dead"))
-        mmcs = entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None
-        cell = Cell(entry["dict_size"], entry["l1"], l0, fvu, dead, mmcs, sweep.untrained.get(entry["name"]))
+        l0, fvu, dead = (entry.metrics.get(name) for name in ("l0", "fvu", "dead"))
+        mmcs = entry.next.mcs.all.mean if entry.next else None
+        cell = Cell(entry.dict_size, entry.about["l1"], l0, fvu, dead, mmcs, sweep.untrained.get(entry.name))
         cells.append(cell)
         if cell.l0 is not None and not cell.untrained:
             by_size.setdefault(cell.size, []).append((cell.l1, cell.l0))

@@ -54,13 +54,11 @@ def interval(
     return from_draws(float(statistic(array, axis=0)), resampled)
 
 
-def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws: int = 1000, seed: int = 0) -> Interval:
+def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws: int = 1000) -> Interval:
     """mean(a) - mean(b), both resampled."""
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    resampled = resamples(first, draws, np.random.default_rng(seed)) - resamples(
-        second, draws, np.random.default_rng(seed + 1)
-    )
-    return from_draws(float(first.mean() - second.mean()), resampled)
+    one, other = (resamples(own, draws, np.random.default_rng(seed)) for seed, own in enumerate((first, second)))
+    return from_draws(float(first.mean() - second.mean()), one - other)
 
 
 def count(found: int, features: int) -> Interval:
