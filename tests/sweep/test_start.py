@@ -178,13 +178,13 @@ def test_how_other_kinds_begin() -> None:
         torch.testing.assert_close(own, x.double().mean(0).float(), rtol=1e-6, atol=0)
     for k in range(4):
         y = (x - sweep.b_dec[k]) @ sweep.W_enc[sweep.rows(k)].T + sweep.b_enc[sweep.rows(k)]
-        at = sweep.place("theta", k)
-        above = (y > (0 if at is None else sweep.own["theta"][at])).sum(0)
+        above = (y > 0).sum(0)
         density = (AUTO_DENSITY, 1 / 3, AUTO_DENSITY, AUTO_DENSITY)[k]  # of k = 20, twice that by 120
         torch.testing.assert_close(above, torch.full_like(above, round(density * ROWS)), rtol=0, atol=1)
         assert start.record(sweep, k)["density"] == pytest.approx(density)
-    assert not sweep.b_enc[sweep.rows(2)].any()
-    assert not any(sweep.own[name].any() for name in ("b_mag", "rho"))
+    assert sweep.own["theta"].tolist() == pytest.approx([0.05] * size)  # half of the window
+    assert torch.equal(sweep.own["b_mag"], sweep.b_enc[sweep.rows(3)])
+    assert not sweep.own["rho"].any()
     plain = Sweep(D, [size] * 5, kinds, [0] * 5)
     assert not Start("atoms").needs_rows(plain)
     begin(plain, Start("atoms"))

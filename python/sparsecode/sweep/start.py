@@ -127,7 +127,9 @@ def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int
     """Sets encoders and biases of a sweep that has not been trained.
 
     A pre-bias begins at zero for ReLU dictionaries, and at the mean of the sample for every other kind: with the mean
-    left in, 63 % of the features of a TopK dictionary died (docs/kinds.md).
+    left in, 63 % of the features of a TopK dictionary died. Thresholds of JumpReLU begin at half its window, so that
+    all of it is above 0, and what a gated feature gives begins with the bias of its gate: both begin near to a ReLU,
+    which left fewer dead than biases of 0 did and found more true features (docs/kinds.md).
 
     Args:
         sweep: changed in place; made with `orthogonal=start.orthogonal`.
@@ -150,15 +152,18 @@ def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int
         rows = sample.to("cpu", torch.float32).contiguous()
         with one_thread():  # the same bits whatever threads there are
             mean = rows.double().mean(0)
-    for k, kind in enumerate(sweep.kinds):
+    for k in range(len(sweep)):
         if sweep.b_dec is not None and mean is not None and _at_the_mean(sweep, k):
             sweep.b_dec[k] = mean.to(sweep.b_dec)
-        if kind.window is not None and (at := sweep.place("theta", k)) is not None:
-            sweep.own["theta"][at] = kind.window / 2
     if start.kind == "linear":
         _as_linear(sweep)
     elif start.kind == "calibrated" and rows is not None:
         _calibrate(sweep, start, rows, threads or cores())
+    for k, kind in enumerate(sweep.kinds):
+        if kind.window is not None:
+            sweep.own["theta"][sweep.place("theta", k)] = kind.window / 2
+        if kind.name == "gated":
+            sweep.own["b_mag"][sweep.place("b_mag", k)] = sweep.b_enc[sweep.rows(k)]
 
 
 def _at_the_mean(sweep: Sweep, k: int) -> bool:
@@ -193,10 +198,7 @@ def _calibrate(sweep: Sweep, start: Start, rows: Tensor, threads: int) -> None:
         rank = min(max(1, round(start.density_of(size, kind.k) * len(rows))), len(rows) - 1)
         highest = torch.empty(size)
         _core.kth_largest(seen.numpy(), encoder.numpy(), rank + 1, out=highest.numpy(), threads=threads)
-        if kind.name == "jumprelu":
-            sweep.own["theta"][sweep.place("theta", k)] = highest.clamp(min=0).to(sweep.b_enc)
-        else:
-            sweep.b_enc[own] = -highest.to(sweep.b_enc)
+        sweep.b_enc[own] = -highest.to(sweep.b_enc)
 
 
 def _whitener(rows: Tensor, power: float) -> Tensor:
