@@ -125,7 +125,7 @@ def measured(
     assert spread is not None
     live = [fired > 0 for fired in sweep.per_dictionary(sweep.fired)]
     atoms = [sweep.W_dec[sweep.rows(k)].clone() for k in range(len(sweep))]
-    place = {key: k for k, key in enumerate(sweep.keys)}
+    place = {key: k for k, key in enumerate(zip(sweep.sizes, sweep.l1, sweep.seeds, strict=True))}
 
     def again(k: int, j: int) -> tuple[int, int]:
         there, back = best_both(atoms[k], atoms[j])

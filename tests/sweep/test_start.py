@@ -13,6 +13,7 @@ from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.sweep import LossSettings, Start, Sweep, begin, initial_atoms
 from sparsecode.sweep.engines.cpu import CpuEngine
 from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.kinds import parse_kinds
 from sparsecode.sweep.start import AUTO_DENSITY, STARTS
 
 D, ROWS = 24, 600
@@ -76,7 +77,8 @@ def test_every_feature_fires_on_the_same_share_of_rows(density: float | None) ->
     products = (sweep.W_enc * sweep.W_dec).sum(1)
     norms = [float(own.mean()) for own in sweep.per_dictionary(products)]
     assert norms == pytest.approx([min(1, (D / size) ** (1 / 3)) for size in SIZES])
-    assert [start.record(40, D, tied=tied)["encoder_norm"] for tied in (False, True)] == [pytest.approx(norms[0]), 1]
+    both = [start.record(begun(start, LossSettings(tied=tied)), 0)["encoder_norm"] for tied in (False, True)]
+    assert both == [pytest.approx(norms[0]), 1]
     fixed = begun(Start(encoder_norm=0.25, whitening=0))
     torch.testing.assert_close(fixed.W_enc, 0.25 * fixed.W_dec)
 
@@ -160,6 +162,36 @@ def test_no_two_dictionaries_share_orthogonal_atoms_or_draws() -> None:
     sweep = Sweep(D, *zip(*keys, strict=True), orthogonal=True)  # type: ignore[arg-type]
     begin(sweep, Start("linear"))
     assert len({own[0, 0].item() for own in sweep.per_dictionary(sweep.W_enc)}) == len(keys)
+
+
+def test_how_other_kinds_begin() -> None:
+    texts = ("topk k=3", "batchtopk k=20", "jumprelu l0=4 window=0.1", "gated l1=0.1", "relu l1=0.1")
+    kinds = [kind for text in texts for kind in parse_kinds(text)]
+    loss, size = LossSettings(pre_bias=True), 120
+    x = sample() + 3
+    sweep = Sweep(D, [size] * 5, kinds, [0] * 5, loss=loss)
+    start = Start()
+    begin(sweep, start, x, threads=1)
+    assert sweep.b_dec is not None
+    assert not sweep.b_dec[4].any()
+    for own in sweep.b_dec[:4]:
+        torch.testing.assert_close(own, x.double().mean(0).float(), rtol=1e-6, atol=0)
+    for k in range(4):
+        y = (x - sweep.b_dec[k]) @ sweep.W_enc[sweep.rows(k)].T + sweep.b_enc[sweep.rows(k)]
+        above = (y > 0).sum(0)
+        density = (AUTO_DENSITY, 1 / 3, AUTO_DENSITY, AUTO_DENSITY)[k]  # of k = 20, twice that by 120
+        torch.testing.assert_close(above, torch.full_like(above, round(density * ROWS)), rtol=0, atol=1)
+        assert start.record(sweep, k)["density"] == pytest.approx(density)
+    assert sweep.own["theta"].tolist() == pytest.approx([0.05] * size)  # half of the window
+    assert torch.equal(sweep.own["b_mag"], sweep.b_enc[sweep.rows(3)])
+    assert not sweep.own["rho"].any()
+    plain = Sweep(D, [size] * 5, kinds, [0] * 5)
+    assert not Start("atoms").needs_rows(plain)
+    begin(plain, Start("atoms"))
+    assert plain.own["theta"].tolist() == pytest.approx([0.05] * size)
+    assert not plain.b_enc.any()
+    with pytest.raises(InvalidArgument, match="a start 'atoms' needs a sample"):
+        begin(Sweep(D, [size], kinds[:1], [0], loss=loss), Start("atoms"))
 
 
 def test_what_cannot_be_used_is_named() -> None:

@@ -205,7 +205,8 @@ def _dictionary(tensors: Path) -> dict[str, Any]:
             f"{facts}: says {said[0]} features of {said[1]} dimensions, but W_enc in {tensors.name} is "
             f"{shapes.get('W_enc')}; the two files do not belong together"
         )
-    return {"kind": "dictionary", "path": str(tensors), "name": tensors.stem} | held | {
+    trained = {"trained_as": str(known["kind"])} if "kind" in known else {}
+    return {"kind": "dictionary", "path": str(tensors), "name": tensors.stem} | trained | held | {
         "normalization": normalization, "tensors": shapes, "bytes": tensors.stat().st_size
     }  # fmt: skip
 

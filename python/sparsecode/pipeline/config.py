@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
-from sparsecode.pipeline.settings import SEEDS, StageConfig, setting
+from sparsecode.pipeline.settings import OF_KINDS, SEEDS, StageConfig, setting
 
 _seed = partial(setting, 0, below=SEEDS)
 _device = partial(setting, "auto", "cpu, cuda, mps, or auto: the fastest here.")
@@ -162,7 +162,7 @@ _WITH_MODEL = ("module", "model_dtype", "context", "batch_tokens", "documents", 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDictsConfig(StageConfig):
-    """A sweep of dictionaries over sizes, L1 coefficients and seeds, trained together on the same batches."""
+    """A sweep of dictionaries over sizes, kinds and seeds, trained together on the same batches."""
 
     stage = "train-dicts"
 
@@ -173,7 +173,18 @@ class TrainDictsConfig(StageConfig):
                                   affects_result=False)  # fmt: skip
     sizes: str = _list("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
     l1: str = _list("1.5e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
-    seeds: int = _count(1, "Dictionaries per size and L1, each from its own initialisation.", max=10_000)
+    kind: tuple[str, ...] = setting(
+        (), "A kind of dictionary and its settings, such as 'batchtopk k=8,16'; several train side by side. relu, "
+        "topk, batchtopk, matryoshka, jumprelu, gated or panneal; none: relu. See docs/kinds.md.", metavar="KIND",
+    )  # fmt: skip
+    k: str | None = _list(None, "Codes per row of every --kind that selects so many: topk, batchtopk, matryoshka.")
+    l0: str | None = _list(None, "Codes per row that every jumprelu aims at.")
+    window: str | None = _list(None, "Width of the window in which thresholds of jumprelu learn.", shown="0.05")
+    groups: str | None = _list(None, "Shares of nested groups of features, such as 1/4,3/4.",
+                               shown="none; matryoshka: 1/16,1/8,1/4,9/16")  # fmt: skip
+    aux: str | None = _list(None, "Weight of the loss of dead features, such as 1/32, of kinds with --k.",
+                            shown="none")  # fmt: skip
+    seeds: int = _count(1, "Dictionaries per size and kind, each from its own initialisation.", max=10_000)
     seed: int = _seed("First seed; also that of the order of rows.")
     samples: int | None = _count(None, "Rows to train on, over several epochs if need be; 8 million unless --minutes.")
     epochs: float | None = _positive(None, "Passes over the dataset; beats --samples.")
@@ -208,6 +219,31 @@ class TrainDictsConfig(StageConfig):
     )
     threads: int | None = _threads()
     device: str = _device()
+
+    @property
+    def of_kinds(self) -> dict[str, str]:
+        """The settings that are for every kind that knows them."""
+        return {name: value for name in OF_KINDS if (value := getattr(self, name)) is not None}
+
+    def asked(self, **values: Any) -> Self:
+        """See `StageConfig.asked`.
+
+        Raises:
+            InvalidSetting: also L1 coefficients, where no kind has use for them.
+        """
+        found = super().asked(**values)
+        if values.get("l1") is not None and found.kind:
+            from sparsecode.sweep.kinds import kinds_of  # its package loads torch
+
+            kinds_of(found.kind, (), found.of_kinds | {"l1": found.l1})
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """Without what is not said of kinds, as earlier versions record it."""
+        return {
+            name: value for name, value in super().record().items()
+            if not (name == "kind" and not value) and not (name in OF_KINDS and value is None)
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

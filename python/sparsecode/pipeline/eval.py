@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sparsecode.comparison.records import kind_order
 from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.files import names_in
@@ -136,7 +137,10 @@ def load_dictionaries(run: Run, apart: LeftOut | None = None) -> dict[str, Dicti
         with apart.where(path.name, DictionaryInvalid):
             found[path.name] = Dictionary.load(path)
     apart.check(found)
-    keys = {name: (one.meta.get("l1") or 0, one.dict_size, one.meta.get("seed") or 0) for name, one in found.items()}
+    keys = {
+        name: (*kind_order(one.meta.get("kind"), one.meta.get("l1")), one.dict_size, one.meta.get("seed") or 0)
+        for name, one in found.items()
+    }
     return dict(sorted(found.items(), key=lambda item: keys[item[0]]))
 
 

@@ -1,7 +1,8 @@
 """The sweep over size and L1 under both normalisations, beside the run's own: RUN/science/plain and /per-size.
 
 Each is a run folder of its own with dictionaries, metrics and a comparison, so that every command reads it and
-training resumes as that of any other.
+training resumes as that of any other. The claims are about ReLU dictionaries with L1, so these are, whatever kinds the
+run has.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sparsecode.pipeline import plan
 from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.config import ClaimsConfig, CompareConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.settings import OF_KINDS
 from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.science.claims import starts
 from sparsecode.sweep.settings import parse_l1
@@ -66,10 +68,16 @@ def _train_each(
 
 def _base(config: ClaimsConfig, settings: dict[str, Any]) -> TrainDictsConfig:
     """What all sweeps beside the run's own take from it."""
-    return TrainDictsConfig.from_mapping(settings, "train-dicts").changed(
+    return _relu(settings).changed(
         hook=None, seed=config.seed, epochs=None, minutes=None, min_samples=config.min_samples,
         batch_size=config.batch_size, warmup_steps=config.warmup_steps,
     )  # fmt: skip
+
+
+def _relu(settings: dict[str, Any]) -> TrainDictsConfig:
+    """Those of the run's own sweep, for dictionaries with L1."""
+    said = {name: value for name, value in settings.items() if name not in ("kind", *OF_KINDS)}
+    return TrainDictsConfig.from_mapping(said, "train-dicts")
 
 
 def check_memory(config: ClaimsConfig, settings: dict[str, Any], dimensions: int) -> None:

@@ -66,7 +66,9 @@ def train_dicts(
     if force or not home.is_done(KEY):
         plan.refuse(KEY, plan.need(chosen, dataset.activation_dim), dataset.activation_dim)
     if force or KEY not in home.config()["stages"]:
-        choose_engine(chosen.engine, chosen.device)  # fails here, before the stage is recorded as begun
+        choose_engine(
+            chosen.engine, chosen.device, kinds=plan.kinds_of(chosen)
+        )  # fails here, before the stage is recorded as begun
     folder = home.dictionaries_path
     state = folder / "state.safetensors"
 
@@ -110,7 +112,7 @@ def _train(
     Raises:
         TrainingDiverged: no dictionary is left.
     """
-    engine = engine_of(stage, config)
+    engine = engine_of(stage, config, quiet=quiet)
     sweep = plan.build_sweep(config, dataset.activation_dim, engine.device)
     normalization = plan.normalization(config, dataset)
     eval_rows = plan.held_out(config, dataset)

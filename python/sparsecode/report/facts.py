@@ -51,10 +51,12 @@ class Facts:
         return dict(self.stages.get(key, {}).get("result") or {})
 
     def label(self, entry: Entry, *, size: bool = True) -> str:
-        """A short label of a dictionary: its size, and L1 and seed only if they vary."""
+        """A short label of a dictionary: its size, and kind or L1 and seed only if they vary."""
         parts = [str(entry.dict_size)] if size else []
         entries = self.comparison.entries
-        if entry.l1 is not None and len({other.l1 for other in entries}) > 1:
+        if entry.kind is not None and len({other.kind for other in entries}) > 1:
+            parts.append(entry.kind)
+        elif entry.l1 is not None and len({other.l1 for other in entries}) > 1:
             parts.append(f"L1 {entry.l1:.3g}")
         if entry.seed is not None and len({other.seed for other in entries}) > 1:
             parts.append(f"seed {entry.seed}")

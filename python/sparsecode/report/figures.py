@@ -225,10 +225,10 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
 
 
 def _style(facts: Facts, entry: Entry) -> dict[str, Any]:
-    """A colour for each L1, a dash and a symbol for each seed."""
-    l1 = sorted({other.l1 or 0.0 for other in facts.comparison.entries}).index(entry.l1 or 0.0)
+    """A colour for each kind and L1, a dash and a symbol for each seed."""
+    kinds = list(dict.fromkeys((other.kind, other.l1) for other in facts.comparison.entries))
     seed = sorted({other.seed or 0 for other in facts.comparison.entries}).index(entry.seed or 0)
-    color = palette.series(l1)
+    color = palette.series(kinds.index((entry.kind, entry.l1)))
     return {
         "line": {"color": color, "width": 1.5, "dash": palette.DASHES[seed % len(palette.DASHES)]},
         "marker": {"color": color, "size": 9, "symbol": palette.symbol(seed)},

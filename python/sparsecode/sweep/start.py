@@ -29,6 +29,8 @@ SAMPLE_ROWS = 8192
 AUTO = "auto"
 # Measured: see docs/recipe.md.
 AUTO_DENSITY = 0.05
+# Codes per row that a kind with k begins with, in multiples of k: fewer than k would select nothing.
+SPARE = 2.0
 AUTO_WHITENING = 0.5
 VARIANCE_FLOOR = 0.01  # of the mean over directions: below it a direction is not stretched any further
 
@@ -40,7 +42,7 @@ class Start:
     Attributes:
         kind: "calibrated": the encoder is the atoms, shorter and whitened, and biases let every feature fire on the
             same share of rows. "atoms": the encoder is a copy of the atoms, biases are zero. "linear": the seed's,
-            orthogonal atoms, encoder and bias as torch.nn.Linear draws them.
+            orthogonal atoms, encoder and bias as torch.nn.Linear draws them. See `begin` for kinds beside ReLU.
         encoder_norm: of "calibrated", the product of each row of the encoder with its atom, which is the row's norm
             where nothing is whitened; None: the cube root of D/F, at most 1. At 1 many features of large dictionaries
             die; at D/F (Anthropic, "Update on how we train SAEs", January 2025) hardly any does, but more of them come
@@ -86,10 +88,9 @@ class Start:
         """Whether atoms are to be orthogonal rather than independent."""
         return self.kind == "linear"
 
-    @property
-    def needs_rows(self) -> bool:
+    def needs_rows(self, sweep: Sweep) -> bool:
         """Whether `begin` looks at a sample of rows."""
-        return self.kind == "calibrated"
+        return self.kind == "calibrated" or any(_at_the_mean(sweep, k) for k in range(len(sweep)))
 
     def norm_of(self, size: int, activation_dim: int, *, tied: bool = False) -> float:
         """The encoder norm of a dictionary of `size` features."""
@@ -104,20 +105,20 @@ class Start:
         """What the covariance is raised to, without its sign."""
         return AUTO_WHITENING if self.whitening is None else self.whitening
 
-    def rank_in(self, rows: int) -> int:
-        """On how many of `rows` rows each feature fires first."""
+    def density_of(self, size: int, k: float | None) -> float:
+        """The share of rows on which each of `size` features fires first; k: codes per row that are then kept."""
         density = AUTO_DENSITY if self.density is None else self.density
-        return min(max(1, round(density * rows)), rows - 1)
+        return density if k is None else max(density, min(0.5, SPARE * k / size))
 
-    def record(self, size: int, activation_dim: int, *, tied: bool = False) -> dict[str, Any]:
-        """The start as JSON values, for the file of a dictionary of `size` features."""
+    def record(self, sweep: Sweep, k: int) -> dict[str, Any]:
+        """The start of dictionary k as JSON values, for its file."""
         if self.kind != "calibrated":
             return {"kind": self.kind}
-        density = AUTO_DENSITY if self.density is None else self.density
+        size, tied = sweep.sizes[k], sweep.loss.tied
         return {
             "kind": self.kind,
-            "encoder_norm": self.norm_of(size, activation_dim, tied=tied),
-            "density": density,
+            "encoder_norm": self.norm_of(size, sweep.activation_dim, tied=tied),
+            "density": self.density_of(size, sweep.kinds[k].k),
             "whitening": 0.0 if tied else self.power,
         }
 
@@ -125,10 +126,15 @@ class Start:
 def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int | None = None) -> None:
     """Sets encoders and biases of a sweep that has not been trained.
 
+    A pre-bias begins at zero for ReLU dictionaries, and at the mean of the sample for every other kind: with the mean
+    left in, 63 % of the features of a TopK dictionary died. Thresholds of JumpReLU begin at half its window, so that
+    all of it is above 0, and what a gated feature gives begins with the bias of its gate: both begin near to a ReLU,
+    which left fewer dead than biases of 0 did and found more true features (docs/kinds.md).
+
     Args:
         sweep: changed in place; made with `orthogonal=start.orthogonal`.
         start: how.
-        sample: [R, D] normalised rows that "calibrated" looks at, R >= 2; others do without.
+        sample: [R, D] normalised rows, R >= 2, where `start.needs_rows`.
         threads: of the work; None: all cores.
 
     Raises:
@@ -136,10 +142,33 @@ def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int
     """
     if sweep.step or sweep.orthogonal != start.orthogonal:
         raise InvalidArgument(f"start '{start.kind}' needs a sweep before its first step that was made for it")
+    rows = mean = None
+    if start.needs_rows(sweep):
+        if sample is None or sample.ndim != 2 or sample.shape[0] < 2 or sample.shape[1] != sweep.activation_dim:
+            found = "none" if sample is None else f"one of shape {list(sample.shape)}"
+            raise InvalidArgument(
+                f"a start '{start.kind}' needs a sample [2 or more, {sweep.activation_dim}], not {found}"
+            )
+        rows = sample.to("cpu", torch.float32).contiguous()
+        with one_thread():  # the same bits whatever threads there are
+            mean = rows.double().mean(0)
+    for k in range(len(sweep)):
+        if sweep.b_dec is not None and mean is not None and _at_the_mean(sweep, k):
+            sweep.b_dec[k] = mean.to(sweep.b_dec)
     if start.kind == "linear":
         _as_linear(sweep)
-    elif start.kind == "calibrated":
-        _calibrate(sweep, start, sample, threads or cores())
+    elif start.kind == "calibrated" and rows is not None:
+        _calibrate(sweep, start, rows, threads or cores())
+    for k, kind in enumerate(sweep.kinds):
+        if kind.window is not None:
+            sweep.own["theta"][sweep.place("theta", k)] = kind.window / 2
+        if kind.name == "gated":
+            sweep.own["b_mag"][sweep.place("b_mag", k)] = sweep.b_enc[sweep.rows(k)]
+
+
+def _at_the_mean(sweep: Sweep, k: int) -> bool:
+    """Whether the pre-bias of dictionary k begins at the mean of the rows."""
+    return sweep.b_dec is not None and sweep.kinds[k].name != "relu"
 
 
 @torch.no_grad()
@@ -155,14 +184,9 @@ def _as_linear(sweep: Sweep) -> None:
 
 
 @torch.no_grad()
-def _calibrate(sweep: Sweep, start: Start, sample: Tensor | None, threads: int) -> None:
-    if sample is None or sample.ndim != 2 or sample.shape[0] < 2 or sample.shape[1] != sweep.activation_dim:
-        found = "none" if sample is None else f"one of shape {list(sample.shape)}"
-        raise InvalidArgument(f"a calibrated start needs a sample [2 or more, {sweep.activation_dim}], not {found}")
-    rows = sample.to("cpu", torch.float32).contiguous()
-    k_th = start.rank_in(len(rows)) + 1
+def _calibrate(sweep: Sweep, start: Start, rows: Tensor, threads: int) -> None:
     whitener = _whitener(rows, start.power) if start.power and not sweep.loss.tied else None
-    for k, size in enumerate(sweep.sizes):
+    for k, (size, kind) in enumerate(zip(sweep.sizes, sweep.kinds, strict=True)):
         own = sweep.rows(k)
         if not sweep.loss.tied:
             atoms = sweep.W_dec[own].to("cpu", torch.float32, copy=True)
@@ -170,8 +194,10 @@ def _calibrate(sweep: Sweep, start: Start, sample: Tensor | None, threads: int) 
             scale = start.norm_of(size, sweep.activation_dim) / (encoder * atoms).sum(1, keepdim=True)
             sweep.W_enc[own] = (encoder * scale).to(sweep.W_enc)
         encoder = sweep.W_enc[own].to("cpu", torch.float32).contiguous()
+        seen = rows if sweep.b_dec is None else rows - sweep.b_dec[k].to(rows)
+        rank = min(max(1, round(start.density_of(size, kind.k) * len(rows))), len(rows) - 1)
         highest = torch.empty(size)
-        _core.kth_largest(rows.numpy(), encoder.numpy(), k_th, out=highest.numpy(), threads=threads)
+        _core.kth_largest(seen.numpy(), encoder.numpy(), rank + 1, out=highest.numpy(), threads=threads)
         sweep.b_enc[own] = -highest.to(sweep.b_enc)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sparsecode.comparison.records import kind_order
 from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
@@ -150,7 +151,10 @@ def _heat_map(record: Mapping[str, Any]) -> Figure:
     """MMCS from trained dictionaries and baselines (rows) to baselines (columns); chance in the last row."""
     kinds = [row["name"] for row in record["baselines"]]
     columns = [TITLES[kind] for kind in kinds]
-    order = sorted(record["trained"], key=lambda row: (row["l1"] or 0.0, row["seed"] or 0, row["dict_size"]))
+    order = sorted(
+        record["trained"],
+        key=lambda row: (*kind_order(row.get("kind"), row["l1"]), row["seed"] or 0, row["dict_size"]),
+    )
     labels = [row["name"] for row in order] + [TITLES[kind] for kind in kinds] + ["random directions"]
     values = [[_live(row["against"][kind]) for kind in kinds] for row in order]
     values += [

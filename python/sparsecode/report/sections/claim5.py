@@ -37,7 +37,8 @@ def section(facts: Facts) -> Section:
 
 
 def _judged(numbers: Numbers) -> Curve | None:
-    own = (one for one in numbers.curves if one.sweep == "run" and one.l1 == numbers.judged_l1 and one.points)
+    judged = (numbers.judged_kind, numbers.judged_l1)
+    own = (one for one in numbers.curves if one.sweep == "run" and (one.kind, one.l1) == judged and one.points)
     return next(own, None)
 
 
@@ -110,7 +111,7 @@ def _growth_by_l1(numbers: Numbers) -> Figure | None:
         "Curves of MMCS over dictionary size, one per L1 coefficient.",
         "MMCS by size and L1, with the ends of the interval.",
         COLUMNS,
-        {curve.l1: [_point(p.size, p.mmcs) for p in curve.points] for curve in beside},
+        {curve.l1: [_point(p.size, p.mmcs) for p in curve.points] for curve in beside if curve.l1 is not None},
         lambda name: f"%{{x}} features: %{{y:.3f}}, {name}",
         palette.axis("MMCS", range=[0, 1.02]),
     )

@@ -36,7 +36,9 @@ def section(facts: Facts) -> Section:
 
 
 def _table(facts: Facts) -> Table:
+    kinds = any(entry.kind for entry in facts.comparison.entries)
     columns = [
+        *([Column("kind")] if kinds else []),
         Column("size", ",d"),
         Column("L1", ".3g"),
         Column("seed", "d"),
@@ -51,7 +53,7 @@ def _table(facts: Facts) -> Table:
         Column("of live", ".1%", "share of live features"),
         Column("other seed", ",d", "features above it in the same size from another seed, each the other's nearest"),
     ]
-    rows = [_row(entry) for entry in facts.comparison.entries]
+    rows = [[entry.kind or "relu", *_row(entry)] if kinds else _row(entry) for entry in facts.comparison.entries]
     return Table("sweep", "All dictionaries of the sweep.", columns, rows)
 
 

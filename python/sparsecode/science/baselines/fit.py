@@ -70,7 +70,8 @@ class Baselines:
     def beside(self, trained: Mapping[str, Dictionary], threshold: float) -> list[dict[str, Any]]:
         """An entry for each trained dictionary: how alike it is to each baseline."""
         return [
-            {key: own.meta.get(key) for key in ("l1", "seed", "metrics")}
+            ({"kind": own.meta["kind"]} if "kind" in own.meta else {})
+            | {key: own.meta.get(key) for key in ("l1", "seed", "metrics")}
             | {"name": name, "dict_size": own.dict_size, "against": against(own, self.made, threshold)}
             for name, own in trained.items()
         ]

@@ -47,13 +47,14 @@ class Point(KnownPoint):
 
 @dataclass(frozen=True)
 class Curve:
-    """MMCS over size at one L1 of a sweep."""
+    """MMCS over size of one kind of dictionary at one L1 of a sweep."""
 
     sweep: str
-    l1: float
+    l1: float | None
     points: list[Point]
     bend: BendIntervals | None
     bend_of_live: BendIntervals | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A curve for every L1 of every sweep; that of the run at `judged_l1` is judged."""
+    """A curve for every kind and L1 of every sweep; that of the run at `judged_kind` and `judged_l1` is judged."""
 
     judged_l1: float | None
     curves: list[Curve]
     known_features: Known | None
+    judged_kind: str | None = None
 
 
 def judge(evidence: Evidence) -> Finding[Numbers]:
@@ -80,7 +82,8 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     main, draws = evidence.main, evidence.config.draws
     curves = [curve for sweep in evidence.sweeps for curve in curves_of(sweep, draws)]
     judged, verdict = judge_curves(main, [curve for curve in curves if curve.sweep == main.label])
-    return Finding(CLAIM, verdict, Numbers(judged.l1 if judged else None, curves, known_features(main, draws)))
+    l1, kind = (judged.l1, judged.kind) if judged else (None, None)
+    return Finding(CLAIM, verdict, Numbers(l1, curves, known_features(main, draws), kind))
 
 
 def judge_curves(sweep: ComparedSweep, curves: list[Curve]) -> tuple[Curve | None, Verdict]:
@@ -119,7 +122,7 @@ def rule(before: Interval | None, after: Interval | None, sizes: int, first: flo
 
 
 def curves_of(sweep: ComparedSweep, draws: int) -> list[Curve]:
-    """For every L1 the MMCS of each size with the next larger one, features of all seeds together."""
+    """For every kind and L1 the MMCS of each size with the next larger one, features of all seeds together."""
 
     def cosines(entry: Entry) -> torch.Tensor:
         assert entry.next is not None
@@ -129,10 +132,11 @@ def curves_of(sweep: ComparedSweep, draws: int) -> list[Curve]:
         return cosines(entry)[:0] if sweep.below(entry, Relation.NEXT) else cosines(entry)[sweep.live(entry.name)]
 
     found = []
-    for l1 in sorted({float(entry.l1) for entry in sweep.entries if entry.l1 is not None}):
+    said = [(entry.kind, entry.l1) for entry in sweep.entries if (entry.kind, entry.l1) != (None, None)]
+    for kind, l1 in dict.fromkeys(said):  # in the order of `entries`
         entries: dict[int, list[Entry]] = {}
         for entry in sweep.entries:
-            if entry.l1 == l1 and entry.next:
+            if (entry.kind, entry.l1) == (kind, l1) and entry.next:
                 entries.setdefault(entry.dict_size, []).append(entry)
         every = {size: torch.cat([cosines(one) for one in own]).double().numpy() for size, own in entries.items()}
         alive = {size: torch.cat([living(one) for one in own]).double().numpy() for size, own in entries.items()}
@@ -144,7 +148,7 @@ def curves_of(sweep: ComparedSweep, draws: int) -> list[Curve]:
             of_live = bootstrap.interval(alive[size], draws=draws) if size in alive else None
             of_all = bootstrap.interval(every[size], draws=draws)
             points.append(Point(size, of_all, of_live, float(np.mean(matched)) if matched else None))
-        found.append(Curve(sweep.label, l1, points, _bend(every, draws), _bend(alive, draws)))
+        found.append(Curve(sweep.label, l1, points, _bend(every, draws), _bend(alive, draws), kind))
     return found
 
 

@@ -60,7 +60,7 @@ class ComparedSweep:
 
     @property
     def entries(self) -> list[Entry]:
-        """What was found of each dictionary, by L1, seed and size."""
+        """What was found of each dictionary, by kind, L1, seed and size."""
         return self.comparison.entries
 
     def named(self, entry: Entry) -> dict[str, Any]:
