@@ -154,6 +154,7 @@ def measured(
 def measure(options: argparse.Namespace) -> None:
     """Trains the recipes on a dataset and replaces their rows of the CSV."""
     dataset = store.Dataset(options.dataset)
+    torch.set_num_threads(options.threads)  # which the rows tell
     for recipe in RECIPES:
         if options.only and recipe.name not in options.only:
             continue
