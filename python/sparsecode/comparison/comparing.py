@@ -79,13 +79,14 @@ def names_of(dictionaries: Sequence[Dictionary]) -> dict[str, Dictionary]:
 def _name(dictionary: Dictionary) -> str:
     """The name that it has in a sweep; empty where its file does not say which that is."""
     kind, l1, seed = (dictionary.meta.get(name) for name in ("kind", "l1", "seed"))
-    if not isinstance(seed, int) or not (isinstance(kind, str) or isinstance(l1, float)):
+    if not isinstance(seed, int):
         return ""
     try:
-        own = parse_kinds(kind)[0] if isinstance(kind, str) else as_kind(l1)
+        if isinstance(kind, str):
+            return parse_kinds(kind)[0].file_name(dictionary.dict_size, seed)
+        return as_kind(l1).file_name(dictionary.dict_size, seed) if isinstance(l1, float) else ""
     except InvalidSetting:
         return ""
-    return own.file_name(dictionary.dict_size, seed)
 
 
 def compare_members(

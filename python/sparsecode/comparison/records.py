@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsecode.errors import InvalidSetting
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+_NUMBER = re.compile(r"(?<![a-z\d])\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 def kind_order(kind: str | None, l1: float | None) -> tuple[Any, ...]:

@@ -95,7 +95,7 @@ def start(config: Swept) -> Start:
     Raises:
         InvalidSetting: settings of the start that cannot be used.
     """
-    return Start.parse(config.start, config.encoder_norm, config.initial_density)
+    return Start.parse(config.start, config.encoder_norm, config.initial_density, config.whitening)
 
 
 def entries(config: Swept, width: int) -> list[tuple[int, KindSpec, int]]:

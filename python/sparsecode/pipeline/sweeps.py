@@ -45,7 +45,7 @@ def train_both(
     l1 = {"plain": own, "per-size": [value * dimensions for value in own]}
     changes = {scale: {"l1": l1[scale], "l1_scale": scale} for scale in SCALES}
     minutes = config.minutes and config.minutes * SHARE
-    base = _base(config, settings).changed(dataset=dataset)
+    base = _base(config, settings).changed(dataset=dataset, sizes=config.sizes, seeds=1)
     found = _train_each(run, config, base, changes, config.samples, minutes, quiet=quiet)
     return found["plain"], found["per-size"]
 
@@ -67,9 +67,10 @@ def _train_each(
 
 
 def _base(config: ClaimsConfig, settings: dict[str, Any]) -> TrainDictsConfig:
+    """What all sweeps beside the run's own take from it."""
     return _relu(settings).changed(
-        hook=None, sizes=config.sizes, seeds=1, seed=config.seed, epochs=None, minutes=None,
-        min_samples=config.min_samples, batch_size=config.batch_size, warmup_steps=config.warmup_steps,
+        hook=None, seed=config.seed, epochs=None, minutes=None, min_samples=config.min_samples,
+        batch_size=config.batch_size, warmup_steps=config.warmup_steps,
     )  # fmt: skip
 
 
@@ -81,7 +82,8 @@ def _relu(settings: dict[str, Any]) -> TrainDictsConfig:
 
 def check_memory(config: ClaimsConfig, settings: dict[str, Any], dimensions: int) -> None:
     """Raises InvalidSetting where either sweep needs more memory than there is."""
-    changed = _base(config, settings).changed(l1=coefficients(config, settings, dimensions))
+    l1 = coefficients(config, settings, dimensions)
+    changed = _base(config, settings).changed(l1=l1, sizes=config.sizes, seeds=1)
     plan.refuse("claims", plan.need(changed, dimensions), dimensions)
 
 
@@ -108,10 +110,7 @@ def train_starts(
     """
     if not config.starts:
         return {}
-    base = _relu(settings).changed(
-        dataset=dataset, hook=None, epochs=None, minutes=None, min_samples=config.min_samples,
-        batch_size=config.batch_size, warmup_steps=config.warmup_steps, seed=config.seed,
-    )  # fmt: skip
+    base = _base(config, settings).changed(dataset=dataset)
     minutes = config.start_minutes and config.start_minutes * starts.SHARE
     changes = {f"start-{kind}": starts.STARTS[kind].settings for kind in starts.ORDER}
     found = _train_each(run, config, base, changes, config.start_samples, minutes, quiet=quiet)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.comparison import Comparison, Entry
-from sparsecode.records import as_json
 from sparsecode.science.claims.judge import CLAIMS, Findings
 from sparsecode.science.claims.verdicts import Finding, not_tested
 
@@ -24,11 +23,6 @@ class Facts:
     baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
     toy: dict[str, Any] | None = None  # toy.json; None where there are none
     untested: str = "The claims were not tested yet"
-
-    @property
-    def dictionaries(self) -> list[dict[str, Any]]:
-        """The comparison's entries as JSON values, one per dictionary, ordered by kind, L1, seed and size."""
-        return [as_json(entry) for entry in self.comparison.entries]
 
     @property
     def threshold(self) -> float:
@@ -67,8 +61,3 @@ class Facts:
         if entry.seed is not None and len({other.seed for other in entries}) > 1:
             parts.append(f"seed {entry.seed}")
         return " · ".join(parts)
-
-    def best(self) -> tuple[dict[str, Any], str] | None:
-        """`Comparison.best` as JSON values."""
-        best = self.comparison.best()
-        return best and (as_json(best[0]), best[1].value)

@@ -38,7 +38,7 @@ DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harv
 def fit(
     x: Data,
     sizes: Sequence[int] | str,
-    l1: float | Sequence[float] | str = 1.4e-2,
+    l1: float | Sequence[float] | str = 1.5e-2,
     seeds: int | Sequence[int] = 1,
     *,
     kinds: str | KindSpec | Sequence[str | KindSpec] = (),

@@ -18,6 +18,7 @@ from sparsecode.sweep.kinds.panneal import Annealed, Annealing
 from sparsecode.sweep.kinds.spec import KindSpec
 from sparsecode.sweep.kinds.topk import next_threshold
 
+OWN = ("theta", "b_mag", "rho")  # parameters, of jumprelu and of gated
 WINDOW = Annealing.window  # pairs of sums that the state of p-annealing has room for
 
 

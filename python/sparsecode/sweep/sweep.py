@@ -18,7 +18,7 @@ from sparsecode.errors import CheckpointCorrupt, InvalidArgument
 from sparsecode.sweep.initial import initial_atoms
 from sparsecode.sweep.kinds import Kind, KindSpec, PAnneal, Weights, as_kind
 from sparsecode.sweep.kinds.activation import activation_of
-from sparsecode.sweep.own import KindState, places
+from sparsecode.sweep.own import OWN, KindState, places
 from sparsecode.sweep.settings import LossSettings
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults, for every engine
@@ -105,11 +105,11 @@ class Sweep:
         self.W_enc = self.W_dec if self.loss.tied else self.W_dec.clone()
         self.b_enc = torch.zeros(self.total, device=device, dtype=dtype)
         self.b_dec = torch.zeros(K, activation_dim, device=device, dtype=dtype) if self.loss.pre_bias else None
-        names = dict.fromkeys(name for kind in self.kinds for name in kind.own)
-        self.places = {name: places(name, self.kinds, self.sizes) for name in names}
+        self.places = {name: places(name, self.kinds, self.sizes) for name in OWN}
         self.own = {
             name: torch.zeros(sum(at.stop - at.start for at in found if at), device=device, dtype=dtype)
             for name, found in self.places.items()
+            if any(found)
         }
         self.state = KindState(self.kinds, self.sizes, [self.penalty(k) for k in range(K)], self.device)
         self.stored_moments = {

@@ -91,6 +91,9 @@ def test_the_exponent_has_its_last_value_as_long_as_the_others() -> None:
     (found,) = parse_kinds("panneal l1=0.1 p_end=0.5 changes=4 anneal_start=1/2")
     assert found.annealing(2000) == Annealing(1000, 1800, 0.5, 4)
     assert parse_kinds("relu l1=0.1")[0].annealing(2000) is None
+    assert found.annealing(2000, 1200) == Annealing(1200, 1840, 0.5, 4)
+    assert found.annealing(2000, 1997) == Annealing(1997, 1999, 0.5, 2)
+    assert found.annealing(2000, 1999) is None
 
 
 @pytest.mark.parametrize(

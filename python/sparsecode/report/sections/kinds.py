@@ -39,8 +39,8 @@ def section(facts: Facts) -> Section | None:
         [],
         [table],
         how="Of every kind the dictionary whose L0 is nearest, as a ratio, to the one that all kinds of that size come "
-        f"nearest to. Found again: with a cosine above {facts.threshold:g}. Loss recovered takes the model: sparsecode "
-        "eval has it.",
+        f"nearest to. Found again: with a cosine above {facts.threshold:g}. The loss recovered takes the model, and is "
+        "in no file of the run.",
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
+from sparsecode.machine import wide
 from sparsecode.sweep.kinds.kind import Weights
 from sparsecode.sweep.kinds.relu import Relu
 
@@ -136,7 +137,7 @@ class Annealing:
         """The state after a step whose codes were z [B, F]."""
         if not self.wants(step):
             return state
-        own, following = (float(z.double().pow(p).sum()) for p in self.exponents(step))
+        own, following = (float(wide(z).pow(p).sum()) for p in self.exponents(step))
         return self.follow(state, step, own, following)
 
     def exponents(self, step: int) -> tuple[float, float]:

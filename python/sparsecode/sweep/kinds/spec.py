@@ -282,16 +282,20 @@ class KindSpec:
 
         Args:
             steps: in all.
-            known_at: the step at which their number became known; p does not fall before.
+            known_at: the step at which their number became known; p does not fall before, and falls less often where
+                too few steps are left for every change.
 
         Raises:
-            InvalidSetting: too few steps.
+            InvalidSetting: too few steps, which were known from the start.
         """
         if self.p_end is None or self.anneal_start is None or self.changes is None:
             return None
-        start = max(round(self.anneal_start * steps), known_at)
-        end = start + (steps - start) * self.changes // (self.changes + 1)
-        return Annealing(start, end, self.p_end, self.changes)
+        start, changes = max(round(self.anneal_start * steps), known_at), self.changes
+        if known_at:
+            changes = min(changes, steps - start - 1)
+        if known_at and changes < 1:
+            return None
+        return Annealing(start, start + (steps - start) * changes // (changes + 1), self.p_end, changes)
 
 
 def as_kind(kind: KindSpec | float) -> KindSpec:
