@@ -51,10 +51,26 @@ def test_gradients_are_the_reference_engines(loss: LossSettings, path: str) -> N
             for k, text in enumerate(TEXTS):
                 if (at := sweep.place(name, k)) is not None:
                     assert bool(gradient[at].any()), (text, name)
-                    assert_near(found[name][at], gradient[at], 3e-5, f"{text} {name}")
+                    # z^(p-1) of codes near 0 multiplies what float32 rounds away of them: see the next test.
+                    assert_near(found[name][at], gradient[at], 3e-3 if text == ANNEALED else 3e-5, f"{text} {name}")
         torch.testing.assert_close(stats.sse, expected_stats.sse, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(stats.l1, expected_stats.l1, rtol=1e-5, atol=1e-5)
         assert torch.equal(stats.l0, expected_stats.l0)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_powers_of_codes_away_from_zero(path: str) -> None:
+    sweep = Sweep(10, [32], parse_kinds(ANNEALED), [0])
+    sweep.b_enc.fill_(3.0)
+    sweep.state.plan(40)
+    sweep.step = 39
+    exact, x = in_float64(sweep), rows(200, scale=0.5)
+    exact.state.plan(40)
+    assert exact.state.exponent(0, 39) < 0.5
+    _, expected = ReferenceEngine().gradients(exact, x.double())
+    _, found = CpuEngine(threads=2, path=path).gradients(sweep, x)
+    for name, gradient in expected.items():
+        assert_near(found[name], gradient, 3e-6, name)
 
 
 @pytest.mark.parametrize("loss", [LossSettings(), LossSettings(tied=True, pre_bias=True)], ids=str)
@@ -224,6 +240,8 @@ def test_no_screen_loses_a_code(path: str, gap: float, text: str) -> None:
     pairs, width = 48, 64
     kind = parse_kinds(text)[0]
     scales = 2.0 ** torch.randint(-1, 2, (pairs, 1), generator=torch.Generator().manual_seed(1))
+    if kind.name == "topk":
+        scales = torch.ones(pairs, 1)  # else another row's feature may be the largest
     x = rows(pairs, width).sign() * (1 + 1 / 256) * scales
     squares = x.double().square().sum(1)
     sweep = Sweep(width, [pairs], [kind], [0], loss=LossSettings(mse="sum"))
@@ -241,6 +259,8 @@ def test_no_screen_loses_a_code(path: str, gap: float, text: str) -> None:
         found.append(engine.gradients(sweep, x))
     (expected, expected_gradients), (stats, gradients) = found
     assert torch.equal(stats.l0, expected.l0)
-    fires = gradients["theta"] != 0 if kind.name == "jumprelu" else gradients["b_enc"] != 0
+    fires = gradients["b_enc"] != 0
+    if kind.name == "jumprelu":
+        fires |= gradients["theta"] != 0  # in the window, or above it
     assert bool(fires.all())
     assert same_bits(gradients, expected_gradients)

@@ -279,9 +279,9 @@ def _settings(sweep: Sweep, k: int) -> dict[str, Any]:
     if kind.k is not None:
         found["k"] = int(kind.k) if kind.name == "topk" else kind.k
     if kind.name == "jumprelu":
-        names = ("l0", "strength", "penalty", "window", "to_input", "pre_activation")
+        own = {"step": (), "target": ("l0",), "quadratic": ("l0",), "tanh": ("steepness",)}[kind.penalty or "step"]
+        names = ("strength", "penalty", "window", "to_input", "pre_activation", *own)
         found |= {name: getattr(kind, name) for name in names}
-        found["steepness"] = kind.steepness if kind.penalty == "tanh" else None
     if kind.groups:
         found["groups"] = list(kind.ends(size))
     if kind.aux:
