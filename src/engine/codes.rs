@@ -1,6 +1,6 @@
 //! Codes between the two phases of a step, and what a thread needs to make them.
 use super::gradients::Sums;
-use super::largest::Top;
+use super::tops::Top;
 use crate::vector::aligned::Aligned;
 use crate::vector::simd::LANES;
 use crate::vector::tile::Mask;
@@ -14,7 +14,7 @@ pub struct Codes {
     pub(super) count: usize,
     /// Their rows of the batch.
     pub(super) rows: Vec<u32>,
-    /// Their values, above 0 or NaN; JumpReLU also has 0 for what is in its window at theta, and -0 below theta.
+    /// Their values, above 0 or NaN; `JumpReLU` also has 0 for what is in its window at theta, and -0 below theta.
     pub(super) z: Vec<f32>,
     /// dL/dy.
     pub(super) g: Vec<f32>,
@@ -118,7 +118,7 @@ pub struct Scratch {
     pub(super) quads: Aligned,
     /// Their products with some features.
     pub(super) products: Aligned,
-    /// [rows]: the largest of each row, see [`super::largest`].
+    /// [rows]: the largest of each row, see [`super::tops`].
     pub(super) tops: Vec<Top>,
     /// [rows of whole tiles]: their reach in the screen, with limits of their own.
     pub(super) reach: Vec<f32>,

@@ -248,7 +248,7 @@ fn derive_row<S: Simd>(
         Derive::Gated { bias, gain, plus } => {
             along(s, row, residual, |place, q| {
                 let (at, j) = (place.at as usize, place.feature as usize);
-                let by_magnitude = if place.z != 0.0 { q } else { 0.0 };
+                let by_magnitude = if place.z == 0.0 { 0.0 } else { q };
                 own[0][at] = by_magnitude;
                 own[1][at] = gain[j] * (y[at] - bias[j]) * by_magnitude;
                 g[at] = gain[j] * by_magnitude;

@@ -106,7 +106,11 @@ impl Dictionary<'_> {
             Activation::Gated => Some(Derive::Gated { bias: self.bias.value, gain, plus: self.scales.l1 }),
             _ if self.kind.penalty == Penalty::Power && !self.may_have_matrices() => {
                 let (strength, p, next) = self.powers();
-                Some(Derive::Power { strength: strength / self.rows as f64, p, next: next.filter(|_| self.update.is_some()) })
+                Some(Derive::Power {
+                    strength: strength / self.rows as f64,
+                    p,
+                    next: next.filter(|_| self.update.is_some()),
+                })
             }
             _ if self.kind.group_count() > 1 => Some(Derive::Plus(self.scales.l1)),
             _ => None,
@@ -184,7 +188,10 @@ pub(super) fn cut<'a>(sweep: &'a mut Sweep<'_>, mode: &'a mut Mode<'_>, rows: us
             fired: gradients.is_none().then_some(counted),
             lag: lag.as_mut().and_then(|lag| lag.split_off_mut(..n)),
             gradients: gradients.as_mut().map(|out| out.split_off(n, d, kind)),
-            scales: Scales { error: (2.0 / (divisor * kind.group_count() as f64)) as f32, l1: (penalty / rows as f64) as f32 },
+            scales: Scales {
+                error: (2.0 / (divisor * kind.group_count() as f64)) as f32,
+                l1: (penalty / rows as f64) as f32,
+            },
             update: step.map(|(t, factors)| Update {
                 adam: Adam::new(t, lr[k] * factors.lr),
                 project: loss.project,

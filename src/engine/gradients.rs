@@ -73,6 +73,8 @@ impl Sums {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows.bytes() + (self.bias.capacity() + self.own.capacity()) * size_of::<f64>() + self.codes.capacity() * size_of::<u32>()
+        self.rows.bytes()
+            + (self.bias.capacity() + self.own.capacity()) * size_of::<f64>()
+            + self.codes.capacity() * size_of::<u32>()
     }
 }

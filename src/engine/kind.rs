@@ -83,7 +83,7 @@ pub struct Kind {
     pub aux: Option<Aux>,
 }
 
-/// ReLU + L1.
+/// `ReLU` + L1.
 pub static RELU: Kind = Kind {
     activation: Activation::Relu,
     penalty: Penalty::L1,

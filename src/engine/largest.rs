@@ -8,24 +8,13 @@ use super::codes::{Codes, Scratch, TileStats};
 use super::dense_products::{fill_quads, products};
 use super::parameters::Weights;
 use super::rows::{grow, list_candidates, multiply};
+use super::tops::{Top, just_below, key};
 use crate::vector::isa::Isa;
 use crate::vector::packing::{RowPack, WeightPack};
 use crate::vector::rounding::Rounding;
 use crate::vector::screening::Screening;
 use crate::vector::simd::{Kernel, LANES, Simd};
 use crate::vector::tile::{PANEL, TILE};
-
-/// A value from 0 up as an integer of the same order; NaN of either sign is the largest.
-#[inline(always)]
-fn key(value: f32) -> u32 {
-    if value.is_nan() { u32::MAX } else { value.to_bits() }
-}
-
-/// What all values that are kept are above, if these are no less than the one with that key: for comparisons that keep NaN.
-#[inline(always)]
-fn just_below(key: u32) -> f32 {
-    if key == u32::MAX { f32::INFINITY } else { f32::from_bits(key.saturating_sub(1)) }
-}
 
 /// What a batch's largest codes are above.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,50 +52,6 @@ fn bin_of(bins: impl Iterator<Item = u32>, count: usize) -> Option<(u32, usize)>
         }
     }
     None
-}
-
-/// The largest of one row so far.
-#[derive(Debug, Default, Clone)]
-pub struct Top {
-    /// Values above `above` are among them.
-    above: f32,
-    /// The list is cut when it is as long as this.
-    full: usize,
-    found: Vec<(u32, u32)>,
-}
-
-impl Top {
-    fn begin(&mut self, k: usize) {
-        self.above = 0.0;
-        self.full = (4 * k).max(32);
-        self.found.clear();
-    }
-
-    #[inline(always)]
-    fn push(&mut self, k: usize, value: f32, feature: u32) {
-        self.found.push((key(value), feature));
-        if self.found.len() >= self.full {
-            self.cut(k);
-            self.full = 2 * self.found.len().max(2 * k);
-        }
-    }
-
-    /// Leaves the k largest, and what equals the k-th.
-    fn cut(&mut self, k: usize) {
-        if self.found.len() < k {
-            return;
-        }
-        let (_, (least, _), _) = self.found.select_nth_unstable_by(k - 1, |a, b| b.0.cmp(&a.0));
-        let least = *least;
-        self.found.retain(|(key, _)| *key >= least);
-        self.above = just_below(least);
-    }
-
-    /// Bytes held.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.found.capacity() * size_of::<(u32, u32)>()
-    }
 }
 
 /// Groups of features that are multiplied before they are looked at: their products stay in the second cache.
@@ -297,7 +242,8 @@ impl ScreenedRows<'_> {
             isa.run(PushCandidates { weights, first, mask_stride: padded.len(), k, stride, x, stats, scratch });
             first = own.end;
             let of_rows = batch.reach[rows.clone()].iter().zip(&batch.scale[rows.clone()]);
-            for ((top, reach), (whole, scale)) in scratch.tops[..count].iter_mut().zip(&mut scratch.reach).zip(of_rows) {
+            for ((top, reach), (whole, scale)) in scratch.tops[..count].iter_mut().zip(&mut scratch.reach).zip(of_rows)
+            {
                 top.cut(k);
                 let limit = whole - top.above * (1.0 - SLACK) / level * scale;
                 *reach = if limit.abs() < FARTHEST { limit } else { f32::NAN };
@@ -357,7 +303,7 @@ mod tests {
         sorted.sort_by(f32::total_cmp);
         for count in [1, 2, 57, 499, 500] {
             let expected = sorted[500 - count];
-            let cut = cut_of(&blocks, count).unwrap();
+            let cut = cut_of(&blocks, count).expect("as many codes");
             assert_eq!(cut.least, Some(expected));
             let kept = values.iter().filter(|z| **z > cut.above).count();
             assert_eq!(kept, values.iter().filter(|z| **z >= expected).count());
@@ -370,7 +316,7 @@ mod tests {
     fn nan_counts_first_and_keeps_nothing_beside_it() {
         let blocks = [block(&[1.0, f32::NAN]), block(&[-f32::NAN, 3.0])];
         assert_eq!(cut_of(&blocks, 2), Some(Cut { above: f32::INFINITY, least: None }));
-        assert_eq!(cut_of(&blocks, 3).unwrap().least, Some(3.0));
+        assert_eq!(cut_of(&blocks, 3).expect("three codes").least, Some(3.0));
         assert_eq!(all_of(&blocks).least, Some(1.0));
         assert_eq!(all_of(&[block(&[f32::NAN])]).least, None);
     }
@@ -389,10 +335,10 @@ mod tests {
             top.cut(k);
             let mut sorted = values.clone();
             sorted.sort_by(f32::total_cmp);
-            let mut expected: Vec<u32> =
-                (0..1000).filter(|j| values[*j as usize] >= sorted[1000 - k]).collect();
+            let mut expected: Vec<u32> = (0..1000).filter(|j| values[*j as usize] >= sorted[1000 - k]).collect();
             let mut found: Vec<u32> = top.found.iter().map(|(_, j)| *j).collect();
-            (expected.sort_unstable(), found.sort_unstable());
+            expected.sort_unstable();
+            found.sort_unstable();
             assert_eq!(found, expected, "{k}");
         }
     }

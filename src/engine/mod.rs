@@ -35,6 +35,7 @@ mod run;
 mod step;
 mod sweep;
 mod team;
+mod tops;
 mod train;
 mod worker;
 

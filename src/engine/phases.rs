@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::adam::Adam;
 use super::batch::{BatchBuffers, BatchRows};
-use super::codes::{Codes, TileStats};
+use super::codes::{Codes, Scratch, TileStats};
 use super::dense::DenseRows;
 use super::dense_products::fill_panels;
 use super::derive::{DeriveAux, DeriveRows};
@@ -18,7 +18,8 @@ use super::rows::{DecodeRows, EncodeRows, Keep, SortRows};
 use super::worker::{Dead, Worker};
 use crate::threads::lock;
 use crate::vector::dot::add_scaled;
-use crate::vector::packing::PackWeights;
+use crate::vector::isa::Isa;
+use crate::vector::packing::{PackWeights, RowPack, WeightPack};
 use crate::vector::rounding::Rounding;
 use crate::vector::screening::Screening;
 use crate::vector::simd::{Kernel, LANES, Simd};
@@ -49,6 +50,16 @@ pub(super) enum Part {
     Decode(Option<f32>, u64),
 }
 
+impl Part {
+    /// Whether codes are there already, which of them are dropped, and how many there are in the batch.
+    fn decodes(self) -> (bool, Option<f32>, u64) {
+        match self {
+            Self::Decode(above, all_codes) => (true, above, all_codes),
+            _ => (false, None, 0),
+        }
+    }
+}
+
 impl Worker {
     /// Packs the encoder for the screen; codes are above `from`, or as the vectors of the kind say.
     pub(super) fn pack_weights(&mut self, batch: &BatchBuffers, own: &Dictionary<'_>, d: usize, from: f32) {
@@ -59,7 +70,9 @@ impl Worker {
         match own.kind.activation {
             Activation::Jump { window, .. } => {
                 let half = window / 2.0;
-                limits.extend(biases.zip(own.vector(0)).map(|(b, theta)| screen_bias(*b, theta - half, theta.abs() + half)));
+                limits.extend(
+                    biases.zip(own.vector(0)).map(|(b, theta)| screen_bias(*b, theta - half, theta.abs() + half)),
+                );
             }
             _ if from > 0.0 => limits.extend(biases.map(|b| screen_bias(*b, from, from))),
             _ => {}
@@ -113,11 +126,11 @@ impl Worker {
         stats: &mut [TileStats],
     ) {
         let start = Instant::now();
-        let Self { isa, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, gain, level, .. } = self;
+        let Self { isa, team, residual, weights: pack, panels, blocks: codes, scratch, tile_sums, gain, level, .. } =
+            self;
         let stride = batch.stride;
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
-        let n = weights.bias.len();
-        let mask_stride = n.next_multiple_of(PANEL);
+        let (n, mask_stride) = (weights.bias.len(), weights.bias.len().next_multiple_of(PANEL));
         let screen_rows: &[f32] = if isa.rounding() == Rounding::Float32 { weights.encoder } else { &pack.rows };
         let RowsWork { blocks, held, tiles: block_tiles, dense, above, part } = work;
         let size = block_tiles * TILE;
@@ -136,15 +149,8 @@ impl Worker {
             .map(|(((x, residual), stats), codes)| (x, residual, stats, codes, sums.next().unwrap_or_default()))
             .collect();
         let (batch_pack, scales, derivatives) = (&batch.pack, own.scales, !own.is_evaluation());
-        let keep = match own.kind.activation {
-            Activation::Jump { window, .. } => Keep::Jump { theta: own.vector(0), half: window / 2.0 },
-            Activation::Gated => Keep::Gated { bias: weights.bias, magnitude: own.vector(0), gain },
-            _ => Keep::Above(above),
-        };
-        let (waited, above, all_codes) = match part {
-            Part::Decode(above, all_codes) => (true, above, all_codes),
-            _ => (false, None, 0),
-        };
+        let keep = keep_of(own, gain, above);
+        let (waited, above, all_codes) = part.decodes();
         let derive = own.derive(all_codes, gain);
         let has_matrices = own.may_have_matrices();
         team.for_each(&mut items, |thread, index, (x, residual, stats, codes, residual_sums)| {
@@ -174,18 +180,13 @@ impl Worker {
                     let (panels, bias) = (&*panels.encoder, weights.bias);
                     isa.run(LargestOfRows { panels, bias, k, features: None, stride, x, first_row, codes, scratch });
                 } else {
-                    let screened = ScreenedRows { weights, pack, level: *level, rows: batch_pack, k, stride, x, first_row };
+                    let screened =
+                        ScreenedRows { weights, pack, level: *level, rows: batch_pack, k, stride, x, first_row };
                     screened.run(isa, stats, codes, scratch);
                 }
             } else if !waited {
-                let start = Instant::now();
-                scratch.masks.resize(block_tiles * mask_stride, [0; 2]);
-                for (tile, masks) in scratch.masks.chunks_mut(mask_stride).take(stats.len()).enumerate() {
-                    let tile = batch_pack.tile(first_tile + tile);
-                    let (bias, error, norm, total) = (&pack.bias, &pack.error, &pack.norm, &pack.total);
-                    isa.screen(Screening { tile, weights: screen_rows, bias, error, norm, total }, n, masks);
-                }
-                scratch.spent.screen += start.elapsed().as_secs_f64();
+                let tiles = first_tile..first_tile + stats.len();
+                screen_block(isa, (batch_pack, tiles), (screen_rows, pack), n, scratch);
                 isa.run(EncodeRows { weights, stride, mask_stride, x, first_row, keep, stats, codes, scratch });
             }
             if part == Part::Encode {
@@ -256,7 +257,7 @@ impl Worker {
         let (stride, groups, n) = (batch.stride, own.kind.group_count(), own.bias.value.len());
         let scaled = own.scales.error;
         let variation = variation(residual, stride, groups, d) / (f64::from(scaled) * f64::from(scaled));
-        if !(variation > 0.0) {
+        if variation.is_nan() || variation <= 0.0 {
             return false;
         }
         let scale = (2.0 * aux.alpha / variation) as f32;
@@ -331,7 +332,8 @@ impl Worker {
         }
         let groups = if kind.groups.len() > 1 { &*kind.groups } else { &[] };
         let rows = BatchRows { d, stride, x: &batch.x, residual, groups };
-        let aux = with_dead.then(|| (BatchRows { residual: &dead.gap, groups: &[], ..rows }, &dead.blocks[held.clone()]));
+        let aux =
+            with_dead.then(|| (BatchRows { residual: &dead.gap, groups: &[], ..rows }, &dead.blocks[held.clone()]));
         let silent = (silent != 0.0).then_some(Silent { by_row: silent, rows: rows_of_batch, sum: row_sum });
         let blocks = &blocks[held];
         team.for_each(&mut items, |thread, _, item| {
@@ -388,6 +390,33 @@ impl Worker {
 
 /// How much the last group's residuals differ from their mean, squared and summed; 0 where that is no more than their
 /// rounding to float32.
+/// Which pre-activations of a dictionary become codes, or entries of a window.
+fn keep_of<'a>(own: &'a Dictionary<'_>, gain: &'a [f32], above: f32) -> Keep<'a> {
+    match own.kind.activation {
+        Activation::Jump { window, .. } => Keep::Jump { theta: own.vector(0), half: window / 2.0 },
+        Activation::Gated => Keep::Gated { bias: own.bias.value, magnitude: own.vector(0), gain },
+        _ => Keep::Above(above),
+    }
+}
+
+/// Masks of the candidates of some tiles, for all `n` features, to `scratch`.
+fn screen_block(
+    isa: &Isa,
+    (rows, tiles): (&RowPack, Range<usize>),
+    (weights, pack): (&[f32], &WeightPack),
+    n: usize,
+    scratch: &mut Scratch,
+) {
+    let start = Instant::now();
+    let stride = n.next_multiple_of(PANEL);
+    scratch.masks.resize(tiles.len() * stride, [0; 2]);
+    for (tile, masks) in tiles.zip(scratch.masks.chunks_mut(stride)) {
+        let (bias, error, norm, total) = (&pack.bias, &pack.error, &pack.norm, &pack.total);
+        isa.screen(Screening { tile: rows.tile(tile), weights, bias, error, norm, total }, n, masks);
+    }
+    scratch.spent.screen += start.elapsed().as_secs_f64();
+}
+
 fn variation(residual: &[f32], stride: usize, groups: usize, d: usize) -> f64 {
     let (mut sums, mut squares) = (vec![0.0f64; d], vec![0.0f64; d]);
     let mut rows = 0.0;

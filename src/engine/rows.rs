@@ -67,7 +67,9 @@ impl Kernel for EncodeRows<'_, '_> {
         match keep {
             Keep::Above(least) => keep_above(s, scratch, codes, first_row as u32, least),
             Keep::Jump { theta, half } => {
-                keep_by::<S, false>(s, scratch, codes, first_row as u32, |feature, y| jump(y, theta[feature as usize], half));
+                keep_by::<S, false>(s, scratch, codes, first_row as u32, |feature, y| {
+                    jump(y, theta[feature as usize], half)
+                });
             }
             Keep::Gated { bias, magnitude, gain } => {
                 grow(&mut codes.y, scratch.count + 2 * LANES);

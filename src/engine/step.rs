@@ -129,7 +129,9 @@ impl Worker {
         if with_pre_bias {
             self.pre_bias_phase(&mut own, d, stride);
         }
-        stats.iter().for_each(|tile| found.stats.add(tile));
+        for tile in &stats {
+            found.stats.add(tile);
+        }
         own.note_powers(found.stats.powers);
         found
     }

@@ -39,7 +39,7 @@ pub struct Sweep<'a> {
     pub fired: &'a mut [i64],
     /// Features that rest; None: all are worked on in every step.
     pub idle: Option<Idle<'a>>,
-    /// Kinds of the dictionaries; None: all are ReLU + L1.
+    /// Kinds of the dictionaries; None: all are `ReLU` + L1.
     pub kinds: Option<Kinds<'a>>,
 }
 
@@ -48,7 +48,7 @@ pub struct Sweep<'a> {
 pub struct Kinds<'a> {
     /// [K].
     pub of: &'a [Kind],
-    /// JumpReLU's thresholds, never below 0.
+    /// `JumpReLU`'s thresholds, never below 0.
     pub theta: Option<Trained<'a>>,
     /// Gated's biases of magnitudes.
     pub magnitude: Option<Trained<'a>>,
@@ -289,7 +289,8 @@ pub(super) fn check_sweep(sweep: &Sweep<'_>) -> Result<()> {
 /// Lengths of theta, magnitude and gain.
 fn vector_sizes(sweep: &Sweep<'_>) -> [usize; 3] {
     let of = sweep.kinds.as_ref().map_or(&[][..], |kinds| kinds.of);
-    let total = |vectors| of.iter().zip(sweep.sizes).filter(|(kind, _)| kind.vectors() == vectors).map(|(_, n)| n).sum();
+    let total =
+        |vectors| of.iter().zip(sweep.sizes).filter(|(kind, _)| kind.vectors() == vectors).map(|(_, n)| n).sum();
     [total(1), total(2), total(2)]
 }
 

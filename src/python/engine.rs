@@ -119,8 +119,13 @@ impl SweepView {
     /// Fails where two of the tensors share memory: each is borrowed alone. `more` are written to as well.
     fn ranges_apart(&self, more: &[std::ops::Range<usize>]) -> Result<()> {
         let triples = [Some(&self.bias), Some(&self.decoder), self.encoder.as_ref(), self.pre_bias.as_ref()];
-        let mut ranges: Vec<_> =
-            triples.into_iter().flatten().chain(self.own.iter().flatten()).flat_map(|triple| &triple.0).map(Tensor::range).collect();
+        let mut ranges: Vec<_> = triples
+            .into_iter()
+            .flatten()
+            .chain(self.own.iter().flatten())
+            .flat_map(|triple| &triple.0)
+            .map(Tensor::range)
+            .collect();
         ranges.extend(self.since.iter().map(Tensor::range));
         ranges.extend(self.threshold.iter().map(Tensor::range));
         ranges.extend(self.annealing.iter().map(Tensor::range));

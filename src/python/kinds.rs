@@ -17,7 +17,11 @@ where
     let unread = |_| wrong(&format!("has a '{key}' that cannot be read"));
     let Some(value) = from.get_item(key).map_err(unread)? else { return Ok(None) };
     from.del_item(key).map_err(unread)?;
-    if value.is_none() { Ok(None) } else { value.extract().map(Some).map_err(|_| wrong(&format!("has a '{key}' that cannot be read"))) }
+    if value.is_none() {
+        Ok(None)
+    } else {
+        value.extract().map(Some).map_err(|_| wrong(&format!("has a '{key}' that cannot be read")))
+    }
 }
 
 fn needed<'py, T>(from: &Bound<'py, PyDict>, key: &str) -> Result<T>

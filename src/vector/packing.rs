@@ -183,7 +183,12 @@ impl WeightPack {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows.bytes() + self.bias.bytes() + self.error.bytes() + self.norm.bytes() + self.total.bytes() + self.step.bytes()
+        self.rows.bytes()
+            + self.bias.bytes()
+            + self.error.bytes()
+            + self.norm.bytes()
+            + self.total.bytes()
+            + self.step.bytes()
     }
 }
 
