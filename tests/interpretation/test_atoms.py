@@ -11,7 +11,7 @@ from planted_text import RULES, VOCABULARY, fires, planted_dataset
 from sparsecode.interpretation.atoms import LEAST_CONTEXTS, LEAST_ROWS, Atom, Atoms, find_atoms
 from sparsecode.interpretation.sample import draw
 
-DATASET = planted_dataset(200)
+DATASET = planted_dataset(500)
 SAMPLE = draw(DATASET, 10**9, 0)
 
 

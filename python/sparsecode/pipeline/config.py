@@ -271,7 +271,7 @@ class InterpretConfig(StageConfig):
 
     stage = "interpret"
 
-    dictionaries: str | None = _list(None, "Dictionaries of the run, or paths of others, separated by commas; none: the "
+    dictionaries: str | None = _list(None, "Dictionaries of the run, or paths of others, with commas; none: the "
                                      "one with most features found again.")  # fmt: skip
     # Which data they are is in the dataset's fingerprint, an input of the stage.
     dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
