@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sparsecode.pipeline.claims import check_claims
     from sparsecode.pipeline.compare import compare_dicts
     from sparsecode.pipeline.harvest import harvest_activations
+    from sparsecode.pipeline.interpret import interpret_directions
     from sparsecode.pipeline.replicate import replicate
     from sparsecode.pipeline.report import write_report
     from sparsecode.pipeline.run import Run
@@ -63,6 +64,7 @@ _HOME = {
     "compare_dicts": "pipeline.compare",
     "check_claims": "pipeline.claims",
     "fit_baselines": "pipeline.baselines",
+    "interpret_directions": "pipeline.interpret",
     "toy_models": "pipeline.toy",
     "toy": "pipeline.toy",
     "write_report": "pipeline.report",
@@ -85,6 +87,7 @@ __all__ = [
     "fit",
     "fit_baselines",
     "harvest_activations",
+    "interpret_directions",
     "load_dictionary",
     "replicate",
     "toy",
