@@ -141,7 +141,7 @@ def test_what_claim_3_shows_is_explained_in_the_report(run: Run) -> None:
     assert list(stale(run)) == ["report"]
 
 
-def test_the_same_bytes_again_with_any_threads_and_after_a_kill(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_bytes_after_a_kill(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [run.path / "interpret" / name for name in ("interpretations.json", "directions.csv")]
     before = [file.read_bytes() for file in files]
 
@@ -160,13 +160,21 @@ def test_the_same_bytes_again_with_any_threads_and_after_a_kill(run: Run, monkey
         patched.setattr(interpreting, "interpreted", stop)
         interpret_directions(run, force=True, quiet=True, **SMALL)
     assert not files[0].exists() and load_interpretations(run) is None
+    interpret_directions(run, quiet=True)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_threads_change_no_explanation(run: Run) -> None:
+    record = load_interpretations(run)
     threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(1)
-        interpret_directions(run, quiet=True)
+        torch.set_num_threads(1 if threads > 1 else 2)
+        interpret_directions(run, control=False, force=True, quiet=True, **SMALL)
     finally:
         torch.set_num_threads(threads)
-    assert [file.read_bytes() for file in files] == before
+    again = load_interpretations(run)
+    assert record is not None and again is not None
+    assert again["directions"] == [one for one in record["directions"] if one["group"] != "untrained"]
 
 
 def test_what_it_read_may_change(run: Run) -> None:

@@ -63,8 +63,8 @@ class Sample:
 def draw(dataset: ContextRows, rows: int, seed: int) -> Sample:
     """About `rows` rows, half of them to fit on and half to score on, in whole contexts.
 
-    Of the contexts of each half those with the smallest hashes are taken, until they have half of the rows. A context
-    with the tokens of one that was taken before is left out: text that was copied would be in both halves.
+    Of the contexts of each half those with the smallest hashes are taken, until they have half of the rows, and are
+    `LEAST_CONTEXTS` at least. A context with the tokens of one that was taken before is left out: text that was copied would be in both halves.
 
     Raises:
         ContextsUnknown: the dataset does not say which rows belong together.
@@ -76,10 +76,14 @@ def draw(dataset: ContextRows, rows: int, seed: int) -> Sample:
     taken: dict[bool, list[int]] = {True: [], False: []}
     left = {True: rows / 2, False: rows / 2}
     repeated = 0
+
+    def full(half: bool) -> bool:
+        return left[half] <= 0 and len(taken[half]) >= LEAST_CONTEXTS
+
     for index in np.argsort(hashes, kind="stable").tolist():
         half = in_fitting(int(hashes[index]))
-        if left[half] <= 0:
-            if left[not half] <= 0:
+        if full(half):
+            if full(not half):
                 break
             continue
         first, behind = listed[index, 1:].tolist()
