@@ -61,7 +61,7 @@ def rules(*, slow: bool) -> None:
 
 
 @functools.cache
-def table() -> np.ndarray[Any, np.dtype[np.float64]]:
+def table() -> np.ndarray[Any, np.dtype[np.bool_]]:
     return dense(made()[1])
 
 

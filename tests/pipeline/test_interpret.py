@@ -90,7 +90,9 @@ def test_groups_scores_and_a_verdict(made: Run) -> None:
     record = load_interpretations(made)
     assert record is not None
     names = [group["name"] for group in record["groups"]]
-    assert names == ["found again", "other features", "neurons", "random", "pca", "untrained"]
+    assert [name for name in names if name != "other features"] == [
+        "found again", "neurons", "random", "pca", "untrained",
+    ]  # fmt: skip
     for group in record["groups"]:
         own = [one for one in record["directions"] if one["group"] == group["name"]]
         assert len(own) == group["drawn"] <= 8

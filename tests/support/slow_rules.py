@@ -14,15 +14,15 @@ from sparsecode.interpretation.atoms import LEAST_CONTEXTS, LEAST_ROWS, Atoms
 from sparsecode.interpretation.rules import CHANCE, RULES, Explanation, Rule
 
 
-def dense(atoms: Atoms) -> npt.NDArray[np.float64]:
-    """[R, M] 1 where a predicate holds at a row of the fitting half."""
-    table = np.zeros((len(atoms.fitting.matrix), len(atoms.atoms)))
+def dense(atoms: Atoms) -> npt.NDArray[np.bool_]:
+    """[R, M] whether a predicate holds at a row of the fitting half."""
+    table = np.zeros((len(atoms.fitting.matrix), len(atoms.atoms)), bool)
     for number in range(len(atoms.atoms)):
-        table[atoms.fitting.rows(number + 1), number] = 1
+        table[atoms.fitting.rows(number + 1), number] = True
     return table
 
 
-def slow_explain(atoms: Atoms, z: npt.NDArray[np.float64], table: npt.NDArray[np.float64]) -> Explanation:
+def slow_explain(atoms: Atoms, z: npt.NDArray[np.float64], table: npt.NDArray[np.bool_]) -> Explanation:
     """The explanation of activations z [R] of the fitting half."""
     bar = log(len(atoms.atoms) / CHANCE)
     free = np.ones(len(z), bool)
@@ -33,12 +33,12 @@ def slow_explain(atoms: Atoms, z: npt.NDArray[np.float64], table: npt.NDArray[np
         for gain, atom in firsts:
             options.append((-gain, 1, len(options), (atom,)))
         for _, atom in firsts:
-            inside = free & (table[:, atom] > 0)
+            inside = free & table[:, atom]
             for gain, other in passing(table, z, inside, free, bar)[:3]:
                 options.append((-gain, 2, len(options), (atom, other)))
         chosen = None
         for _, _, _, own in sorted(options):
-            covered = free & (table[:, own].min(axis=1) > 0)
+            covered = free & table[:, own].all(axis=1)
             if len(set(atoms.fitting.contexts[covered & (z > 0)].tolist())) >= LEAST_CONTEXTS:
                 chosen = own, covered
                 break
@@ -51,7 +51,7 @@ def slow_explain(atoms: Atoms, z: npt.NDArray[np.float64], table: npt.NDArray[np
 
 
 def passing(
-    table: npt.NDArray[np.float64],
+    table: npt.NDArray[np.bool_],
     z: npt.NDArray[np.float64],
     among: npt.NDArray[np.bool_],
     free: npt.NDArray[np.bool_],
@@ -59,7 +59,7 @@ def passing(
 ) -> list[tuple[float, int]]:
     """(gain, predicate) of those that pass the test among some rows, the largest gain first."""
     held, active = table[among], z[among] > 0
-    n, k, sums = held.sum(axis=0), held.T @ active.astype(float), held.T @ z[among]
+    n, k, sums = held.sum(axis=0), held[active].sum(axis=0), z[among][active] @ held[active]
     count, mean = int(free.sum()), float(z[free].mean()) if free.any() else 0.0
     base = active.mean() if len(active) else 0.0
     found = []

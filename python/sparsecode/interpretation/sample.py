@@ -63,8 +63,9 @@ class Sample:
 def draw(dataset: ContextRows, rows: int, seed: int) -> Sample:
     """About `rows` rows, half of them to fit on and half to score on, in whole contexts.
 
-    Of the contexts of each half those with the smallest hashes are taken, until they have half of the rows, and are
-    `LEAST_CONTEXTS` at least. A context with the tokens of one that was taken before is left out: text that was copied would be in both halves.
+    Of the contexts of each half those with the smallest hashes are taken, until they have half of the rows and are at
+    least `LEAST_CONTEXTS`. A context with the tokens of one that was taken before is left out: text that was copied
+    would be in both halves.
 
     Raises:
         ContextsUnknown: the dataset does not say which rows belong together.
