@@ -68,16 +68,3 @@ def test_gpu_lists(benchmark: BenchmarkFixture, shape: tuple[str, int, list[int]
         benchmark.extra_info["predicted_ms"] = model.sparse if way == "lists" else model.dense
     engine = gpu.GpuEngine("cuda", sparse=way == "lists")
     timed(benchmark, lambda: engine.step(sweep, x, 1.0))
-
-
-@no_gpu
-@pytest.mark.parametrize("way", ["torch", "kernel"])
-@pytest.mark.benchmark(group="gpu MCS, 56 dictionaries of 64-4096, D=128")
-def test_gpu_mcs(benchmark: BenchmarkFixture, way: str) -> None:
-    sweep = Sweep(128, [64, 128, 256, 512, 1024, 2048, 4096] * 8, [0.02] * 56, range(56), device="cuda")
-
-    def blocked() -> None:
-        for k in range(len(sweep)):
-            (sweep.W_dec @ sweep.W_dec[sweep.rows(k)].T).max(1)
-
-    timed(benchmark, blocked if way == "torch" else lambda: gpu.all_pairs_mcs(sweep.W_dec, sweep.W_dec, sweep.offsets))

@@ -70,12 +70,13 @@ RECIPES = (
     Recipe("atoms (the default of 0.1)", Start("atoms"), "rms", (1.3e-2, 2.3e-2, 3.5e-2), 0.0, 3e-3,
            sizes=(256, 512, 1024, 2048)),
     Recipe("atoms, mean off", Start("atoms"), l1=(1.3e-2, 2.3e-2, 3.5e-2), l1_warmup=0.0, lr=3e-3, sizes=SOME),
-    Recipe("calibrated, norm 1, no L1 warm-up", Start(encoder_norm=1.0), l1_warmup=0.0, sizes=SOME),
-    Recipe("calibrated, norm 1", Start(encoder_norm=1.0), sizes=SOME),
-    Recipe("calibrated, norm D/F", Start(encoder_norm=1.0), power=1.0, sizes=SOME),
-    Recipe("calibrated, rate 3e-3", Start(), lr=3e-3, sizes=SOME),
-    Recipe("calibrated, one rate", Start()),
-    Recipe("calibrated (the default)", Start(), l1=(1e-2, 1.4e-2, 2e-2), scaling="sqrt"),
+    Recipe("calibrated, norm 1, no L1 warm-up", Start(encoder_norm=1.0, whitening=0), l1_warmup=0.0, sizes=SOME),
+    Recipe("calibrated, norm 1", Start(encoder_norm=1.0, whitening=0), sizes=SOME),
+    Recipe("calibrated, norm D/F", Start(encoder_norm=1.0, whitening=0), power=1.0, sizes=SOME),
+    Recipe("calibrated, rate 3e-3", Start(whitening=0), lr=3e-3, sizes=SOME),
+    Recipe("calibrated, one rate", Start(whitening=0)),
+    Recipe("calibrated, sqrt", Start(whitening=0), l1=(1e-2, 1.4e-2, 2e-2), scaling="sqrt"),
+    Recipe("calibrated (the default)", Start(), l1=(1.1e-2, 1.5e-2, 2.1e-2), scaling="sqrt"),
 )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def measured(
     assert spread is not None
     live = [fired > 0 for fired in sweep.per_dictionary(sweep.fired)]
     atoms = [sweep.W_dec[sweep.rows(k)].clone() for k in range(len(sweep))]
-    place = {key: k for k, key in enumerate(sweep.keys)}
+    place = {key: k for k, key in enumerate(zip(sweep.sizes, sweep.l1, sweep.seeds, strict=True))}
 
     def again(k: int, j: int) -> tuple[int, int]:
         there, back = best_both(atoms[k], atoms[j])
@@ -153,6 +154,7 @@ def measured(
 def measure(options: argparse.Namespace) -> None:
     """Trains the recipes on a dataset and replaces their rows of the CSV."""
     dataset = store.Dataset(options.dataset)
+    torch.set_num_threads(options.threads)  # which the rows tell
     for recipe in RECIPES:
         if options.only and recipe.name not in options.only:
             continue

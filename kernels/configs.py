@@ -74,12 +74,6 @@ _MASKS = {(arch, width): replace(tile) for (arch, width), tile in _FORWARD.items
 # float32 operands are for verification: no tensor cores, so a small tile that fits anywhere.
 _FLOAT32 = Tile(16, 16, 4, 2)
 _FLOAT32_MASKS = Tile(32, 32, 4, 2)
-_MCS = {
-    "sm_80": Tile(64, 32, 4, 2),
-    "sm_90": Tile(128, 64, 8, 2),
-    "sm_100": Tile(128, 64, 4, 2),
-    "gfx942": Tile(64, 64, 4, 2),
-}
 
 
 @dataclass(frozen=True)
@@ -126,8 +120,3 @@ def masks_tile(arch: str, D: int, precision: str) -> Tile:
 def adam_tile(D: int) -> int:
     """Features per program of the optimiser: about 2,048 numbers of each of its eight tensors in registers."""
     return max(1, min(64, 2048 // padded(D)))
-
-
-def mcs_tile(arch: str) -> tuple[Tile, str]:
-    """Tile and precision of the comparison: three TF32 products on NVIDIA; CDNA3 multiplies float32 matrices itself."""
-    return _MCS[arch], "ieee" if arch.startswith("gfx") else "tf32x3"

@@ -18,7 +18,6 @@ OTHERS = {"fixtures", "interpreted", "peers", "soak", "support"}
 SEVERAL = {
     "cli/test_fuzz.py",  # every command
     "cli/test_paths.py",  # every command
-    "interop/test_published.py",  # Gemma Scope, Llama Scope, circuit-tracer
     "kernels/test_gates.py",  # the machine code of every kernel
     "kernels/test_interpreter.py",  # what every kernel computes
 }

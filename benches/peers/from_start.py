@@ -19,6 +19,7 @@ from benches.rows import write_rows
 
 from sparsecode.sweep import LossSettings, Start, Sweep, begin
 from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.kinds import KindSpec
 from sparsecode.sweep.start import SAMPLE_ROWS
 
 TURN = 50
@@ -29,7 +30,7 @@ def ours(dim: int, sizes: list[int], l1: float, pre_bias: bool, start: str, samp
     loss = LossSettings(mse="sum", pre_bias=pre_bias)
     # The same initial atoms as of the other: they depend on the coefficient, so it is set afterwards.
     sweep = Sweep(dim, sizes, [l1] * len(sizes), [0] * len(sizes), prepare.LR, loss)
-    sweep.l1 = [l1 * dim] * len(sizes)
+    sweep.kinds = [KindSpec("relu", l1=l1 * dim)] * len(sizes)
     begin(sweep, Start(start), sample)
     return sweep
 

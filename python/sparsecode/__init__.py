@@ -47,28 +47,24 @@ if TYPE_CHECKING:
     from sparsecode.store import ActivationStream, Dataset
     from sparsecode.sweep import Reconstruction, evaluate, fit
 
-_HOME = {
-    "Run": "pipeline.run",
-    "train_gpt": "pipeline.train_gpt",
-    "harvest_activations": "pipeline.harvest",
-    "Dataset": "store",
-    "ActivationStream": "store",
-    "Comparison": "comparison",
-    "Dictionary": "dictionary",
-    "Reconstruction": "sweep",
-    "compare": "comparison",
-    "evaluate": "sweep",
-    "fit": "sweep",
-    "load_dictionary": "interop",
-    "train_dicts": "pipeline.train_dicts",
-    "compare_dicts": "pipeline.compare",
-    "check_claims": "pipeline.claims",
-    "fit_baselines": "pipeline.baselines",
-    "interpret_directions": "pipeline.interpret",
-    "toy_models": "pipeline.toy",
-    "toy": "pipeline.toy",
-    "write_report": "pipeline.report",
-    "replicate": "pipeline.replicate",
+# By module.
+_NAMES = {
+    "comparison": ("Comparison", "compare"),
+    "dictionary": ("Dictionary",),
+    "interop": ("load_dictionary",),
+    "pipeline.baselines": ("fit_baselines",),
+    "pipeline.claims": ("check_claims",),
+    "pipeline.compare": ("compare_dicts",),
+    "pipeline.harvest": ("harvest_activations",),
+    "pipeline.interpret": ("interpret_directions",),
+    "pipeline.replicate": ("replicate",),
+    "pipeline.report": ("write_report",),
+    "pipeline.run": ("Run",),
+    "pipeline.toy": ("toy", "toy_models"),
+    "pipeline.train_dicts": ("train_dicts",),
+    "pipeline.train_gpt": ("train_gpt",),
+    "store": ("ActivationStream", "Dataset"),
+    "sweep": ("Reconstruction", "evaluate", "fit"),
 }
 
 __all__ = [
@@ -103,6 +99,7 @@ def __getattr__(name: str) -> Any:
         from sparsecode.version import version
 
         return version()
-    if name in _HOME:
-        return getattr(importlib.import_module(f"sparsecode.{_HOME[name]}"), name)
+    for home, names in _NAMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"sparsecode.{home}"), name)
     raise AttributeError(f"module 'sparsecode' has no attribute {name!r}")

@@ -23,7 +23,7 @@ _SHOWN = 3  # names in an error
 _FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write(tmp)` and moves tmp to `path` once its bytes are on disk; on failure `path` is untouched.
 
     Raises:
@@ -71,12 +71,12 @@ def os_failure(path: Path, error: OSError) -> OutOfSpace | IoFailed:
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, atomically."""
-    write_atomic(path, lambda tmp: _write_bytes(tmp, text.encode()))
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes bytes atomically."""
-    write_atomic(path, lambda tmp: _write_bytes(tmp, data))
+    write_atomic(path, lambda tmp: tmp.write_bytes(data))
 
 
 def json_text(value: Any) -> str:
@@ -151,10 +151,6 @@ def some(names: Sequence[str]) -> str:
     """Names for an error's `... missing`: the first three, and how many more."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more} {'is' if len(names) == 1 else 'are'}"
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _fsync(path: Path) -> None:

@@ -6,6 +6,9 @@ The Rust core raises the classes of the same name (`src/error.rs`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
+
 
 class SparsecodeError(Exception):
     """Base of every foreseen failure. Exit code 3: something is wrong with the data or the machine.
@@ -27,6 +30,38 @@ class SparsecodeError(Exception):
 def in_a_line(error: Exception) -> str:
     """What another library's error says, in one line and not at length; its class where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class LeftOut:
+    """Those of several things that cannot be used, in `found` with their errors, so that the others can be.
+
+    Args:
+        tell: called with the name and the error of each; None: the first error is raised instead.
+    """
+
+    def __init__(self, tell: Callable[[str, SparsecodeError], object] | None = lambda *_: None) -> None:
+        self.found: list[tuple[str, SparsecodeError]] = []
+        self._tell = tell
+
+    def put(self, name: str, error: SparsecodeError) -> None:
+        """Leaves one out. Raises its error where nothing may be left out."""
+        if self._tell is None:
+            raise error
+        self.found.append((name, error))
+        self._tell(name, error)
+
+    @contextmanager
+    def where(self, name: str, *kinds: type[SparsecodeError]) -> Iterator[None]:
+        """Leaves one out where what is done with it fails in one of these ways."""
+        try:
+            yield
+        except kinds as error:
+            self.put(name, error)
+
+    def check(self, left: Sized, least: int = 1) -> None:
+        """Raises the first error where fewer than `least` are left because of it."""
+        if self.found and len(left) < least:
+            raise self.found[0][1]
 
 
 class CheckFailed(SparsecodeError):

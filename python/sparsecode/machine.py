@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sparsecode.errors import InvalidSetting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 _RECORDED = ("sparsecode", "torch", "triton", "numpy", "tokenizers", "safetensors")
@@ -35,12 +37,17 @@ def processor() -> str:
     """The processor's name as the operating system gives it."""
     import platform
 
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(*fields: str) -> str:
+    """The first of these fields of /proc/cpuinfo; empty where there is none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in fields:
+                return value.strip()
+    return ""
 
 
 def cores() -> int:
@@ -127,12 +134,8 @@ def computes_in(saved: torch.dtype, device: torch.device, flags: frozenset[str] 
 @functools.cache
 def processor_flags() -> frozenset[str]:
     """What the processor can do, in the operating system's words; empty where it does not tell."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            name, _, words = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return frozenset(words.split())
+    if words := _cpuinfo("flags", "Features"):
+        return frozenset(words.split())
     return frozenset(name for name in ("FEAT_BF16", "FEAT_FP16") if _sysctl(f"hw.optional.arm.{name}"))
 
 
@@ -151,6 +154,19 @@ def _sysctl(name: str) -> bool:
 def wide(values: torch.Tensor) -> torch.Tensor:
     """The values in float64, where they are, or on the processor where their device has no float64 (MPS)."""
     return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch compute in one thread, so that sums have the same bits however many it may use."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def torch_device(name: str, *, mps: bool = True) -> torch.device:

@@ -7,7 +7,6 @@ shows them.
 from __future__ import annotations
 
 import logging
-from types import TracebackType
 from typing import Any, Self
 
 _LOGGER = logging.getLogger("sparsecode")
@@ -28,9 +27,7 @@ class Task:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         pass
 
     def advance(self, amount: int, **values: str) -> None:

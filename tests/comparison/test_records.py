@@ -56,6 +56,34 @@ def test_a_relation_is_its_name_in_json_and_has_two_labels(found: Comparison) ->
     )
 
 
+def test_kinds_are_apart_and_in_the_order_of_their_numbers() -> None:
+    kinds: list[dict[str, object]] = [
+        {"kind": "topk k=16"}, {"kind": "gated l1=0.2", "l1": 0.2}, {"l1": 0.2}, {"kind": "topk k=8"}, {"l1": 0.1},
+        {"kind": "topk k=8 aux=0.1"},
+    ]  # fmt: skip
+    several = []
+    for about in kinds:
+        for size in (4, 8):
+            several.append(dictionary(size, 0, counted=False))
+            del several[-1].meta["l1"]
+            several[-1].meta |= about
+    made = compare(several)
+    order = [(one.kind, one.l1) for one in made.entries if one.dict_size == 4]
+    assert order == [
+        (None, 0.1), (None, 0.2), ("gated l1=0.2", 0.2), ("topk k=8", None), ("topk k=16", None),
+        ("topk k=8 aux=0.1", None),
+    ]  # fmt: skip
+    assert [len(family) for family in made.families] == [2] * len(kinds)
+    assert made.names[:5] == ["n4_topk-16_s0", "n8_topk-16_s0", "n4_gated-0.2_s0", "n8_gated-0.2_s0", "n4_l1-0.2_s0"]
+    for one in made.entries:
+        assert (one.next is None) == (one.dict_size == 8)
+        if one.next is not None:
+            assert one.next.dictionary == one.name.replace("n4", "n8")
+    assert [one.kind_name for one in made.entries if one.dict_size == 4] == [
+        "relu", "relu", "gated l1=", "topk k=", "topk k=", "topk k= aux=",
+    ]  # fmt: skip
+
+
 def test_the_best_is_that_with_most_found_again(found: Comparison) -> None:
     best = found.best()
     assert best is not None and best[1] is Relation.NEXT_OTHER_SEED

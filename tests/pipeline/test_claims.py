@@ -264,7 +264,7 @@ def test_the_sweeps_are_runs_that_see_the_same_rows(tmp_path: Path) -> None:
         assert coefficients == pytest.approx([0.1 * factor, 0.2 * factor])
     assert [entry["loss"]["l1_scale"] for entry in found[1][1].record["dictionaries"]] == ["per-size"] * 4
     weights = [compared("x", *one) for one in found]
-    assert weights[0].dimensions == 8 and len(weights[1].dictionaries) == 4
+    assert weights[0].comparison.dimensions == 8 and len(weights[1].dictionaries) == 4
 
 
 def test_every_start_is_a_run_on_the_same_rows_and_is_judged(tmp_path: Path) -> None:

@@ -232,8 +232,8 @@ def test_sizes_are_multiples_of_the_true_features() -> None:
     assert sorted({size for size, _, _ in entries(config, config.dim)}) == [64, 128, 256, 512, 1024, 2048]
     paper = config.changed(sizes="0.125x-32x", l1="1e-2:1e2:17")
     keys = entries(paper, paper.dim)
-    assert len(keys) == 9 * 17 and max(keys)[0] == 16_384
-    values = sorted({l1 for _, l1, _ in keys})
+    assert len(keys) == 9 * 17 and max(size for size, _, _ in keys) == 16_384
+    values = sorted({kind.l1 or 0.0 for _, kind, _ in keys})
     assert all(b / a == pytest.approx(10**0.25) for a, b in pairwise(values))
 
 

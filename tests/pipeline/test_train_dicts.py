@@ -225,7 +225,9 @@ def test_minutes_plan_the_steps_and_a_resumed_run_keeps_the_plan(
 @pytest.mark.parametrize("start", ["atoms", "linear"])
 def test_dictionaries_say_how_they_started(data: Path, tmp_path: Path, start: str, unbroken: dict[str, Any]) -> None:
     about = json.loads(unbroken["files"]["n24_l1-0.01_s0.json"])["training"]
-    assert about["start"] == {"kind": "calibrated", "encoder_norm": 0.5 ** (1 / 3), "density": 0.05}
+    assert about["start"] == {
+        "kind": "calibrated", "encoder_norm": 0.5 ** (1 / 3), "density": 0.05, "whitening": 0.5,
+    }  # fmt: skip
     assert about["l1_steps"] == 12
     lines = [line for line in unbroken["metrics"] if line["dictionary"] == "n24_l1-0.01_s0"]
     assert [line["l1_factor"] for line in lines] == pytest.approx([7 / 12, 1, 1, 1, 1, 1])

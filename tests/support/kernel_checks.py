@@ -23,7 +23,7 @@ from sparsecode.kernels.tables import Segments, tiles_in
 install()
 
 FORWARD, BACKWARD = Tile(16, 32), Tile(32, 16)  # unequal in both directions
-MODULES = ("forward", "backward", "reduce", "prebias", "adam", "mcs", "lists", "sparse")
+MODULES = ("forward", "backward", "reduce", "prebias", "adam", "lists", "sparse")
 Gradients = dict[str, Tensor]
 
 
@@ -341,31 +341,6 @@ def check_adam_rows(kernels: Kernels) -> None:
     check_red_zones()
 
 
-def check_mcs(kernels: Kernels) -> None:
-    """Values and places against all cosines; ties take the first; NaN shows; D over one block of columns."""
-    generator = torch.Generator().manual_seed(2)
-    atoms = torch.nn.functional.normalize(torch.randn(58, 72, generator=generator), dim=1)
-    atoms[40] = atoms[20]  # a tie within the second dictionary
-    bounds = (0, 7, 57, 58)
-    rows = torch.cat([atoms[:30], -atoms[30:34]])
-    segments = Segments.of(bounds, "cpu")
-    for tile in (Tile(16, 16), Tile(32, 64)):
-        value, place = guarded(34, 3, dtype=torch.float32), guarded(34, 3, dtype=torch.int32)
-        kernels.mcs.max_cosine(guard(rows), guard(atoms), segments, tile, value=value, place=place)
-        for k in range(3):
-            best, index = (rows.double() @ atoms[bounds[k] : bounds[k + 1]].double().T).max(1)
-            torch.testing.assert_close(value[:, k].double(), best, rtol=0, atol=1e-6)
-            assert torch.equal(place[:, k].long(), index), k
-        assert int(place[20, 1]) == 13
-        check_red_zones()
-    rows[3, 5] = float("nan")
-    value, place = guarded(34, 3, dtype=torch.float32), guarded(34, 3, dtype=torch.int32)
-    kernels.mcs.max_cosine(guard(rows), guard(atoms), segments, Tile(16, 16), value=value, place=place)
-    assert value[3].isnan().all()
-    assert not value[[2, 4]].isnan().any()
-    check_red_zones()
-
-
 CHECKS: tuple[Callable[[Kernels], None], ...] = (
     check_gradients,
     check_plain,
@@ -375,6 +350,5 @@ CHECKS: tuple[Callable[[Kernels], None], ...] = (
     check_nan_stays_in_its_dictionary,
     check_adam,
     check_adam_rows,
-    check_mcs,
     check_order,
 )

@@ -91,17 +91,4 @@ def check_far_adam(kernels: Kernels) -> None:
     check_red_zones()
 
 
-def check_far_mcs(kernels: Kernels) -> None:
-    """The comparison of all pairs."""
-    near, found = Problem.random(B, D, [n], dtype=torch.float32), []
-    for first, segments in ((0, Segments.of((0, n), "cpu")), (FIRST, far_segments())):
-        value, place = guarded(B, 1, dtype=torch.float32), guarded(B, 1, dtype=torch.int32)
-        atoms = far(guard(near.w_dec), first)
-        kernels.mcs.max_cosine(guard(near.x), atoms, segments, Tile(16, 16), value=value, place=place)
-        found.append((value.clone(), place.clone()))
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
-    check_red_zones()
-
-
-FAR_CHECKS: tuple[Callable[[Kernels], None], ...] = (check_far_rows, check_far_adam, check_far_mcs)
+FAR_CHECKS: tuple[Callable[[Kernels], None], ...] = (check_far_rows, check_far_adam)

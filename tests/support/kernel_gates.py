@@ -57,7 +57,7 @@ class Case:
     @property
     def gated(self) -> bool:
         """Whether the kernel must keep tensor cores busy."""
-        return self.flops > 0 and (self.operands != "fp32" or self.label == "mcs")
+        return self.flops > 0 and self.operands != "fp32"
 
     def digest(self) -> str:
         import triton
@@ -85,7 +85,7 @@ class Report:
 
 def cases() -> Iterator[Case]:
     """All kernels that are shipped, and two that must fail."""
-    from sparsecode.kernels.configs import ARCHITECTURES, Tile, adam_tile, fused_tiles, mcs_tile
+    from sparsecode.kernels.configs import ARCHITECTURES, Tile, adam_tile, fused_tiles
 
     for arch in ARCHITECTURES:
         for D in WIDTHS:
@@ -109,7 +109,6 @@ def cases() -> Iterator[Case]:
         yield _adam(arch, 1024, adam_tile(1024))
         yield _ragged(_forward(arch, 128, "fp16", tiles.forward))
         yield _ragged(_backward(arch, 128, "fp16", tiles.backward, 3))
-        yield _mcs(arch, *mcs_tile(arch))
         reduced = (("BS", 2), ("BM", 1024), ("ACC", "fp32"), ("ACCUMULATE", False))
         yield Case("reduce", "reduce", "reduce_kernel", arch, 128, "fp32", reduced, 4, 2)
         yield Case("L0", "reduce", "segments_kernel", arch, 128, "fp32", (("BF", 1024),), 4, 2)
@@ -199,14 +198,8 @@ def _masks(arch: str, D: int, operands: str, tile: Any) -> Case:
     return Case("masks", "lists", "masks_kernel", arch, D, operands, consts, tile.warps, tile.stages, flops)
 
 
-def _mcs(arch: str, tile: Any, precision: str) -> Case:
-    consts = (("BB", tile.batch), ("BF", tile.features), ("BD", 64), ("PRECISION", precision))
-    flops = (3 if precision == "tf32x3" else 1) * 2 * tile.batch * tile.features * 64
-    return Case("mcs", "mcs", "mcs_kernel", arch, 128, "fp32", consts, tile.warps, tile.stages, flops)
-
-
 _INTEGERS = (
-    *("offsets_ptr", "order_ptr", "tile_dictionary_ptr", "tile_first_ptr", "fired_ptr", "place_ptr"),
+    *("offsets_ptr", "order_ptr", "tile_dictionary_ptr", "tile_first_ptr", "fired_ptr"),
     *("words_ptr", "by_row_ptr", "by_feature_ptr", "dictionary_ptr", "first_ptr", "mask_ptr", "counts_ptr", "list_ptr"),
 )
 _LONG = ("ends_ptr", "base_ptr")
@@ -255,7 +248,7 @@ def compile_case(case: Case) -> Report:
         code.registers,
         code.shared,
         len(code.loop),
-        code.count(TENSOR[case.arch] if case.label != "mcs" else r"\w*MMA|v_mfma"),
+        code.count(TENSOR[case.arch]),
         code.count(r"STL|LDL|scratch_"),
         code.count("LDGSTS|UTMALDG|UBLKCP"),
         round(static_bound(code, case.arch, case.warps, case.flops), 2)
@@ -280,10 +273,9 @@ def gate(case: Case, code: Code) -> list[str]:
         if spilled := code.total(r"STL|LDL|scratch_") if case.operands != "fp32" or not case.flops else 0:
             found.append(f"{spilled} spills")
         return found
-    tensor = TENSOR[case.arch] if case.label != "mcs" else r"\w*MMA|v_mfma"
     if code.registers < LEAST_REGISTERS:
         found.append(f"{code.registers} registers: the compiler gave up")
-    if not code.count(tensor):
+    if not code.count(TENSOR[case.arch]):
         found.append("no tensor-core instruction of this architecture in the hot loop")
     if spilled := code.count(r"STL|LDL|scratch_"):
         found.append(f"{spilled} spills in the hot loop")

@@ -17,6 +17,7 @@ from sparsecode.store import DatasetWriter
 from sparsecode.sweep import Sweep, memory
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.engines.cpu import CpuEngine
+from sparsecode.sweep.kinds import parse_kinds
 from sparsecode.sweep.memory import need_of
 from sparsecode.sweep.settings import LossSettings
 from sparsecode.sweep.state import save_state
@@ -46,6 +47,20 @@ def test_what_is_held_and_saved_is_counted_exactly(
         made.save(path)
     size = sum(path.with_suffix(".safetensors").stat().st_size for path in paths)
     assert size <= found.files <= FACTOR * size
+
+
+def test_what_kinds_hold_and_save_is_counted(tmp_path: Path) -> None:
+    texts = ("relu l1=0.1", "topk k=8 aux=1/32", "batchtopk k=8", "jumprelu l0=8", "gated l1=0.1", "panneal l1=0.1")
+    kinds, sizes, dim = [kind for text in texts for kind in parse_kinds(text)], [4096] * 6, 16
+    sweep = Sweep(dim, sizes, kinds, [0] * 6)
+    found = need_of(sizes, dim, batch=64, engine="reference", kinds=kinds)
+    tensors = [*sweep.parameters().values(), *sweep.state.tensors().values(), sweep.fired]
+    tensors += [moment for pair in sweep.moments.values() for moment in pair]
+    assert found.held == pytest.approx(sum(tensor.nbytes for tensor in tensors) + 4 * sweep.total, rel=1e-3)
+    file = tmp_path / "state.safetensors"
+    save_state(file, sweep, StepStats.zeros(len(sweep)), 0.0)
+    assert found.state == pytest.approx(file.stat().st_size, rel=1e-2)
+    assert found.working > need_of(sizes, dim, batch=64, engine="reference").working
 
 
 @pytest.mark.parametrize(("sizes", "dim", "batch"), SHAPES)

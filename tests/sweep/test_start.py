@@ -13,6 +13,7 @@ from sparsecode.errors import InvalidArgument, InvalidSetting
 from sparsecode.sweep import LossSettings, Start, Sweep, begin, initial_atoms
 from sparsecode.sweep.engines.cpu import CpuEngine
 from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.kinds import parse_kinds
 from sparsecode.sweep.start import AUTO_DENSITY, STARTS
 
 D, ROWS = 24, 600
@@ -73,11 +74,45 @@ def test_every_feature_fires_on_the_same_share_of_rows(density: float | None) ->
     sweep = begun(start)
     CpuEngine(threads=1).evaluate(sweep, sample())
     assert set(sweep.fired.tolist()) == {round((density or AUTO_DENSITY) * ROWS)}
-    norms = [float(own.norm(dim=1).mean()) for own in sweep.per_dictionary(sweep.W_enc)]
+    products = (sweep.W_enc * sweep.W_dec).sum(1)
+    norms = [float(own.mean()) for own in sweep.per_dictionary(products)]
     assert norms == pytest.approx([min(1, (D / size) ** (1 / 3)) for size in SIZES])
-    assert [start.record(40, D, tied=tied)["encoder_norm"] for tied in (False, True)] == [pytest.approx(norms[0]), 1]
-    fixed = begun(Start(encoder_norm=0.25))
+    both = [start.record(begun(start, LossSettings(tied=tied)), 0)["encoder_norm"] for tied in (False, True)]
+    assert both == [pytest.approx(norms[0]), 1]
+    fixed = begun(Start(encoder_norm=0.25, whitening=0))
     torch.testing.assert_close(fixed.W_enc, 0.25 * fixed.W_dec)
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5, 1.0])
+def test_the_encoder_is_the_atoms_times_a_power_of_the_covariance(power: float) -> None:
+    stretch = torch.linspace(0.5, 3, D) ** 2
+    rows = sample() * stretch * torch.linspace(1, 0.9, ROWS)[:, None]
+    sweep = Sweep(D, SIZES, L1, SEEDS)
+    begin(sweep, Start(encoder_norm=0.25, whitening=power), 7 * rows, 1)
+    variances, directions = np.linalg.eigh(np.cov(rows.double().numpy().T, bias=True))
+    lowest = 0.01 * variances.mean()
+    assert variances.min() < lowest, "the floor is to be seen"
+    encoder = sweep.W_dec.double().numpy() @ (directions * np.maximum(variances, lowest) ** -power) @ directions.T
+    encoder *= 0.25 / (encoder * sweep.W_dec.numpy()).sum(1, keepdims=True)
+    np.testing.assert_allclose(sweep.W_enc, encoder, rtol=1e-3, atol=1e-5)
+
+
+def test_a_whitened_encoder_does_not_fire_on_the_rows_of_one_direction() -> None:
+    """What whitening is for: with a strong direction, copies of the atoms fire on the same rows."""
+    rows, overlap = sample() * torch.tensor([12.0] + [1.0] * (D - 1)), []
+    for whitening in (0.0, 0.5):
+        sweep = Sweep(D, [200], [0.01], [0])
+        begin(sweep, Start(whitening=whitening), rows, 1)
+        fires = (rows @ sweep.W_enc.T + sweep.b_enc > 0).double()
+        overlap.append(float((fires.T @ fires / fires.sum(0)).fill_diagonal_(0).sum(0).mean() / 199))
+    assert overlap[1] < 0.5 * overlap[0], "the share of a feature's rows on which another fires too"
+
+
+@pytest.mark.parametrize("value", [0.5, math.nan, math.inf])
+def test_rows_without_a_covariance_leave_copies_of_the_atoms(value: float) -> None:
+    sweep = Sweep(D, SIZES, L1, SEEDS)
+    begin(sweep, Start(encoder_norm=1.0), torch.full((20, D), value), 1)
+    torch.testing.assert_close(sweep.W_enc, sweep.W_dec)
 
 
 @pytest.mark.parametrize("kind", STARTS)
@@ -129,13 +164,44 @@ def test_no_two_dictionaries_share_orthogonal_atoms_or_draws() -> None:
     assert len({own[0, 0].item() for own in sweep.per_dictionary(sweep.W_enc)}) == len(keys)
 
 
+def test_how_other_kinds_begin() -> None:
+    texts = ("topk k=3", "batchtopk k=20", "jumprelu l0=4 window=0.1", "gated l1=0.1", "relu l1=0.1")
+    kinds = [kind for text in texts for kind in parse_kinds(text)]
+    loss, size = LossSettings(pre_bias=True), 120
+    x = sample() + 3
+    sweep = Sweep(D, [size] * 5, kinds, [0] * 5, loss=loss)
+    start = Start()
+    begin(sweep, start, x, threads=1)
+    assert sweep.b_dec is not None
+    assert not sweep.b_dec[4].any()
+    for own in sweep.b_dec[:4]:
+        torch.testing.assert_close(own, x.double().mean(0).float(), rtol=1e-6, atol=0)
+    for k in range(4):
+        y = (x - sweep.b_dec[k]) @ sweep.W_enc[sweep.rows(k)].T + sweep.b_enc[sweep.rows(k)]
+        above = (y > 0).sum(0)
+        density = (AUTO_DENSITY, 1 / 3, AUTO_DENSITY, AUTO_DENSITY)[k]  # of k = 20, twice that by 120
+        torch.testing.assert_close(above, torch.full_like(above, round(density * ROWS)), rtol=0, atol=1)
+        assert start.record(sweep, k)["density"] == pytest.approx(density)
+    assert sweep.own["theta"].tolist() == pytest.approx([0.05] * size)  # half of the window
+    assert torch.equal(sweep.own["b_mag"], sweep.b_enc[sweep.rows(3)])
+    assert not sweep.own["rho"].any()
+    plain = Sweep(D, [size] * 5, kinds, [0] * 5)
+    assert not Start("atoms").needs_rows(plain)
+    begin(plain, Start("atoms"))
+    assert plain.own["theta"].tolist() == pytest.approx([0.05] * size)
+    assert not plain.b_enc.any()
+    with pytest.raises(InvalidArgument, match="a start 'atoms' needs a sample"):
+        begin(Sweep(D, [size], kinds[:1], [0], loss=loss), Start("atoms"))
+
+
 def test_what_cannot_be_used_is_named() -> None:
-    for wrong in ({"kind": "warm"}, {"encoder_norm": 0.0}, {"density": 1.0}, {"density": math.nan}):
+    for wrong in ({"kind": "warm"}, {"encoder_norm": 0.0}, {"density": 1.0}, {"density": math.nan},
+                  {"whitening": -0.1}, {"whitening": math.nan}):  # fmt: skip
         with pytest.raises(InvalidSetting, match="must be"):
             Start(**wrong)
     with pytest.raises(InvalidSetting, match="initial-density must be a number or auto, not 'low'"):
-        Start.parse("calibrated", "auto", "low")
-    assert Start.parse("calibrated", "0.5", "auto") == Start(encoder_norm=0.5)
+        Start.parse("calibrated", "auto", "low", "auto")
+    assert Start.parse("calibrated", "0.5", "auto", "0") == Start(encoder_norm=0.5, whitening=0)
     sweep = Sweep(D, SIZES, L1, SEEDS)
     for rows, message in ((None, "not none"), (sample(1), "2 or more"), (sample(width=D + 1), "2 or more, 24")):
         with pytest.raises(InvalidArgument, match=message):

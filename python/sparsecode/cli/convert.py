@@ -68,22 +68,19 @@ def _convert_all(
     source: Path, found: list[Found], destination: Path, to: str, force: bool
 ) -> tuple[list[Converted], list[dict[str, Any]]]:
     """Converts what can be read and said in the target, and says of the rest why not; of a lone one, raises it."""
-    from sparsecode.errors import DictionaryInvalid, InvalidSetting, NotExpressible
+    from sparsecode.errors import DictionaryInvalid, InvalidSetting, LeftOut, NotExpressible
     from sparsecode.interop.convert import convert
     from sparsecode.pipeline.advice import told
 
-    converted, refused = [], []
+    converted: list[Converted] = []
+    refused = LeftOut() if len(found) > 1 else LeftOut(None)
     for one in found:
         home = one.home
         inside = home.resolve() != source.resolve() and source.is_dir() and home.is_relative_to(source)
         place = destination / home.relative_to(source) if inside else destination
-        try:
+        with refused.where(str(one.path), DictionaryInvalid, InvalidSetting, NotExpressible):
             converted.append(convert(one, place, to, force=force))
-        except (DictionaryInvalid, InvalidSetting, NotExpressible) as error:
-            if len(found) == 1:
-                raise
-            refused.append({"source": str(one.path), "reason": told(error)})
-    return converted, refused
+    return converted, [{"source": path, "reason": told(error)} for path, error in refused.found]
 
 
 def _lines(one: Converted) -> list[str]:

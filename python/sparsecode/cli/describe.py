@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparsecode.dictionary.files import common_name, files_of, names_in, read_description, whole
-from sparsecode.errors import DictionaryInvalid, ModelInvalid, NotRecognised, SparsecodeError, StageMissing
+from sparsecode.errors import DictionaryInvalid, LeftOut, ModelInvalid, NotRecognised, SparsecodeError, StageMissing
 from sparsecode.interop import Found, find_dictionaries, find_format, load_found, looks_like, not_recognised
 from sparsecode.pipeline.advice import told
 from sparsecode.pipeline.config import TrainDictsConfig
@@ -98,13 +98,11 @@ def left_out_of(found: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
 def _several(places: Iterable[T], look: Callable[[T], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:
     """What is at each of several places; those that are broken apart, with the reason."""
     held: list[dict[str, Any]] = []
-    left_out: list[dict[str, str]] = []
+    left_out = LeftOut()
     for place in places:
-        try:
+        with left_out.where(str(getattr(place, "path", place)), SparsecodeError):
             held.append(look(place))
-        except SparsecodeError as error:
-            left_out.append({"path": str(getattr(place, "path", place)), "reason": told(error)})
-    return held, left_out
+    return held, [{"path": path, "reason": told(error)} for path, error in left_out.found]
 
 
 def _found(one: Found) -> dict[str, Any]:
@@ -207,7 +205,8 @@ def _dictionary(tensors: Path) -> dict[str, Any]:
             f"{facts}: says {said[0]} features of {said[1]} dimensions, but W_enc in {tensors.name} is "
             f"{shapes.get('W_enc')}; the two files do not belong together"
         )
-    return {"kind": "dictionary", "path": str(tensors), "name": tensors.stem} | held | {
+    trained = {"trained_as": str(known["kind"])} if "kind" in known else {}
+    return {"kind": "dictionary", "path": str(tensors), "name": tensors.stem} | trained | held | {
         "normalization": normalization, "tensors": shapes, "bytes": tensors.stat().st_size
     }  # fmt: skip
 

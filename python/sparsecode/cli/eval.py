@@ -13,7 +13,7 @@ from sparsecode.pipeline.config import EvalConfig
 
 if TYPE_CHECKING:
     from sparsecode.dictionary import Dictionary
-    from sparsecode.errors import SparsecodeError
+    from sparsecode.errors import LeftOut
     from sparsecode.evaluation.result import Evaluation
 
 
@@ -39,15 +39,14 @@ def command(files: tuple[Path, ...], run: Path, config: EvalConfig, quiet: bool,
       sparsecode eval --run minilm --model minilm-folder
     """
     from sparsecode.cli.output import print_json, tell_left_out
+    from sparsecode.errors import LeftOut
     from sparsecode.pipeline.advice import told
     from sparsecode.pipeline.eval import evaluate_run
 
-    left_out: list[tuple[str, SparsecodeError]] = []
+    left_out = LeftOut()
     given = _load(files, left_out)
-    found = evaluate_run(
-        run, given or None, config, quiet=quiet, leave_out=lambda name, error: left_out.append((name, error))
-    )
-    reasons = [(name, told(error)) for name, error in left_out]
+    found = evaluate_run(run, given or None, config, quiet=quiet, leave_out=left_out.put)
+    reasons = [(name, told(error)) for name, error in left_out.found]
     if as_json:
         listed = [{"name": name, "reason": reason} for name, reason in reasons]
         print_json({"dictionaries": [one.as_json() for one in found], "left_out": listed})
@@ -56,28 +55,21 @@ def command(files: tuple[Path, ...], run: Path, config: EvalConfig, quiet: bool,
     tell_left_out(reasons, len(found) + len(reasons))
 
 
-def _load(files: tuple[Path, ...], left_out: list[tuple[str, SparsecodeError]]) -> dict[str, Dictionary]:
+def _load(files: tuple[Path, ...], left_out: LeftOut) -> dict[str, Dictionary]:
     """Dictionaries by path; what cannot be used is added to `left_out`, and the first of it raised where all is."""
     from sparsecode.errors import DictionaryInvalid, NotExpressible, NotRecognised
     from sparsecode.interop import find_dictionaries, load_found, not_recognised
 
     given: dict[str, Dictionary] = {}
     for file in files:
-        name = str(file)
-        try:
+        with left_out.where(str(file), DictionaryInvalid, NotRecognised):
             there = find_dictionaries(file)
             if not there:
                 raise not_recognised(file)
-        except (DictionaryInvalid, NotRecognised) as error:
-            left_out.append((name, error))
-            continue
-        for one in there:
-            try:
-                given[str(one.path)] = load_found(one)
-            except (DictionaryInvalid, NotExpressible) as error:
-                left_out.append((str(one.path), error))
-    if left_out and not given:
-        raise left_out[0][1]
+            for one in there:
+                with left_out.where(str(one.path), DictionaryInvalid, NotExpressible):
+                    given[str(one.path)] = load_found(one)
+    left_out.check(given)
     return given
 
 

@@ -14,6 +14,7 @@ from sparsecode.cli.options import debug_option, json_option, run_option
 @run_option
 @click.option("--sizes", metavar="TEXT", help="Say what a sweep of these sizes, as in train-dicts, would need.")
 @click.option("--l1", metavar="TEXT", help="... with these L1 coefficients.")
+@click.option("--kind", multiple=True, metavar="KIND", help="... with dictionaries of this kind; may be repeated.")
 @click.option("--seeds", metavar="N", type=click.IntRange(1), help="... with as many seeds.")
 @click.option("--batch-size", metavar="N", type=click.IntRange(1), help="... with batches of as many rows.")
 @json_option
@@ -23,6 +24,7 @@ def command(
     run: Path,
     sizes: str | None,
     l1: str | None,
+    kind: tuple[str, ...],
     seeds: int | None,
     batch_size: int | None,
     as_json: bool,
@@ -32,8 +34,8 @@ def command(
     PATH is a run folder, a dataset folder, a model folder, or one of a dictionary's two files (their endings may be
     left out), or a dictionary of any library that convert knows, or a folder of several datasets or dictionaries;
     without it, the folder that --run names. What is broken among several is listed, and the exit code is 3. Of a
-    dataset, or a run that has one, --sizes, --l1, --seeds and --batch-size tell how much memory and disk the training
-    of a sweep would take.
+    dataset, or a run that has one, --sizes, --l1, --kind, --seeds and --batch-size tell how much memory and disk the
+    training of a sweep would take.
 
     \b
     Examples:
@@ -45,7 +47,7 @@ def command(
     from sparsecode.cli.output import print_json, tell_left_out
 
     found = describe(path or run)
-    asked = {"sizes": sizes, "l1": l1, "seeds": seeds, "batch_size": batch_size}
+    asked = {"sizes": sizes, "l1": l1, "kind": kind or None, "seeds": seeds, "batch_size": batch_size}
     given = {name: value for name, value in asked.items() if value is not None}
     if given:
         found["sweep"] = sweep_need(found, given)

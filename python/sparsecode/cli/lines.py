@@ -7,6 +7,7 @@ from typing import Any
 
 from sparsecode.cli.describe import FACTS
 from sparsecode.cli.output import columns, size
+from sparsecode.comparison.records import kind_order
 from sparsecode.errors import DictionaryInvalid
 from sparsecode.pipeline.replicate import headline
 
@@ -92,7 +93,10 @@ def _below(one: dict[str, Any], folder: str) -> str:
 
 def _metrics_table(dictionaries: list[dict[str, Any]]) -> list[str]:
     names = ("fvu", "l0", "dead", "mse")
-    ordered = sorted(dictionaries, key=lambda d: (d["l1"] or 0, d["dict_size"] or 0, d["seed"] or 0))
+    ordered = sorted(
+        dictionaries,
+        key=lambda d: (*kind_order(d.get("trained_as"), d["l1"]), d["dict_size"] or 0, d["seed"] or 0),
+    )
     rows = [
         [entry["name"], entry["dict_size"], entry["l1"], entry["seed"]]
         + [(entry["metrics"] or {}).get(name) for name in names]
@@ -117,7 +121,7 @@ def _dataset_lines(found: dict[str, Any]) -> list[str]:
 def _dictionary_lines(found: dict[str, Any]) -> list[str]:
     plain = [
         f"  {name}: {_plain(found[name])}"
-        for name in ("library", *FACTS, "tensors")
+        for name in ("library", "trained_as", *FACTS, "tensors")
         if name != "stability" and found.get(name) not in (None, {}, [])
     ]
     return [f"dictionary {found['path']}, {size(found['bytes'])}", *plain, *_stability_lines(found)]

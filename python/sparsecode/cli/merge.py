@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sparsecode.cli.options import debug_option, quiet_option
-from sparsecode.errors import SparsecodeError
+from sparsecode.errors import LeftOut, SparsecodeError
 
 
 @click.command("merge")
@@ -28,12 +28,11 @@ def command(sources: tuple[Path, ...], into: Path, quiet: bool) -> None:
     from sparsecode.pipeline.progress import say
     from sparsecode.store import Dataset, merge_datasets
 
-    broken: list[SparsecodeError] = []
+    left_out = LeftOut()
     for source in sources:
-        try:
+        with left_out.where(str(source), SparsecodeError):
             Dataset(source)
-        except SparsecodeError as error:
-            broken.append(error)
+    broken = [error for _, error in left_out.found]
     if len(broken) > 1:
         for one in broken:
             click.echo(f"cannot be read: {' '.join(str(one).split())}", err=True)

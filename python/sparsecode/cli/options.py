@@ -158,7 +158,7 @@ def _option(field: dataclasses.Field[Any], shown: StageConfig) -> Callable[[F], 
     if bool in kinds:
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, help=help, default=None)
     if tuple[str, ...] in kinds:
-        return click.option(flag, field.name, multiple=True, metavar="PATH...", help=help)
+        return click.option(flag, field.name, multiple=True, metavar=f"{about['metavar']}...", help=help)
     settings: dict[str, Any] = {"help": help, "default": None}
     if about["several"] and about["choices"]:
         settings |= {"metavar": f"[{'|'.join(about['choices'])}],..."}

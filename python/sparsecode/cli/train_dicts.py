@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 def command(config: TrainDictsConfig, run: Path, force: bool, quiet: bool) -> None:
     """Train a sweep of sparse dictionaries.
 
-    All sizes, L1 coefficients and seeds train together, on the same batches. Writes dictionaries/NAME.safetensors and
-    NAME.json for each.
+    All sizes, kinds, L1 coefficients and seeds train together, on the same batches. Writes
+    dictionaries/NAME.safetensors and NAME.json for each.
 
     \b
     Examples:
       sparsecode train-dicts --sizes 64-4096
       sparsecode train-dicts --sizes 2x-32x --l1 1e-3:1e-1:8 --seeds 3
+      sparsecode train-dicts --kind relu --kind "batchtopk k=8,16"
+      sparsecode train-dicts --kind topk --k 16,32
     """
     from sparsecode.pipeline.replicate import tell
     from sparsecode.pipeline.train_dicts import train_dicts

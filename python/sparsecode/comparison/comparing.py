@@ -18,7 +18,7 @@ from sparsecode.comparison.stability import found_in_all, stability, steadiest
 from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting
 from sparsecode.machine import versions
-from sparsecode.sweep import dictionary_name
+from sparsecode.sweep.kinds import as_kind, parse_kinds
 from sparsecode.watch import UNWATCHED, Watch
 
 MATCH_ALL = 16  # dictionaries up to which every pair is matched one-to-one; beyond, each with its relatives
@@ -69,16 +69,24 @@ def compare(
 
 
 def names_of(dictionaries: Sequence[Dictionary]) -> dict[str, Dictionary]:
-    """Dictionaries by a name of their own: that of a sweep where size, L1 and seed tell them apart, else numbers."""
-    names = [
-        dictionary_name(one.dict_size, one.meta["l1"], one.meta["seed"])
-        if isinstance(one.meta.get("l1"), float) and isinstance(one.meta.get("seed"), int)
-        else ""
-        for one in dictionaries
-    ]
+    """Dictionaries by a name of their own: that of a sweep where size, kind and seed tell them apart, else numbers."""
+    names = [_name(one) for one in dictionaries]
     if "" in names or len(set(names)) < len(names):
         names = [str(number) for number in range(len(names))]
     return dict(zip(names, dictionaries, strict=True))
+
+
+def _name(dictionary: Dictionary) -> str:
+    """The name that it has in a sweep; empty where its file does not say which that is."""
+    kind, l1, seed = (dictionary.meta.get(name) for name in ("kind", "l1", "seed"))
+    if not isinstance(seed, int):
+        return ""
+    try:
+        if isinstance(kind, str):
+            return parse_kinds(kind)[0].file_name(dictionary.dict_size, seed)
+        return as_kind(l1).file_name(dictionary.dict_size, seed) if isinstance(l1, float) else ""
+    except InvalidSetting:
+        return ""
 
 
 def compare_members(

@@ -67,17 +67,15 @@ class Comparison:
 
     @property
     def entries(self) -> list[Entry]:
-        """What was found of each dictionary, by L1, seed and size."""
-        return sorted(
-            self.contents.dictionaries, key=lambda one: (one.l1 or 0.0, one.seed or 0, one.dict_size, one.name)
-        )
+        """What was found of each dictionary, by kind, L1, seed and size."""
+        return sorted(self.contents.dictionaries, key=lambda one: (one.order, one.seed or 0, one.dict_size, one.name))
 
     @property
     def families(self) -> list[list[Entry]]:
         """Lists of dictionaries that differ only in size, sorted by size."""
-        found: dict[tuple[Any, Any], list[Entry]] = {}
+        found: dict[tuple[Any, ...], list[Entry]] = {}
         for entry in self.entries:
-            found.setdefault((entry.l1, entry.seed), []).append(entry)
+            found.setdefault((entry.kind, entry.l1, entry.seed), []).append(entry)
         return list(found.values())
 
     @property

@@ -159,13 +159,13 @@ def mcs_both(
     return best_both(unit_rows(a, names[0]), unit_rows(b, names[1]), absolute=absolute)
 
 
-def mcs(a: Tensor, b: Tensor, *, absolute: bool = False) -> tuple[Tensor, Tensor]:
+def mcs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """MCS(a -> b): for each atom of a [n, d] the largest cosine with an atom of b [m, d], and that atom's index.
 
     >>> mcs(torch.eye(2), torch.tensor([[0.0, 2.0], [3.0, 4.0]]))
     (tensor([0.6000, 1.0000]), tensor([1, 0]))
     """
-    forward, _ = mcs_both(a, b, absolute=absolute)
+    forward, _ = mcs_both(a, b)
     return forward.values, forward.indices
 
 
@@ -257,12 +257,12 @@ def summary(values: Tensor, live: Tensor | None, threshold: float, bins: int) ->
     )
 
 
-def chance_mmcs(n: int, b: Tensor, seed: int = 0) -> float:
+def chance_mmcs(n: int, b: Tensor) -> float:
     """MMCS of up to 512 random directions with the atoms b [m, d]: what n meaningless atoms would reach.
 
     Each direction's maximum is independent of the others, so a sample of them estimates the mean for any n.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     random = torch.randn(min(n, 512), b.shape[1], generator=generator)
     return mean(best_both(unit_rows(random, "random"), unit_rows(b, "b"))[0].values)
 

@@ -20,9 +20,9 @@ from sparsecode.errors import (
     CheckpointCorrupt,
     DictionaryInvalid,
     InvalidSetting,
+    LeftOut,
     NotExpressible,
     NotRecognised,
-    SparsecodeError,
 )
 from sparsecode.interop import Found, find_dictionaries, load_found, looks_like, not_recognised
 from sparsecode.machine import usable_memory
@@ -81,28 +81,12 @@ class Member:
         return json.dumps([self.about.get(key) for key in _FAMILY], sort_keys=True)
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """A path that could not be used, and why."""
-
-    path: Path
-    error: SparsecodeError
-
-
-def places(paths: Iterable[str | Path], left_out: list[LeftOut] | None = None) -> list[Found]:
-    """What is at each path: a folder stands for all dictionaries that are in it.
-
-    Raises:
-        NotRecognised, PickleRefused: there is no dictionary; added to `left_out` instead where that is given.
-    """
+def places(paths: Iterable[str | Path], left_out: LeftOut) -> list[Found]:
+    """What is at each path: a folder stands for all dictionaries that are in it; without one it goes to `left_out`."""
     found: list[Found] = []
     for path in map(Path, paths):
-        try:
+        with left_out.where(str(path), NotRecognised, DictionaryInvalid):
             found += _dictionaries(path)
-        except (NotRecognised, DictionaryInvalid) as error:
-            if left_out is None:
-                raise
-            left_out.append(LeftOut(path, error))
     return found
 
 
@@ -134,7 +118,7 @@ def _dictionaries(path: Path) -> list[Found]:
     return found or [Found("sparsecode", common_name(path))]  # its reader names the missing file
 
 
-def load_members(paths: Iterable[str | Path], *, least: int = 2, left_out: list[LeftOut] | None = None) -> list[Member]:
+def load_members(paths: Iterable[str | Path], *, least: int = 2) -> list[Member]:
     """Reads dictionaries of any library; the path of a run or folder means all in it.
 
     Each is named by its file, or by its path if two share a name.
@@ -142,7 +126,6 @@ def load_members(paths: Iterable[str | Path], *, least: int = 2, left_out: list[
     Args:
         paths: their paths.
         least: the number needed.
-        left_out: receives those that cannot be used, so that the rest can be; without it, the first error is raised.
 
     Raises:
         NotRecognised: a folder holds no dictionary.
@@ -150,16 +133,14 @@ def load_members(paths: Iterable[str | Path], *, least: int = 2, left_out: list[
         NotExpressible: a dictionary encodes in a way that is unknown here.
         InvalidSetting: fewer than `least`, or one given twice.
     """
-    return [member for _, member in load_found_members(places(paths, left_out), least=least, left_out=left_out)]
+    strict = LeftOut(None)
+    return [member for _, member in load_found_members(places(paths, strict), strict, least=least)]
 
 
-def load_found_members(
-    found: Sequence[Found], *, least: int = 2, left_out: list[LeftOut] | None = None
-) -> list[tuple[Found, Member]]:
+def load_found_members(found: Sequence[Found], left_out: LeftOut, *, least: int = 2) -> list[tuple[Found, Member]]:
     """Reads the dictionaries that `places` found; returns them with their paths."""
+    left_out.check(found, least)
     if len(found) < least:
-        if left_out:
-            raise left_out[0].error
         raise InvalidSetting(f"a comparison needs two or more dictionaries, not {len(found)}")
     if len({one.path.resolve() for one in found}) < len(found):
         raise InvalidSetting("a dictionary was given twice; name each file once")
@@ -168,14 +149,9 @@ def load_found_members(
     unique = len(set(short)) == len(short)
     members: list[tuple[Found, Member]] = []
     for one in found:
-        try:
+        with left_out.where(str(one.path), DictionaryInvalid, NotExpressible):
             members.append((one, member_of(load_found(one), one.name if unique else str(one.path))))
-        except (DictionaryInvalid, NotExpressible) as error:
-            if left_out is None:
-                raise
-            left_out.append(LeftOut(one.path, error))
-    if left_out and len(members) < least:
-        raise left_out[0].error
+    left_out.check(members, least)
     check_widths([member for _, member in members])
     return members
 

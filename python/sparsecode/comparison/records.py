@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from sparsecode.errors import InvalidSetting
+
+_NUMBER = re.compile(r"(?<![a-z\d])\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def kind_order(kind: str | None, l1: float | None) -> tuple[Any, ...]:
+    """What sorts dictionaries by kind, its numbers and L1: those whose file names no kind, ReLU with L1, come first.
+
+    >>> sorted(["topk k=16", "topk k=8", None], key=lambda kind: kind_order(kind, None))
+    [None, 'topk k=8', 'topk k=16']
+    """
+    text = kind or ""
+    return _NUMBER.split(text), [float(number) for number in _NUMBER.findall(text)], l1 or 0.0
 
 
 class Relation(StrEnum):
@@ -181,6 +194,21 @@ class Entry:
     def l1(self) -> float | None:
         """Its L1 coefficient, where its file says."""
         return self.about.get("l1")
+
+    @property
+    def kind(self) -> str | None:
+        """Its kind with its settings, such as `topk k=8`; None for a ReLU with L1, and where its file does not say."""
+        return self.about.get("kind")
+
+    @property
+    def kind_name(self) -> str:
+        """Its kind without numbers: what it has in common with those that differ from it in how sparse they are."""
+        return "".join(kind_order(self.kind or "relu", None)[0])
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """See `kind_order`."""
+        return kind_order(self.kind, self.l1)
 
     @property
     def seed(self) -> int | None:

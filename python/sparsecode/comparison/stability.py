@@ -45,11 +45,7 @@ def found_in_all(cosine: Tensor, columns: Sequence[int], threshold: float) -> Te
 
 
 def steadiest(
-    members: Sequence[Member],
-    places: Sequence[Place],
-    cosine: Sequence[Tensor],
-    threshold: float,
-    limit: int = LISTED,
+    members: Sequence[Member], places: Sequence[Place], cosine: Sequence[Tensor], threshold: float
 ) -> list[Steady]:
     """The features found again in most other dictionaries, each direction once.
 
@@ -68,9 +64,9 @@ def steadiest(
         rows += [(found, average, lowest, k, i) for found, average, lowest, i in values]
     rows.sort(key=lambda row: (-row[0], -row[1], row[3], row[4]))
     kept: list[Steady] = []
-    directions = torch.empty(limit, members[0].atoms.shape[1])
+    directions = torch.empty(LISTED, members[0].atoms.shape[1])
     for share_i, mean_i, lowest, k, i in rows:
-        if len(kept) == limit:
+        if len(kept) == LISTED:
             break
         atom = members[k].atoms[i]
         if len(kept) and float((directions[: len(kept)] @ atom).max()) > threshold:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Any
 
 from sparsecode.corpus.begun import Begun
 from sparsecode.corpus.readers import SUFFIXES, Piece, file_kind, read_file, record_pieces
@@ -25,27 +25,16 @@ from sparsecode.corpus.text import TextSettings
 from sparsecode.errors import CorpusEmpty, CorpusUnreadable, InvalidSetting, IoFailed, MissingExtra, in_a_line
 
 
-class Source(Protocol):
-    """Yields documents, the same ones at every reading."""
-
-    @property
-    def name(self) -> str:
-        """A name independent of the text's location, so that two machines with the same text agree on it."""
-
-    @property
-    def named(self) -> bool:
-        """Whether the user named this source; if so, it is an error when it is empty."""
-
-    def state(self) -> str:
-        """A value that changes when the text does, computed without reading the text."""
-
-    def pieces(self, bad: Bad) -> Iterator[Piece]:
-        """The documents, in pieces; see `readers.read_file`."""
-
-
 @dataclass(frozen=True)
 class FileSource:
-    """One file."""
+    """One file.
+
+    Attributes:
+        name: independent of the text's location, so that two machines with the same text agree on it.
+        path: where it is.
+        text_key: see `readers.read_file`.
+        named: whether the user named it; if so, it is an error when it is empty.
+    """
 
     name: str
     path: Path
@@ -61,7 +50,7 @@ class FileSource:
         return f"{status.st_size} {status.st_mtime_ns}"
 
     def pieces(self, bad: Bad) -> Iterator[Piece]:
-        """The file's documents."""
+        """The file's documents, the same ones at every reading; in pieces, see `readers.read_file`."""
         return read_file(self.path, self.text_key, bad)
 
 
@@ -112,6 +101,9 @@ class HubSource:
             return datasets.load_dataset(name, configuration or None, split="train", **safe)
         except Exception as error:  # the library raises what its many back ends raise
             raise IoFailed(f"Hugging Face dataset {self.name}: cannot be loaded ({in_a_line(error)})") from error
+
+
+Source = FileSource | HubSource
 
 
 def _no_code(load: Callable[..., Any]) -> dict[str, bool]:
@@ -271,5 +263,4 @@ def _is_text_file(inside: PurePath) -> bool:
 
 
 def _by_name(sources: Iterable[FileSource]) -> Sequence[Source]:
-    ordered: list[FileSource] = sorted(sources, key=lambda source: (source.name, str(source.path)))
-    return ordered
+    return sorted(sources, key=lambda source: (source.name, str(source.path)))

@@ -1,6 +1,7 @@
 """Nonlinearities of dictionaries, each a small frozen type whose fields are what the files hold of it.
 
-The sweeps of this project train `Relu`; the others are read from other libraries' files. Shape letter: n features.
+Sweeps train `Relu`, `JumpRelu`, `BatchTopK`, `TopK` and `Gated`; the others are read from other libraries' files. Shape
+letter: n features.
 """
 
 from __future__ import annotations

@@ -127,19 +127,16 @@ class Evaluation:
             squared_error_per_row=found.squared_error / rows,
         )
 
-    def as_json(self, *, features: bool = True) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """All metrics, also under other libraries' names; NaN becomes null when it is written."""
         own = asdict(self)
-        per_feature = {name: own.pop(name) for name in ("feature_density", "max_decoder_cosine")}
+        density, cosine = own.pop("feature_density"), own.pop("max_decoder_cosine")
         own.pop("squared_error_per_row")
-        names = {"saelens": self.as_saelens(), "dictionary_learning": self.as_dictionary_learning(),
-                 "sparsify": {"fvu": 1 - self.explained_variance, "dead_pct": 1 - self.alive}}  # fmt: skip
-        if features:
-            names["saelens"] |= {
-                "feature_density": per_feature["feature_density"],
-                "max_decoder_cosine_sim": per_feature["max_decoder_cosine"],
-            }
-        return own | names
+        return own | {
+            "saelens": self.as_saelens() | {"feature_density": density, "max_decoder_cosine_sim": cosine},
+            "dictionary_learning": self.as_dictionary_learning(),
+            "sparsify": {"fvu": 1 - self.explained_variance, "dead_pct": 1 - self.alive},
+        }
 
     def as_saelens(self) -> dict[str, float]:
         """The metrics under the names of SAELens and SAEBench; their mse is summed over dimensions."""

@@ -31,17 +31,10 @@ def read(file: Path) -> Dictionary:
     if kind != "transcoder_set":
         raise NotExpressible(f"{path}: a {kind} is no set of transcoders of one layer each")
     weights = Weights(file, read_tensors(file))
-    W_enc, b_enc = weights.take("W_enc", 2), weights.take("b_enc", 1)
-    W_dec = weights.take("W_dec", 2)
-    if W_dec.shape[0] != len(b_enc) and W_dec.shape[1] == len(b_enc):
-        W_dec = W_dec.T.contiguous()
-    parts: dict[str, Any] = {
-        "W_enc": W_enc,
-        "b_enc": b_enc,
-        "W_dec": W_dec,
-        "b_dec": weights.take("b_dec", 1),
-        "W_skip": weights.take_if("W_skip", 2),
-    }
+    parts = weights.parts("W_enc", "b_enc", "W_dec", "b_dec") | {"W_skip": weights.take_if("W_skip", 2)}
+    W_dec, n = parts["W_dec"], len(parts["b_enc"])
+    if W_dec.shape[0] != n and W_dec.shape[1] == n:
+        parts["W_dec"] = W_dec.T.contiguous()
     activation = _activation(weights, config, path)
     weights.done()
     return made(

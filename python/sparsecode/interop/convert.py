@@ -61,10 +61,10 @@ def convert(source: Found, path: Path, to: str, *, force: bool = False) -> Conve
     return Converted(source, path, to, dictionary, largest_difference(dictionary, copy), _notes(dictionary, copy, to))
 
 
-def largest_difference(original: Dictionary, copy: Dictionary, rows: int = ROWS) -> float:
+def largest_difference(original: Dictionary, copy: Dictionary) -> float:
     """Largest difference of codes and output on random activations, over the largest value of the original's."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(rows, original.activation_dim, generator=generator) * original.scale
+    x = torch.randn(ROWS, original.activation_dim, generator=generator) * original.scale
     x = x + original.mean if original.mean is not None else x
     pairs = [(original.encode(x), copy.encode(x)), (original.reconstruct(x), copy.reconstruct(x))]
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) for a, b in pairs)

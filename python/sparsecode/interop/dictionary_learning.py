@@ -23,6 +23,8 @@ _NAMES = {
     "submodule_name": "hook_point", "lm_name": "model", "l1_penalty": "l1", "seed": "seed", "layer": "layer",
     "steps": "steps",
 }  # fmt: skip
+# What is b_dec in the classes made of torch.nn.Linear.
+_BIASES = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias", "GatedAutoEncoder": "decoder_bias"}
 _TRAINERS = {
     "AutoEncoder": "StandardTrainer",
     "AutoEncoderNew": "StandardTrainerAprilUpdate",
@@ -80,8 +82,7 @@ def write(found: Dictionary, folder: Path) -> None:
     if name in ("JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE"):
         tensors = {"W_enc": plain.W_enc.T, "b_enc": plain.b_enc, "W_dec": plain.W_dec, "b_dec": b_dec}
     else:
-        bias = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias", "GatedAutoEncoder": "decoder_bias"}
-        tensors = {"encoder.weight": plain.W_enc, "decoder.weight": plain.W_dec.T, bias.get(name, "b_dec"): b_dec}
+        tensors = {"encoder.weight": plain.W_enc, "decoder.weight": plain.W_dec.T, _BIASES.get(name, "b_dec"): b_dec}
         tensors["gate_bias" if name == "GatedAutoEncoder" else "encoder.bias"] = plain.b_enc
     activation, k = plain.activation, plain.activation.settings["k"]
     if isinstance(activation, Gated):
@@ -115,30 +116,18 @@ def write(found: Dictionary, folder: Path) -> None:
 
 def _linear(weights: Weights, name: str) -> dict[str, Any]:
     """Classes made of torch.nn.Linear, whose decoder is transposed."""
-    parts: dict[str, Any] = {
-        "W_enc": weights.take("encoder.weight", 2),
-        "W_dec": weights.take("decoder.weight", 2).T.contiguous(),
-    }
-    if name == "GatedAutoEncoder":
-        return parts | {
-            "b_enc": weights.take("gate_bias", 1),
-            "activation": Gated(weights.take("r_mag", 1), weights.take("mag_bias", 1)),
-            "b_dec": weights.take("decoder_bias", 1),
-        }
-    parts["b_enc"] = weights.take("encoder.bias", 1)
-    bias = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias"}.get(name, "b_dec")
-    return parts | {"b_dec": weights.take(bias, 1), "apply_b_dec_to_input": name != "AutoEncoderNew"}
+    gated = name == "GatedAutoEncoder"
+    b_enc, b_dec = "gate_bias" if gated else "encoder.bias", _BIASES.get(name, "b_dec")
+    parts = weights.parts("encoder.weight", b_enc, "decoder.weight", b_dec, turned=["W_dec"])
+    if gated:
+        return parts | {"activation": Gated(weights.take("r_mag", 1), weights.take("mag_bias", 1))}
+    return parts | {"apply_b_dec_to_input": name != "AutoEncoderNew"}
 
 
 def _plain(weights: Weights) -> dict[str, Any]:
     """JumpReluAutoEncoder and MatryoshkaBatchTopKSAE: bare parameters, with the encoder transposed."""
-    return {
-        "W_enc": weights.take("W_enc", 2).T.contiguous(),
-        "b_enc": weights.take("b_enc", 1),
-        "W_dec": weights.take("W_dec", 2),
-        "b_dec": weights.take("b_dec", 1),
-        "apply_b_dec_to_input": "k" in weights,
-    }
+    parts = weights.parts("W_enc", "b_enc", "W_dec", "b_dec", turned=["W_enc"])
+    return parts | {"apply_b_dec_to_input": "k" in weights}
 
 
 def _top_k(weights: Weights, name: str, trainer: dict[str, Any], path: Path, n: int) -> Activation:

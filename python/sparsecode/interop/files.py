@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -94,6 +94,16 @@ class Weights:
     def take_if(self, name: str, ndim: int) -> Tensor | None:
         """A tensor as `take` returns it, or None if there is none."""
         return self.take(name, ndim) if name in self else None
+
+    def parts(
+        self, W_enc: str, b_enc: str, W_dec: str, b_dec: str | None, turned: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """The tensors of a dictionary by the file's names for them; those in `turned` are stored transposed there."""
+        found: dict[str, Any] = {}
+        for ours, theirs in {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}.items():
+            value = None if theirs is None else self.take(theirs, 2 if ours in ("W_enc", "W_dec") else 1)
+            found[ours] = value.T.contiguous() if value is not None and ours in turned else value
+        return found
 
     def number(self, name: str) -> float:
         """A tensor of one number, or a number."""

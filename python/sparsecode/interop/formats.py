@@ -130,7 +130,33 @@ def find_dictionaries(path: str | Path) -> list[Found]:
         return [single] if single is not None else []
     found: list[Found] = []
     closed: list[OSError] = []
-    _collect(path, _DEPTH, found, [_FOLDERS], closed)
+    left = _FOLDERS
+
+    def collect(folder: Path, depth: int) -> None:
+        nonlocal left
+        left -= 1
+        try:
+            entries = sorted(folder.iterdir(), key=natural) if left >= 0 else []
+        except OSError as error:
+            closed.append(error)
+            return
+        for entry in entries:
+            if entry.is_dir():
+                if entry.name.startswith("."):
+                    continue
+                inside = find_format(entry)
+                if inside is not None:
+                    found.append(inside)
+                elif depth > 1:
+                    collect(entry, depth - 1)
+            elif entry.suffix == ".json" and "dict_size" in keys(entry) and (pair := find_format(entry)) is not None:
+                found.append(pair)
+            elif is_layer(entry):
+                found.append(Found("circuit_tracer", entry))
+            elif entry.suffix == ".npz" and (arrays := find_format(entry)) is not None:
+                found.append(arrays)
+
+    collect(path, _DEPTH)
     if closed and not found:
         raise closed[0]
     return found
@@ -216,36 +242,3 @@ def _kind_of_pt(path: Path) -> str:
     from sparsecode.interop.state_dict import mentions
 
     return "openai" if mentions(path, MARKS) else "dictionary_learning"
-
-
-def _collect(folder: Path, depth: int, found: list[Found], budget: list[int], closed: list[OSError]) -> None:
-    """Adds the dictionaries in `folder` and its subfolders.
-
-    Args:
-        folder: the folder to search.
-        depth: how many folders down.
-        found: receives them.
-        budget: a list of one number: how many folders may still be searched.
-        closed: receives the errors of folders that cannot be read.
-    """
-    budget[0] -= 1
-    try:
-        entries = sorted(folder.iterdir(), key=natural) if budget[0] >= 0 else []
-    except OSError as error:
-        closed.append(error)
-        return
-    for entry in entries:
-        if entry.is_dir():
-            if entry.name.startswith("."):
-                continue
-            inside = find_format(entry)
-            if inside is not None:
-                found.append(inside)
-            elif depth > 1:
-                _collect(entry, depth - 1, found, budget, closed)
-        elif entry.suffix == ".json" and "dict_size" in keys(entry) and (pair := find_format(entry)) is not None:
-            found.append(pair)
-        elif is_layer(entry):
-            found.append(Found("circuit_tracer", entry))
-        elif entry.suffix == ".npz" and (arrays := find_format(entry)) is not None:
-            found.append(arrays)

@@ -93,14 +93,8 @@ def _second(folder: Path) -> Dictionary:
 
 
 def _parts(weights: Weights, encoder: str, decoder: str) -> dict[str, Any]:
-    return {
-        "W_enc": weights.take(encoder, 2).T.contiguous(),
-        "W_dec": weights.take(decoder, 2),
-        "b_enc": weights.take("b_enc", 1),
-        "b_dec": weights.take("b_dec", 1),
-        "activation": JumpRelu(weights.take("threshold", 1)),
-        "apply_b_dec_to_input": False,
-    }
+    parts = weights.parts(encoder, "b_enc", decoder, "b_dec", turned=["W_enc"])
+    return parts | {"activation": JumpRelu(weights.take("threshold", 1)), "apply_b_dec_to_input": False}
 
 
 def _from_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _HF_METADATA = {"format": "pt"}
 _EPSILON = 1e-5
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks in older checkpoints
+_UNTIED = "lm_head.weight is not transformer.wte.weight"
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
@@ -56,7 +57,8 @@ def import_gpt(source: str | Path, destination: str | Path) -> dict[str, Any]:
         ModelInvalid: it has biases, another activation or an untied embedding, which this project's GPT does not have.
     """
     folder = Path(source)
-    if _nanogpt_sizes(_read_config(folder) or {}) and "model_type" not in (_read_config(folder) or {}):
+    config = _read_config(folder)
+    if _nanogpt_sizes(config) and "model_type" not in config:
         return import_nanogpt(folder, destination)
     model = _read_hf(folder)
     _write_own(model, Path(destination), folder)
@@ -100,7 +102,7 @@ def export_nanogpt(source: str | Path, destination: str | Path) -> dict[str, Any
 
 
 def _read_hf(folder: Path) -> GPT:
-    config = _read_config(folder) or {}
+    config = _read_config(folder)
     expected: dict[str, Callable[[Any], bool]] = {
         "model_type": lambda value: value == "gpt2",
         "activation_function": lambda value: value == "gelu",
@@ -116,16 +118,8 @@ def _read_hf(folder: Path) -> GPT:
                 f"{folder / 'config.json'}: {name} is {config.get(name)!r}, which this project's GPT has not",
                 remedy="harvest_model",
             )
-    tensors = _tensors(folder, _tensor_file(folder))
-    tensors = {
-        name.removeprefix("transformer."): value for name, value in tensors.items() if not name.endswith(_BUFFERS)
-    }
-    output = tensors.pop("lm_head.weight", None)
-    if output is not None and not torch.equal(output, tensors.setdefault("wte.weight", output)):
-        raise ModelInvalid(
-            f"{folder}: lm_head.weight is not transformer.wte.weight, which this project's GPT ties",
-            remedy="harvest_model",
-        )
+    file = _tensor_file(folder)
+    tensors = _tensors(folder, file, f"{folder}: {_UNTIED}, which this project's GPT ties", remedy="harvest_model")
     _check_biases(tensors, _config(config, folder), folder)
     plain = _without_biases(tensors, f"{folder}: has biases", remedy="harvest_model")
     return _own_model(config, _turned(plain), folder)
@@ -196,23 +190,15 @@ def _config(sizes: Mapping[str, Any], folder: Path) -> GPTConfig:
 def _read_nanogpt(source: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
     """Sizes by GPT-2's names, tensors by nanoGPT's (no `transformer.`, no tied output embedding), and the folder."""
     folder, file = (source.parent, source) if source.is_file() else (source, _tensor_file(source))
-    sizes = _nanogpt_sizes(_read_config(folder) or {})
+    sizes = _nanogpt_sizes(_read_config(folder))
     if not {"n_layer", "n_head"} <= sizes.keys():
         raise ModelInvalid(
             f"{folder / 'config.json'}: needs n_layer and n_head, as in nanoGPT's model_args; weights do not say them"
         )
-    tensors = {
-        name.removeprefix("transformer."): value.float()
-        for name, value in _tensors(folder, file).items()
-        if not name.endswith(_BUFFERS)
-    }
-    output = tensors.pop("lm_head.weight", None)
-    if output is not None:
-        tensors.setdefault("wte.weight", output)
+    tensors = _tensors(folder, file, f"{source}: {_UNTIED}; nanoGPT ties them")
+    tensors = {name: value.float() for name, value in tensors.items()}
     if "wte.weight" not in tensors or "wpe.weight" not in tensors:
         raise ModelInvalid(f"{source}: no transformer.wte.weight or transformer.wpe.weight; is this nanoGPT's state?")
-    if output is not None and not torch.equal(output, tensors["wte.weight"]):
-        raise ModelInvalid(f"{source}: lm_head.weight is not transformer.wte.weight; nanoGPT ties them")
     vocabulary, width = tensors["wte.weight"].shape
     own = {"n_embd": width, "vocab_size": vocabulary, "n_positions": tensors["wpe.weight"].shape[0]}
     _check_biases(tensors, _config(sizes | own, folder), folder)
@@ -300,12 +286,13 @@ def _gpt_folder(path: Path) -> Path:
     return path / "gpt" if (path / "gpt" / "config.json").is_file() else path
 
 
-def _read_config(folder: Path) -> dict[str, Any] | None:
+def _read_config(folder: Path) -> dict[str, Any]:
+    """What config.json says; nothing where it cannot be read."""
     try:
         found = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _tensor_file(folder: Path) -> Path | None:
@@ -316,15 +303,24 @@ def _tensor_file(folder: Path) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
-def _tensors(folder: Path, file: Path | None) -> dict[str, Tensor]:
+def _tensors(folder: Path, file: Path | None, untied: str, remedy: str | None = None) -> dict[str, Tensor]:
+    """Tensors by GPT-2's names, without causal masks and the output embedding, which must be that of the input.
+
+    `untied` and `remedy` are the error where it is another.
+    """
     if file is None:
         raise ModelInvalid(f"{folder}: no model.safetensors; a checkpoint in several files must be joined first")
     try:
         tensors = load_tensors(file)[0]
-        names = bare_names(tensors)
-        return {names[name]: value for name, value in tensors.items()}
     except CheckpointCorrupt as error:
         raise ModelInvalid(f"{file}: not a safetensors file; write it again") from error
+    names = bare_names(tensors)
+    found = {names[name].removeprefix("transformer."): value for name, value in tensors.items()}
+    found = {name: value for name, value in found.items() if not name.endswith(_BUFFERS)}
+    output = found.pop("lm_head.weight", None)
+    if output is not None and not torch.equal(output.float(), found.setdefault("wte.weight", output).float()):
+        raise ModelInvalid(untied, remedy=remedy)
+    return found
 
 
 def _told(model: GPT, folder: Path) -> dict[str, Any]:

@@ -35,12 +35,8 @@ def read(folder: Path) -> Dictionary:
     if config.get("use_glu_encoder"):
         raise NotExpressible(f"{path}: a gated linear encoder is no plain SAE")
     weights = Weights(file, read_tensors(file))
-    parts: dict[str, Any] = {
-        "W_enc": weights.take("encoder.weight", 2),
-        "b_enc": weights.take("encoder.bias", 1),
-        "W_dec": weights.take("decoder.weight", 2).T.contiguous(),
-        "b_dec": weights.take("decoder.bias", 1) if setting(config, "use_decoder_bias", bool, path, True) else None,
-    }
+    b_dec = "decoder.bias" if setting(config, "use_decoder_bias", bool, path, True) else None
+    parts = weights.parts("encoder.weight", "encoder.bias", "decoder.weight", b_dec, turned=["W_dec"])
     weights.done()
     same_length(file, **{name: parts[name] for name in ("W_enc", "b_enc", "W_dec")})
     hooks = [setting(config, "hook_point_in", str, path)]

@@ -38,14 +38,12 @@ def read(folder: Path) -> Dictionary:
     hooks = [setting(config, name, str, path) for name in ("hook_point_in", "hook_point_out")]
     transcoder = hooks[0] != hooks[1]
     weights = Weights(folder / WEIGHTS, read_tensors(folder / WEIGHTS))
-    old = "encoder.weight" in weights
     bias = setting(config, "use_decoder_bias", bool, path, True)
-    parts: dict[str, Any] = {
-        "W_enc": weights.take("encoder.weight", 2) if old else weights.take("W_E", 2).T.contiguous(),
-        "b_enc": weights.take("encoder.bias" if old else "b_E", 1),
-        "W_dec": weights.take("decoder.weight", 2).T.contiguous() if old else weights.take("W_D", 2),
-        "b_dec": weights.take("decoder.bias" if old else "b_D", 1) if bias else None,
-    }
+    if "encoder.weight" in weights:
+        b_dec = "decoder.bias" if bias else None
+        parts = weights.parts("encoder.weight", "encoder.bias", "decoder.weight", b_dec, turned=["W_dec"])
+    else:
+        parts = weights.parts("W_E", "b_E", "W_D", "b_D" if bias else None, turned=["W_enc"])
     subtract = bias and setting(config, "apply_decoder_bias_to_pre_encoder", bool, path, False)
     if subtract and transcoder:
         raise NotExpressible(f"{path}: a transcoder that subtracts its decoder's bias from another place's activations")

@@ -6,7 +6,6 @@ Read only; tested against commit 4965b94 of the repository. TopK means that each
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sparsecode.dictionary import Dictionary, TopK, TopKLinear
 from sparsecode.errors import DictionaryInvalid, NotExpressible
@@ -32,12 +31,7 @@ def read(file: Path) -> Dictionary:
     weights.drop(["stats_last_nonzero", "latents_mean_square", "activation.k", "activation.postact_fn"])
     if "decoder.linear.weight" in weights:
         raise NotExpressible(f"{file}: encoder and decoder are tied, which the library itself cannot load; untie them")
-    parts: dict[str, Any] = {
-        "W_enc": weights.take("encoder.weight", 2),
-        "b_enc": weights.take("latent_bias", 1),
-        "W_dec": weights.take("decoder.weight", 2).T.contiguous(),
-        "b_dec": weights.take("pre_bias", 1),
-    }
+    parts = weights.parts("encoder.weight", "latent_bias", "decoder.weight", "pre_bias", turned=["W_dec"])
     weights.done()
     if name == "TopK":
         after = settings.get("postact_fn", "ReLU") if isinstance(settings, dict) else None

@@ -61,12 +61,7 @@ def read(folder: Path) -> Dictionary:
         raise DictionaryInvalid(f"{path}: architecture {architecture!r} is unknown; known: {known}")
     kind = _KINDS[architecture]
     weights = Weights(folder / WEIGHTS, read_tensors(folder / WEIGHTS), setting(config, "dtype", str, path, "float32"))
-    parts: dict[str, Any] = {
-        "W_enc": weights.take("W_enc", 2).T.contiguous(),
-        "W_dec": weights.take("W_dec", 2),
-        "b_dec": weights.take("b_dec", 1),
-        "b_enc": weights.take("b_gate" if kind is Gated else "b_enc", 1),
-    }
+    parts = weights.parts("W_enc", "b_gate" if kind is Gated else "b_enc", "W_dec", "b_dec", turned=["W_enc"])
     n = len(parts["W_dec"])
     parts["activation"] = _activation(kind, weights, config, path, n)
     if "skip" in architecture:

@@ -6,7 +6,6 @@ Written for and tested against eai-sparsify 1.3.3. All its coders are topk of Re
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,28 +29,23 @@ def read(folder: Path) -> Dictionary:
     path = folder / CONFIG
     config = read_json(path)
     weights = Weights(folder / WEIGHTS, read_tensors(folder / WEIGHTS))
-    W_enc = weights.take("encoder.weight", 2)
+    parts = weights.parts("encoder.weight", "encoder.bias", "W_dec", "b_dec")
     d = setting(config, "d_in", int, path)
     n = setting(config, "num_latents", int, path, 0) or d * setting(config, "expansion_factor", int, path, 32)
-    if tuple(W_enc.shape) != (n, d):
-        raise DictionaryInvalid(f"{path}: says {n} latents of {d} dimensions, but the weights are {list(W_enc.shape)}")
+    if (shape := list(parts["W_enc"].shape)) != [n, d]:
+        raise DictionaryInvalid(f"{path}: says {n} latents of {d} dimensions, but the weights are {shape}")
     activation = setting(config, "activation", str, path, "topk")
     if activation not in _KINDS:
         raise DictionaryInvalid(f"{path}: activation {activation!r} is unknown; known: {', '.join(_KINDS)}")
     # Before version 1 some took the largest by magnitude, with sign.
     kind = AbsTopK if config.get("signed") else _KINDS[activation]
     transcode = setting(config, "transcode", bool, path, False)
-    parts: dict[str, Any] = {
-        "b_enc": weights.take("encoder.bias", 1),
-        "W_dec": weights.take("W_dec", 2),
-        "b_dec": weights.take("b_dec", 1),
-        "W_skip": weights.take("W_skip", 2) if setting(config, "skip_connection", bool, path, False) else None,
-    }
+    if setting(config, "skip_connection", bool, path, False):
+        parts["W_skip"] = weights.take("W_skip", 2)
     weights.done()
     meta = {"hook_point": folder.resolve().name, "source": {"format": "sparsify", "config": config}}
     return made(
         folder,
-        W_enc=W_enc,
         **parts,
         meta=read_json(folder / ABOUT) if (folder / ABOUT).is_file() else meta,
         activation=kind(setting(config, "k", int, path, 32)),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sparsecode.comparison import Entry
 from sparsecode.dictionary import Dictionary
 from sparsecode.interpretation.sample import Sample
 from sparsecode.science.claims.evidence import ComparedSweep
@@ -77,7 +78,7 @@ def feature_groups(
         count: most directions of a group.
         seed: of the draw.
     """
-    entries = {} if sweep is None else {entry["name"]: entry for entry in sweep.entries}
+    entries = {} if sweep is None else {entry.name: entry for entry in sweep.entries}
     pools: dict[str, dict[str, npt.NDArray[np.int64]]] = {FOUND: {}, OTHER: {}, FEATURES: {}}
     for name, dictionary in dictionaries.items():
         live = _live(dictionary)
@@ -143,8 +144,8 @@ def most_rows(dictionaries: Mapping[str, Dictionary]) -> int:
     return max(1, _CODES // max(one.dict_size for one in dictionaries.values()))
 
 
-def _related(entry: Mapping[str, object]) -> bool:
-    return any(entry[relation] for relation in ("next_other_seed", "other_seed", "next"))
+def _related(entry: Entry) -> bool:
+    return any((entry.next_other_seed, entry.other_seed, entry.next))
 
 
 def _live(dictionary: Dictionary) -> Tensor:

@@ -105,7 +105,7 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
         dataset = store.Dataset(folder)
         settings = run.config()["stages"]["train-dicts"]["settings"]
         if config.sweep:
-            one, other = sweeps.train_both(run, config, str(folder), settings, main.dimensions, quiet=quiet)
+            one, other = sweeps.train_both(run, config, str(folder), settings, comparison.dimensions, quiet=quiet)
             plain, divided = compared("plain", *one), compared("per-size", *other)
         else:
             missing["sweeps"] = "The sweep under both normalisations was not asked for (--sweep)."

@@ -8,10 +8,10 @@ from typing import Any
 
 from sparsecode.comparison.comparing import compare_members
 from sparsecode.comparison.comparison import Comparison
-from sparsecode.comparison.members import LeftOut, fingerprint_of, load_found_members, load_members, places
+from sparsecode.comparison.members import fingerprint_of, load_found_members, load_members, places
 from sparsecode.comparison.records import CompareSettings
 from sparsecode.comparison.stability import stability_summary, store_stability
-from sparsecode.errors import RunInvalid, StageStale
+from sparsecode.errors import LeftOut, RunInvalid, StageStale
 from sparsecode.interop import Found
 from sparsecode.pipeline.advice import advice, advised, told
 from sparsecode.pipeline.config import CompareConfig
@@ -119,12 +119,12 @@ def compare_files(
             differ.
     """
     chosen = (config or CompareConfig()).changed(**settings).part(CompareSettings)
-    left_out: list[LeftOut] = []
+    left_out = LeftOut()
     found = [one for path in map(Path, paths) for one in _sweep(path) or places([path], left_out)]
-    loaded = load_found_members(found, left_out=left_out)
+    loaded = load_found_members(found, left_out)
     members, where = [member for _, member in loaded], [one.path for one, _ in loaded]
     comparison = compare_members(members, where, chosen, match_all=True, watch=watching(quiet))
-    comparison.contents.left_out = [{"path": str(one.path), "reason": told(one.error)} for one in left_out]
+    comparison.contents.left_out = [{"path": path, "reason": told(error)} for path, error in left_out.found]
     return comparison
 
 

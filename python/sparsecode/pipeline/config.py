@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
-from sparsecode.pipeline.settings import SEEDS, StageConfig, setting
+from sparsecode.pipeline.settings import OF_KINDS, SEEDS, StageConfig, setting
 
 _seed = partial(setting, 0, below=SEEDS)
 _device = partial(setting, "auto", "cpu, cuda, mps, or auto: the fastest here.")
@@ -13,17 +13,32 @@ _count = partial(setting, min=1)
 _positive = partial(setting, above=0)
 _list = partial(setting, several=True)
 _every = partial(setting, min=1, affects_result=False)
+_text_key = partial(
+    setting, "text", "Key or column of the text in tables (JSON, CSV, parquet, arrow); input_ids for ids that the "
+    "tokenizer made.",
+)  # fmt: skip
+_hf_stream = partial(
+    setting, False, "Read the first --max-text-mb of --hf-dataset as a stream, without downloading all."
+)
+_skip_bad = partial(setting, False, "Skip and count unreadable files instead of stopping.")
+_max_text_mb = partial(setting, None, "Use at most this many MB of text (a fixed choice of documents).", min=1)
 
 # How dictionaries begin, of a sweep and of toy models alike; see docs/recipe.md.
 _start = partial(
-    setting, "calibrated", "calibrated: a short encoder, biases with which every feature fires; atoms: "
+    setting, "calibrated", "calibrated: a short, whitened encoder, biases with which every feature fires; atoms: "
     "encoder = atoms, biases 0; linear: as torch.nn.Linear has it, atoms orthogonal (the seed).",
     choices=("calibrated", "atoms", "linear"),
 )  # fmt: skip
 _encoder_norm = partial(
-    setting, "auto", "Calibrated: norm of the encoder's rows; auto: cube root of the width by the size, at most 1."
+    setting,
+    "auto",
+    "Calibrated: product of the encoder's rows and their atoms; auto: cube root of width / size, at most 1.",
 )
 _initial_density = partial(setting, "auto", "Calibrated: share of rows on which each feature fires first; auto: 0.05.")
+_whitening = partial(
+    setting, "auto", "Calibrated: the encoder is the atoms times the covariance to the power of minus this; auto: 0.5; "
+    "0: a copy.",
+)  # fmt: skip
 _l1_warmup = partial(setting, 0.3, "Share of the steps, at the start, over which L1 rises from zero.", max=1)
 
 
@@ -34,14 +49,11 @@ class TrainGptConfig(StageConfig):
     stage = "train-gpt"
 
     text: tuple[str, ...] = setting((), "Files, folders or globs of text; none: the Python sources installed here.")
-    text_key: str = setting("text", "Key or column of the text in tables (JSON, CSV, parquet, arrow); input_ids for "
-                            "ids that the tokenizer made.")  # fmt: skip
+    text_key: str = _text_key()
     hf_dataset: str | None = setting(None, "A Hugging Face dataset instead of files (needs sparsecode[hf]).")
-    hf_stream: bool = setting(
-        False, "Read the first --max-text-mb of --hf-dataset as a stream, without downloading all."
-    )
-    skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.")
-    max_text_mb: int | None = _count(None, "Use at most this many MB of text (a fixed choice of documents).")
+    hf_stream: bool = _hf_stream()
+    skip_bad: bool = _skip_bad()
+    max_text_mb: int | None = _max_text_mb()
     val_fraction: float = setting(0.02, "Share of documents held out for validation.", above=0, below=1)
     tokenizer: str | None = setting(None, "A tokenizer.json or a folder with GPT-2's encoder.json and vocab.bpe.")
     vocab_size: int = _count(4096, "Tokens in the byte-level BPE that is trained when no tokenizer is given.")
@@ -125,16 +137,12 @@ class HarvestConfig(StageConfig):
     # The run keeps its text as tokens: without these it is read again from there.
     text: tuple[str, ...] = setting((), "With --model: files, folders or globs of text; none: the Python sources "
                                     "installed here.", affects_result=False, remembered=False)  # fmt: skip
-    text_key: str = setting("text", "Key or column of the text in tables (JSON, CSV, parquet, arrow); input_ids for "
-                            "ids that the tokenizer made.", affects_result=False, remembered=False)  # fmt: skip
+    text_key: str = _text_key(affects_result=False, remembered=False)
     hf_dataset: str | None = setting(None, "With --model: a Hugging Face dataset instead of files.",
                                      affects_result=False, remembered=False)  # fmt: skip
-    hf_stream: bool = setting(False, "Read the first --max-text-mb of --hf-dataset as a stream, without downloading "
-                              "all.", affects_result=False, remembered=False)  # fmt: skip
-    skip_bad: bool = setting(False, "Skip and count unreadable files instead of stopping.", affects_result=False,
-                             remembered=False)  # fmt: skip
-    max_text_mb: int | None = setting(None, "Use at most this many MB of text (a fixed choice of documents).",
-                                      affects_result=False, remembered=False, min=1)  # fmt: skip
+    hf_stream: bool = _hf_stream(affects_result=False, remembered=False)
+    skip_bad: bool = _skip_bad(affects_result=False, remembered=False)
+    max_text_mb: int | None = _max_text_mb(affects_result=False, remembered=False)
     chat: bool = setting(False, "With --model: conversations (messages with role and content, in tables) instead of "
                          "text, as the model's own chat template writes them.")  # fmt: skip
     control_tokens: str = setting("auto", "With --model: control tokens to read where the text spells them: all, none, "
@@ -154,7 +162,7 @@ _WITH_MODEL = ("module", "model_dtype", "context", "batch_tokens", "documents", 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDictsConfig(StageConfig):
-    """A sweep of dictionaries over sizes, L1 coefficients and seeds, trained together on the same batches."""
+    """A sweep of dictionaries over sizes, kinds and seeds, trained together on the same batches."""
 
     stage = "train-dicts"
 
@@ -164,8 +172,19 @@ class TrainDictsConfig(StageConfig):
     dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
     sizes: str = _list("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
-    l1: str = _list("1.4e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
-    seeds: int = _count(1, "Dictionaries per size and L1, each from its own initialisation.", max=10_000)
+    l1: str = _list("1.5e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
+    kind: tuple[str, ...] = setting(
+        (), "A kind of dictionary and its settings, such as 'batchtopk k=8,16'; several train side by side. relu, "
+        "topk, batchtopk, matryoshka, jumprelu, gated or panneal; none: relu. See docs/kinds.md.", metavar="KIND",
+    )  # fmt: skip
+    k: str | None = _list(None, "Codes per row of every --kind that selects so many: topk, batchtopk, matryoshka.")
+    l0: str | None = _list(None, "Codes per row that every jumprelu aims at.")
+    window: str | None = _list(None, "Width of the window in which thresholds of jumprelu learn.", shown="0.05")
+    groups: str | None = _list(None, "Shares of nested groups of features, such as 1/4,3/4.",
+                               shown="none; matryoshka: 1/16,1/8,1/4,9/16")  # fmt: skip
+    aux: str | None = _list(None, "Weight of the loss of dead features, such as 1/32, of kinds with --k.",
+                            shown="none")  # fmt: skip
+    seeds: int = _count(1, "Dictionaries per size and kind, each from its own initialisation.", max=10_000)
     seed: int = _seed("First seed; also that of the order of rows.")
     samples: int | None = _count(None, "Rows to train on, over several epochs if need be; 8 million unless --minutes.")
     epochs: float | None = _positive(None, "Passes over the dataset; beats --samples.")
@@ -180,6 +199,7 @@ class TrainDictsConfig(StageConfig):
     start: str = _start()
     encoder_norm: str = _encoder_norm()
     initial_density: str = _initial_density()
+    whitening: str = _whitening()
     l1_warmup: float = _l1_warmup()
     normalize: str = setting("center", "center: subtract the mean, divide by the standard deviation; rms: divide by "
                              "the root mean square; none.", choices=("rms", "center", "none"))  # fmt: skip
@@ -199,6 +219,31 @@ class TrainDictsConfig(StageConfig):
     )
     threads: int | None = _threads()
     device: str = _device()
+
+    @property
+    def of_kinds(self) -> dict[str, str]:
+        """The settings that are for every kind that knows them."""
+        return {name: value for name in OF_KINDS if (value := getattr(self, name)) is not None}
+
+    def asked(self, **values: Any) -> Self:
+        """See `StageConfig.asked`.
+
+        Raises:
+            InvalidSetting: also L1 coefficients, where no kind has use for them.
+        """
+        found = super().asked(**values)
+        if values.get("l1") is not None and found.kind:
+            from sparsecode.sweep.kinds import kinds_of  # its package loads torch
+
+            kinds_of(found.kind, (), found.of_kinds | {"l1": found.l1})
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """Without what is not said of kinds, as earlier versions record it."""
+        return {
+            name: value for name, value in super().record().items()
+            if not (name == "kind" and not value) and not (name in OF_KINDS and value is None)
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,6 +354,7 @@ class ToyConfig(StageConfig):
     start: str = _start()
     encoder_norm: str = _encoder_norm()
     initial_density: str = _initial_density()
+    whitening: str = _whitening()
     l1_warmup: float = _l1_warmup()
     l1_scale: str = setting("plain", "per-size divides L1 by the dictionary size, as the seed's toy script does.",
                             choices=("plain", "per-size"))  # fmt: skip

@@ -11,10 +11,19 @@ from typing import Any
 
 import torch
 
+from sparsecode.comparison.records import kind_order
 from sparsecode.corpus import TextSettings, Tokens, prepare_tokens
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.files import names_in
-from sparsecode.errors import CorpusEmpty, DictionaryInvalid, HookUnknown, InvalidSetting, SparsecodeError, StageMissing
+from sparsecode.errors import (
+    CorpusEmpty,
+    DictionaryInvalid,
+    HookUnknown,
+    InvalidSetting,
+    LeftOut,
+    SparsecodeError,
+    StageMissing,
+)
 from sparsecode.evaluation.hooks import find_hook
 from sparsecode.evaluation.result import Evaluation
 from sparsecode.evaluation.splice import check_fits, evaluate_dictionaries, spread
@@ -34,8 +43,6 @@ from sparsecode.watch import Watch
 _LOGITS = 1 << 26  # of one forward pass: 256 MB in float32
 _MOST_TOKENS = 4096
 
-LeaveOut = Callable[[str, SparsecodeError], None]  # called with a dictionary's name and its error
-
 
 @advised
 def evaluate_run(
@@ -45,7 +52,7 @@ def evaluate_run(
     *,
     model: str | LanguageModel | None = None,
     quiet: bool = False,
-    leave_out: LeaveOut | None = None,
+    leave_out: Callable[[str, SparsecodeError], object] | None = None,
     **settings: Any,
 ) -> list[Evaluation]:
     """Metrics of dictionaries, each at its hook point, over the same evenly spread contexts of held-out text.
@@ -58,8 +65,8 @@ def evaluate_run(
             `documents` and `special_tokens` are, where None, as the run's harvest of the hook point had them.
         model: folder or name of the model, or one that is loaded; the run's own GPT if None.
         quiet: no progress.
-        leave_out: called for each dictionary that cannot be evaluated, so that the others can be; without it, or where
-            none is left, the first such failure is raised.
+        leave_out: called with name and error of each dictionary that cannot be evaluated, so that the others can be;
+            without it, or where none is left, the first such failure is raised.
 
     Raises:
         StageMissing, StageStale, DictionaryInvalid, HookUnknown, ModelInvalid, InvalidSetting, CorpusEmpty: see
@@ -70,9 +77,9 @@ def evaluate_run(
     model = config.model if model is None else model
     if model is None and dictionaries is None:
         require(run, ["train-dicts"])  # else they may belong to another model than the present one
-    apart = _Apart(leave_out)
+    apart = LeftOut(leave_out)
     chosen = load_dictionaries(run, apart) if dictionaries is None else dict(dictionaries)
-    said = group_by_hook(chosen, config.hook, apart)
+    said = _group_by_hook(chosen, config.hook, apart)
     loaded, own = _model(run, model, config, watch)
     by_hook = _found_in(loaded, said, apart)
     if loaded.kind != "none":  # what cannot be evaluated fails here, before text is read
@@ -113,31 +120,7 @@ def evaluate_run(
     return [found[name] for name in chosen if name in found]
 
 
-class _Apart:
-    """Dictionaries that cannot be evaluated: reported to a callback if there is one, else the first ends everything."""
-
-    def __init__(self, leave_out: LeaveOut | None = None) -> None:
-        self._leave_out = leave_out
-        self.first: SparsecodeError | None = None
-
-    def put(self, name: str, error: SparsecodeError) -> None:
-        """Leaves out a dictionary.
-
-        Raises:
-            SparsecodeError: `error` itself, if there is no callback.
-        """
-        if self._leave_out is None:
-            raise error
-        self.first = self.first or error
-        self._leave_out(name, error)
-
-    def check(self, left: Mapping[Any, Any]) -> None:
-        """Raises the first failure if no dictionary is left."""
-        if not left and self.first is not None:
-            raise self.first
-
-
-def load_dictionaries(run: Run, apart: _Apart | None = None) -> dict[str, Dictionary]:
+def load_dictionaries(run: Run, apart: LeftOut | None = None) -> dict[str, Dictionary]:
     """All dictionaries of a run by name.
 
     Raises:
@@ -148,27 +131,23 @@ def load_dictionaries(run: Run, apart: _Apart | None = None) -> dict[str, Dictio
     paths = names_in(run.dictionaries_path)
     if not paths:
         raise StageMissing(f"{run.path}: no dictionaries; run: sparsecode train-dicts{run.flag}")
-    apart = apart or _Apart()
+    apart = apart or LeftOut(None)
     found: dict[str, Dictionary] = {}
     for path in paths:
-        try:
+        with apart.where(path.name, DictionaryInvalid):
             found[path.name] = Dictionary.load(path)
-        except DictionaryInvalid as error:
-            apart.put(path.name, error)
     apart.check(found)
-    keys = {name: (one.meta.get("l1") or 0, one.dict_size, one.meta.get("seed") or 0) for name, one in found.items()}
+    keys = {
+        name: (*kind_order(one.meta.get("kind"), one.meta.get("l1")), one.dict_size, one.meta.get("seed") or 0)
+        for name, one in found.items()
+    }
     return dict(sorted(found.items(), key=lambda item: keys[item[0]]))
 
 
-def group_by_hook(
-    dictionaries: Mapping[str, Dictionary], hook: str | None, apart: _Apart | None = None
+def _group_by_hook(
+    dictionaries: Mapping[str, Dictionary], hook: str | None, apart: LeftOut
 ) -> dict[str, dict[str, Dictionary]]:
-    """Dictionaries by the hook point they were trained on, or all by `hook`.
-
-    Raises:
-        DictionaryInvalid: one does not say where it was trained, and `hook` is None.
-    """
-    apart = apart or _Apart()
+    """Dictionaries by the hook point they were trained on, or all by `hook`."""
     found: dict[str, dict[str, Dictionary]] = {}
     for name, dictionary in dictionaries.items():
         point = hook or dictionary.meta.get("hook_point")
@@ -183,7 +162,7 @@ def group_by_hook(
 
 
 def _found_in(
-    model: LanguageModel, said: Mapping[str, Mapping[str, Dictionary]], apart: _Apart
+    model: LanguageModel, said: Mapping[str, Mapping[str, Dictionary]], apart: LeftOut
 ) -> dict[tuple[str, str], dict[str, Dictionary]]:
     """The dictionaries that fit, by the hook point as the model has it and as they name it."""
     found: dict[tuple[str, str], dict[str, Dictionary]] = {}
@@ -196,11 +175,8 @@ def _found_in(
                 apart.put(name, error)
             continue
         for name, dictionary in group.items():
-            try:
+            with apart.where(name, DictionaryInvalid):
                 check_fits(model, name, dictionary, point, width)
-            except DictionaryInvalid as error:
-                apart.put(name, error)
-            else:
                 found.setdefault((point, hook), {})[name] = dictionary
     apart.check(found)
     return found

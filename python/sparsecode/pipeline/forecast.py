@@ -74,7 +74,7 @@ def _work(stage: str, configs: Mapping[str, StageConfig], speed: float) -> float
         if config.starts:
             own = configs["train-dicts"]
             assert isinstance(own, TrainDictsConfig)
-            each = _features(own.sizes, own.l1, width) * own.seeds * width * _SWEEP / speed
+            each = _features(own.sizes, own.l1, width) * own.seeds * width * _SWEEP / speed  # ReLU, whatever its kinds
             given = config.start_samples or (None if config.start_minutes is not None else _CLAIMS_SAMPLES)
             fixed += _within(
                 config.start_minutes, None if given is None else 3 * given * each, 3 * config.min_samples * each
@@ -132,11 +132,13 @@ def _per_token(config: TrainGptConfig) -> float:
 
 
 def _per_row(config: TrainDictsConfig, width: int) -> float:
-    return _features(config.sizes, config.l1, width) * config.seeds * width * _SWEEP
+    from sparsecode.pipeline.plan import entries  # loads torch
+
+    return sum(size for size, _, _ in entries(config, width)) * width * _SWEEP
 
 
 def _features(sizes: str, l1: str, width: int) -> int:
-    """Features of one seed of a sweep."""
+    """Features of one seed of a sweep of ReLU dictionaries."""
     from sparsecode.sweep.settings import parse_l1, parse_sizes  # its package loads torch
 
     return sum(parse_sizes(sizes, width)) * len(parse_l1(l1))

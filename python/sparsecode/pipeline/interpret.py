@@ -237,7 +237,9 @@ def _control(
     fitted = {name: getattr(settings, name) for name in ("batch_size", "lr", "lr_scaling", "warmup_steps",
               "decay_fraction", "l1_warmup", "normalize", "engine", "device")}  # fmt: skip
     fitted |= {
-        "sizes": [entry.dict_size], "l1": [entry.l1], "seeds": [config.seed], "start": plan.start(settings),
+        "sizes": [entry.dict_size], "seeds": [config.seed], "start": plan.start(settings),
         "loss": settings.part(LossSettings), "eval_rows": min(settings.eval_rows, samples // 4),
     }  # fmt: skip
+    fitted |= {"kinds": [entry.kind]} if entry.kind is not None else {}
+    fitted |= {"l1": [entry.l1]} if entry.l1 is not None else {}
     return own, own.dictionary(samples, fitted)

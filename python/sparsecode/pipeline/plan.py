@@ -17,11 +17,12 @@ from sparsecode.pipeline.advice import advice
 from sparsecode.pipeline.config import ToyConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.settings import SEEDS
-from sparsecode.sweep import memory
+from sparsecode.sweep import kinds, memory
 from sparsecode.sweep.batches import rows_held_out
 from sparsecode.sweep.fitting import DEFAULT_SAMPLES
+from sparsecode.sweep.kinds import KindSpec
 from sparsecode.sweep.normalization import Normalization
-from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes, rates
+from sparsecode.sweep.settings import LossSettings, parse_l1, parse_sizes, rates
 from sparsecode.sweep.start import Start
 from sparsecode.sweep.sweep import Sweep
 
@@ -32,7 +33,7 @@ def check(config: TrainDictsConfig, dataset: store.Dataset) -> None:
     """Finds everything that cannot be used before a stage is recorded as begun.
 
     Raises:
-        InvalidSetting: sizes, coefficients or a start that cannot be read, or a batch that does not fit.
+        InvalidSetting: sizes, kinds or a start that cannot be read, or a batch that does not fit.
         DatasetUnfit: not finished, too few rows, or all the same.
     """
     if not dataset.complete:
@@ -44,8 +45,11 @@ def check(config: TrainDictsConfig, dataset: store.Dataset) -> None:
             f"train-dicts: --batch-size {config.batch_size} takes {batch / 1e9:,.0f} GB of memory; this machine has "
             f"{there / 1e9:.0f}; 1024 to 8192 rows are usual"
         )
-    entries(config, dataset.activation_dim)
-    held_out(config, dataset)
+    every = entries(config, dataset.activation_dim)
+    steps = known_steps(config, dataset.rows - held_out(config, dataset))
+    if steps is not None and config.minutes is None:
+        for _, kind, _ in every:
+            kind.annealing(steps)
     normalization(config, dataset)
 
 
@@ -79,10 +83,10 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
 
 def build_sweep(config: Swept, width: int, device: torch.device) -> Sweep:
     """The sweep before `start` has set encoders and biases."""
-    sizes, l1, seeds = zip(*entries(config, width), strict=True)
+    sizes, kinds, seeds = zip(*entries(config, width), strict=True)
     loss, orthogonal = config.part(LossSettings), start(config).orthogonal
     lr = rates(config.lr, sizes, config.lr_scaling if isinstance(config, TrainDictsConfig) else "none")
-    return Sweep(width, sizes, l1, seeds, lr, loss, device=device, orthogonal=orthogonal)
+    return Sweep(width, sizes, kinds, seeds, lr, loss, device=device, orthogonal=orthogonal)
 
 
 def start(config: Swept) -> Start:
@@ -91,20 +95,30 @@ def start(config: Swept) -> Start:
     Raises:
         InvalidSetting: settings of the start that cannot be used.
     """
-    return Start.parse(config.start, config.encoder_norm, config.initial_density)
+    return Start.parse(config.start, config.encoder_norm, config.initial_density, config.whitening)
 
 
-def entries(config: Swept, width: int) -> list[tuple[int, float, int]]:
-    """Every (size, l1, seed) of the sweep, sizes outermost; `2x` is twice the width, or the number of true features.
+def entries(config: Swept, width: int) -> list[tuple[int, KindSpec, int]]:
+    """Every (size, kind, seed) of the sweep, sizes outermost; `2x` is twice the width, or the number of true features.
 
     Raises:
-        InvalidSetting: sizes or coefficients cannot be read, or there are fewer seeds than that.
+        InvalidSetting: sizes or kinds cannot be read or do not go together, or there are fewer seeds than that.
     """
     if config.seed + config.seeds > SEEDS:
         raise InvalidSetting(f"{config.stage}: --seed {config.seed} leaves fewer than {config.seeds} below 2^64")
     unit = config.true_features if isinstance(config, ToyConfig) else width
     seeds = list(range(config.seed, config.seed + config.seeds))
-    return grid(parse_sizes(config.sizes, unit), parse_l1(config.l1), seeds)
+    return kinds.entries(parse_sizes(config.sizes, unit), kinds_of(config), seeds)
+
+
+def kinds_of(config: Swept) -> list[KindSpec]:
+    """The kinds of dictionaries that are trained.
+
+    Raises:
+        InvalidSetting: one cannot be read, or does not know a setting that it is given.
+    """
+    l1 = parse_l1(config.l1)
+    return kinds.kinds_of((), l1) if isinstance(config, ToyConfig) else kinds.kinds_of(config.kind, l1, config.of_kinds)
 
 
 def normalization(config: TrainDictsConfig, dataset: store.Dataset) -> Normalization:
@@ -144,11 +158,11 @@ def need(config: Swept, width: int) -> memory.Need:
     Raises:
         InvalidSetting: sizes, coefficients or the device cannot be used.
     """
-    sizes = [size for size, _, _ in entries(config, width)]
+    sizes, several, _ = zip(*entries(config, width), strict=True)
     where, loss = torch_device(config.device).type, config.part(LossSettings)
     return memory.need_of(
-        sizes, width, batch=config.batch_size, engine=memory.engine_kind(config.engine, where), tied=loss.tied,
-        pre_bias=loss.pre_bias, threads=config.threads, device=where,
+        sizes, width, batch=config.batch_size, engine=memory.engine_kind(config.engine, where, several), tied=loss.tied,
+        pre_bias=loss.pre_bias, threads=config.threads, device=where, kinds=several,
     )  # fmt: skip
 
 

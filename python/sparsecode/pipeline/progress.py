@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from sparsecode.pipeline.advice import REMEDIES
@@ -46,9 +45,7 @@ class Progress(Task):
             sys.stderr.write("\r\x1b[2K")
         say(f"{self.label}: {message}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object = None, *failure: object) -> None:
         if self._live or kind is None:
             self._show(final=True)
 

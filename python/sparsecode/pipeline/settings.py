@@ -36,6 +36,7 @@ def setting(
     affects_result: bool = True,
     remembered: bool = True,
     shown: str | None = None,
+    metavar: str = "PATH",
     **limits: float,
 ) -> Any:
     """A field of a stage's settings. `affects_result=False`: two runs that differ in it only are the same.
@@ -51,10 +52,13 @@ def setting(
         "affects_result": affects_result,
         "remembered": remembered,
         "shown": shown,
+        "metavar": metavar,
         "limits": limits if "above" in limits else {"min": 0, **limits},
     }
     return field(default=default, metadata=metadata)
 
+
+OF_KINDS = ("k", "l0", "window", "groups", "aux")  # settings that belong to kinds of dictionaries
 
 # What says the same thing by another setting: where one is given it goes back to its default, unless given as well.
 _REPLACES = {
@@ -71,6 +75,7 @@ _REPLACES = {
     "module": ("hook",),
     "hook": ("dataset", "module"),
     "dataset": ("hook",),
+    "kind": OF_KINDS,
 }
 
 _FOLDERS = {"dataset", "model"}

@@ -48,7 +48,6 @@ def run_stage(
     *,
     force: bool,
     quiet: bool,
-    called: str | None = None,
     inputs: Mapping[str, str] | None = None,
     outputs: Iterable[Path] = (),
     needs: Iterable[Path] | None = None,
@@ -59,7 +58,7 @@ def run_stage(
     Args:
         run, key, config, inputs, outputs, needs, force: see `open_stage`.
         do: the work; its result is what the stage recorded when it finished.
-        quiet, called: see `opened`.
+        quiet: see `opened`.
         state: what an interrupted stage goes on from; removed once it is recorded as done.
 
     Returns:
@@ -68,9 +67,7 @@ def run_stage(
     Raises:
         SparsecodeError: what `open_stage` and `do` raise.
     """
-    with opened(
-        run, key, config, quiet=quiet, called=called, inputs=inputs, outputs=outputs, needs=needs, force=force
-    ) as stage:
+    with opened(run, key, config, quiet=quiet, inputs=inputs, outputs=outputs, needs=needs, force=force) as stage:
         if not stage.done:
             stage.finish(do(stage))
             if state is not None:

@@ -1,7 +1,8 @@
 """The sweep over size and L1 under both normalisations, beside the run's own: RUN/science/plain and /per-size.
 
 Each is a run folder of its own with dictionaries, metrics and a comparison, so that every command reads it and
-training resumes as that of any other.
+training resumes as that of any other. The claims are about ReLU dictionaries with L1, so these are, whatever kinds the
+run has.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sparsecode.pipeline import plan
 from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.config import ClaimsConfig, CompareConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
+from sparsecode.pipeline.settings import OF_KINDS
 from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.science.claims import starts
 from sparsecode.sweep.settings import parse_l1
@@ -43,7 +45,7 @@ def train_both(
     l1 = {"plain": own, "per-size": [value * dimensions for value in own]}
     changes = {scale: {"l1": l1[scale], "l1_scale": scale} for scale in SCALES}
     minutes = config.minutes and config.minutes * SHARE
-    base = _base(config, settings).changed(dataset=dataset)
+    base = _base(config, settings).changed(dataset=dataset, sizes=config.sizes, seeds=1)
     found = _train_each(run, config, base, changes, config.samples, minutes, quiet=quiet)
     return found["plain"], found["per-size"]
 
@@ -65,15 +67,23 @@ def _train_each(
 
 
 def _base(config: ClaimsConfig, settings: dict[str, Any]) -> TrainDictsConfig:
-    return TrainDictsConfig.from_mapping(settings, "train-dicts").changed(
-        hook=None, sizes=config.sizes, seeds=1, seed=config.seed, epochs=None, minutes=None,
-        min_samples=config.min_samples, batch_size=config.batch_size, warmup_steps=config.warmup_steps,
+    """What all sweeps beside the run's own take from it."""
+    return _relu(settings).changed(
+        hook=None, seed=config.seed, epochs=None, minutes=None, min_samples=config.min_samples,
+        batch_size=config.batch_size, warmup_steps=config.warmup_steps,
     )  # fmt: skip
+
+
+def _relu(settings: dict[str, Any]) -> TrainDictsConfig:
+    """Those of the run's own sweep, for dictionaries with L1."""
+    said = {name: value for name, value in settings.items() if name not in ("kind", *OF_KINDS)}
+    return TrainDictsConfig.from_mapping(said, "train-dicts")
 
 
 def check_memory(config: ClaimsConfig, settings: dict[str, Any], dimensions: int) -> None:
     """Raises InvalidSetting where either sweep needs more memory than there is."""
-    changed = _base(config, settings).changed(l1=coefficients(config, settings, dimensions))
+    l1 = coefficients(config, settings, dimensions)
+    changed = _base(config, settings).changed(l1=l1, sizes=config.sizes, seeds=1)
     plan.refuse("claims", plan.need(changed, dimensions), dimensions)
 
 
@@ -100,10 +110,7 @@ def train_starts(
     """
     if not config.starts:
         return {}
-    base = TrainDictsConfig.from_mapping(settings, "train-dicts").changed(
-        dataset=dataset, hook=None, epochs=None, minutes=None, min_samples=config.min_samples,
-        batch_size=config.batch_size, warmup_steps=config.warmup_steps, seed=config.seed,
-    )  # fmt: skip
+    base = _base(config, settings).changed(dataset=dataset)
     minutes = config.start_minutes and config.start_minutes * starts.SHARE
     changes = {f"start-{kind}": starts.STARTS[kind].settings for kind in starts.ORDER}
     found = _train_each(run, config, base, changes, config.start_samples, minutes, quiet=quiet)

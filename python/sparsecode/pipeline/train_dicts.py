@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from sparsecode import store
 from sparsecode.dictionary.files import files_of
@@ -21,9 +18,8 @@ from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import require
 from sparsecode.pipeline.training import engine_of, train
-from sparsecode.sweep.batches import DatasetBatches
+from sparsecode.sweep.batches import DatasetBatches, chunks
 from sparsecode.sweep.engines import choose_engine
-from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.schedule import Budget
 from sparsecode.sweep.trainer import EVAL_BATCH, evaluate
 
@@ -70,7 +66,9 @@ def train_dicts(
     if force or not home.is_done(KEY):
         plan.refuse(KEY, plan.need(chosen, dataset.activation_dim), dataset.activation_dim)
     if force or KEY not in home.config()["stages"]:
-        choose_engine(chosen.engine, chosen.device)  # fails here, before the stage is recorded as begun
+        choose_engine(
+            chosen.engine, chosen.device, kinds=plan.kinds_of(chosen)
+        )  # fails here, before the stage is recorded as begun
     folder = home.dictionaries_path
     state = folder / "state.safetensors"
 
@@ -114,7 +112,7 @@ def _train(
     Raises:
         TrainingDiverged: no dictionary is left.
     """
-    engine = engine_of(stage, config)
+    engine = engine_of(stage, config, quiet=quiet)
     sweep = plan.build_sweep(config, dataset.activation_dim, engine.device)
     normalization = plan.normalization(config, dataset)
     eval_rows = plan.held_out(config, dataset)
@@ -131,7 +129,7 @@ def _train(
         start=plan.start(config), steps=steps, budget=budget, deviations=lambda rows: per_row * rows, state=state,
         quiet=quiet,
     )  # fmt: skip
-    found, fired = evaluate(engine, sweep, _chunks(dataset, train_rows, normalization))
+    found, fired = evaluate(engine, sweep, map(normalization.apply, chunks(dataset, EVAL_BATCH, train_rows)))
     diverged = [sweep.names[k] for k in sorted(sweep.diverged())]
     if len(diverged) == len(sweep):
         raise TrainingDiverged(
@@ -156,9 +154,3 @@ def _train(
         "eval_rows": eval_rows,
         "metrics": {name: found[name] for name in names},
     }
-
-
-def _chunks(dataset: store.Dataset, start: int, normalization: Normalization) -> Iterator[torch.Tensor]:
-    """Normalised rows `start` to the end."""
-    for first in range(start, dataset.rows, EVAL_BATCH):
-        yield normalization.apply(dataset.read(first, min(first + EVAL_BATCH, dataset.rows)))

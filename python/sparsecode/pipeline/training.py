@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sparsecode.pipeline.config import ToyConfig, TrainDictsConfig
 from sparsecode.pipeline.opening import Stage
+from sparsecode.pipeline.plan import kinds_of
+from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.stage import StageWatch
 from sparsecode.sweep.batches import Batches
@@ -17,11 +19,14 @@ from sparsecode.sweep.sweep import Sweep
 from sparsecode.sweep.trainer import Trainer
 
 
-def engine_of(stage: Stage, config: TrainDictsConfig | ToyConfig) -> Engine:
+def engine_of(stage: Stage, config: TrainDictsConfig | ToyConfig, *, quiet: bool) -> Engine:
     """The engine that the settings ask for; a stage that resumes keeps the one it began with: another would round
     differently.
     """
-    return choose_engine(stage.planned.get("engine", config.engine), config.device, threads=config.threads)
+    return choose_engine(
+        stage.planned.get("engine", config.engine), config.device, threads=config.threads, kinds=kinds_of(config),
+        note=watching(quiet).note,
+    )  # fmt: skip
 
 
 def train(

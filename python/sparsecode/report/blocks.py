@@ -78,6 +78,11 @@ class Examples:
 Block = Table | Figure | Examples
 
 
+def shown(*blocks: Block | None) -> list[Block]:
+    """Those that there are."""
+    return [block for block in blocks if block is not None]
+
+
 @dataclass(frozen=True)
 class Section:
     """One part of the report.

@@ -142,6 +142,26 @@ def heat_map(
     } | more  # fmt: skip
 
 
+def similarities(
+    id: str,
+    caption: str,
+    alt: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    layout: dict[str, Any],
+    height: int,
+    **cells: Any,
+) -> Figure:
+    """A heat map of MMCS from the rows' dictionaries to the columns'; `cells` are further settings of the map."""
+    hover = "from %{customdata[0]}<br>to %{customdata[1]}<br>MMCS %{z:.3f}"
+    data = [heat_map(rows, columns, values, 1.0, hover, **cells)]
+    numbers = [[row, *line] for row, line in zip(rows, values, strict=True)]
+    titles = [Column("from"), *(Column(column, ".3f") for column in columns)]
+    table = Table(f"{id}-numbers", "MMCS from row to column.", titles, numbers)
+    return Figure(id, caption, alt, table, data, layout, height)
+
+
 def cell_axis(title: str, labels: Sequence[str], *, step: int = 1, **more: Any) -> dict[str, Any]:
     """An axis of cells, with the name of every `step`-th."""
     return palette.axis(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.comparison import Comparison, Entry
-from sparsecode.records import as_json
 from sparsecode.science.claims.judge import CLAIMS, Findings
 from sparsecode.science.claims.verdicts import Finding, not_tested
 
@@ -25,11 +24,6 @@ class Facts:
     interpretations: dict[str, Any] | None = None  # interpretations.json; None where there are none
     toy: dict[str, Any] | None = None  # toy.json; None where there are none
     untested: str = "The claims were not tested yet"
-
-    @property
-    def dictionaries(self) -> list[dict[str, Any]]:
-        """The comparison's entries as JSON values, one per dictionary, ordered by L1, seed and size."""
-        return [as_json(entry) for entry in self.comparison.entries]
 
     @property
     def threshold(self) -> float:
@@ -58,16 +52,13 @@ class Facts:
         return dict(self.stages.get(key, {}).get("result") or {})
 
     def label(self, entry: Entry, *, size: bool = True) -> str:
-        """A short label of a dictionary: its size, and L1 and seed only if they vary."""
+        """A short label of a dictionary: its size, and kind or L1 and seed only if they vary."""
         parts = [str(entry.dict_size)] if size else []
         entries = self.comparison.entries
-        if entry.l1 is not None and len({other.l1 for other in entries}) > 1:
+        if entry.kind is not None and len({other.kind for other in entries}) > 1:
+            parts.append(entry.kind)
+        elif entry.l1 is not None and len({other.l1 for other in entries}) > 1:
             parts.append(f"L1 {entry.l1:.3g}")
         if entry.seed is not None and len({other.seed for other in entries}) > 1:
             parts.append(f"seed {entry.seed}")
         return " · ".join(parts)
-
-    def best(self) -> tuple[dict[str, Any], str] | None:
-        """`Comparison.best` as JSON values."""
-        best = self.comparison.best()
-        return best and (as_json(best[0]), best[1].value)

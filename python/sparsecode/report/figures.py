@@ -8,15 +8,13 @@ import torch
 
 from sparsecode.comparison import Entry, Relation
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Column, Figure, Table
+from sparsecode.report.blocks import Figure
 from sparsecode.report.facts import Facts
 from sparsecode.science.statistics import bootstrap
 
 POINTS = 400  # points of a curve: more than the pixels of a phone, few enough to read as a table
 BINS = 30  # bars of the histogram of motion: a phone is 300 pixels wide
 CELLS_WITH_NUMBERS = 14  # dictionaries up to which a heat map's cells hold their number
-
-RELATIONS = tuple(Relation)
 
 
 def gpt_loss(facts: Facts) -> Figure | None:
@@ -129,7 +127,7 @@ def found_again(facts: Facts) -> Figure | None:
         palette.layout(
             xaxis=palette.size_axis(sizes) | {"ticktext": [str(size) for size in sizes]},
             yaxis=palette.axis("features found again", rangemode="tozero"),
-            **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
+            **palette.line_at(facts.dimensions, f"{facts.dimensions} dimensions"),
         ),
         height=420,
     )
@@ -142,25 +140,21 @@ def mmcs_heat_map(facts: Facts) -> Figure:
     values = [[matrix[i][j] for j in order] for i in order]
     labels = [facts.label(entry) for entry in facts.comparison.entries]
     numbered = {"texttemplate": "%{z:.2f}", "textfont": {"size": 10}} if len(labels) <= CELLS_WITH_NUMBERS else {}
-    hover = "from %{customdata[0]}<br>to %{customdata[1]}<br>MMCS %{z:.3f}"
     step, small = max(1, len(labels) // 16), {"size": 11}
-    return Figure(
+    return charts.similarities(
         "mmcs",
         "Mean max cosine similarity from the row's dictionary to the column's: 1 where every feature of the row is in "
         "the column. It is directional, so the map is not symmetric.",
         "Heat map of MMCS between all pairs of dictionaries.",
-        Table(
-            "mmcs-numbers",
-            "MMCS from row to column.",
-            [Column("from"), *(Column(label, ".3f") for label in labels)],
-            [[label, *row] for label, row in zip(labels, values, strict=True)],
-        ),
-        [charts.heat_map(labels, labels, values, 1.0, hover, **numbered)],
+        labels,
+        labels,
+        values,
         palette.layout(
             xaxis=charts.cell_axis("to", labels, step=step, tickangle=-60, tickfont=small),
             yaxis=charts.cell_axis("from", labels, step=step, autorange="reversed", tickfont=small),
         ),
         height=520,
+        **numbered,
     )
 
 
@@ -231,10 +225,10 @@ def how_far_atoms_moved(facts: Facts) -> Figure | None:
 
 
 def _style(facts: Facts, entry: Entry) -> dict[str, Any]:
-    """A colour for each L1, a dash and a symbol for each seed."""
-    l1 = sorted({other.l1 or 0.0 for other in facts.comparison.entries}).index(entry.l1 or 0.0)
+    """A colour for each kind and L1, a dash and a symbol for each seed."""
+    kinds = list(dict.fromkeys((other.kind, other.l1) for other in facts.comparison.entries))
     seed = sorted({other.seed or 0 for other in facts.comparison.entries}).index(entry.seed or 0)
-    color = palette.series(l1)
+    color = palette.series(kinds.index((entry.kind, entry.l1)))
     return {
         "line": {"color": color, "width": 1.5, "dash": palette.DASHES[seed % len(palette.DASHES)]},
         "marker": {"color": color, "size": 9, "symbol": palette.symbol(seed)},

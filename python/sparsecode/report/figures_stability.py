@@ -95,14 +95,14 @@ def agreement(facts: Facts, pairs: list[dict[str, Any]]) -> Figure | None:
 
 
 def stability_histograms(facts: Facts) -> Figure | None:
-    """Per size, the distribution of stability of live features of the best one's L1. None for a single dictionary."""
+    """Per size, the distribution of stability of live features of the best one's kind. None for a single dictionary."""
     others, best = len(facts.comparison.names) - 1, facts.comparison.best()
     if others < 1:
         return None
     marks = min(others, MARKS)
     counts: dict[int, dict[str, Tensor]] = {}  # by size and part, in marks + 1 bins
     for entry in facts.comparison.entries:
-        if best is None or entry.l1 == best[0].l1:
+        if best is None or (entry.kind, entry.l1) == (best[0].kind, best[0].l1):
             for part, own in _parts(facts, entry.name).items():
                 added = torch.bincount((own * marks).round().long(), minlength=marks + 1)
                 found = counts.setdefault(entry.dict_size, {})

@@ -41,11 +41,11 @@ def _legend(orientation: str, y: float, anchor: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def line_at(value: float, color: str, label: str) -> dict[str, Any]:
+def line_at(value: float, label: str) -> dict[str, Any]:
     """A horizontal dashed line at `value` over the whole width, with a label: shapes and annotations of a layout."""
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value,
-            "line": {"color": color, "dash": "dash", "width": 1.5}}  # fmt: skip
-    label_font = {"color": color, "size": 12}
+            "line": {"color": "@muted", "dash": "dash", "width": 1.5}}  # fmt: skip
+    label_font = {"color": "@muted", "size": 12}
     return {"shapes": [line], "annotations": [note(0, value, label, yref="y", yanchor="bottom", font=label_font)]}
 
 

@@ -7,25 +7,18 @@ the same number of rows, T = `provenance["context"]`, and row r belongs to conte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sparsecode import _core
 from sparsecode.errors import ContextsUnknown, InvalidArgument
 
 AT_ONCE = 1 << 20  # rows whose contexts are read together
 _NEAR = 256  # rows on either side that are searched first: most contexts are shorter
 
 Numbers = npt.NDArray[np.int64]
-
-
-class Numbered(Protocol):
-    """The part of a dataset's core that is used here."""
-
-    @property
-    def has_contexts(self) -> bool: ...  # noqa: D102
-    def contexts_into(self, rows: object, out: object) -> None: ...  # noqa: D102
 
 
 class RowContexts:
@@ -38,7 +31,7 @@ class RowContexts:
         every: T, where all contexts have that many rows; None where shards hold numbers or it is unknown.
     """
 
-    def __init__(self, path: object, core: Numbered, rows: int, every: int | None) -> None:
+    def __init__(self, path: object, core: _core.Dataset, rows: int, every: int | None) -> None:
         self._path, self._core, self._rows, self.every = path, core, rows, every
 
     @property

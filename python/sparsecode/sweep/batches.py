@@ -194,10 +194,12 @@ def matrix(x: Tensor | Array) -> Tensor:
     return found.reshape(-1, found.shape[-1]).to("cpu", torch.float32)
 
 
-def chunks(x: Data, rows: int = 4096) -> Iterator[Tensor]:
-    """Rows of a tensor, an array or a dataset, some at a time, or of batches as they are: float32 [B, D]."""
+def chunks(x: Data, rows: int = 4096, start: int = 0) -> Iterator[Tensor]:
+    """Rows of a tensor, an array or a dataset (of it from row `start`), some at a time, or of batches as they are:
+    float32 [B, D].
+    """
     if isinstance(x, Dataset):
-        for first in range(0, x.rows, rows):
+        for first in range(start, x.rows, rows):
             yield x.read(first, min(first + rows, x.rows))
     elif isinstance(x, Tensor | np.ndarray):
         yield from torch.split(matrix(x), rows)

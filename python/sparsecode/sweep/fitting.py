@@ -23,9 +23,10 @@ from sparsecode.sweep.batches import (
     statistics,
 )
 from sparsecode.sweep.engines import choose_engine
+from sparsecode.sweep.kinds import KindSpec, entries, kinds_of
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.schedule import Budget, Schedule
-from sparsecode.sweep.settings import LossSettings, grid, parse_l1, parse_sizes, rates
+from sparsecode.sweep.settings import LossSettings, parse_l1, parse_sizes, rates
 from sparsecode.sweep.start import SAMPLE_ROWS, Start
 from sparsecode.sweep.sweep import Sweep
 from sparsecode.sweep.trainer import EVAL_BATCH, Trainer, evaluate
@@ -37,9 +38,10 @@ DEFAULT_SAMPLES = 8_000_000  # a little more than one pass over the default harv
 def fit(
     x: Data,
     sizes: Sequence[int] | str,
-    l1: float | Sequence[float] | str = 1.4e-2,
+    l1: float | Sequence[float] | str = 1.5e-2,
     seeds: int | Sequence[int] = 1,
     *,
+    kinds: str | KindSpec | Sequence[str | KindSpec] = (),
     samples: int | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
@@ -58,14 +60,16 @@ def fit(
     threads: int | None = None,
     watch: Watch = UNWATCHED,
 ) -> list[Dictionary]:
-    """Trains a dictionary for every size, L1 coefficient and seed, all together on the same batches.
+    """Trains a dictionary for every size, kind and seed, all together on the same batches.
 
     Args:
         x: activations: a tensor or array [rows, width] (or with more leading dimensions), a `Dataset`, a list of
             batches, or an iterator of batches of one size, which come once and are not shuffled.
         sizes: features of each, such as [64, 256]; or as the command line has it, "64-1024" or "2x-8x".
-        l1: L1 coefficients, one or several; or as the command line has it.
-        seeds: how many per size and coefficient, or which.
+        l1: L1 coefficients, one or several; or as the command line has it. Those of `kinds` that need one and say none
+            have it.
+        seeds: how many per size and kind, or which.
+        kinds: of the dictionaries, such as ["batchtopk k=8,16", "jumprelu l0=16"], see docs/kinds.md; none: ReLU + L1.
         samples: rows to train on, over several epochs if need be; 8 million unless `epochs` or `minutes` decide.
             Batches that come once need it.
         epochs: passes over the rows; beats `samples`.
@@ -75,7 +79,7 @@ def fit(
         lr_scaling: "sqrt": it falls with the root of the size; "none": every size has it. See `settings.rates`.
         warmup_steps: steps of linear warm-up; at most half of a known number of steps.
         decay_fraction: share of the steps, at the end, over which the rate falls to zero.
-        l1_warmup: share of the steps, at the start, over which L1 rises from zero.
+        l1_warmup: share of the steps, at the start, over which L1, and JumpReLU's penalty, rise from zero.
         normalize: "center": subtract the mean, divide by the standard deviation; "rms": divide by the root mean
             square; "none".
         start: how dictionaries begin; None: a short encoder and calibrated biases.
@@ -86,8 +90,8 @@ def fit(
         watch: what it is watched with; see `sparsecode.watch`.
 
     Returns:
-        The dictionaries, sizes outermost; those that ran into NaN are left out. `meta` holds l1, seed and the metrics
-        on the held-out rows, `features` each feature's density there.
+        The dictionaries, sizes outermost; those that ran into NaN are left out. `meta` holds kind (of others than
+        ReLU + L1), l1, seed and the metrics on the held-out rows, `features` each feature's density there.
 
     Raises:
         InvalidArgument, InvalidSetting: rows or settings that cannot be used.
@@ -106,11 +110,13 @@ def fit(
     if rows is None and samples is None:
         raise InvalidArgument("batches that come once do not say how many they are: name samples, the rows to train on")
     width = held_out[0].shape[1]
-    chosen = choose_engine(engine, device, threads=threads)
-    sweep = _sweep(width, sizes, l1, seeds, lr, lr_scaling, loss, start or Start(), chosen.device)
+    every = _entries(width, sizes, l1, seeds, kinds)
+    several = [kind for _, kind, _ in every]
+    chosen = choose_engine(engine, device, threads=threads, kinds=several, note=watch.note)
+    sweep = _sweep(width, every, lr, lr_scaling, loss, start or Start(), chosen.device)
     need = memory.need_of(
-        sweep.sizes, width, batch=batches.size, engine=memory.engine_kind(engine, chosen.device.type),
-        tied=sweep.loss.tied, pre_bias=sweep.loss.pre_bias, threads=threads, device=chosen.device.type,
+        sweep.sizes, width, batch=batches.size, engine=memory.engine_kind(engine, chosen.device.type, several),
+        tied=sweep.loss.tied, pre_bias=sweep.loss.pre_bias, threads=threads, device=chosen.device.type, kinds=several,
     )  # fmt: skip
     memory.refuse("fit", need, width)
     steps: int | None = max(1, (samples or DEFAULT_SAMPLES) // batches.size)
@@ -140,29 +146,38 @@ def fit(
     return made
 
 
-def _sweep(
+def _entries(
     width: int,
     sizes: Sequence[int] | str,
     l1: float | Sequence[float] | str,
     seeds: int | Sequence[int],
-    lr: float,
-    lr_scaling: str,
-    loss: LossSettings | None,
-    start: Start,
-    device: torch.device,
-) -> Sweep:
+    kinds: str | KindSpec | Sequence[str | KindSpec],
+) -> list[tuple[int, KindSpec, int]]:
     several = parse_sizes(sizes, width) if isinstance(sizes, str) else [int(size) for size in sizes]
     if isinstance(l1, str):
         coefficients = parse_l1(l1)
     else:
         coefficients = [float(l1)] if isinstance(l1, float | int) else [float(value) for value in l1]
     numbers = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    entries = grid(several, coefficients, numbers)
-    if not entries:
-        raise InvalidArgument("name at least one size, one L1 coefficient and one seed")
-    own_sizes, own_l1, own_seeds = zip(*entries, strict=True)
-    peaks = rates(lr, own_sizes, lr_scaling)
-    return Sweep(width, own_sizes, own_l1, own_seeds, peaks, loss, device=device, orthogonal=start.orthogonal)
+    texts = [kinds] if isinstance(kinds, str | KindSpec) else list(kinds)
+    found = entries(several, kinds_of(texts, coefficients), numbers)
+    if not found:
+        raise InvalidArgument("name at least one size, one L1 coefficient or kind, and one seed")
+    return found
+
+
+def _sweep(
+    width: int,
+    every: list[tuple[int, KindSpec, int]],
+    lr: float,
+    lr_scaling: str,
+    loss: LossSettings | None,
+    start: Start,
+    device: torch.device,
+) -> Sweep:
+    sizes, kinds, seeds = zip(*every, strict=True)
+    peaks = rates(lr, sizes, lr_scaling)
+    return Sweep(width, sizes, kinds, seeds, peaks, loss, device=device, orthogonal=start.orthogonal)
 
 
 def _data(

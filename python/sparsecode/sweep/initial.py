@@ -1,7 +1,7 @@
 """Random numbers that dictionaries begin with: pure functions of a dictionary's own settings.
 
-Size and coefficient are part of every key: dictionaries that started from the same rows would agree on every atom that
-hardly moved, and be taken for features that were found again.
+Size and kind with all its settings are part of every key: dictionaries that started from the same rows would agree on
+every atom that hardly moved, and be taken for features that were found again.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsecode.sweep.kinds.spec import KindSpec, as_kind
 
-def initial_atoms(size: int, l1: float, seed: int, activation_dim: int, *, orthogonal: bool = False) -> Tensor:
+
+def initial_atoms(
+    size: int, kind: KindSpec | float, seed: int, activation_dim: int, *, orthogonal: bool = False
+) -> Tensor:
     """Random unit rows [F, D], float32 on the CPU.
 
     Args:
-        size, l1, seed: of the dictionary.
+        size, kind, seed: of the dictionary; a number for the kind is the coefficient of a ReLU with L1.
         activation_dim: D.
         orthogonal: rows of an orthogonal matrix up to F = D; beyond, those of a matrix with orthogonal columns, scaled
             to norm 1: `torch.nn.init.orthogonal_` on a decoder, as the seed experiment has it.
     """
-    rows = torch.randn(size, activation_dim, generator=_generator("atoms", size, l1, seed))
+    rows = torch.randn(size, activation_dim, generator=_generator("atoms", size, kind, seed))
     return torch.nn.functional.normalize(_orthogonal(rows) if orthogonal else rows)
 
 
-def uniform(size: int, l1: float, seed: int, columns: int) -> Tensor:
+def uniform(size: int, kind: KindSpec | float, seed: int, columns: int) -> Tensor:
     """Numbers [F, columns] between -1 and 1, float32 on the CPU."""
-    return 2 * torch.rand(size, columns, generator=_generator("uniform", size, l1, seed)) - 1
+    return 2 * torch.rand(size, columns, generator=_generator("uniform", size, kind, seed)) - 1
 
 
-def _generator(what: str, size: int, l1: float, seed: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{what}/{size}/{l1!r}/{seed}".encode()).digest()
+def _generator(what: str, size: int, kind: KindSpec | float, seed: int) -> torch.Generator:
+    digest = hashlib.sha256(as_kind(kind).key(what, size, seed).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 

@@ -7,6 +7,7 @@ dictionaries. A matrix of all dictionaries is N D float32, one of the largest F 
     working   cpu: batch, residual, rounded copies, and of the largest dictionary its two matrices side by side, the
               gradients of both and its rounded encoder, and the codes of a block of rows (docs/engine.md)
               reference: copies, gradients and Adam's terms of the largest dictionary, its codes of a batch four times
+              (of a kind beside ReLU + L1, with its derivatives, ten times, and its residual once per nested group)
               gpu: gradients of all, 16-bit copies of both matrices, codes of a chunk
     ending    where it is looked for NaN, or where the largest dictionary is compared with its start in float64
 
@@ -16,11 +17,13 @@ dictionaries. A matrix of all dictionaries is N D float32, one of the largest F 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sparsecode.errors import InvalidSetting
 from sparsecode.machine import cores, usable_memory
+from sparsecode.sweep.engines import engine_class
+from sparsecode.sweep.kinds.spec import KindSpec
 
 _BASE = 300e6  # Python and torch before the first step; more with CUDA's libraries, which lie in files
 _TILE, _BLOCK_TILES = 64, 4  # src/engine: codes are dense for this many rows of each thread at the start
@@ -68,6 +71,7 @@ def need_of(
     pre_bias: bool = False,
     threads: int | None = None,
     device: str = "cpu",
+    kinds: Sequence[KindSpec] = (),
 ) -> Need:
     """What dictionaries of these sizes (one number per dictionary, K) need at width `dim`.
 
@@ -79,12 +83,15 @@ def need_of(
         tied, pre_bias: as in `LossSettings`.
         threads: of the CPU engine; None: all cores.
         device: where it is trained.
+        kinds: of each; none: all are ReLU + L1.
     """
     N, F, K = sum(sizes), max(sizes), len(sizes)
     every, largest, rows = 4 * N * dim, 4 * F * dim, 4 * batch * dim
     matrices = 1 if tied else 2
-    parameters = matrices * every + 4 * N + (4 * K * dim if pre_bias else 0)
-    held = 3 * parameters + 12 * N  # fired and lag
+    own = sum(4 * size * len(kind.own) for size, kind in zip(sizes, kinds, strict=False))
+    parameters = matrices * every + 4 * N + (4 * K * dim if pre_bias else 0) + own
+    since = 8 * N if any(kind.aux for kind in kinds) else 0
+    held = 3 * parameters + 12 * N + since  # fired and lag
     if engine == "cpu":
         T = threads or cores()
         block = 8 * F * min(_TILE * _BLOCK_TILES, batch) * min(T, -(-batch // (_TILE * _BLOCK_TILES)))
@@ -92,10 +99,12 @@ def need_of(
     elif engine == "gpu":
         working = 4 * N * (2 * dim + 1) + 4 * N * (dim + 16) + 6 * rows + min(_GPU_CHUNK, 8 * batch * F)
     else:
-        working = 8 * largest + 16 * batch * F + 4 * rows
+        plain = all(kind.plain for kind in kinds)
+        groups = max((len(kind.groups or ()) for kind in kinds), default=0)
+        working = 8 * largest + (16 if plain else 40) * batch * F + (4 + groups) * rows
     ending = max(7 * every // 4, 12 * largest if device == "cpu" else 0)
-    state = 3 * parameters + 8 * N
-    files = 2 * every + 20 * N
+    state = 3 * parameters + 8 * N + since
+    files = 2 * every + 20 * N + own
     return Need(K, held, int(working), ending, state, files, device)
 
 
@@ -129,10 +138,11 @@ def device_memory(device: str) -> int | None:
     return usable_memory() if device == "cpu" else None
 
 
-def engine_kind(name: str, device: str) -> str:
-    """Which of reference, cpu and gpu a setting means."""
+def engine_kind(name: str, device: str, kinds: Iterable[KindSpec] = ()) -> str:
+    """Which of reference, cpu and gpu a setting means for dictionaries of these kinds."""
     if name == "auto":
         name = os.environ.get("SPARSECODE_ENGINE", "auto")
     if name == "auto":
-        return {"cpu": "cpu", "cuda": "gpu"}.get(device, "reference")
+        name = {"cpu": "cpu", "cuda": "gpu"}.get(device, "reference")
+        name = name if all(map(engine_class(name).trains, kinds)) else "reference"
     return name if name in ("reference", "gpu") else "cpu"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparsecode import _core
 from sparsecode.errors import InvalidArgument, InvalidSetting
-from sparsecode.machine import cores
+from sparsecode.machine import cores, one_thread
 from sparsecode.sweep.initial import uniform
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ SAMPLE_ROWS = 8192
 AUTO = "auto"
 # Measured: see docs/recipe.md.
 AUTO_DENSITY = 0.05
+# Codes per row that a kind with k begins with, in multiples of k: fewer than k would select nothing.
+SPARE = 2.0
+AUTO_WHITENING = 0.5
+VARIANCE_FLOOR = 0.01  # of the mean over directions: below it a direction is not stretched any further
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,24 @@ class Start:
     """A way to begin.
 
     Attributes:
-        kind: "calibrated": the encoder is a shorter copy of the atoms, and biases let every feature fire on the same
-            share of rows. "atoms": the encoder is a copy of the atoms, biases are zero. "linear": the seed's,
-            orthogonal atoms, encoder and bias as torch.nn.Linear draws them.
-        encoder_norm: of "calibrated", the norm of the encoder's rows; None: the cube root of D/F, at most 1. At norm 1
-            many features of large dictionaries die; at D/F (Anthropic, "Update on how we train SAEs", January 2025)
-            hardly any does, but more of them come in near-duplicates, and FVU at equal L0 is higher: docs/recipe.md.
-            Tied weights have norm 1.
+        kind: "calibrated": the encoder is the atoms, shorter and whitened, and biases let every feature fire on the
+            same share of rows. "atoms": the encoder is a copy of the atoms, biases are zero. "linear": the seed's,
+            orthogonal atoms, encoder and bias as torch.nn.Linear draws them. See `begin` for kinds beside ReLU.
+        encoder_norm: of "calibrated", the product of each row of the encoder with its atom, which is the row's norm
+            where nothing is whitened; None: the cube root of D/F, at most 1. At 1 many features of large dictionaries
+            die; at D/F (Anthropic, "Update on how we train SAEs", January 2025) hardly any does, but more of them come
+            in near-duplicates, and FVU at equal L0 is higher: docs/recipe.md. Of tied weights it is 1.
+        whitening: of "calibrated", the encoder is the atoms times the rows' covariance to the power of -whitening;
+            0: their copy; None: 1/2, which gives every direction of the rows the same weight. Where much variance lies
+            along one direction, copies fire on the same rows, those that are far along it, and many features die.
+            Tied weights stay as they are.
         density: of "calibrated", the share of rows on which each feature fires first; None: 5 %.
     """
 
     kind: str = "calibrated"
     encoder_norm: float | None = None
     density: float | None = None
+    whitening: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in STARTS:
@@ -57,54 +66,75 @@ class Start:
             raise InvalidSetting(f"encoder-norm must be above 0, or auto, not {self.encoder_norm}")
         if self.density is not None and not 0 < self.density < 1:
             raise InvalidSetting(f"initial-density must be between 0 and 1, or auto, not {self.density}")
+        if self.whitening is not None and not 0 <= self.whitening <= 1:
+            raise InvalidSetting(f"whitening must be from 0 to 1, or auto, not {self.whitening}")
 
     @classmethod
-    def parse(cls, kind: str, encoder_norm: str, density: str) -> Start:
+    def parse(cls, kind: str, encoder_norm: str, density: str, whitening: str) -> Start:
         """From the texts that people type: a number, or `auto`.
 
         Raises:
             InvalidSetting: a value that cannot be used.
         """
-        return cls(kind, _number("encoder-norm", encoder_norm), _number("initial-density", density))
+        return cls(
+            kind,
+            _number("encoder-norm", encoder_norm),
+            _number("initial-density", density),
+            _number("whitening", whitening),
+        )
 
     @property
     def orthogonal(self) -> bool:
         """Whether atoms are to be orthogonal rather than independent."""
         return self.kind == "linear"
 
-    @property
-    def needs_rows(self) -> bool:
+    def needs_rows(self, sweep: Sweep) -> bool:
         """Whether `begin` looks at a sample of rows."""
-        return self.kind == "calibrated"
+        return self.kind == "calibrated" or any(_at_the_mean(sweep, k) for k in range(len(sweep)))
 
     def norm_of(self, size: int, activation_dim: int, *, tied: bool = False) -> float:
-        """Norm of the encoder's rows of a dictionary of `size` features."""
+        """The encoder norm of a dictionary of `size` features."""
         if tied:
             return 1.0
         if self.encoder_norm is not None:
             return self.encoder_norm
         return min(1.0, float((activation_dim / size) ** (1 / 3)))
 
-    def rank_in(self, rows: int) -> int:
-        """On how many of `rows` rows each feature fires first."""
-        density = AUTO_DENSITY if self.density is None else self.density
-        return min(max(1, round(density * rows)), rows - 1)
+    @property
+    def power(self) -> float:
+        """What the covariance is raised to, without its sign."""
+        return AUTO_WHITENING if self.whitening is None else self.whitening
 
-    def record(self, size: int, activation_dim: int, *, tied: bool = False) -> dict[str, Any]:
-        """The start as JSON values, for the file of a dictionary of `size` features."""
+    def density_of(self, size: int, k: float | None) -> float:
+        """The share of rows on which each of `size` features fires first; k: codes per row that are then kept."""
+        density = AUTO_DENSITY if self.density is None else self.density
+        return density if k is None else max(density, min(0.5, SPARE * k / size))
+
+    def record(self, sweep: Sweep, k: int) -> dict[str, Any]:
+        """The start of dictionary k as JSON values, for its file."""
         if self.kind != "calibrated":
             return {"kind": self.kind}
-        density = AUTO_DENSITY if self.density is None else self.density
-        return {"kind": self.kind, "encoder_norm": self.norm_of(size, activation_dim, tied=tied), "density": density}
+        size, tied = sweep.sizes[k], sweep.loss.tied
+        return {
+            "kind": self.kind,
+            "encoder_norm": self.norm_of(size, sweep.activation_dim, tied=tied),
+            "density": self.density_of(size, sweep.kinds[k].k),
+            "whitening": 0.0 if tied else self.power,
+        }
 
 
 def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int | None = None) -> None:
     """Sets encoders and biases of a sweep that has not been trained.
 
+    A pre-bias begins at zero for ReLU dictionaries, and at the mean of the sample for every other kind: with the mean
+    left in, 63 % of the features of a TopK dictionary died. Thresholds of JumpReLU begin at half its window, so that
+    all of it is above 0, and what a gated feature gives begins with the bias of its gate: both begin near to a ReLU,
+    which left fewer dead than biases of 0 did and found more true features (docs/kinds.md).
+
     Args:
         sweep: changed in place; made with `orthogonal=start.orthogonal`.
         start: how.
-        sample: [R, D] normalised rows that "calibrated" looks at, R >= 2; others do without.
+        sample: [R, D] normalised rows, R >= 2, where `start.needs_rows`.
         threads: of the work; None: all cores.
 
     Raises:
@@ -112,10 +142,33 @@ def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int
     """
     if sweep.step or sweep.orthogonal != start.orthogonal:
         raise InvalidArgument(f"start '{start.kind}' needs a sweep before its first step that was made for it")
+    rows = mean = None
+    if start.needs_rows(sweep):
+        if sample is None or sample.ndim != 2 or sample.shape[0] < 2 or sample.shape[1] != sweep.activation_dim:
+            found = "none" if sample is None else f"one of shape {list(sample.shape)}"
+            raise InvalidArgument(
+                f"a start '{start.kind}' needs a sample [2 or more, {sweep.activation_dim}], not {found}"
+            )
+        rows = sample.to("cpu", torch.float32).contiguous()
+        with one_thread():  # the same bits whatever threads there are
+            mean = rows.double().mean(0)
+    for k in range(len(sweep)):
+        if sweep.b_dec is not None and mean is not None and _at_the_mean(sweep, k):
+            sweep.b_dec[k] = mean.to(sweep.b_dec)
     if start.kind == "linear":
         _as_linear(sweep)
-    elif start.kind == "calibrated":
-        _calibrate(sweep, start, sample, threads or cores())
+    elif start.kind == "calibrated" and rows is not None:
+        _calibrate(sweep, start, rows, threads or cores())
+    for k, kind in enumerate(sweep.kinds):
+        if kind.window is not None:
+            sweep.own["theta"][sweep.place("theta", k)] = kind.window / 2
+        if kind.name == "gated":
+            sweep.own["b_mag"][sweep.place("b_mag", k)] = sweep.b_enc[sweep.rows(k)]
+
+
+def _at_the_mean(sweep: Sweep, k: int) -> bool:
+    """Whether the pre-bias of dictionary k begins at the mean of the rows."""
+    return sweep.b_dec is not None and sweep.kinds[k].name != "relu"
 
 
 @torch.no_grad()
@@ -131,20 +184,44 @@ def _as_linear(sweep: Sweep) -> None:
 
 
 @torch.no_grad()
-def _calibrate(sweep: Sweep, start: Start, sample: Tensor | None, threads: int) -> None:
-    if sample is None or sample.ndim != 2 or sample.shape[0] < 2 or sample.shape[1] != sweep.activation_dim:
-        found = "none" if sample is None else f"one of shape {list(sample.shape)}"
-        raise InvalidArgument(f"a calibrated start needs a sample [2 or more, {sweep.activation_dim}], not {found}")
-    rows = sample.to("cpu", torch.float32).contiguous().numpy()
-    k_th = start.rank_in(len(rows)) + 1
-    for k, size in enumerate(sweep.sizes):
+def _calibrate(sweep: Sweep, start: Start, rows: Tensor, threads: int) -> None:
+    whitener = _whitener(rows, start.power) if start.power and not sweep.loss.tied else None
+    for k, (size, kind) in enumerate(zip(sweep.sizes, sweep.kinds, strict=True)):
         own = sweep.rows(k)
         if not sweep.loss.tied:
-            sweep.W_enc[own] *= start.norm_of(size, sweep.activation_dim)
-        encoder = sweep.W_enc[own].to("cpu", torch.float32).contiguous().numpy()
+            atoms = sweep.W_dec[own].to("cpu", torch.float32, copy=True)
+            encoder = atoms if whitener is None else _product(atoms, whitener)
+            scale = start.norm_of(size, sweep.activation_dim) / (encoder * atoms).sum(1, keepdim=True)
+            sweep.W_enc[own] = (encoder * scale).to(sweep.W_enc)
+        encoder = sweep.W_enc[own].to("cpu", torch.float32).contiguous()
+        seen = rows if sweep.b_dec is None else rows - sweep.b_dec[k].to(rows)
+        rank = min(max(1, round(start.density_of(size, kind.k) * len(rows))), len(rows) - 1)
         highest = torch.empty(size)
-        _core.kth_largest(rows, encoder, k_th, out=highest.numpy(), threads=threads)
+        _core.kth_largest(seen.numpy(), encoder.numpy(), rank + 1, out=highest.numpy(), threads=threads)
         sweep.b_enc[own] = -highest.to(sweep.b_enc)
+
+
+def _whitener(rows: Tensor, power: float) -> Tensor:
+    """The covariance of rows [R, D] to the power of -`power`, float32 [D, D], whatever scale the rows have.
+
+    A direction in which they hardly vary counts as one of `VARIANCE_FLOOR`; rows that are all the same, or not finite,
+    have none.
+    """
+    centred = rows.double() - rows.double().mean(0)
+    covariance = _product(centred.T.contiguous(), centred)
+    covariance /= covariance.diagonal().mean()
+    if not bool(covariance.isfinite().all()):
+        return torch.eye(len(covariance))
+    with one_thread():
+        variances, directions = torch.linalg.eigh(covariance)
+    scaled = directions * variances.clamp_min(VARIANCE_FLOOR) ** -power
+    return _product(scaled, directions.T.contiguous()).float()
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b with the same bits however many threads there are."""
+    with one_thread():
+        return a @ b
 
 
 def _number(name: str, text: str) -> float | None:

@@ -7,6 +7,7 @@ dictionaries. Nothing is padded: dictionary k owns rows offsets[k] to offsets[k+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +16,10 @@ from torch import Tensor
 from sparsecode.dictionary import Dictionary
 from sparsecode.errors import CheckpointCorrupt, InvalidArgument
 from sparsecode.sweep.initial import initial_atoms
-from sparsecode.sweep.settings import LossSettings, dictionary_name
+from sparsecode.sweep.kinds import Kind, KindSpec, PAnneal, Weights, as_kind
+from sparsecode.sweep.kinds.activation import activation_of
+from sparsecode.sweep.own import OWN, KindState, places
+from sparsecode.sweep.settings import LossSettings
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults, for every engine
 
@@ -40,7 +44,7 @@ class Sweep:
 
     Args:
         activation_dim: D.
-        sizes, l1, seeds: one value per dictionary (K).
+        sizes, kinds, seeds: one value per dictionary (K); a number for the kind is the coefficient of a ReLU with L1.
         lr: Adam's peak learning rate, one for all or one per dictionary.
         loss: conventions shared by all.
         orthogonal: the atoms are those of an orthogonal matrix instead of independent ones.
@@ -51,6 +55,8 @@ class Sweep:
         b_enc: [N], zeros at the start.
         W_dec: [N, D], atoms, rows of norm 1.
         b_dec: [K, D] or None.
+        own: parameters that only some kinds have, packed over those that have them: theta, b_mag, rho; see `place`.
+        state: what kinds need beside that from step to step.
         moments: name -> (m, v), shaped as the parameter; one pair for the one matrix of a tied sweep ("W_dec"). Read
             them anew after a step: an engine may leave out features that have stopped firing, and reading makes up for
             it.
@@ -66,7 +72,7 @@ class Sweep:
         self,
         activation_dim: int,
         sizes: Sequence[int],
-        l1: Sequence[float],
+        kinds: Sequence[KindSpec | float],
         seeds: Sequence[int],
         lr: float | Sequence[float] = 1e-3,
         loss: LossSettings | None = None,
@@ -77,13 +83,15 @@ class Sweep:
     ) -> None:
         K = len(sizes)
         rates = [float(lr)] * K if isinstance(lr, float | int) else [float(rate) for rate in lr]
-        if not (K and len(l1) == len(seeds) == len(rates) == K):
-            raise InvalidArgument(f"a sweep needs as many sizes ({K}) as l1 ({len(l1)}), seeds and rates; at least one")
+        if not (K and len(kinds) == len(seeds) == len(rates) == K):
+            raise InvalidArgument(
+                f"a sweep needs as many sizes ({K}) as kinds ({len(kinds)}), seeds and rates; at least one"
+            )
         if activation_dim < 1 or min(sizes) < 1:
             raise InvalidArgument(f"activation_dim {activation_dim} and sizes {list(sizes)} must be 1 or more")
         self.activation_dim = activation_dim
         self.sizes = [int(size) for size in sizes]
-        self.l1 = [float(value) for value in l1]
+        self.kinds = [as_kind(kind) for kind in kinds]
         self.lr = rates
         self.seeds = [int(seed) for seed in seeds]
         self.loss = loss or LossSettings()
@@ -97,6 +105,13 @@ class Sweep:
         self.W_enc = self.W_dec if self.loss.tied else self.W_dec.clone()
         self.b_enc = torch.zeros(self.total, device=device, dtype=dtype)
         self.b_dec = torch.zeros(K, activation_dim, device=device, dtype=dtype) if self.loss.pre_bias else None
+        self.places = {name: places(name, self.kinds, self.sizes) for name in OWN}
+        self.own = {
+            name: torch.zeros(sum(at.stop - at.start for at in found if at), device=device, dtype=dtype)
+            for name, found in self.places.items()
+            if any(found)
+        }
+        self.state = KindState(self.kinds, self.sizes, [self.penalty(k) for k in range(K)], self.device)
         self.stored_moments = {
             name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in self.parameters().items()
         }
@@ -120,12 +135,17 @@ class Sweep:
     @property
     def names(self) -> list[str]:
         """The file name of each dictionary."""
-        return [dictionary_name(*key) for key in self.keys]
+        return [kind.file_name(size, seed) for size, kind, seed in self.keys]
 
     @property
-    def keys(self) -> list[tuple[int, float, int]]:
-        """(size, l1, seed) of each dictionary."""
-        return list(zip(self.sizes, self.l1, self.seeds, strict=True))
+    def keys(self) -> list[tuple[int, KindSpec, int]]:
+        """(size, kind, seed) of each dictionary."""
+        return list(zip(self.sizes, self.kinds, self.seeds, strict=True))
+
+    @property
+    def l1(self) -> list[float]:
+        """The L1 coefficient of each dictionary, 0 for kinds that have none."""
+        return [kind.l1 or 0.0 for kind in self.kinds]
 
     def initial_atoms(self, k: int) -> Tensor:
         """The atoms [F, D] that dictionary k started from, float32 on the CPU."""
@@ -136,12 +156,18 @@ class Sweep:
         return slice(self.offsets[k], self.offsets[k + 1])
 
     def parameters(self) -> dict[str, Tensor]:
-        """The trained tensors by name: W_enc (absent where tied), b_enc, W_dec and b_dec where there is one."""
+        """The trained tensors by name: W_enc (absent where tied), b_enc, W_dec, b_dec where there is one, and `own`."""
         found = {} if self.loss.tied else {"W_enc": self.W_enc}
         found |= {"b_enc": self.b_enc, "W_dec": self.W_dec}
         if self.b_dec is not None:
             found["b_dec"] = self.b_dec
-        return found
+        return found | self.own
+
+    def place(self, name: str, k: int) -> slice | int | None:
+        """Where the values of dictionary k lie in a parameter, its moments or its gradient; None where it has none."""
+        if name == "b_dec":
+            return k
+        return self.places[name][k] if name in self.places else self.rows(k)
 
     @property
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -163,8 +189,28 @@ class Sweep:
         return dict(self.__dict__)
 
     def penalty(self, k: int) -> float:
-        """What multiplies the mean L1 norm of dictionary k's codes in its loss."""
-        return self.l1[k] / self.sizes[k] if self.loss.l1_scale == "per-size" else self.l1[k]
+        """What multiplies the mean L1 norm of dictionary k's codes in its loss; 0 for kinds without a coefficient."""
+        l1 = self.kinds[k].l1 or 0.0
+        return l1 / self.sizes[k] if self.loss.l1_scale == "per-size" else l1
+
+    def weights(self, k: int) -> Weights:
+        """Copies of dictionary k's parameters.
+
+        Copies: BLAS may round differently with the alignment of its operands, and a dictionary must come out with the
+        same bits wherever in a sweep it lies.
+        """
+        own, found = self.rows(k), {}
+        for name, value in self.own.items():
+            if (at := self.place(name, k)) is not None:
+                found[name] = value[at].clone()
+        b_dec = self.b_dec[k].clone() if self.b_dec is not None else None
+        return Weights(self.W_enc[own].clone(), self.b_enc[own].clone(), self.W_dec[own].clone(), b_dec, **found)
+
+    def kind(self, k: int, step: int, factor: float = 1.0) -> Kind:
+        """How dictionary k is trained at a step, counted from 0, with its penalty on codes multiplied by `factor`."""
+        if self.kinds[k].anneals:
+            return PAnneal(self.state.strength(k).strength * factor, self.state.exponent(k, step))
+        return self.kinds[k].kind(1 / self.sizes[k] if self.loss.l1_scale == "per-size" else 1.0, factor)
 
     def error_divisor(self, rows: int) -> int:
         """What the summed squared error of `rows` rows is divided by in the loss."""
@@ -192,6 +238,8 @@ class Sweep:
             & torch.isfinite(self.b_enc)
         )
         bad = {k for k, own in enumerate(self.per_dictionary(finite)) if not bool(own.all())}
+        for name, value in self.own.items():
+            bad |= {k for k, at in enumerate(self.places[name]) if at and not bool(torch.isfinite(value[at]).all())}
         if self.b_dec is not None:
             bad |= {k for k, own in enumerate(self.b_dec) if not bool(torch.isfinite(own).all())}
         return bad
@@ -201,7 +249,7 @@ class Sweep:
         state = dict(self.parameters())
         for name, (m, v) in self.moments.items():
             state |= {f"m.{name}": m, f"v.{name}": v}
-        return state | {"fired": self.fired, "step": torch.tensor(self.step)}
+        return state | self.state.tensors() | {"fired": self.fired, "step": torch.tensor(self.step)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what `state_dict` gave, in place.
@@ -227,18 +275,22 @@ class Sweep:
     ) -> Dictionary:
         """A copy of dictionary k on the CPU, in float32, with the normalisation of the data it was trained on."""
 
-        def copy(values: Tensor) -> Tensor:
-            return values.detach().to(device="cpu", dtype=torch.float32, copy=True)
-
-        own = {"l1": self.l1[k], "seed": self.seeds[k], "loss": self.loss.record()}
+        own = {name: value for name, value in vars(self.weights(k)).items() if value is not None}
+        weights = Weights(**{name: value.to("cpu", torch.float32) for name, value in own.items()})
+        kind = self.kinds[k]
+        told: dict[str, Any] = {} if kind.plain else {"kind": str(kind)}
+        told |= {} if kind.l1 is None else {"l1": kind.l1}
+        if ends := kind.ends(self.sizes[k]):
+            told["group_sizes"] = [high - low for low, high in pairwise((0, *ends))]
         return Dictionary(
-            W_enc=copy(self.W_enc[self.rows(k)]),
-            b_enc=copy(self.b_enc[self.rows(k)]),
-            W_dec=copy(self.W_dec[self.rows(k)]),
-            b_dec=copy(self.b_dec[k]) if self.b_dec is not None else None,
+            W_enc=weights.W_enc,
+            b_enc=weights.b_enc,
+            W_dec=weights.W_dec,
+            b_dec=weights.b_dec,
             mean=mean,
             scale=scale,
-            meta=own | dict(meta or {}),
+            activation=activation_of(kind, weights, self.state.threshold_of(k)),
+            meta=told | {"seed": self.seeds[k], "loss": self.loss.record()} | dict(meta or {}),
         )
 
     def initial_cosine(self, k: int) -> Tensor:

@@ -93,7 +93,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Sets encoders and biases of dictionaries that were not trained yet."""
-        rows = self.batches.sample(SAMPLE_ROWS) if self.start.needs_rows else None
+        rows = self.batches.sample(SAMPLE_ROWS) if self.start.needs_rows(self.sweep) else None
         begin(self.sweep, self.start, rows, self.threads)
 
     def restore(self) -> bool:
@@ -119,6 +119,8 @@ class Trainer:
             DatasetUnfit: the batches ended before.
         """
         B, began = self.batches.size, time.monotonic() - self.elapsed
+        if self.schedule.total is not None:
+            self.sweep.state.plan(self.schedule.total, self.schedule.planned_at)
         total = None if self.schedule.total is None else self.schedule.total * B
         threads = self.engine.reading_threads(self.threads)
         with (
@@ -169,6 +171,7 @@ class Trainer:
         if total is not None:
             self.schedule = replace(self.schedule, total=total, planned_at=self.step)
             self.watch.planned(steps=total, planned_at=self.step)
+            self.sweep.state.plan(total, self.step)
             if (extended := self.budget.extension(total, self.batches.size)) is not None:
                 progress.note(extended)
         progress.total = (total or self.budget.guess(self.step, self.elapsed)) * self.batches.size
@@ -213,7 +216,7 @@ class Trainer:
                 "engine": self.engine.name, "steps": self.step, "batch_size": self.batches.size, "lr": sweep.lr[k],
                 "warmup_steps": self.schedule.warmup, "decay_steps": self.schedule.decay_steps,
                 "l1_steps": self.schedule.l1_steps,
-                "start": self.start.record(sweep.sizes[k], sweep.activation_dim, tied=sweep.loss.tied),
+                "start": self.start.record(sweep, k),
             }  # fmt: skip
             meta = dict(about) | {
                 "samples_seen": self.samples,

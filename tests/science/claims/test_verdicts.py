@@ -216,11 +216,11 @@ def test_a_verdict_that_another_seed_may_turn_says_so() -> None:
     lines = [
         c4_normalisation.rule(plain, divided)
         for plain, divided in (
-            (around(0.2), around(1.2)), (around(0.5), around(1.2)), (around(0.9), around(1.2)),
-            (around(0.2), around(0.5)),
+            (around(0.05), around(1.2)), (around(0.35), around(1.2)), (around(0.5), around(1.2)),
+            (around(0.7), around(1.2)), (around(1), around(1.2)), (around(0.2), around(0.5)),
         )
     ]  # fmt: skip
-    assert doubts(*lines) == [False, True, False, True]
+    assert doubts(*lines) == [False, True, True, True, False, True]
     curves = [
         c5_growth.rule(before, after, 6, 0.4)
         for before, after in (

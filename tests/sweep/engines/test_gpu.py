@@ -22,7 +22,7 @@ from sparsecode.sweep.engines.reference import ReferenceEngine
 
 pytest.importorskip("triton", reason="Triton is not installed: the GPU engine cannot be imported")
 
-from sparsecode.kernels.configs import ARCHITECTURES, adam_tile, fused_tiles, mcs_tile
+from sparsecode.kernels.configs import ARCHITECTURES, adam_tile, fused_tiles
 from sparsecode.kernels.tables import Segments, batch_splits, padded
 from sparsecode.sweep.engines.gpu.gemm import GemmStep
 
@@ -61,7 +61,6 @@ def test_every_width_has_tiles(arch: str) -> None:
             assert tiles is not None
             assert sum(tiles.parts) == 3
     assert fused_tiles(arch, 257, "float16") is None
-    assert mcs_tile(arch)[1] != "tf32"
     assert [adam_tile(D) for D in (8, 128, 2048, 5000)] == [64, 16, 1, 1]
     assert padded(1) == 16
 
@@ -187,6 +186,6 @@ def test_gpu_benchmarks_are_skipped_by_name_where_there_is_no_gpu() -> None:
     command = [sys.executable, "-m", "pytest", bench, "--benchmark-only", "-rs", "-v", "-p", "no:cacheprovider"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "no CUDA or ROCm device with Triton here" in done.stdout
-    for name in ("test_gpu_step[64..4096, D=128-gpu engine] SKIPPED", "test_gpu_lists", "test_gpu_mcs[kernel] SKIPPED"):
+    for name in ("test_gpu_step[64..4096, D=128-gpu engine] SKIPPED", "test_gpu_lists"):
         assert name in done.stdout
     assert "passed" not in done.stdout

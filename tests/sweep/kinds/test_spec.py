@@ -29,6 +29,7 @@ from sparsecode.sweep.kinds import (
     parse_kinds,
     spec,
 )
+from sparsecode.sweep.kinds import text as reading
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,9 @@ def test_the_exponent_has_its_last_value_as_long_as_the_others() -> None:
     (found,) = parse_kinds("panneal l1=0.1 p_end=0.5 changes=4 anneal_start=1/2")
     assert found.annealing(2000) == Annealing(1000, 1800, 0.5, 4)
     assert parse_kinds("relu l1=0.1")[0].annealing(2000) is None
+    assert found.annealing(2000, 1200) == Annealing(1200, 1840, 0.5, 4)
+    assert found.annealing(2000, 1997) == Annealing(1997, 1999, 0.5, 2)
+    assert found.annealing(2000, 1999) is None
 
 
 @pytest.mark.parametrize(
@@ -279,5 +283,5 @@ def test_any_text_gives_kinds_or_the_named_error(text: str) -> None:
 
 
 def test_examples_in_docstrings_run() -> None:
-    assert doctest.testmod(spec)[0] == 0
-    assert doctest.testmod(spec)[1] > 0
+    assert doctest.testmod(reading)[0] == 0
+    assert doctest.testmod(reading)[1] > 0

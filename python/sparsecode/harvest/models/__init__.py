@@ -1,18 +1,13 @@
 """Models whose activations can be read and changed by name: the project's own GPT, Hugging Face's, and any module."""
 
-from sparsecode.harvest.models.families import FAMILIES, Family
 from sparsecode.harvest.models.language import LanguageModel
 from sparsecode.harvest.models.loading import load_model, own_model
-from sparsecode.harvest.models.taps import Tap, change_tap, module_paths, read_taps
+from sparsecode.harvest.models.taps import Tap, read_taps
 
 __all__ = [
-    "FAMILIES",
-    "Family",
     "LanguageModel",
     "Tap",
-    "change_tap",
     "load_model",
-    "module_paths",
     "own_model",
     "read_taps",
 ]

@@ -20,6 +20,7 @@ from sparsecode.report.sections import (
     dictionaries,
     gpt,
     interpretation,
+    kinds,
     provenance,
     recurrence,
     stability,
@@ -27,22 +28,12 @@ from sparsecode.report.sections import (
     toy,
 )
 
-ORDER: tuple[Callable[[Facts], Section | None], ...] = (
-    claim1.section,
-    claim2.section,
-    claim3.section,
-    claim4.section,
-    claim5.section,
-    claim6.section,
-    starts.section,
-    toy.section,
-    baselines.section,
-    interpretation.section,
-    recurrence.section,
-    stability.section,
-    dictionaries.section,
-    gpt.section,
-    provenance.section,
+ORDER: tuple[Callable[[Facts], Section | None], ...] = tuple(
+    one.section
+    for one in (
+        *(claim1, claim2, claim3, claim4, claim5, claim6, kinds, starts, toy),
+        *(baselines, interpretation, recurrence, stability, dictionaries, gpt, provenance),
+    )
 )
 
 __all__ = ["ORDER"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sparsecode.comparison.records import kind_order
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Block, Column, Figure, Section, Table
+from sparsecode.report.blocks import Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 
 TITLES = {
@@ -30,14 +31,13 @@ def baselines_section(record: Mapping[str, Any]) -> Section:
     Args:
         record: the content of baselines.json.
     """
-    blocks: list[Block] = [_table(record), _curves(record), _heat_map(record)]
     lead = _nearest(record)
     return Section(
         "baselines",
         "Neurons, PCA, ICA and other baselines",
         lead[0] if lead else "",
         lead[1:],
-        blocks,
+        [_table(record), _curves(record), _heat_map(record)],
         how="Each baseline is a dictionary with an encoder, measured on the same held-out rows as the trained ones. A "
         "direction whose codes have two signs counts as two features, one for each sign. PCA and ICA subtract the mean "
         "of the data first. NMF has no encoder: its codes here are the nearest linear map, cut at zero. The curves "
@@ -132,18 +132,15 @@ def _curves(record: Mapping[str, Any]) -> Figure:
     layout = palette.layout(
         xaxis=palette.axis("codes per row (L0)", type="log"), yaxis=palette.axis("FVU", range=[0, 1.05])
     )
-    return Figure(
+    return charts.figure(
         "baselines-fvu",
         "FVU, what is left unexplained by the strongest codes of each row, over how many are kept. Stars are trained "
         "dictionaries, which choose their codes themselves. Lower left is better.",
         "Curves of unexplained variance over the number of codes kept, one per baseline, and points for trained "
         "dictionaries.",
-        Table(
-            "baselines-fvu-numbers",
-            "FVU by codes per row.",
-            [Column("dictionary"), Column("codes", ".2f"), Column("FVU", ".4f")],
-            rows,
-        ),
+        "FVU by codes per row.",
+        {"dictionary": "", "codes": ".2f", "FVU": ".4f"},
+        rows,
         data,
         layout,
         height=420,
@@ -154,36 +151,31 @@ def _heat_map(record: Mapping[str, Any]) -> Figure:
     """MMCS from trained dictionaries and baselines (rows) to baselines (columns); chance in the last row."""
     kinds = [row["name"] for row in record["baselines"]]
     columns = [TITLES[kind] for kind in kinds]
-    order = sorted(record["trained"], key=lambda row: (row["l1"] or 0.0, row["seed"] or 0, row["dict_size"]))
-    rows = [[row["name"], *(_live(row["against"][kind]) for kind in kinds)] for row in order]
-    for row in record["baselines"]:
-        values = [1.0 if kind == row["name"] else row["against"][kind]["mmcs"] for kind in kinds]
-        rows.append([TITLES[row["name"]], *values])
-    rows.append(["random directions", *(record["chance_mmcs"][kind] for kind in kinds)])
-    labels = [str(row[0]) for row in rows]
-    hover = "from %{customdata[0]}<br>to %{customdata[1]}<br>MMCS %{z:.3f}"
-    data = [
-        charts.heat_map(
-            labels, columns, [row[1:] for row in rows], 1.0, hover, texttemplate="%{z:.2f}", textfont={"size": 11}
-        )
+    order = sorted(
+        record["trained"],
+        key=lambda row: (*kind_order(row.get("kind"), row["l1"]), row["seed"] or 0, row["dict_size"]),
+    )
+    labels = [row["name"] for row in order] + [TITLES[kind] for kind in kinds] + ["random directions"]
+    values = [[_live(row["against"][kind]) for kind in kinds] for row in order]
+    values += [
+        [1.0 if kind == row["name"] else row["against"][kind]["mmcs"] for kind in kinds] for row in record["baselines"]
     ]
+    values.append([record["chance_mmcs"][kind] for kind in kinds])
     small = {"size": 11}
     layout = palette.layout(
         xaxis=charts.cell_axis("to", columns, tickfont=small),
         yaxis=charts.cell_axis("", labels, autorange="reversed", tickfont=small),
     )
-    return Figure(
+    return charts.similarities(
         "baselines-mmcs",
         "Mean max cosine similarity from the row's atoms to the column's, of trained dictionaries those of live "
         "features. The last row is what random directions reach: only what is well above it is shared.",
         "Heat map of MMCS from trained dictionaries and baselines to baselines.",
-        Table(
-            "baselines-mmcs-numbers",
-            "MMCS from row to column.",
-            [Column("from"), *(Column(column, ".3f") for column in columns)],
-            rows,
-        ),
-        data,
+        labels,
+        columns,
+        values,
         layout,
-        height=max(300, 110 + 24 * len(rows)),
+        height=max(300, 110 + 24 * len(labels)),
+        texttemplate="%{z:.2f}",
+        textfont=small,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Block, Column, Figure, Section, Table
+from sparsecode.report.blocks import Block, Figure, Section, shown
 from sparsecode.report.facts import Facts
 
 
@@ -26,8 +26,7 @@ def claim_section(
     """
     found = facts.finding(number)
     numbers = {key: value for key, value in found.as_json()["numbers"].items() if key != "examples"}
-    shown = [block for block in blocks if block is not None]
-    return Section(id, title, summary, list(lead), shown, how, numbers, found)
+    return Section(id, title, summary, list(lead), shown(*blocks), how, numbers, found)
 
 
 def curves_by_l1(
@@ -35,7 +34,7 @@ def curves_by_l1(
     caption: str,
     alt: str,
     numbers: str,
-    columns: Sequence[Column],
+    columns: Mapping[str, str],
     curves: Mapping[float, Sequence[charts.Point]],
     hover: Callable[[str], str],
     yaxis: dict[str, Any],
@@ -43,7 +42,7 @@ def curves_by_l1(
 ) -> Figure | None:
     """Curves over dictionary size, one per L1 of the claims' sweep; None where there is none.
 
-    `numbers` is the caption of the table, `columns` are those after L1 and size.
+    `numbers` is the caption of the table, `columns` are those after L1 and size, titles with their formats.
     """
     if not curves:
         return None
@@ -51,5 +50,7 @@ def curves_by_l1(
     data = [charts.whiskered(name, points, i, hover(name)) for i, (name, points) in enumerate(named)]
     rows = [[l1, *point] for l1, points in curves.items() for point in points]
     xaxis = palette.size_axis(sorted({int(point[0]) for points in curves.values() for point in points}))
-    table = Table(f"{id}-numbers", numbers, [Column("L1", ".3g"), Column("size", ",d"), *columns], rows)
-    return Figure(id, caption, alt, table, data, palette.layout(xaxis=xaxis, yaxis=yaxis, **layout))
+    columns = {"L1": ".3g", "size": ",d"} | dict(columns)
+    return charts.figure(
+        id, caption, alt, numbers, columns, rows, data, palette.layout(xaxis=xaxis, yaxis=yaxis, **layout)
+    )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from sparsecode.report import charts, figures, palette
-from sparsecode.report.blocks import Block, Column, Figure, Section, Table
+from sparsecode.report.blocks import Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section, curves_by_l1
 from sparsecode.science.claims.c1_recurrence import RELATIONS, Count, Numbers
-from sparsecode.science.claims.verdicts import Finding
 
 HOW = (
     "Each atom of a dictionary is compared with all atoms of another; its largest cosine is its max cosine "
@@ -20,27 +19,26 @@ HOW = (
 def section(facts: Facts) -> Section:
     """Counts per size and L1, beside chance."""
     lead, summary = [], ""
-    best = facts.best()
-    if best is not None:
-        entry, relation = best
-        found = entry[relation]["mcs"]["all"]
-        width = facts.dimensions
-        count, own = entry[relation]["mutual"], entry["near_duplicates"]
+    best = facts.comparison.best()
+    found = best and best[0].relative(best[1])
+    if best is not None and found is not None:
+        (entry, relation), width, own = best, facts.dimensions, best[0].near_duplicates
+        count = found.mutual
         judged = "more than" if count > width else "as many as" if count == width else "fewer than"
         summary = (
-            f"{count:,} of the {entry['dict_size']:,} features of {entry['name']} are found again in "
-            f"{entry[relation]['dictionary']}, {judged} the {width} dimensions of the space."
+            f"{count:,} of the {entry.dict_size:,} features of {entry.name} are found again in "
+            f"{found.dictionary}, {judged} the {width} dimensions of the space."
         )
         lead.append(
             f"Found again: cosine above {facts.threshold:g} with an atom of the other dictionary, here "
-            f"{RELATIONS[relation]}, and each the other's nearest; {found['above']:,} features are above it in all. "
-            f"{own['features']:,} features have a near-duplicate in their own dictionary (cosine above "
-            f"{own['threshold']:g}). The features of {entry['name']} reach a mean of {found['mean']:.2f}; random "
-            f"directions would reach {entry[relation]['chance_mmcs']:.2f}."
+            f"{RELATIONS[relation]}, and each the other's nearest; {found.mcs.all.above:,} features are above it in "
+            f"all. {own.features:,} features have a near-duplicate in their own dictionary (cosine above "
+            f"{own.threshold:g}). The features of {entry.name} reach a mean of {found.mcs.all.mean:.2f}; random "
+            f"directions would reach {found.chance_mmcs:.2f}."
         )
-    finding: Finding[Numbers] = facts.finding("1")
-    rows = finding.numbers.dictionaries if finding.numbers is not None else []
-    blocks: list[Block | None] = [figures.found_again(facts), _counts_by_l1(facts, rows), _table(rows)]
+    numbers: Numbers | None = facts.finding("1").numbers
+    rows = numbers.dictionaries if numbers else []
+    blocks = [figures.found_again(facts), _counts_by_l1(facts, rows), _table(rows)]
     return claim_section(
         facts, "1", "more-than-dimensions", "More features than dimensions", summary, blocks, HOW, lead
     )
@@ -58,11 +56,11 @@ def _counts_by_l1(facts: Facts, rows: list[Count]) -> Figure | None:
         "Whiskers: 95 % intervals.",
         "Curves of the number of features found again over dictionary size, one per L1 coefficient.",
         "Features that are each other's nearest with an atom of the next larger dictionary, above the threshold.",
-        [Column("mutual", ",d"), Column("from", ",.0f"), Column("to", ",.0f")],
+        {"mutual": ",d", "from": ",.0f", "to": ",.0f"},
         curves,
         lambda name: f"{name}: %{{y}} of %{{x}} features",
         palette.axis("features found again, mutual nearest", rangemode="tozero"),
-        **palette.line_at(facts.dimensions, "@muted", f"{facts.dimensions} dimensions"),
+        **palette.line_at(facts.dimensions, f"{facts.dimensions} dimensions"),
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from sparsecode.report import charts, figures
-from sparsecode.report.blocks import Block, Column, Figure, Section, Table
+from sparsecode.report.blocks import Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
 from sparsecode.science.claims.c2_bimodality import ASHMAN, DIP_LEVEL, LEAST_WEIGHT, Distribution, Modes, Numbers
 from sparsecode.science.claims.trained import HARDLY_MOVED
-from sparsecode.science.claims.verdicts import Finding
 
 HOW = (
     "MCS of live features with the next larger dictionary of the same seed; dead features, which stay near their "
@@ -24,11 +23,10 @@ HOW = (
 
 def section(facts: Facts) -> Section:
     """Histograms by size and by L1, with the dip test and the fit of two modes."""
-    finding: Finding[Numbers] = facts.finding("2")
-    rows = finding.numbers.dictionaries if finding.numbers is not None else []
-    summary = _summary(rows)
-    blocks: list[Block | None] = [figures.mcs_histograms(facts), _histograms_by_l1(rows), _table(rows)]
-    return claim_section(facts, "2", "two-modes", "Two kinds of features", summary, blocks, HOW)
+    numbers: Numbers | None = facts.finding("2").numbers
+    rows = numbers.dictionaries if numbers else []
+    blocks = [figures.mcs_histograms(facts), _histograms_by_l1(rows), _table(rows)]
+    return claim_section(facts, "2", "two-modes", "Two kinds of features", _summary(rows), blocks, HOW)
 
 
 def _summary(rows: list[Distribution]) -> str:
@@ -82,16 +80,13 @@ def _histograms_by_l1(rows: list[Distribution]) -> Figure | None:
     ]
     data, layout, height = charts.stacked_strips(strips, middles, "max cosine similarity", "at cosine %{x:.2f}")
     table_rows = [[row.l1, i / bins, row.live_histogram[i], row.dead_histogram[i]] for row in own for i in range(bins)]
-    return Figure(
+    return charts.figure(
         "mcs-by-l1",
         f"The same for several L1, of dictionaries of {size:,} features from the short sweep.",
         "Stacked histograms of max cosine similarity, one strip per L1 coefficient.",
-        Table(
-            "mcs-by-l1-numbers",
-            "Features by max cosine similarity with the next larger dictionary; each bin from the value given.",
-            [Column("L1", ".3g"), Column("from", ".3f"), Column("live", ",d"), Column("dead", ",d")],
-            table_rows,
-        ),
+        "Features by max cosine similarity with the next larger dictionary; each bin from the value given.",
+        {"L1": ".3g", "from": ".3f", "live": ",d", "dead": ",d"},
+        table_rows,
         data,
         layout,
         height=height,

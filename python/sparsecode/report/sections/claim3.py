@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-from sparsecode.report import palette
-from sparsecode.report.blocks import Block, Column, Examples, Figure, Section, Table
+from sparsecode.report import charts, palette
+from sparsecode.report.blocks import Block, Examples, Figure, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
 from sparsecode.report.sections.interpretation import explanations
 from sparsecode.science.claims.c3_interpretability import CONSISTENT, Numbers
-from sparsecode.science.claims.verdicts import Finding
 
 WORDS = {"feature": "features found in every size", "neuron": "neurons", "random": "random directions"}
 # Names under which the interpret stage explains what is no feature of a dictionary.
@@ -30,8 +29,7 @@ HOW = (
 
 def section(facts: Facts) -> Section:
     """Consistency of the strongest contexts, then the contexts themselves."""
-    finding: Finding[Numbers] = facts.finding("3")
-    numbers = finding.numbers
+    numbers: Numbers | None = facts.finding("3").numbers
     blocks: list[Block | None] = []
     if numbers:
         blocks = [_consistency(numbers), *(_contexts(facts, kind, numbers) for kind in WORDS)]
@@ -77,17 +75,14 @@ def _consistency(numbers: Numbers) -> Figure | None:
         showlegend=True,
     )
     rows = [[direction, *own] for direction, own in enumerate(zip_longest(*values.values()), 1)]
-    return Figure(
+    return charts.figure(
         "consistency",
         "Each point is a direction: the share of its strongest contexts that agree on the token at the peak or the one "
         "before it.",
         "Box plots of the consistency of the strongest contexts of features, neurons and random directions.",
-        Table(
-            "consistency-numbers",
-            "Consistency of each direction.",
-            [Column("direction", ",d"), *(Column(WORDS[kind], ".2f") for kind in values)],
-            rows,
-        ),
+        "Consistency of each direction.",
+        {"direction": ",d"} | {WORDS[kind]: ".2f" for kind in values},
+        rows,
         data,
         layout,
         height=320,

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Column, Figure, Section, Table
+from sparsecode.report.blocks import Figure, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
 from sparsecode.science.claims.c4_normalisation import HALF_DIAGONAL, Numbers
-from sparsecode.science.claims.verdicts import Finding
 
 TITLES = ("L1 as it is", "L1 divided by the size")
 MAPS = {
@@ -30,8 +29,7 @@ HOW = (
 
 def section(facts: Facts) -> Section:
     """Heat maps of L0 and MMCS under both normalisations, and the slope of lines of equal L0."""
-    finding: Finding[Numbers] = facts.finding("4")
-    numbers = finding.numbers
+    numbers: Numbers | None = facts.finding("4").numbers
     summary = _summary(numbers) if numbers else ""
     blocks = [_maps(numbers, key) for key in MAPS] if numbers else []
     return claim_section(facts, "4", "diagonals", "Dividing L1 by the size", summary, blocks, HOW)
@@ -89,17 +87,10 @@ def _maps(numbers: Numbers, key: str) -> Figure:
         annotations.append(palette.note(0, top, f"<b>{title}</b>", yanchor="bottom"))
         rows += [[title, cell.size, cell.l1, value, cell.fvu, cell.dead] for cell, value in found]
     layout |= {"annotations": annotations, "margin": {"l": 8, "r": 12, "t": 30, "b": 8}}
-    columns = [
-        Column("normalisation"),
-        Column("size", ",d"),
-        Column("L1", ".3g"),
-        Column(key.upper(), ".3f"),
-        Column("FVU", ".3f"),
-        Column("dead", ",d"),
-    ]
-    table = Table(f"{id}-numbers", f"{key.upper()} of every dictionary of both sweeps.", columns, rows)
+    columns = {"normalisation": "", "size": ",d", "L1": ".3g", key.upper(): ".3f", "FVU": ".3f", "dead": ",d"}
+    numbers_of = f"{key.upper()} of every dictionary of both sweeps."
     alt = f"Two heat maps of {key.upper()} over dictionary size and L1, without and with the division by size."
-    return Figure(id, MAPS[key], alt, table, data, layout, height=560)
+    return charts.figure(id, MAPS[key], alt, numbers_of, columns, rows, data, layout, height=560)
 
 
 def _log(value: float | None) -> float | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Column, Figure, Section, Table
+from sparsecode.report.blocks import Figure, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section, curves_by_l1
 from sparsecode.science.claims.c5_growth import PLATEAU, RISE, Curve, Numbers
-from sparsecode.science.claims.verdicts import Finding
 from sparsecode.science.statistics.bootstrap import Interval
 
-COLUMNS = (Column("MMCS", ".3f"), Column("low", ".3f"), Column("high", ".3f"))
+COLUMNS = {"MMCS": ".3f", "low": ".3f", "high": ".3f"}
 HOW = (
     "MMCS of each size with the next larger dictionary of the same seed and L1, features of all seeds together; "
     "intervals resample features. A curve of two straight pieces over log2(size) is fitted by least squares, bent "
@@ -22,8 +21,7 @@ HOW = (
 
 def section(facts: Facts) -> Section:
     """The curve with its bend, for all features, live ones, and features known to be there."""
-    finding: Finding[Numbers] = facts.finding("5")
-    numbers = finding.numbers
+    numbers: Numbers | None = facts.finding("5").numbers
     judged = _judged(numbers) if numbers else None
     known = numbers.known_features if numbers else None
     lead = []
@@ -39,7 +37,8 @@ def section(facts: Facts) -> Section:
 
 
 def _judged(numbers: Numbers) -> Curve | None:
-    own = (one for one in numbers.curves if one.sweep == "run" and one.l1 == numbers.judged_l1 and one.points)
+    judged = (numbers.judged_kind, numbers.judged_l1)
+    own = (one for one in numbers.curves if one.sweep == "run" and (one.kind, one.l1) == judged and one.points)
     return next(own, None)
 
 
@@ -89,17 +88,14 @@ def _growth(numbers: Numbers, curve: Curve) -> Figure:
         else ""
     )
     rows = [[name, *point] for name, points in lines.items() for point in points]
-    return Figure(
+    return charts.figure(
         "growth-curve",
         "MMCS over dictionary size, with 95 % intervals over features. Known features: live ones of the largest "
         "dictionary that another seed has as well." + turn,
         "Curves of MMCS over dictionary size.",
-        Table(
-            "growth-curve-numbers",
-            "MMCS by size, with the ends of the interval.",
-            [Column("curve"), Column("size", ",d"), *COLUMNS],
-            rows,
-        ),
+        "MMCS by size, with the ends of the interval.",
+        {"curve": "", "size": ",d"} | COLUMNS,
+        rows,
         data,
         layout,
         height=460,
@@ -115,7 +111,7 @@ def _growth_by_l1(numbers: Numbers) -> Figure | None:
         "Curves of MMCS over dictionary size, one per L1 coefficient.",
         "MMCS by size and L1, with the ends of the interval.",
         COLUMNS,
-        {curve.l1: [_point(p.size, p.mmcs) for p in curve.points] for curve in beside},
+        {curve.l1: [_point(p.size, p.mmcs) for p in curve.points] for curve in beside if curve.l1 is not None},
         lambda name: f"%{{x}} features: %{{y:.3f}}, {name}",
         palette.axis("MMCS", range=[0, 1.02]),
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsecode.report import palette
+from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
 from sparsecode.science.claims.c6_basis import RANDOM_PERCENTILE, Numbers
-from sparsecode.science.claims.verdicts import Finding
 
 BINS = 40
 HOW = (
@@ -25,8 +24,7 @@ HOW = (
 
 def section(facts: Facts) -> Section:
     """Participation ratios beside random directions and neurons, and two further measures."""
-    finding: Finding[Numbers] = facts.finding("6")
-    numbers = finding.numbers
+    numbers: Numbers | None = facts.finding("6").numbers
     summary = _summary(numbers, facts.dimensions) if numbers else ""
     blocks: list[Block | None] = [_neuron_basis(numbers), _table(numbers)] if numbers else []
     return claim_section(facts, "6", "neuron-basis", "Features and neurons", summary, blocks, HOW)
@@ -60,15 +58,8 @@ def _neuron_basis(numbers: Numbers) -> Figure:
     again, live = (np.histogram(groups[group], edges)[0] for group in ("found again", "live"))
     counts = {"found again": again.tolist(), "alive, not found again": (live - again).tolist()}
     data = [
-        {
-            "type": "bar",
-            "name": name,
-            "x": middles.tolist(),
-            "y": own,
-            "width": (edges[1:] - edges[:-1]).tolist(),
-            "marker": {"color": color},
-            "hovertemplate": f"%{{y}} {name}: %{{x:.1f}} neurons<extra></extra>",
-        }
+        charts.bars(name, middles.tolist(), own, color, f"%{{y}} {name}: %{{x:.1f}} neurons")
+        | {"width": (edges[1:] - edges[:-1]).tolist()}
         for (name, own), color in zip(counts.items(), ("@series2", "@series1"), strict=True)
     ]
     random = {"random directions": "random<br>directions", "random, weighted": "weighted<br>random"}
@@ -87,17 +78,14 @@ def _neuron_basis(numbers: Numbers) -> Figure:
         shapes=bands,
         annotations=notes,
     )  # fmt: skip
-    return Figure(
+    return charts.figure(
         "participation",
         f"Features of {numbers.dictionary} by how many neurons they effectively use. Left end: one neuron. Grey "
         "bands: the middle 90 % of random directions, and of those weighted by how much each neuron varies.",
         "Histogram of participation ratios of features, with bands where random directions lie.",
-        Table(
-            "participation-numbers",
-            "Features by participation ratio; each bin from the value given.",
-            [Column("from", ".2f"), *(Column(name, ",d") for name in counts)],
-            [[float(edges[i]), *(own[i] for own in counts.values())] for i in range(BINS)],
-        ),
+        "Features by participation ratio; each bin from the value given.",
+        {"from": ".2f"} | dict.fromkeys(counts, ",d"),
+        [[float(edges[i]), *(own[i] for own in counts.values())] for i in range(BINS)],
         data,
         layout,
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparsecode.comparison import Entry
 from sparsecode.report import figures
-from sparsecode.report.blocks import Block, Column, Section, Table
+from sparsecode.report.blocks import Column, Section, Table, shown
 from sparsecode.report.facts import Facts
 
 
 def section(facts: Facts) -> Section:
     """A row per dictionary, and FVU against L0."""
-    known = [entry.get("metrics") or {} for entry in facts.dictionaries]
+    known = [entry.metrics for entry in facts.comparison.entries]
     measured = [found for found in known if found.get("fvu") is not None and found.get("l0") is not None]
     summary = ""
     if measured:
@@ -22,14 +23,12 @@ def section(facts: Facts) -> Section:
             f"{explained[0]:.0%} to {explained[-1]:.0%} of the variance with {active[0]:.1f} to {active[-1]:.1f} "
             "active features per token."
         )
-    blocks: list[Block] = [_table(facts)]
-    figure = figures.fvu_against_l0(facts)
     return Section(
         "dictionaries",
         "The dictionaries",
         summary,
         [],
-        blocks + ([figure] if figure else []),
+        shown(_table(facts), figures.fvu_against_l0(facts)),
         how="FVU is the sum of squared residuals over the sum of squared deviations from the mean; L0 the mean number "
         "of active features per row; a feature is dead if it never fired on the held-out rows. Matched: mean cosine "
         "of the best one-to-one matching with the next larger dictionary.",
@@ -37,7 +36,9 @@ def section(facts: Facts) -> Section:
 
 
 def _table(facts: Facts) -> Table:
+    kinds = any(entry.kind for entry in facts.comparison.entries)
     columns = [
+        *([Column("kind")] if kinds else []),
         Column("size", ",d"),
         Column("L1", ".3g"),
         Column("seed", "d"),
@@ -52,26 +53,25 @@ def _table(facts: Facts) -> Table:
         Column("of live", ".1%", "share of live features"),
         Column("other seed", ",d", "features above it in the same size from another seed, each the other's nearest"),
     ]
-    return Table("sweep", "All dictionaries of the sweep.", columns, [_row(entry) for entry in facts.dictionaries])
+    rows = [[entry.kind or "relu", *_row(entry)] if kinds else _row(entry) for entry in facts.comparison.entries]
+    return Table("sweep", "All dictionaries of the sweep.", columns, rows)
 
 
-def _row(entry: dict[str, Any]) -> list[Any]:
-    metrics, nearest = entry.get("metrics") or {}, entry["next"]
-    found = nearest["mcs"] if nearest else {}
-    matched = nearest and nearest["matched"]
-    dead = metrics.get("dead") if entry["live"] is None else entry["dict_size"] - entry["live"]
+def _row(entry: Entry) -> list[Any]:
+    metrics, nearest = entry.metrics, entry.next
+    mcs, matched = nearest and nearest.mcs, nearest and nearest.matched
     return [
-        entry["dict_size"],
-        entry.get("l1"),
-        entry.get("seed"),
+        entry.dict_size,
+        entry.l1,
+        entry.seed,
         metrics.get("fvu"),
         metrics.get("l0"),
-        dead,
-        entry["near_duplicates"]["features"],
-        found.get("all", {}).get("mean"),
-        nearest["chance_mmcs"] if nearest else None,
-        matched["all"]["mean"] if matched else None,
-        found.get("all", {}).get("share_above"),
-        found.get("live", {}).get("share_above"),
-        entry["other_seed"]["mutual"] if entry["other_seed"] else None,
+        metrics.get("dead") if entry.live is None else entry.dict_size - entry.live,
+        entry.near_duplicates.features,
+        mcs and mcs.all.mean,
+        nearest and nearest.chance_mmcs,
+        matched and matched.all.mean,
+        mcs and mcs.all.share_above,
+        mcs and mcs.live and mcs.live.share_above,
+        entry.other_seed and entry.other_seed.mutual,
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sparsecode.report import figures
-from sparsecode.report.blocks import Section
+from sparsecode.report.blocks import Section, shown
 from sparsecode.report.facts import Facts
 
 
@@ -14,13 +14,12 @@ def section(facts: Facts) -> Section | None:
     result = facts.result("train-gpt")
     if not result:
         return None
-    figure = figures.gpt_loss(facts)
     return Section(
         "gpt",
         "The transformer",
         sentence(result),
         [],
-        [figure] if figure else [],
+        shown(figures.gpt_loss(facts)),
         how="Validation loss is the mean over held-out documents; bits per byte divides it by the bytes of their text, "
         "so that it does not depend on the tokenizer.",
         numbers={key: value for key, value in result.items() if isinstance(value, int | float | str)},

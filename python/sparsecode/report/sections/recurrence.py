@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparsecode.comparison import Relation
+from sparsecode.records import as_json
 from sparsecode.report import figures, figures_stability
-from sparsecode.report.blocks import Block, Section
+from sparsecode.report.blocks import Section, shown
 from sparsecode.report.facts import Facts
 
 
@@ -13,15 +15,14 @@ def section(facts: Facts) -> Section:
     """MMCS between all pairs, PW-MCC and shared features of related ones, motion of atoms."""
     pairs = figures_stability.matched_pairs(facts)
     summary = _summary(facts, pairs) if len(facts.comparison.names) > 1 else "There is one dictionary only."
-    blocks: list[Block | None] = [
-        figures.mmcs_heat_map(facts), figures_stability.agreement(facts, pairs), figures.how_far_atoms_moved(facts)
-    ]  # fmt: skip
     return Section(
         "recurrence",
         "Every dictionary against every other",
         summary,
         _lead(facts, pairs),
-        [block for block in blocks if block is not None],
+        shown(
+            figures.mmcs_heat_map(facts), figures_stability.agreement(facts, pairs), figures.how_far_atoms_moved(facts)
+        ),
         how="Cosines are exact in float32. The one-to-one matching has the largest sum of cosines (Hungarian), proved "
         "optimal. PW-MCC, its mean cosine, is the measure of Song et al. (2025), who take absolute cosines; a ReLU "
         "dictionary's atoms have a sign, so that the signed mean stands first. Shared features are those of Paulo and "
@@ -29,9 +30,10 @@ def section(facts: Facts) -> Section:
         "random start, pull both down: PW-MCC of live pairs leaves them out. Live features are those that fired on the "
         "held-out rows.",
         numbers={
-            "mmcs": facts.comparison.record["mmcs"] | {"order": facts.comparison.names},
+            "mmcs": as_json(facts.comparison.contents.mmcs) | {"order": facts.comparison.names},
             "dictionaries": {
-                entry["name"]: {key: entry[key] for key in figures.RELATIONS} for entry in facts.dictionaries
+                entry.name: {key.value: as_json(entry.relative(key)) for key in Relation}
+                for entry in facts.comparison.entries
             },
             "matched": pairs,
         },
@@ -40,7 +42,7 @@ def section(facts: Facts) -> Section:
 
 def _lead(facts: Facts, pairs: list[dict[str, Any]]) -> list[str]:
     """Describes the smallest and the largest size that exist with two seeds."""
-    sizes = {entry["name"]: entry["dict_size"] for entry in facts.dictionaries}
+    sizes = {entry.name: entry.dict_size for entry in facts.comparison.entries}
     own = sorted((pair for pair in pairs if pair["relation"] == "other_seed"), key=lambda pair: sizes[pair["from"]])
     if not own or own[0]["shared"] is None or sizes[own[0]["from"]] == sizes[own[-1]["from"]]:
         return []
@@ -57,8 +59,8 @@ def _lead(facts: Facts, pairs: list[dict[str, Any]]) -> list[str]:
 
 def _summary(facts: Facts, pairs: list[dict[str, Any]]) -> str:
     """Compares the best dictionary with its twin of another seed, or with the next larger one."""
-    best = facts.best()
-    name = best[0]["name"] if best else None
+    best = facts.comparison.best()
+    name = best[0].name if best else None
     own = [pair for pair in pairs if name in (pair["from"], pair["to"]) and pair["relation"] == "other_seed"]
     own = own or [pair for pair in pairs if pair["from"] == name] or pairs
     if not own:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+from sparsecode.comparison.records import Steady
+from sparsecode.records import as_json
 from sparsecode.report import figures_stability
-from sparsecode.report.blocks import Block, Column, Section, Table
+from sparsecode.report.blocks import Column, Section, Table, shown
 from sparsecode.report.facts import Facts
 
 LISTED = 50  # number of steadiest features: few enough to read
@@ -16,22 +18,21 @@ def section(facts: Facts) -> Section | None:
     others = len(facts.comparison.names) - 1
     if others < 1:
         return None
-    listed = facts.comparison.record["steadiest"]
+    listed = facts.comparison.contents.steadiest
     table = figures_stability.stability_table(facts)
-    blocks: list[Block | None] = [figures_stability.stability_histograms(facts), table, _steadiest(listed[:LISTED])]
     return Section(
         "stability",
         "Which features are steady",
-        f"{sum(entry['stability'] == 1 for entry in listed)} distinct features are found again in all {others} other "
+        f"{sum(one.stability == 1 for one in listed)} distinct features are found again in all {others} other "
         "dictionaries of the comparison.",
         _lead(table, others),
-        [block for block in blocks if block is not None],
+        shown(figures_stability.stability_histograms(facts), table, _steadiest(listed[:LISTED])),
         how="Stability of a feature is the share of the other dictionaries, of all sizes, seeds and L1, that have an "
         f"atom with a cosine above {facts.threshold:g} to its own; every dictionary's file carries it as "
         "features.stability. Dead features never fired on the held-out rows, and are kept apart. The steadiest are "
         "ranked by stability, then by mean cosine; the same direction is listed once, in the dictionary where it is "
         "steadiest.",
-        numbers={"dictionaries": others, "threshold": facts.threshold, "steadiest": listed},
+        numbers={"dictionaries": others, "threshold": facts.threshold, "steadiest": as_json(listed)},
     )
 
 
@@ -49,7 +50,7 @@ def _lead(table: Table | None, others: int) -> list[str]:
     ]
 
 
-def _steadiest(listed: list[dict[str, Any]]) -> Table | None:
+def _steadiest(listed: Sequence[Steady]) -> Table | None:
     if not listed:
         return None
     columns = [
@@ -60,6 +61,7 @@ def _steadiest(listed: list[dict[str, Any]]) -> Table | None:
         Column("lowest", ".3f"),
         Column("density", ".2%", "share of held-out rows on which it fires"),
     ]
-    keys = ("dictionary", "feature", "stability", "mean_cosine", "lowest_cosine", "density")
-    rows = [[entry[key] for key in keys] for entry in listed]
+    rows = [
+        [one.dictionary, one.feature, one.stability, one.mean_cosine, one.lowest_cosine, one.density] for one in listed
+    ]
     return Table("steadiest", f"The {len(rows)} steadiest features", columns, rows, folded=True)

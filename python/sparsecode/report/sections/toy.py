@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.report import charts, palette
-from sparsecode.report.blocks import Block, Column, Figure, Section, Table
+from sparsecode.report.blocks import Figure, Section, shown
 from sparsecode.report.facts import Facts
 from sparsecode.science.claims import c7_toy
 
@@ -54,15 +54,13 @@ def toy_section(record: Mapping[str, Any]) -> Section:
     sizes = finding.numbers.sign.sizes if finding.numbers and finding.numbers.sign else []
     measured = [row for row in record["dictionaries"] if row.get("mmcs_truth") is not None]
     best = max(measured, key=lambda row: row["mmcs_truth"])
-    blocks: list[Block] = [figure for each in MAPS if (figure := _heat_map(record, each)) is not None]
-    sign = _sign(measured)
     return Section(
         "toy",
         "Toy models, where the truth is known",
         f"On toy data with {settings['true_features']} true features in {settings['dim']} dimensions a dictionary "
         f"of {best['dict_size']:,} features recovers {best['recovered']:,} of them.",
         [_lead(record, best), *_sign_words(sizes)],
-        blocks + ([sign] if sign is not None else []),
+        shown(*(_heat_map(record, each) for each in MAPS), _sign(measured)),
         how=_how(record),
         numbers={"verdict": record["verdict"], "steps": record["steps"], "samples": record["samples"]},
         claim=finding,
@@ -133,16 +131,13 @@ def _heat_map(record: Mapping[str, Any], each: _Map) -> Figure | None:
         xaxis=charts.cell_axis("features in the dictionary", names), yaxis=charts.cell_axis(f"L1{divided}", labels)
     )
     title = each.caption.partition(":")[0].partition(".")[0]
-    return Figure(
+    return charts.figure(
         each.id,
         each.caption,
         f"Heat map over dictionary size and L1. {title}.",
-        Table(
-            f"{each.id}-numbers",
-            f"{title}, by L1 and size" + (f"; means over {len(seeds)} seeds." if len(seeds) > 1 else "."),
-            [Column("L1", ".3g"), *(Column(str(size), spelled) for size in sizes)],
-            [[value, *line] for value, line in zip(l1, values, strict=True)],
-        ),
+        f"{title}, by L1 and size" + (f"; means over {len(seeds)} seeds." if len(seeds) > 1 else "."),
+        {"L1": ".3g"} | dict.fromkeys(names, spelled),
+        [[value, *line] for value, line in zip(l1, values, strict=True)],
         data,
         layout,
         height=max(280, 130 + 24 * len(l1)),
@@ -166,18 +161,15 @@ def _sign(measured: list[dict[str, Any]]) -> Figure | None:
                 text=[f"L1 {row['l1']:.3g}" for row in own], marker=marker,
             )
         )  # fmt: skip
-    return Figure(
+    return charts.figure(
         "toy-sign",
         "What can be seen without the truth (across) and the truth (up), one point per dictionary, by size. A small "
         "dictionary cannot hold all true features, so its points are low however good its atoms are; along one size, "
         "up and right should go together.",
         "Scatter of MMCS with the truth over matched MMCS with the next larger dictionary.",
-        Table(
-            "toy-sign-numbers",
-            "Both similarities by dictionary.",
-            [Column("dictionary"), Column("with larger", ".3f"), Column("with the truth", ".3f")],
-            [[row["name"], row["matched_mmcs_larger"], row["mmcs_truth"]] for row in rows],
-        ),
+        "Both similarities by dictionary.",
+        {"dictionary": "", "with larger": ".3f", "with the truth": ".3f"},
+        [[row["name"], row["matched_mmcs_larger"], row["mmcs_truth"]] for row in rows],
         data,
         palette.layout(
             xaxis=palette.axis("matched MMCS with larger", range=[0, 1.02]),

@@ -5,12 +5,11 @@ Shape letters: n features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from sparsecode.comparison import mcs_both
 from sparsecode.comparison.cosine import chance_mmcs, mean
@@ -18,10 +17,10 @@ from sparsecode.science.baselines.kinds import BASELINES, Fit
 from sparsecode.science.tables import csv_of
 from sparsecode.store import ActivationStream, Dataset
 from sparsecode.sweep import Dictionary
+from sparsecode.sweep.batches import chunks
 from sparsecode.sweep.reconstruction import evaluate, fvu_of_strongest
 from sparsecode.watch import UNWATCHED, Watch
 
-_BATCH = 4096  # rows of a forward pass
 _KEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # codes kept, for the curves
 
 
@@ -71,7 +70,8 @@ class Baselines:
     def beside(self, trained: Mapping[str, Dictionary], threshold: float) -> list[dict[str, Any]]:
         """An entry for each trained dictionary: how alike it is to each baseline."""
         return [
-            {key: own.meta.get(key) for key in ("l1", "seed", "metrics")}
+            ({"kind": own.meta["kind"]} if "kind" in own.meta else {})
+            | {key: own.meta.get(key) for key in ("l1", "seed", "metrics")}
             | {"name": name, "dict_size": own.dict_size, "against": against(own, self.made, threshold)}
             for name, own in trained.items()
         ]
@@ -96,7 +96,7 @@ def fit_all(
         for kind in kinds:
             progress.advance(0, fitting=kind)
             own = made[kind] = BASELINES[kind](fit)
-            found = evaluate(own, _batches(dataset, held_out))
+            found = evaluate(own, chunks(dataset, start=dataset.rows - held_out))
             curve = dataset.read(dataset.rows - min(held_out, settings.curve_rows), dataset.rows)
             curves[kind] = fvu_of_strongest(own, curve, _KEPT)
             own.features["density"] = found.density
@@ -116,11 +116,6 @@ def _fit(dataset: Dataset, settings: FitSettings, train_rows: int) -> Fit:
         x = next(iter(stream)).numpy().astype(np.float64)
     iterative = min(settings.iterative_rows, rows)
     return Fit(x, iterative, settings.ica_iterations, settings.nmf_iterations, settings.seed)
-
-
-def _batches(dataset: Dataset, rows: int) -> Iterator[Tensor]:
-    for first in range(dataset.rows - rows, dataset.rows, _BATCH):
-        yield dataset.read(first, min(first + _BATCH, dataset.rows))
 
 
 def against(

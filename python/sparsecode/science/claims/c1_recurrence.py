@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from sparsecode.comparison import Entry, Relation
 from sparsecode.science.claims import trained
 from sparsecode.science.claims.evidence import ComparedSweep, Evidence, Row
 from sparsecode.science.claims.verdicts import NOT_REPRODUCED, REPRODUCED, Finding, Verdict, not_tested
@@ -22,12 +22,12 @@ CLAIM = (
     "Many more features than the space has dimensions are recovered, with high cosine similarity to features of other, "
     "larger dictionaries."
 )
-RELATIONS = {
-    "next": "next larger size",
-    "next_other_seed": "next larger size from another seed",
-    "other_seed": "same size from another seed",
+RELATIONS: dict[str, str] = {
+    Relation.NEXT: "next larger size",
+    Relation.NEXT_OTHER_SEED: "next larger size from another seed",
+    Relation.OTHER_SEED: "same size from another seed",
 }
-_LARGER = ("next", "next_other_seed")
+_LARGER = (Relation.NEXT, Relation.NEXT_OTHER_SEED)
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,23 @@ class Numbers:
 
 def judge(evidence: Evidence) -> Finding[Numbers]:
     """Counts of features above the threshold per dictionary, beside random directions; the best one is judged."""
-    main = evidence.main
+    main, dimensions = evidence.main, evidence.main.comparison.dimensions
     rows = [row for sweep in evidence.sweeps for row in _rows(sweep)]
     best = best_dictionary(main)
-    verdict = rule({}, 0.0, 0, main.dimensions)
-    candidates = [entry for entry in main.entries if entry["next"]]
-    chosen = best or max(candidates, key=lambda entry: entry["dict_size"], default=None)
+    verdict = rule({}, 0.0, 0, dimensions)
+    candidates = [entry for entry in main.entries if entry.next]
+    chosen = best or max(candidates, key=lambda entry: entry.dict_size, default=None)
     if chosen is not None:
-        name, size = chosen["name"], chosen["dict_size"]
+        name, size = chosen.name, chosen.dict_size
         own = [row for row in rows if (row.sweep, row.dictionary) == (main.label, name) and row.relation in _LARGER]
         counts = {RELATIONS[row.relation]: Interval(row.mutual, row.low, row.high) for row in own}
-        verdict = rule(counts, max(row.above_by_chance for row in own), size, main.dimensions)
-        if size > main.dimensions:
+        verdict = rule(counts, max(row.above_by_chance for row in own), size, dimensions)
+        if size > dimensions:
             live = int(main.live(name).sum())
-            why = f"{name} has {live} live features, not more than the {main.dimensions} dimensions"
-            if thin := trained.listed(main.below(chosen, *_LARGER)) or ("" if live > main.dimensions else why):
+            why = f"{name} has {live} live features, not more than the {dimensions} dimensions"
+            if thin := trained.listed(main.below(chosen, *_LARGER)) or ("" if live > dimensions else why):
                 verdict = trained.too_thin(thin)
-    return Finding(CLAIM, verdict, Numbers(main.dimensions, main.threshold, best["name"] if best else None, rows))
+    return Finding(CLAIM, verdict, Numbers(dimensions, main.comparison.threshold, best.name if best else None, rows))
 
 
 def rule(counts: Mapping[str, Interval], by_chance: float, features: int, dimensions: int) -> Verdict:
@@ -109,43 +109,43 @@ def rule(counts: Mapping[str, Interval], by_chance: float, features: int, dimens
     return below.doubted(worst.holds(bar))
 
 
-def best_dictionary(sweep: ComparedSweep) -> dict[str, Any] | None:
+def best_dictionary(sweep: ComparedSweep) -> Entry | None:
     """The dictionary with most features found again in every larger relative, among those with more features than
     dimensions; untrained ones, and those with untrained relatives, count only if there are no others.
     """
-    fits = [entry for entry in sweep.entries if entry["next"] and entry["dict_size"] > sweep.dimensions]
+    fits = [entry for entry in sweep.entries if entry.next and entry.dict_size > sweep.comparison.dimensions]
     fits = [entry for entry in fits if not sweep.below(entry, *_LARGER)] or fits
 
-    def least(entry: dict[str, Any]) -> int:
-        return min(int(entry[relation]["mutual"]) for relation in _LARGER if entry[relation])
+    def least(entry: Entry) -> int:
+        return min(found.mutual for relation in _LARGER if (found := entry.relative(relation)))
 
     return max(fits, key=least, default=None)
 
 
 def _rows(sweep: ComparedSweep) -> list[Count]:
-    rows = []
+    rows, comparison = [], sweep.comparison
     for entry in sweep.entries:
-        for relation in RELATIONS:
-            if not entry[relation]:
+        for relation in (*_LARGER, Relation.OTHER_SEED):
+            found = entry.relative(relation)
+            if found is None:
                 continue
-            other = entry[relation]["dictionary"]
-            values = sweep.comparison.cosine(entry["name"], other)
-            others = len(sweep.comparison.tensors[f"{other}.cosine"])
-            interval = bootstrap.count(int(entry[relation]["mutual"]), len(values))
-            above = values > sweep.threshold
+            values = comparison.cosine(entry.name, found.dictionary)
+            others = len(comparison.tensors[f"{found.dictionary}.cosine"])
+            interval = bootstrap.count(found.mutual, len(values))
+            above = values > comparison.threshold
             row = Count(
                 **sweep.named(entry),
-                relation=relation,
-                other=other,
+                relation=relation.value,
+                other=found.dictionary,
                 above=int(above.sum()),
-                distinct=len(set(sweep.comparison.index(entry["name"], other)[above].tolist())),
+                distinct=len(set(comparison.index(entry.name, found.dictionary)[above].tolist())),
                 mutual=int(interval.value),
-                near_duplicates=entry["near_duplicates"]["features"],
+                near_duplicates=entry.near_duplicates.features,
                 low=interval.low,
                 high=interval.high,
                 mmcs=float(values.double().mean()),
-                mmcs_by_chance=chance.expected_mmcs(others, sweep.dimensions),
-                above_by_chance=len(values) * chance.share_above(sweep.threshold, others, sweep.dimensions),
+                mmcs_by_chance=chance.expected_mmcs(others, comparison.dimensions),
+                above_by_chance=len(values) * chance.share_above(comparison.threshold, others, comparison.dimensions),
             )
             rows.append(row)
     return rows

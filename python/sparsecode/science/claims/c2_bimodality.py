@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sparsecode.comparison.cosine import histogram
+from sparsecode.comparison import Relation, histogram
 from sparsecode.science.claims import trained
 from sparsecode.science.claims.evidence import ComparedSweep, Evidence, Row
 from sparsecode.science.claims.verdicts import MOST, NOT_REPRODUCED, PARTLY, REPRODUCED, Finding, Verdict, not_tested
@@ -151,14 +151,14 @@ def rows_of(sweep: ComparedSweep) -> list[Distribution]:
     """Every dictionary with a larger relative: its histograms, the dip test and the fit of two modes."""
     rows = []
     for entry in sweep.entries:
-        if not entry["next"]:
+        if entry.next is None:
             continue
-        name = entry["name"]
-        values, live = sweep.comparison.cosine(name, entry["next"]["dictionary"]), sweep.live(name)
+        name = entry.name
+        values, live = sweep.comparison.cosine(name, entry.next.dictionary), sweep.live(name)
         row = Distribution(
             **sweep.named(entry),
-            overcomplete=entry["dict_size"] > sweep.dimensions,
-            untrained=sweep.below(entry, "next"),
+            overcomplete=entry.dict_size > sweep.comparison.dimensions,
+            untrained=sweep.below(entry, Relation.NEXT),
             dead=int((~live).sum()),
             live_histogram=histogram(values[live], BINS),
             dead_histogram=histogram(values[~live], BINS),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecode.comparison.records import Steady
 from sparsecode.records import as_json
 from sparsecode.science.claims import trained
 from sparsecode.science.claims.evidence import ComparedSweep, Evidence
@@ -46,15 +47,15 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     if dataset is None or evidence.decode is None:
         return Finding(CLAIM, not_tested(evidence.missing.get("text", "The activations are not there.")))
     chosen = _steadiest(sweep, config.directions)
-    width = sweep.dimensions
+    width = sweep.comparison.dimensions
     own, random = beside(config.directions, width, config.seed)
     mean = torch.as_tensor(dataset.statistics["mean"], dtype=torch.float32)
 
     probes = Probes.joined(
-        [features(sweep.dictionaries[entry["dictionary"]], [entry["feature"]]) for entry in chosen]
+        [features(sweep.dictionaries[one.dictionary], [one.feature]) for one in chosen]
         + [neurons(own, width), directions(random, mean)]
     )
-    about: list[tuple[str, dict[str, Any]]] = [("feature", entry) for entry in chosen]
+    about: list[tuple[str, dict[str, Any]]] = [("feature", as_json(one)) for one in chosen]
     about += [("neuron", {"neuron": i}) for i in own]
     about += [("random", {"direction": i}) for i in range(len(random))]
 
@@ -108,9 +109,9 @@ def rule(consistency: Sequence[float], over_random: Interval | None) -> Verdict:
     return Verdict(NOT_REPRODUCED, "The strongest contexts of most features share no token.", number).doubted(doubtful)
 
 
-def _steadiest(sweep: ComparedSweep, count: int) -> list[dict[str, Any]]:
+def _steadiest(sweep: ComparedSweep, count: int) -> list[Steady]:
     """Up to `count` distinct live features of trained dictionaries found in every size of these, steadiest first."""
-    listed = sweep.comparison.record["steadiest"]
-    names = {one["dictionary"] for one in listed} - sweep.untrained.keys()
+    listed = sweep.comparison.contents.steadiest
+    names = {one.dictionary for one in listed} - sweep.untrained.keys()
     masks = {name: sweep.in_every_size(name) for name in names}
-    return [one for one in listed if one["dictionary"] in names and masks[one["dictionary"]][one["feature"]]][:count]
+    return [one for one in listed if one.dictionary in names and masks[one.dictionary][one.feature]][:count]

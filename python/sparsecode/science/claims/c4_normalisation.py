@@ -20,6 +20,9 @@ CLAIM = (
 # Slope of a line of equal L0: 0 means one L1 for all sizes, 1 means L1 in proportion to size (the diagonal). The middle
 # tells which of the two a slope is nearer to.
 HALF_DIAGONAL = 0.5
+# How far the slope of one GPT's activations may be from that of another's: twice the standard deviation over six runs
+# that differ in the GPT's seed and training (0.31 to 0.72; docs/claims.md). The interval of one run knows nothing of it.
+BETWEEN_GPTS = 0.3
 
 
 @dataclass(frozen=True)
@@ -83,18 +86,20 @@ def rule(plain: Interval | None, divided: Interval | None) -> Verdict:
         return flat.doubted(divided.holds(HALF_DIAGONAL))
     if plain.high < HALF_DIAGONAL and plain.low > -HALF_DIAGONAL:
         words = "Lines of equal L0 are diagonal with the division and nearer to flat without."
-        return Verdict(REPRODUCED, words, number)
-    near = Verdict(NOT_REPRODUCED, "Without the division the lines of equal L0 are not clearly nearer to flat.", number)
-    return near.doubted(plain.holds(HALF_DIAGONAL) or plain.holds(-HALF_DIAGONAL))
+        found = Verdict(REPRODUCED, words, number)
+    else:
+        words = "Without the division the lines of equal L0 are not clearly nearer to flat."
+        found = Verdict(NOT_REPRODUCED, words, number)
+    return found.doubted(any(plain.near(bound, BETWEEN_GPTS) for bound in (HALF_DIAGONAL, -HALF_DIAGONAL)))
 
 
 def _grid(sweep: ComparedSweep, draws: int) -> Grid:
     cells: list[Cell] = []
     by_size: dict[int, list[tuple[float, float]]] = {}
     for entry in sweep.entries:
-        l0, fvu, dead = ((entry.get("metrics") or {}).get(name) for name in ("l0", "fvu", "dead"))
-        mmcs = entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None
-        cell = Cell(entry["dict_size"], entry["l1"], l0, fvu, dead, mmcs, sweep.untrained.get(entry["name"]))
+        l0, fvu, dead = (entry.metrics.get(name) for name in ("l0", "fvu", "dead"))
+        mmcs = entry.next.mcs.all.mean if entry.next else None
+        cell = Cell(entry.dict_size, entry.about["l1"], l0, fvu, dead, mmcs, sweep.untrained.get(entry.name))
         cells.append(cell)
         if cell.l0 is not None and not cell.untrained:
             by_size.setdefault(cell.size, []).append((cell.l1, cell.l0))

@@ -6,12 +6,12 @@ Needs: the model; trained dictionaries and their larger relatives (other sizes a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from sparsecode.comparison import Entry, Relation
 from sparsecode.science.claims import trained
 from sparsecode.science.claims.evidence import ComparedSweep, Evidence
 from sparsecode.science.claims.verdicts import NOT_REPRODUCED, REPRODUCED, Finding, Verdict, not_tested
@@ -47,13 +47,14 @@ class Point(KnownPoint):
 
 @dataclass(frozen=True)
 class Curve:
-    """MMCS over size at one L1 of a sweep."""
+    """MMCS over size of one kind of dictionary at one L1 of a sweep."""
 
     sweep: str
-    l1: float
+    l1: float | None
     points: list[Point]
     bend: BendIntervals | None
     bend_of_live: BendIntervals | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A curve for every L1 of every sweep; that of the run at `judged_l1` is judged."""
+    """A curve for every kind and L1 of every sweep; that of the run at `judged_kind` and `judged_l1` is judged."""
 
     judged_l1: float | None
     curves: list[Curve]
     known_features: Known | None
+    judged_kind: str | None = None
 
 
 def judge(evidence: Evidence) -> Finding[Numbers]:
@@ -80,7 +82,8 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     main, draws = evidence.main, evidence.config.draws
     curves = [curve for sweep in evidence.sweeps for curve in curves_of(sweep, draws)]
     judged, verdict = judge_curves(main, [curve for curve in curves if curve.sweep == main.label])
-    return Finding(CLAIM, verdict, Numbers(judged.l1 if judged else None, curves, known_features(main, draws)))
+    l1, kind = (judged.l1, judged.kind) if judged else (None, None)
+    return Finding(CLAIM, verdict, Numbers(l1, curves, known_features(main, draws), kind))
 
 
 def judge_curves(sweep: ComparedSweep, curves: list[Curve]) -> tuple[Curve | None, Verdict]:
@@ -119,30 +122,33 @@ def rule(before: Interval | None, after: Interval | None, sizes: int, first: flo
 
 
 def curves_of(sweep: ComparedSweep, draws: int) -> list[Curve]:
-    """For every L1 the MMCS of each size with the next larger one, features of all seeds together."""
+    """For every kind and L1 the MMCS of each size with the next larger one, features of all seeds together."""
 
-    def cosines(entry: dict[str, Any]) -> torch.Tensor:
-        return sweep.comparison.cosine(entry["name"], entry["next"]["dictionary"])
+    def cosines(entry: Entry) -> torch.Tensor:
+        assert entry.next is not None
+        return sweep.comparison.cosine(entry.name, entry.next.dictionary)
 
-    def living(entry: dict[str, Any]) -> torch.Tensor:
-        return cosines(entry)[:0] if sweep.below(entry, "next") else cosines(entry)[sweep.live(entry["name"])]
+    def living(entry: Entry) -> torch.Tensor:
+        return cosines(entry)[:0] if sweep.below(entry, Relation.NEXT) else cosines(entry)[sweep.live(entry.name)]
 
     found = []
-    for l1 in sorted({float(entry["l1"]) for entry in sweep.entries if entry.get("l1") is not None}):
-        entries: dict[int, list[dict[str, Any]]] = {}
+    said = [(entry.kind, entry.l1) for entry in sweep.entries if (entry.kind, entry.l1) != (None, None)]
+    for kind, l1 in dict.fromkeys(said):  # in the order of `entries`
+        entries: dict[int, list[Entry]] = {}
         for entry in sweep.entries:
-            if entry.get("l1") == l1 and entry["next"]:
-                entries.setdefault(entry["dict_size"], []).append(entry)
+            if (entry.kind, entry.l1) == (kind, l1) and entry.next:
+                entries.setdefault(entry.dict_size, []).append(entry)
         every = {size: torch.cat([cosines(one) for one in own]).double().numpy() for size, own in entries.items()}
         alive = {size: torch.cat([living(one) for one in own]).double().numpy() for size, own in entries.items()}
         alive = {size: own for size, own in alive.items() if len(own)}
         points = []
         for size, own in entries.items():
-            matched = [one["next"]["matched"]["all"]["mean"] for one in own if one["next"].get("matched")]
+            pairs = [one.next.matched.all.mean for one in own if one.next and one.next.matched]
+            matched = [mean for mean in pairs if mean is not None]
             of_live = bootstrap.interval(alive[size], draws=draws) if size in alive else None
             of_all = bootstrap.interval(every[size], draws=draws)
             points.append(Point(size, of_all, of_live, float(np.mean(matched)) if matched else None))
-        found.append(Curve(sweep.label, l1, points, _bend(every, draws), _bend(alive, draws)))
+        found.append(Curve(sweep.label, l1, points, _bend(every, draws), _bend(alive, draws), kind))
     return found
 
 
@@ -156,24 +162,17 @@ def known_features(sweep: ComparedSweep, draws: int) -> Known | None:
     Known: live features of the largest dictionary that the largest one of another seed has as well. Their MCS with
     smaller dictionaries, which had no part in the choice. None without a second seed.
     """
-    largest = max(sweep.entries, key=lambda entry: entry["dict_size"])
-    if not largest["other_seed"]:
+    comparison, largest = sweep.comparison, max(sweep.entries, key=lambda entry: entry.dict_size)
+    if largest.other_seed is None:
         return None
-    chosen = sweep.live(largest["name"]) & (
-        sweep.comparison.cosine(largest["name"], largest["other_seed"]["dictionary"]) > sweep.threshold
-    )
-    smaller = [
-        entry
-        for entry in sweep.entries
-        if entry["dict_size"] < largest["dict_size"]
-        and entry.get("seed") == largest.get("seed")
-        and entry.get("l1") == largest.get("l1")
-    ]
+    again = comparison.cosine(largest.name, largest.other_seed.dictionary) > comparison.threshold
+    chosen = sweep.live(largest.name) & again
+    family = next(family for family in comparison.families if largest in family)
+    smaller = [entry for entry in family if entry.dict_size < largest.dict_size]
     if not bool(chosen.any()) or not smaller:
         return None
     values = {
-        entry["dict_size"]: sweep.comparison.cosine(largest["name"], entry["name"])[chosen].double().numpy()
-        for entry in smaller
+        entry.dict_size: comparison.cosine(largest.name, entry.name)[chosen].double().numpy() for entry in smaller
     }
     points = [KnownPoint(size, bootstrap.interval(own, draws=draws)) for size, own in values.items()]
-    return Known(largest["name"], int(chosen.sum()), points, _bend(values, draws))
+    return Known(largest.name, int(chosen.sum()), points, _bend(values, draws))

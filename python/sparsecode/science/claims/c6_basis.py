@@ -59,18 +59,19 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     Random directions are uniform ones, and weighted ones: each component times its neuron's standard deviation.
     """
     sweep = evidence.main
-    fits = [one for one in sweep.entries if one["name"] not in sweep.untrained] or sweep.entries
+    fits = [one for one in sweep.entries if one.name not in sweep.untrained] or sweep.entries
     entry = best_dictionary(sweep)
-    if entry is None or entry["name"] in sweep.untrained:
+    if entry is None or entry.name in sweep.untrained:
         entry = max(fits, key=lambda one: int(sweep.found_again(one).sum()))
-    atoms = sweep.dictionaries[entry["name"]].W_dec.double().numpy()
-    again, live = sweep.found_again(entry).numpy(), sweep.live(entry["name"]).numpy()
-    random = np.random.default_rng(evidence.config.seed).standard_normal((RANDOM, sweep.dimensions))
+    atoms = sweep.dictionaries[entry.name].W_dec.double().numpy()
+    again, live = sweep.found_again(entry).numpy(), sweep.live(entry.name).numpy()
+    width = sweep.comparison.dimensions
+    random = np.random.default_rng(evidence.config.seed).standard_normal((RANDOM, width))
     groups: dict[str, Any] = {
         "found again": atoms[again],
         "live": atoms[live],
         "random directions": random,
-        "neurons": np.eye(sweep.dimensions),
+        "neurons": np.eye(width),
     }
     if evidence.dataset is not None:
         rows = _spread(evidence.dataset)
@@ -95,9 +96,9 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
         ratios = {name: float(np.median(spread[group])) for name, group in names}
     percentile = {"percentile": RANDOM_PERCENTILE, "participation ratio": bounds}
     held = {group: np.round(spread[group], 3).tolist() for group in ("found again", "live")}
-    numbers = Numbers(entry["name"], list(QUANTILES), table, percentile, shares, held)
+    numbers = Numbers(entry.name, list(QUANTILES), table, percentile, shares, held)
     verdict = rule(shares.get("random directions"), shares.get("random, weighted"), ratios)
-    if entry["name"] in sweep.untrained:
+    if entry.name in sweep.untrained:
         verdict = trained.too_thin(trained.listed(sweep.below(entry)))
     return Finding(CLAIM, verdict, numbers)
 

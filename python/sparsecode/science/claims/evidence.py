@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.comparison import Comparison
+from sparsecode.comparison import Comparison, Entry, Relation
 from sparsecode.science.claims import trained
 from sparsecode.science.top_contexts import Decode, Rows
 from sparsecode.sweep import Dictionary, metrics
@@ -59,48 +59,30 @@ class ComparedSweep:
     dictionaries: dict[str, Dictionary]
 
     @property
-    def entries(self) -> list[dict[str, Any]]:
-        """The comparison's entries by L1, seed and size."""
-        return sorted(
-            self.comparison.record["dictionaries"],
-            key=lambda entry: (entry.get("l1") or 0.0, entry.get("seed") or 0, entry["dict_size"], entry["name"]),
-        )
+    def entries(self) -> list[Entry]:
+        """What was found of each dictionary, by kind, L1, seed and size."""
+        return self.comparison.entries
 
-    def named(self, entry: dict[str, Any]) -> dict[str, Any]:
+    def named(self, entry: Entry) -> dict[str, Any]:
         """What a `Row` about an entry begins with."""
-        own = {
-            "dictionary": entry["name"],
-            "size": entry["dict_size"],
-            "l1": entry.get("l1"),
-            "seed": entry.get("seed"),
-        }
+        own = {"dictionary": entry.name, "size": entry.dict_size, "l1": entry.l1, "seed": entry.seed}
         return {"sweep": self.label} | own
-
-    @property
-    def dimensions(self) -> int:
-        """Width of the activations."""
-        return int(self.entries[0]["activation_dim"])
-
-    @property
-    def threshold(self) -> float:
-        """Cosine above which a feature counts as found again."""
-        return float(self.comparison.record["settings"]["threshold"])
 
     @cached_property
     def untrained(self) -> dict[str, str]:
         """Dictionaries below the bounds of `trained`, by name, and why."""
         rows: dict[str, dict[str, Any]] = {}
         for entry in self.entries:
-            start = self.dictionaries[entry["name"]].features.get("initial_cosine")
-            row = {"fvu": (entry.get("metrics") or {}).get("fvu"), "live": entry.get("live")}
+            start = self.dictionaries[entry.name].features.get("initial_cosine")
+            row = {"fvu": entry.metrics.get("fvu"), "live": entry.live}
             if start is not None:
-                row |= metrics.motion(start, self.live(entry["name"]))
-            rows[entry["name"]] = row
+                row |= metrics.motion(start, self.live(entry.name))
+            rows[entry.name] = row
         return trained.dictionaries(rows)
 
-    def below(self, entry: dict[str, Any], *relations: str) -> dict[str, str]:
+    def below(self, entry: Entry, *relations: Relation) -> dict[str, str]:
         """The untrained ones among a dictionary and those that it is compared with, and why."""
-        names = [entry["name"], *(entry[relation]["dictionary"] for relation in relations if entry[relation])]
+        names = [entry.name, *(found.dictionary for one in relations if (found := entry.relative(one)))]
         return {name: self.untrained[name] for name in names if name in self.untrained}
 
     def live(self, name: str) -> Tensor:
@@ -112,27 +94,26 @@ class ComparedSweep:
         """[n] share of held-out rows on which each feature fires."""
         return self.dictionaries[name].features.get("density")
 
-    def found_again(self, entry: dict[str, Any]) -> Tensor:
+    def found_again(self, entry: Entry) -> Tensor:
         """[n] live features that another dictionary has as well: of another seed where there is one, else larger."""
-        relation = next((r for r in ("next_other_seed", "other_seed", "next") if entry[r]), None)
-        live = self.live(entry["name"])
-        if relation is None:
+        other, live = entry.next_other_seed or entry.other_seed or entry.next, self.live(entry.name)
+        if other is None:
             return torch.zeros_like(live)
-        return live & (self.comparison.cosine(entry["name"], entry[relation]["dictionary"]) > self.threshold)
+        return live & (self.comparison.cosine(entry.name, other.dictionary) > self.comparison.threshold)
 
     def in_every_size(self, name: str) -> Tensor:
         """[n] features found again in at least one dictionary of every other size; none where there is one size.
 
         Untrained dictionaries are not asked.
         """
-        own = next(entry["dict_size"] for entry in self.entries if entry["name"] == name)
+        own = self.dictionaries[name].dict_size
         found = torch.ones(own, dtype=torch.bool)
-        asked = [entry for entry in self.entries if entry["name"] not in self.untrained]
-        others = {entry["dict_size"] for entry in asked} - {own}
+        asked = [entry for entry in self.entries if entry.name not in self.untrained]
+        others = {entry.dict_size for entry in asked} - {own}
         for size in others:
-            same = [entry["name"] for entry in asked if entry["dict_size"] == size]
+            same = [entry.name for entry in asked if entry.dict_size == size]
             best = torch.stack([self.comparison.cosine(name, other) for other in same]).amax(0)
-            found &= best > self.threshold
+            found &= best > self.comparison.threshold
         return found if others else torch.zeros_like(found)
 
 
@@ -149,9 +130,7 @@ class Evidence:
     divided: ComparedSweep | None = None
     dataset: Rows | None = None
     decode: Decode | None = None
-    starts: dict[str, ComparedSweep] = field(
-        default_factory=dict
-    )  # the run's sweep anew from each start, on fewer rows
+    starts: dict[str, ComparedSweep] = field(default_factory=dict)  # the run's sweep from each start, on fewer rows
     start_samples: int = 0
     missing: dict[str, str] = field(default_factory=dict)
     untrained_model: str = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sparsecode.comparison import Entry
 from sparsecode.science.claims import c2_bimodality, c5_growth
 from sparsecode.science.claims.evidence import ComparedSweep
 from sparsecode.science.claims.trained import HARDLY_MOVED
@@ -25,9 +26,9 @@ class Other:
 
 
 STARTS = {
-    "calibrated": Other("short encoder, calibrated biases, mean off, L1 warmed up", {
-        "start": "calibrated", "encoder_norm": "auto", "initial_density": "auto", "normalize": "center",
-        "l1_warmup": 0.3, "lr_scaling": "sqrt"}),
+    "calibrated": Other("short, whitened encoder, calibrated biases, mean off, L1 warmed up", {
+        "start": "calibrated", "encoder_norm": "auto", "initial_density": "auto", "whitening": "auto",
+        "normalize": "center", "l1_warmup": 0.3, "lr_scaling": "sqrt"}),
     "atoms": Other("encoder = atoms, biases 0, full L1 from the first step (version 0.1)", {
         "start": "atoms", "normalize": "rms", "l1_warmup": 0.0, "lr_scaling": "none"}),
     "linear": Other("encoder and biases as torch.nn.Linear draws them, atoms orthogonal, full L1 (the seed)", {
@@ -89,13 +90,13 @@ def _judged(kind: str, sweep: ComparedSweep, draws: int) -> Start:
     return Start(STARTS[kind].words, STARTS[kind].settings, rows, modes, growth, curve)
 
 
-def _row(sweep: ComparedSweep, entry: dict[str, Any]) -> Started:
-    live = sweep.live(entry["name"])
-    cosine = sweep.dictionaries[entry["name"]].features.get("initial_cosine")
+def _row(sweep: ComparedSweep, entry: Entry) -> Started:
+    live = sweep.live(entry.name)
+    cosine = sweep.dictionaries[entry.name].features.get("initial_cosine")
     moved = None if cosine is None or not bool(live.any()) else float((cosine[live] < HARDLY_MOVED).double().mean())
-    named = (entry["name"], entry["dict_size"], entry.get("l1"), entry.get("seed"))
-    fvu, l0 = ((entry.get("metrics") or {}).get(name) for name in ("fvu", "l0"))
-    other = entry["other_seed"]["mutual"] if entry["other_seed"] else None
-    mmcs = entry["next"]["mcs"]["all"]["mean"] if entry["next"] else None
-    alike = (entry["near_duplicates"]["features"], other, mmcs)
-    return Started(*named, fvu, l0, int((~live).sum()), moved, *alike)
+    other = entry.other_seed.mutual if entry.other_seed else None
+    mmcs = entry.next.mcs.all.mean if entry.next else None
+    return Started(
+        entry.name, entry.dict_size, entry.l1, entry.seed, entry.metrics.get("fvu"), entry.metrics.get("l0"),
+        int((~live).sum()), moved, entry.near_duplicates.features, other, mmcs,
+    )  # fmt: skip

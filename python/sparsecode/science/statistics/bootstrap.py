@@ -26,6 +26,10 @@ class Interval:
         """Whether a bound lies within: on either side of it would be the same to these data."""
         return self.low <= bound <= self.high
 
+    def near(self, bound: float, distance: float) -> bool:
+        """Whether a bound lies within, or no further from either end than `distance`."""
+        return self.low - distance <= bound <= self.high + distance
+
     def text(self, form: str = ".2f") -> str:
         """`0.31 (0.28 to 0.33)`."""
         return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
@@ -50,13 +54,11 @@ def interval(
     return from_draws(float(statistic(array, axis=0)), resampled)
 
 
-def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws: int = 1000, seed: int = 0) -> Interval:
+def difference(a: Sequence[float] | Array, b: Sequence[float] | Array, *, draws: int = 1000) -> Interval:
     """mean(a) - mean(b), both resampled."""
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    resampled = resamples(first, draws, np.random.default_rng(seed)) - resamples(
-        second, draws, np.random.default_rng(seed + 1)
-    )
-    return from_draws(float(first.mean() - second.mean()), resampled)
+    one, other = (resamples(own, draws, np.random.default_rng(seed)) for seed, own in enumerate((first, second)))
+    return from_draws(float(first.mean() - second.mean()), one - other)
 
 
 def count(found: int, features: int) -> Interval:

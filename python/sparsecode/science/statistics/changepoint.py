@@ -52,9 +52,9 @@ class BendIntervals:
     share_at: dict[str, float]
 
 
-def bend_of_means(features: Mapping[int, Array], *, draws: int = 1000, seed: int = 0) -> BendIntervals:
+def bend_of_means(features: Mapping[int, Array], *, draws: int = 1000) -> BendIntervals:
     """The bend of the curve of means over log2(size): `features[size]` are the values there, one per feature."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     x = [math.log2(size) for size in features]
     whole = bend(x, [values.mean() for values in features.values()])
     means = np.stack([resamples(values, draws, generator) for values in features.values()], axis=1)

@@ -46,11 +46,11 @@ def dip(values: npt.ArrayLike) -> float:
     return float(best / (2 * n))
 
 
-def p_value(values: npt.ArrayLike, *, draws: int = _NULL_DRAWS, seed: int = 0) -> tuple[float, float]:
+def p_value(values: npt.ArrayLike, *, draws: int = _NULL_DRAWS) -> tuple[float, float]:
     """(dip, p) of a sample [n]; p is at least 1 / (draws + 1)."""
     found, n = dip(values), len(np.asarray(values))
     size = next((size for size in _NULL_SIZES if size >= n), _NULL_SIZES[-1])
-    null = uniform_dips(size, draws, seed) * np.sqrt(size / n)
+    null = uniform_dips(size, draws) * np.sqrt(size / n)
     return found, float((1 + (null >= found).sum()) / (1 + draws))
 
 

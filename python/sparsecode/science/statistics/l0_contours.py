@@ -48,7 +48,7 @@ def local_slopes(grid: Mapping[int, Sequence[tuple[float, float]]]) -> list[Loca
     return found
 
 
-def slope(found: Sequence[LocalSlope], *, draws: int = 1000, seed: int = 0) -> Interval | None:
+def slope(found: Sequence[LocalSlope], *, draws: int = 1000) -> Interval | None:
     """Mean over pairs of neighbouring sizes of their mean slope over levels; None without any.
 
     The interval resamples pairs: levels of one pair lie on the same few dictionaries, and are not independent.
@@ -58,7 +58,7 @@ def slope(found: Sequence[LocalSlope], *, draws: int = 1000, seed: int = 0) -> I
         pairs.setdefault(one.size, []).append(one.slope)
     if not pairs:
         return None
-    return interval([float(np.mean(slopes)) for slopes in pairs.values()], draws=draws, seed=seed)
+    return interval([float(np.mean(slopes)) for slopes in pairs.values()], draws=draws)
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> Array:

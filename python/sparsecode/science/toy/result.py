@@ -49,12 +49,13 @@ class ToyResult:
         chunks = (x.contiguous() for x in torch.split(self.x, self.trainer.batches.size))
         found, fired = evaluate(engine, sweep, chunks, self.spread)
         diverged, names = sweep.diverged(), sweep.names
-        alive = {key: k for k, key in enumerate(sweep.keys) if k not in diverged}
+        keys = list(zip(sweep.sizes, sweep.l1, sweep.seeds, strict=True))
+        alive = {key: k for k, key in enumerate(keys) if k not in diverged}
         atoms = {key: sweep.W_dec[sweep.rows(k)].detach().float().cpu() for key, k in alive.items()}
         larger = measures.next_larger(list(alive))
         rows, recovery = [], {}
         with watch.task("toy: compare", len(names), "dictionaries") as progress:
-            for k, key in enumerate(sweep.keys):
+            for k, key in enumerate(keys):
                 size, l1, seed = key
                 values = {"code_l1" if name == "l1" else name: value for name, value in found[names[k]].items()}
                 row: dict[str, Any] = {"name": names[k], "dict_size": size, "l1": l1, "seed": seed} | values

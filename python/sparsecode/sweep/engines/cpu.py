@@ -150,6 +150,7 @@ class CpuEngine(Engine):
             sweep.settle()
         key = _key(sweep)
         if self._view is None or self._view.key != key:
+            self.check_kinds(sweep.kinds)
             sweep.settle()  # what rests, rests as the sweep was
             self._view = _View(key, sweep, self._rest)
         if self._rest:
@@ -220,4 +221,4 @@ def _tensors(sweep: Sweep) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
 def _key(sweep: Sweep) -> tuple[Any, ...]:
     # The versions tell that torch has written to a tensor.
     places = [(tensor.data_ptr(), tensor._version) for triple in _tensors(sweep).values() for tensor in triple]
-    return (*places, sweep.fired.data_ptr(), *sweep.sizes, *sweep.l1, *sweep.lr, sweep.loss, sweep.activation_dim)
+    return (*places, sweep.fired.data_ptr(), *sweep.sizes, *sweep.kinds, *sweep.lr, sweep.loss, sweep.activation_dim)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from sparsecode import _core
+from sparsecode.errors import InvalidSetting
+from sparsecode.sweep.kinds.spec import KindSpec
 from sparsecode.sweep.sweep import Sweep
 
 ENGINES = ("reference", "cpu", "gpu")
@@ -55,21 +57,40 @@ class Engine(ABC):
     name: str
     device: torch.device
 
+    @staticmethod
+    def trains(kind: KindSpec) -> bool:
+        """Whether the engine trains dictionaries of a kind: here ReLU + L1 alone."""
+        return kind.plain
+
+    @classmethod
+    def check_kinds(cls, kinds: Iterable[KindSpec]) -> None:
+        """Checks that the engine trains every kind.
+
+        Raises:
+            InvalidSetting: it does not.
+        """
+        for kind in kinds:
+            if not cls.trains(kind):
+                raise InvalidSetting(f"engine '{cls.name}' does not train '{kind}'", remedy="engine_reference")
+
     @abstractmethod
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """One optimiser step of every dictionary on a batch; the stats are those before the step.
 
-        Order: gradients at the current parameters; with `project_gradient` the part along each atom removed; Adam
-        with rate `lr[k] * lr_scale`; atoms renormalised to 1. `sweep.step` grows by one.
+        Order: gradients at the current parameters and the current state; the state follows; with `project_gradient`
+        the part of the gradient along each atom removed; Adam with rate `lr[k] * lr_scale`; thresholds below 0 set to
+        0; atoms renormalised to 1. `sweep.step` grows by one.
 
         Args:
             sweep: changed in place.
             x: [B, D], contiguous, normalised, of the parameters' type and device.
             lr_scale: the schedule's factor of the learning rates.
-            l1_factor: that of the L1 coefficients.
+            l1_factor: that of every penalty on codes: L1 coefficients, and the strength of JumpReLU's. Kinds that
+                select k codes have none.
 
         Raises:
             InvalidArgument: `x` does not fit the sweep.
+            InvalidSetting: the engine does not train a kind of the sweep.
         """
 
     @abstractmethod
@@ -78,7 +99,7 @@ class Engine(ABC):
 
     @abstractmethod
     def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
-        """Stats of a batch without an update."""
+        """Stats of a batch without an update, as dictionaries are used: BatchTopK by its threshold."""
 
     def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """The batches where the engine works; one with memory of its own copies the next while it computes."""

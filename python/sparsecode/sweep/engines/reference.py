@@ -2,13 +2,14 @@
 
 Shape letters: B rows of a batch, D activation dimension, F features of one dictionary, K dictionaries.
 
-For one dictionary with codes z = relu(y), y = (x - b) W_enc^T + b_enc, and residual r = z W_dec + b - x:
+For a ReLU dictionary with codes z = relu(y), y = (x - b) W_enc^T + b_enc, and residual r = z W_dec + b - x:
 
     loss = c |r|^2 + p sum(z) / B        c = 1/(B D) or 1/B, p the L1 penalty
     dr = 2 c r                           dz = (dr W_dec^T + p/B) where y > 0, else 0
     dW_dec = z^T dr    dW_enc = dz^T (x - b)    db_enc = sum_B dz    db = sum_B dr - db_enc W_enc
 
-Five matrix products and no autograd graph. A NaN passes through the ReLU both ways, as it does in torch.
+Five matrix products and no autograd graph. A NaN passes through the ReLU both ways, as it does in torch. Other kinds of
+dictionaries go through `sparsecode.sweep.kinds`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 
 from sparsecode.sweep.engines.protocol import Engine, StepStats
+from sparsecode.sweep.kinds import KindSpec, forward_and_back
+from sparsecode.sweep.kinds.loss import encoded
 from sparsecode.sweep.sweep import BETA1, BETA2, EPS, Sweep
 
 
@@ -38,17 +41,25 @@ class ReferenceEngine(Engine):
         if threads is not None:
             torch.set_num_threads(threads)
 
+    @staticmethod
+    def trains(kind: KindSpec) -> bool:
+        """See `Engine.trains`: every kind."""
+        del kind
+        return True
+
     @torch.no_grad()
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """See `Engine.step`."""
         sweep.check_batch(x)
+        now = sweep.step
         sweep.step += 1
         stats = []
         for k in range(len(sweep)):
-            forward = _forward(sweep, k, x)
-            gradients = _backward(sweep, k, forward, l1_factor)
-            stats.append(forward.sums)
-            sweep.fired[sweep.rows(k)] += forward.fired
+            found, gradients = _both_ways(sweep, k, x, now, l1_factor)
+            stats.append(found.sums)
+            sweep.fired[sweep.rows(k)] += found.fired
+            sweep.state.count(k, sweep.rows(k), found.fired, x.shape[0])
+            sweep.state.follow(k, now, found.z)
             _update(sweep, k, gradients, lr_scale)
         return _stack(x.shape[0], stats)
 
@@ -59,10 +70,10 @@ class ReferenceEngine(Engine):
         found = {name: torch.zeros_like(value) for name, value in sweep.parameters().items()}
         stats = []
         for k in range(len(sweep)):
-            forward = _forward(sweep, k, x)
-            stats.append(forward.sums)
-            for name, value in _backward(sweep, k, forward).items():
-                _own(sweep, k, name, found[name]).copy_(value)
+            codes, gradients = _both_ways(sweep, k, x, sweep.step)
+            stats.append(codes.sums)
+            for name, value in gradients.items():
+                found[name][sweep.place(name, k)].copy_(value)
         return _stack(x.shape[0], stats), found
 
     @torch.no_grad()
@@ -71,18 +82,14 @@ class ReferenceEngine(Engine):
         sweep.check_batch(x)
         stats = []
         for k in range(len(sweep)):
-            forward = _forward(sweep, k, x)
-            stats.append(forward.sums)
-            sweep.fired[sweep.rows(k)] += forward.fired
+            found = _forward(sweep, k, x).codes if sweep.kinds[k].plain else _used(sweep, k, x)
+            stats.append(found.sums)
+            sweep.fired[sweep.rows(k)] += found.fired
         return _stack(x.shape[0], stats)
 
 
 @dataclass
-class _Forward:
-    W_enc: Tensor  # [F, D]
-    W_dec: Tensor  # [F, D]
-    x: Tensor  # [B, D], the pre-bias subtracted
-    y: Tensor  # [B, F], before the ReLU
+class _Codes:
     z: Tensor  # [B, F]
     r: Tensor  # [B, D], reconstruction minus data
     fired: Tensor  # [F], on how many rows each feature is active
@@ -93,6 +100,42 @@ class _Forward:
         return _sum(self.r.square()), _sum(self.z), _sum(self.fired)
 
 
+def _both_ways(sweep: Sweep, k: int, x: Tensor, step: int, l1_factor: float = 1.0) -> tuple[_Codes, dict[str, Tensor]]:
+    """Codes and gradients of dictionary k at a step."""
+    spec = sweep.kinds[k]
+    if spec.plain:
+        forward = _forward(sweep, k, x)
+        return forward.codes, _backward(sweep, k, forward, l1_factor)
+    kind, weights = sweep.kind(k, step, l1_factor), sweep.weights(k)
+    divisor, dead = sweep.error_divisor(x.shape[0]), sweep.state.dead(k, sweep.rows(k))
+    found = forward_and_back(kind, weights, x, divisor, spec.ends(sweep.sizes[k]), spec.auxiliary(), dead)
+    gradients = found.gradients
+    if sweep.loss.tied:
+        gradients["W_dec"] += gradients.pop("W_enc")
+    return _Codes(found.z, found.r, (found.z > 0).sum(0)), gradients
+
+
+def _used(sweep: Sweep, k: int, x: Tensor) -> _Codes:
+    """Codes of dictionary k as it is used after the training: BatchTopK by its threshold, not by the batch."""
+    spec, weights = sweep.kinds[k], sweep.weights(k)
+    x, y = encoded(weights, x)
+    if spec.keeps_threshold:
+        threshold = sweep.state.threshold_of(k) or 0.0
+        z = torch.where((y > threshold) | y.isnan(), y.relu(), 0)
+    else:
+        z = sweep.kind(k, sweep.step).codes(y, weights)
+    return _Codes(z, z @ weights.W_dec - x, (z > 0).sum(0))
+
+
+@dataclass
+class _Forward:
+    W_enc: Tensor  # [F, D]
+    W_dec: Tensor  # [F, D]
+    x: Tensor  # [B, D], the pre-bias subtracted
+    y: Tensor  # [B, F], before the ReLU
+    codes: _Codes
+
+
 def _forward(sweep: Sweep, k: int, x: Tensor) -> _Forward:
     own = sweep.rows(k)
     # Copies: BLAS may round differently with the alignment of its operands, and a dictionary must come out with the
@@ -101,15 +144,15 @@ def _forward(sweep: Sweep, k: int, x: Tensor) -> _Forward:
     x = x - sweep.b_dec[k] if sweep.b_dec is not None else x
     y = torch.nn.functional.linear(x, W_enc, sweep.b_enc[own])
     z = y.relu()
-    return _Forward(W_enc, W_dec, x, y, z, z @ W_dec - x, (y > 0).sum(0))
+    return _Forward(W_enc, W_dec, x, y, _Codes(z, z @ W_dec - x, (y > 0).sum(0)))
 
 
 def _backward(sweep: Sweep, k: int, forward: _Forward, l1_factor: float = 1.0) -> dict[str, Tensor]:
     B = forward.x.shape[0]
-    dr = forward.r * (2 / sweep.error_divisor(B))
+    dr = forward.codes.r * (2 / sweep.error_divisor(B))
     dz = (dr @ forward.W_dec.T).add_(sweep.penalty(k) * l1_factor / B)
     dz = torch.ops.aten.threshold_backward(dz, forward.y, 0)  # ten times as fast as masked_fill_ on a CPU
-    dW_enc, db_enc, dW_dec = dz.T @ forward.x, dz.sum(0), forward.z.T @ dr
+    dW_enc, db_enc, dW_dec = dz.T @ forward.x, dz.sum(0), forward.codes.z.T @ dr
     if sweep.loss.tied:
         gradients = {"b_enc": db_enc, "W_dec": dW_dec + dW_enc}
     else:
@@ -126,8 +169,11 @@ def _update(sweep: Sweep, k: int, gradients: dict[str, Tensor], lr_scale: float)
         gradients["W_dec"] -= along * atoms
     parameters = sweep.parameters()
     for name, gradient in gradients.items():
-        m, v = (_own(sweep, k, name, moment) for moment in sweep.moments[name])
-        _adam(_own(sweep, k, name, parameters[name]), gradient, m, v, sweep.step, sweep.lr[k] * lr_scale)
+        at = sweep.place(name, k)
+        m, v = (moment[at] for moment in sweep.moments[name])
+        _adam(parameters[name][at], gradient, m, v, sweep.step, sweep.lr[k] * lr_scale)
+        if name == "theta":
+            parameters[name][at].clamp_(min=0)
     atoms /= atoms.norm(dim=1, keepdim=True)
 
 
@@ -137,11 +183,6 @@ def _adam(parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, t: int, lr:
     v.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
     denominator = (v.sqrt() / math.sqrt(1 - BETA2**t)).add_(EPS)
     parameter.addcdiv_(m, denominator, value=-lr / (1 - BETA1**t))
-
-
-def _own(sweep: Sweep, k: int, name: str, packed: Tensor) -> Tensor:
-    """Dictionary k's part of a packed tensor, as a view."""
-    return packed[k] if name == "b_dec" else packed[sweep.rows(k)]
 
 
 def _sum(values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ the errors of all groups it is in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -16,6 +17,24 @@ from torch import Tensor
 from sparsecode.errors import InvalidArgument
 from sparsecode.sweep.kinds.auxk import AuxK
 from sparsecode.sweep.kinds.kind import Kind, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What a batch gives.
+
+    Attributes:
+        loss: a number.
+        gradients: by the names of the parameters that there are, before any projection.
+        y, z: [B, F] pre-activations and codes.
+        r: [B, D] reconstruction by all features less the data.
+    """
+
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    y: Tensor
+    z: Tensor
+    r: Tensor
 
 
 @torch.no_grad()
@@ -28,7 +47,22 @@ def gradients(
     aux: AuxK | None = None,
     dead: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and gradients of one dictionary on a batch.
+    """Loss and gradients of one dictionary on a batch: `forward_and_back` without the rest."""
+    found = forward_and_back(kind, weights, x, divisor, groups, aux, dead)
+    return found.loss, found.gradients
+
+
+@torch.no_grad()
+def forward_and_back(
+    kind: Kind,
+    weights: Weights,
+    x: Tensor,
+    divisor: float,
+    groups: Sequence[int] = (),
+    aux: AuxK | None = None,
+    dead: Tensor | None = None,
+) -> Pass:
+    """Codes, loss and gradients of one dictionary on a batch.
 
     Args:
         kind: of the dictionary.
@@ -39,9 +73,6 @@ def gradients(
         aux: the loss of dead features, if any; of the residual of all features.
         dead: [F] bool, which are; needed with `aux`.
 
-    Returns:
-        The loss, and gradients by the names of the parameters that there are, before any projection.
-
     Raises:
         InvalidArgument: groups that do not ascend to F, or `aux` without `dead`.
     """
@@ -51,8 +82,7 @@ def gradients(
         raise InvalidArgument(f"groups that end at {list(ends)} do not ascend to the {F} features")
     if aux is not None and dead is None:
         raise InvalidArgument("the loss of dead features needs to be told which are dead")
-    x = x if weights.b_dec is None else x - weights.b_dec
-    y = torch.nn.functional.linear(x, weights.W_enc, weights.b_enc)
+    x, y = encoded(weights, x)
     z = kind.codes(y, weights)
     error, q, d_dec, dr, r = _error(weights, x, z, divisor, ends)
     loss, by_second = error + kind.penalty(y, z, weights), None
@@ -68,7 +98,13 @@ def gradients(
     found = {"W_enc": dy.T @ x, "b_enc": db_enc, "W_dec": d_dec} | own
     if weights.b_dec is not None:
         found["b_dec"] = dr.sum(0) - dy.sum(0) @ weights.W_enc
-    return loss, found
+    return Pass(loss, found, y, z, r)
+
+
+def encoded(weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [B, D] less the pre-bias, and their pre-activations [B, F]."""
+    x = x if weights.b_dec is None else x - weights.b_dec
+    return x, torch.nn.functional.linear(x, weights.W_enc, weights.b_enc)
 
 
 def _error(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecode.errors import InvalidSetting
+from sparsecode.machine import wide
 from sparsecode.sweep.kinds.kind import Weights
 from sparsecode.sweep.kinds.relu import Relu
 
@@ -140,7 +141,7 @@ class Annealing:
         if not self.wants(step):
             return state
         changed = self.changed_by(step)
-        own, following = (float(z.double().pow(self.exponent(changed + i)).sum()) for i in (0, 1))
+        own, following = (float(wide(z).pow(self.exponent(changed + i)).sum()) for i in (0, 1))
         sums = (*state.sums, (own, following))[-self.window :]
         if step not in self.after:
             return Annealed(state.strength, sums)

@@ -1,14 +1,11 @@
-"""Kinds as people write them: `batchtopk k=8,16` is two, and `jumprelu l0=16 window=0.05` one.
+"""The kind of one dictionary and its settings, its names and keys, and what it is in the reference.
 
-A text is a kind and what it is given, separated by spaces. A value may be several, with commas or as LOW:HIGH:COUNT,
-and a text stands for every combination; only `groups` is one value with commas. Pure functions; they know no tensors
-beyond those that a kind of the reference is made with.
+Pure functions; they know no tensors beyond those that a kind of the reference is made with.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +20,7 @@ from sparsecode.sweep.kinds.kind import Kind
 from sparsecode.sweep.kinds.panneal import Annealing, PAnneal
 from sparsecode.sweep.kinds.relu import Relu
 from sparsecode.sweep.kinds.topk import BatchTopK, TopK
-from sparsecode.sweep.settings import dictionary_name, log_spaced
+from sparsecode.sweep.settings import dictionary_name
 
 Value = float | int | str | bool | tuple[Fraction, ...]
 
@@ -79,12 +76,11 @@ _NUMBERS = {
     "aux_k": _Number(1, whole=True),
     "dead_after": _Number(1, whole=True),
 }
-_WORDS: dict[str, dict[str, str | bool]] = {
+WORDS: dict[str, dict[str, str | bool]] = {
     "penalty": {name: name for name in PENALTIES},
     "to_input": {"no": False, "yes": True},
 }
-_NUMBER = re.compile(r"[+-]?(\d{1,30}/\d{1,30}|(\d{1,30}\.?\d{0,30}|\.\d{1,30})([eE][+-]?\d{1,3})?)", re.ASCII)
-_HELP = "kinds look like 'batchtopk k=8,16' or 'relu l1=1e-3:1e-1:5'"
+HELP = "kinds look like 'batchtopk k=8,16' or 'relu l1=1e-3:1e-1:5'"
 
 
 @dataclass(frozen=True)
@@ -128,19 +124,19 @@ class KindSpec:
     dead_after: int | None = None
 
     def __post_init__(self) -> None:
-        known = _known(self.name)
+        known = known_keys(self.name)
         for key, value in vars(self).items():
             if key != "name" and value is not None and key not in known:
-                raise _unknown(self.name, key)
+                raise unknown(self.name, key)
         for key in known:
             value = getattr(self, key)
             if value is None:
                 object.__setattr__(self, key, self.default(key))
             elif key in _NUMBERS:
-                _check_number(self.name, key, value)
+                check_number(self.name, key, value)
                 object.__setattr__(self, key, int(value) if _NUMBERS[key].whole else float(value) + 0.0)
-            elif key in _WORDS and value not in _WORDS[key].values():
-                raise _wrong(self.name, key, str(value), " or ".join(_WORDS[key]))
+            elif key in WORDS and value not in WORDS[key].values():
+                raise wrong(self.name, key, str(value), " or ".join(WORDS[key]))
             elif key == "groups":
                 object.__setattr__(self, key, tuple(Fraction(share) for share in value))
         self._check()
@@ -161,7 +157,7 @@ class KindSpec:
             example = "8" if first == "k" else "1e-2"
             raise InvalidSetting(f"{self.name} needs {first}, as in '{self.name} {first}={example}'")
         if self.name == "topk" and self.k != int(self.k or 0):
-            raise _wrong(self.name, "k", _number(self.k), "a whole number from 1; batchtopk takes others")
+            raise wrong(self.name, "k", _number(self.k), "a whole number from 1; batchtopk takes others")
         if "aux" in KEYS[self.name] and not self.aux:
             for key in ("aux_k", "dead_after"):
                 if getattr(self, key) != self.default(key):
@@ -174,7 +170,7 @@ class KindSpec:
             return
         if len(shares) < 2 or min(shares) <= 0 or sum(shares) != 1:
             found = ",".join(map(str, shares))
-            raise _wrong(self.name, "groups", found, "two or more shares above 0 that make 1, as 1/4,3/4 do")
+            raise wrong(self.name, "groups", found, "two or more shares above 0 that make 1, as 1/4,3/4 do")
 
     def default(self, key: str) -> Any:
         """The value of a key that is not given; None where the kind needs it, or has none."""
@@ -209,6 +205,21 @@ class KindSpec:
         """Whether it is ReLU + L1 and nothing more, whose dictionaries keep the names and keys that they always had."""
         return self.name == "relu" and list(self.given) == ["l1"]
 
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The parameters [F] that its dictionaries have beside the weights."""
+        return {"jumprelu": ("theta",), "gated": ("b_mag", "rho")}.get(self.name, ())
+
+    @property
+    def keeps_threshold(self) -> bool:
+        """Whether it selects from a whole batch, and is used with a threshold afterwards."""
+        return self.name in ("batchtopk", "matryoshka")
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the exponent of its penalty falls during the training."""
+        return self.name == "panneal"
+
     def file_name(self, size: int, seed: int) -> str:
         """The file name of a dictionary without suffix, numbers to three digits: `n512_batchtopk-32_s0`."""
         if self.plain:
@@ -242,64 +253,54 @@ class KindSpec:
             raise InvalidSetting(f"{self}: a group of {size} features would have none; take a larger size")
         return ends
 
-    def kind(self, scale: float = 1.0) -> Kind:
-        """The kind in the reference, at the first step; `scale` multiplies l1, as `LossSettings.l1_scale` has it."""
+    def kind(self, scale: float = 1.0, factor: float = 1.0) -> Kind:
+        """The kind in the reference, at the first step.
+
+        Args:
+            scale: multiplies l1, as `LossSettings.l1_scale` has it.
+            factor: multiplies every penalty on codes, as a warm-up has it: l1 and jumprelu's strength. Kinds with k
+                have none, and the pre-activation loss, which is for features without codes, stays.
+        """
         if self.name == "jumprelu":
             assert self.strength is not None and self.window is not None and self.penalty is not None
             assert self.steepness is not None and self.to_input is not None and self.pre_activation is not None
             return JumpRelu(
-                self.strength, self.window, self.penalty, self.l0, self.steepness, self.to_input, self.pre_activation
-            )
+                self.strength * factor, self.window, self.penalty, self.l0, self.steepness, self.to_input,
+                self.pre_activation,
+            )  # fmt: skip
         if self.k is not None:
             return TopK(int(self.k)) if self.name == "topk" else BatchTopK(self.k)
         kinds: dict[str, Callable[[float], Kind]] = {"relu": Relu, "gated": Gated, "panneal": PAnneal}
-        return kinds[self.name]((self.l1 or 0.0) * scale)
+        return kinds[self.name]((self.l1 or 0.0) * scale * factor)
 
     def auxiliary(self) -> AuxK | None:
         """The loss of dead features, where it has one."""
         return AuxK(self.aux, self.aux_k) if self.aux else None
 
-    def annealing(self, steps: int) -> Annealing | None:
-        """When p falls in a training of so many steps; None for other kinds. Each exponent below 1 holds equally long.
+    def annealing(self, steps: int, known_at: int = 0) -> Annealing | None:
+        """When p falls in a training; None for other kinds. Each exponent below 1 holds equally long.
+
+        Args:
+            steps: in all.
+            known_at: the step at which their number became known; p does not fall before, and falls less often where
+                too few steps are left for every change.
 
         Raises:
-            InvalidSetting: too few steps.
+            InvalidSetting: too few steps, which were known from the start.
         """
         if self.p_end is None or self.anneal_start is None or self.changes is None:
             return None
-        start = round(self.anneal_start * steps)
-        end = start + (steps - start) * self.changes // (self.changes + 1)
-        return Annealing(start, end, self.p_end, self.changes)
+        start, changes = max(round(self.anneal_start * steps), known_at), self.changes
+        if known_at:
+            changes = min(changes, steps - start - 1)
+        if known_at and changes < 1:
+            return None
+        return Annealing(start, start + (steps - start) * changes // (changes + 1), self.p_end, changes)
 
 
-def parse_kinds(text: str) -> list[KindSpec]:
-    """The kinds that a text stands for, the values of its first key outermost, each ascending.
-
-    >>> [str(kind) for kind in parse_kinds("batchtopk k=16,8")]
-    ['batchtopk k=8', 'batchtopk k=16']
-    >>> [kind.file_name(512, 0) for kind in parse_kinds("relu l1=1e-3:1e-1:3")]
-    ['n512_l1-0.001_s0', 'n512_l1-0.01_s0', 'n512_l1-0.1_s0']
-    >>> parse_kinds("matryoshka k=32")[0].ends(512)
-    (32, 96, 224, 512)
-
-    Raises:
-        InvalidSetting: a kind that is unknown, a key that it does not know, or a value that cannot be.
-    """
-    name, *items = text.split() or [""]
-    known, given = _known(name), {}
-    for item in items:
-        key, equals, values = item.partition("=")
-        if not equals:
-            raise InvalidSetting(f"{name}: '{item}' is not KEY=VALUE; {_HELP}")
-        if key not in known:
-            raise _unknown(name, key)
-        if key in given:
-            raise InvalidSetting(f"{name}: {key} is given twice; separate values with commas, as in {key}=8,16")
-        given[key] = _values(name, key, values)
-    order = [key for key in known if key in given]
-    return [
-        KindSpec(name, **dict(zip(order, chosen, strict=True))) for chosen in product(*(given[key] for key in order))
-    ]
+def as_kind(kind: KindSpec | float) -> KindSpec:
+    """The kind; a number is the coefficient of a ReLU with L1."""
+    return kind if isinstance(kind, KindSpec) else KindSpec("relu", l1=float(kind))
 
 
 def entries(sizes: Sequence[int], kinds: Iterable[KindSpec], seeds: Sequence[int]) -> list[tuple[int, KindSpec, int]]:
@@ -324,67 +325,27 @@ def entries(sizes: Sequence[int], kinds: Iterable[KindSpec], seeds: Sequence[int
     return found
 
 
-def _known(name: str) -> tuple[str, ...]:
+def known_keys(name: str) -> tuple[str, ...]:
+    """The keys of a kind. Raises InvalidSetting where it is unknown."""
     if name not in KEYS:
-        raise InvalidSetting(f"kind '{name}' is unknown; known: {', '.join(KEYS)}; {_HELP}")
+        raise InvalidSetting(f"kind '{name}' is unknown; known: {', '.join(KEYS)}; {HELP}")
     return KEYS[name]
 
 
-def _values(name: str, key: str, text: str) -> list[Any]:
-    """The values of a key, each once, numbers ascending."""
-    items = text.split(",")
-    if key == "groups":
-        return [tuple(_fraction(name, key, item) for item in items)]
-    if key in _WORDS:
-        unknown = [item for item in items if item not in _WORDS[key]]
-        if unknown:
-            raise _wrong(name, key, unknown[0], " or ".join(_WORDS[key]))
-        return list(dict.fromkeys(_WORDS[key][item] for item in items))
-    numbers: set[float] = set()
-    for item in items:
-        numbers.update(_spaced(name, key, item) if ":" in item else [_real(name, key, item)])
-    for number in numbers:
-        _check_number(name, key, number)
-    return sorted(numbers)
-
-
-def _spaced(name: str, key: str, text: str) -> list[float]:
-    """The values of LOW:HIGH:COUNT, log-spaced."""
-    parts = text.split(":")
-    low, high = (_real(name, key, part) for part in parts[:2])
-    count = int(parts[2]) if len(parts) == 3 and re.fullmatch(r"\d{1,4}", parts[2]) else 0
-    if not (0 < low < high < math.inf and count >= 2):
-        raise _wrong(name, key, text, "LOW:HIGH:COUNT with 0 < LOW < HIGH and a count of 2 to 9999")
-    return log_spaced(low, high, count)
-
-
-def _fraction(name: str, key: str, text: str) -> Fraction:
-    """A number as it is written: 0.05, 5e-2 or 1/20."""
-    top, _, bottom = text.partition("/")
-    if _NUMBER.fullmatch(text) and (not bottom or int(bottom)):
-        return Fraction(top) / Fraction(bottom or 1)
-    raise _wrong(name, key, text, "a number, as 0.05 or 1/20")
-
-
-def _real(name: str, key: str, text: str) -> float:
-    """The nearest float, or infinity."""
-    try:
-        return float(_fraction(name, key, text))
-    except OverflowError:
-        return math.inf
-
-
-def _check_number(name: str, key: str, value: Any) -> None:
+def check_number(name: str, key: str, value: Any) -> None:
+    """Raises InvalidSetting unless the value is one that the key of a kind may have."""
     wanted = _NUMBERS[key].wrong(value)
     if wanted is not None:
-        raise _wrong(name, key, _number(value), wanted)
+        raise wrong(name, key, _number(value), wanted)
 
 
-def _wrong(name: str, key: str, found: str, wanted: str) -> InvalidSetting:
+def wrong(name: str, key: str, found: str, wanted: str) -> InvalidSetting:
+    """The error for a value that is not what it should be."""
     return InvalidSetting(f"{name} {key}={found}: '{found}' is not {wanted}")
 
 
-def _unknown(name: str, key: str) -> InvalidSetting:
+def unknown(name: str, key: str) -> InvalidSetting:
+    """The error for a key that a kind does not know."""
     return InvalidSetting(f"{name} knows no {key or 'key without a name'}; it knows {', '.join(KEYS[name])}")
 
 

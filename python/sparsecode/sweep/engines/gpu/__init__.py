@@ -3,6 +3,6 @@
 `check` compares it with the reference on the device that is there, and times it.
 """
 
-from sparsecode.sweep.engines.gpu.engine import GpuEngine, all_pairs_mcs, architecture, available, supports
+from sparsecode.sweep.engines.gpu.engine import GpuEngine, architecture, available, supports
 
-__all__ = ["GpuEngine", "all_pairs_mcs", "architecture", "available", "supports"]
+__all__ = ["GpuEngine", "architecture", "available", "supports"]

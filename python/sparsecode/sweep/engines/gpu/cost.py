@@ -116,11 +116,6 @@ class Prediction:
         """Whether the GPU engine looks for dictionaries with few active codes."""
         return self.sparse is not None and GAIN * self.sparse <= self.dense
 
-    @property
-    def engine(self) -> float:
-        """What the GPU engine takes."""
-        return self.sparse if self.sparse is not None and self.prefers_sparse else self.dense
-
 
 def _standing_for(arch: str) -> Device:
     return next(device for device in DEVICES if device.arch == arch)

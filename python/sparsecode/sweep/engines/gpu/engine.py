@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -166,6 +166,7 @@ class GpuEngine(Engine):
             raise InvalidSetting(
                 f"engine gpu trains float32 weights, not {sweep.W_dec.dtype}", remedy="engine_reference"
             )
+        self.check_kinds(sweep.kinds)
         arch, D = architecture(self.device), sweep.activation_dim
         tiles = fused_tiles(arch, D, self.precision)
         wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.sizes, batch)
@@ -179,33 +180,6 @@ class GpuEngine(Engine):
             return step
         density = sparse_density(arch, D, sweep.sizes, batch)
         return SparseStep(step, self.precision, masks_tile(arch, D, self.precision), density)
-
-
-@torch.no_grad()
-def all_pairs_mcs(rows: Tensor, atoms: Tensor, offsets: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Max cosine similarity of rows with every dictionary of a packed set, on the rows' device, in one launch.
-
-    Args:
-        rows: [M, D] float32 unit rows; may be `atoms` itself.
-        atoms: [N, D] float32 unit rows packed by dictionary.
-        offsets: [K+1] where each dictionary starts.
-
-    Returns:
-        value [M, K] float32 (accurate to about 1e-6) and place [M, K] int32, the index within the dictionary; the first
-        of equal maxima. A row or atom with NaN gives NaN.
-    """
-    from sparsecode.kernels.configs import mcs_tile
-    from sparsecode.kernels.mcs import max_cosine
-    from sparsecode.kernels.tables import Segments
-
-    tile, precision = mcs_tile(architecture(rows.device))
-    value = torch.empty(rows.shape[0], len(offsets) - 1, dtype=torch.float32, device=rows.device)
-    place = torch.empty_like(value, dtype=torch.int32)
-    segments = Segments.of(offsets, rows.device)
-    where = torch.cuda.device(rows.device) if rows.is_cuda else nullcontext()
-    with where:
-        max_cosine(rows.contiguous(), atoms.contiguous(), segments, tile, value=value, place=place, precision=precision)
-    return value, place
 
 
 def _fits(device: torch.device, D: int) -> bool:
