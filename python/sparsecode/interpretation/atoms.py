@@ -14,7 +14,6 @@ Shape letters: R rows, V vocabulary, M predicates, W most predicates that hold a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,7 +170,7 @@ def _seen(context: Numbers, values: Numbers) -> Mask:
     return found
 
 
-def _walked(sample: Sample, vocabulary: Vocabulary) -> Mapping[str, Mask]:
+def _walked(sample: Sample, vocabulary: Vocabulary) -> dict[str, Mask]:
     """States that depend on all tokens before: one step for every position, over all contexts at once."""
     line = vocabulary.counts(lambda text: "\n" in text).astype(bool)
     quote = vocabulary.counts(lambda text: text.count('"') % 2).astype(bool)

@@ -74,7 +74,7 @@ class Control:
                 held.append(self._read(model, first, min(first + step, whole)))
                 rows = torch.cat(held)
                 cut = len(rows) // size * size
-                yield from rows[:cut].split(size) if cut else ()
+                yield from torch.split(rows[:cut], size) if cut else ()
                 held = [rows[cut:]]
 
     def _read(self, model: LanguageModel, first: int, behind: int) -> Tensor:

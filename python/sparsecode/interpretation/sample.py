@@ -100,7 +100,7 @@ def draw(dataset: ContextRows, rows: int, seed: int) -> Sample:
             f"{dataset.path}: {len(listed)} contexts are too few to explain directions on one half and to score them "
             "on the other; harvest more rows"
         )
-    order = np.sort(np.array(taken[True] + taken[False]))  # as they lie on disk
+    order = np.sort(np.array(taken[True] + taken[False]))  # that of the rows on disk
     contexts = listed[order]
     lengths = contexts[:, 2] - contexts[:, 1]
     context = np.repeat(np.arange(len(contexts)), lengths)

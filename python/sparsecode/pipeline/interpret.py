@@ -17,6 +17,7 @@ from sparsecode import store
 from sparsecode.checkpoint import write_json, write_text
 from sparsecode.comparison import Comparison
 from sparsecode.dictionary import Dictionary
+from sparsecode.dictionary.files import files_of
 from sparsecode.errors import NotExpressible, SparsecodeError, StageMissing
 from sparsecode.gpt import load_gpt
 from sparsecode.interop import find_format, load_dictionary
@@ -135,7 +136,7 @@ def _make(
     for why in missing.values():
         watch.note(f"{KEY}: {why}")
     found = interpret(dataset, Vocabulary.of(tokens.tokenizer), groups, settings, control, watch)
-    record = {
+    record: dict[str, Any] = {
         "format": FORMAT,
         "sparsecode_version": versions().get("sparsecode"),
         "settings": config.record(),
@@ -176,7 +177,9 @@ def _digest_of(paths: list[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         found = find_format(path)
-        for file in [] if found is None else found.files:  # what cannot be read is reported where it is read
+        # What is missing is reported where it is read.
+        files = [] if found is None else [*found.files, *files_of(found.path)]
+        for file in dict.fromkeys(file for file in files if file.is_file()):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
