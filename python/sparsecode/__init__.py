@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sparsecode.pipeline.claims import check_claims
     from sparsecode.pipeline.compare import compare_dicts
     from sparsecode.pipeline.harvest import harvest_activations
+    from sparsecode.pipeline.interpret import interpret_directions
     from sparsecode.pipeline.replicate import replicate
     from sparsecode.pipeline.report import write_report
     from sparsecode.pipeline.run import Run
@@ -55,6 +56,7 @@ _NAMES = {
     "pipeline.claims": ("check_claims",),
     "pipeline.compare": ("compare_dicts",),
     "pipeline.harvest": ("harvest_activations",),
+    "pipeline.interpret": ("interpret_directions",),
     "pipeline.replicate": ("replicate",),
     "pipeline.report": ("write_report",),
     "pipeline.run": ("Run",),
@@ -81,6 +83,7 @@ __all__ = [
     "fit",
     "fit_baselines",
     "harvest_activations",
+    "interpret_directions",
     "load_dictionary",
     "replicate",
     "toy",

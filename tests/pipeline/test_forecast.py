@@ -50,6 +50,7 @@ def test_a_slow_machine_takes_its_budgets_until_its_floors_take_longer() -> None
         ("claims", {"sweep": False, "start_minutes": None, "start_samples": 100_000}),
         ("toy", {"minutes": None, "steps": 100}),
         ("baselines", {}),
+        ("interpret", {}),
         ("report", {}),
         ("compare", {}),
     ],

@@ -27,6 +27,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "compare": {"dictionaries": ["n32", "n64"]},
     "claims": {"verdicts": {"1": "reproduced", "4": "not tested"}},
     "baselines": {"baselines": ["pca", "ica"], "eval_rows": 4096},
+    "interpret": {"explained": 40, "verdict": "higher", "number": "0.61"},
     "toy": {"dictionaries": ["n32", "n64"], "samples": 2000, "mmcs_truth": {"n32": 0.5, "n64": 0.98765}},
     "report": {"page": "report.html", "bytes": 2_100_000, "summary": ["41 of 64 features come back."]},
 }
@@ -110,7 +111,7 @@ def seeds(run: Path) -> dict[str, int]:
 
 def test_one_seed_is_that_of_every_stage_and_is_remembered(stages: Stages, tmp_path: Path) -> None:
     replicate(tmp_path / "a", "smoke", seed=5, quiet=True)
-    drawing = ["train-gpt", "harvest", "train-dicts", "claims", "baselines", "toy"]
+    drawing = ["train-gpt", "harvest", "train-dicts", "claims", "baselines", "interpret", "toy"]
     assert seeds(tmp_path / "a") == dict.fromkeys(drawing, 5)
     for again in ({}, {"seed": 5}, {"preset": "smoke", "seed": 5}):
         replicate(tmp_path / "a", quiet=True, **again)

@@ -153,7 +153,8 @@ def test_other_settings_are_refused_with_what_differs(whole: Whole) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["info"], ["verify"], ["compare"], ["claims"], ["baselines"], ["toy"], ["report"], ["eval"]]
+    "command",
+    [["info"], ["verify"], ["compare"], ["claims"], ["baselines"], ["interpret"], ["toy"], ["report"], ["eval"]],
 )
 def test_commands_read_the_run(whole: Whole, command: list[str]) -> None:
     run, _ = whole

@@ -16,6 +16,7 @@ from sparsecode.pipeline.baselines import fit_baselines
 from sparsecode.pipeline.claims import check_claims
 from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.harvest import harvest_activations
+from sparsecode.pipeline.interpret import interpret_directions
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.report import write_report
 from sparsecode.pipeline.run import Run
@@ -38,6 +39,9 @@ DO: dict[str, Callable[[Run], Any]] = {
     "compare": lambda run: compare_dicts(run, quiet=True, force=True),
     "claims": lambda run: check_claims(run, sweep=False, directions=4, draws=100, quiet=True, force=True),
     "baselines": lambda run: fit_baselines(run, kinds="pca,random", rows=400, quiet=True, force=True),
+    "interpret": lambda run: interpret_directions(
+        run, directions=5, rate=0.1, rows=1000, control_samples=2048, draws=100, quiet=True, force=True
+    ),
     "toy": lambda run: toy(
         run, dim=8, true_features=16, active=2.0, draw_rows=16, sizes="8", l1="1e-3", steps=2, batch_size=16,
         warmup_steps=1, eval_rows=64, force=True, **SMALL,
@@ -46,7 +50,7 @@ DO: dict[str, Callable[[Run], Any]] = {
 }  # fmt: skip
 OTHERS = [
     ("info",), ("info", "--json"), ("verify",), ("eval", "--rows", "64"), ("compare",), ("claims",), ("baselines",),
-    ("report",), ("report", "--json"),
+    ("interpret",), ("report",), ("report", "--json"),
 ]  # fmt: skip
 
 

@@ -214,7 +214,8 @@ seed_option = click.option(
     type=str,
     metavar="N",
     callback=_read(functools.partial(number, whole=True, optional=False)),
-    help="Seed of the GPT, the harvest, the dictionaries (the first of theirs), claims, baselines and toy models.  "
+    help="Seed of the GPT, the harvest, the dictionaries (the first of theirs), claims, baselines, explanations and "
+    "toy models.  "
     "[default: what the run has, or the preset: 0]",
 )
 force_option = click.option(

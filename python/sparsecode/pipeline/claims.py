@@ -61,7 +61,10 @@ def check_claims(
     """
     home, chosen = called(run, ClaimsConfig, config, settings)
     comparison = load_comparison(home, own=KEY)
-    inputs = {"comparison": digest(home.comparison_path), "activations": _fingerprint(home, chosen)}
+    inputs = {
+        "comparison": digest(home.comparison_path),
+        "activations": fingerprint_of_dataset(home, chosen.dataset, KEY),
+    }
     outputs = [home.claims_path, home.path / sweeps.FOLDER]
     if chosen.sweep and (force or not home.is_done(KEY)):
         own = home.config()["stages"]["train-dicts"]["settings"]
@@ -98,7 +101,7 @@ def gather(run: Run, config: ClaimsConfig, comparison: Comparison, *, quiet: boo
     begun: dict[str, ComparedSweep] = {}
     samples = 0
     try:
-        folder = _dataset_path(run, config)
+        folder = dataset_path(run, config.dataset)
         dataset = store.Dataset(folder)
         settings = run.config()["stages"]["train-dicts"]["settings"]
         if config.sweep:
@@ -145,9 +148,14 @@ def compared(label: str, run: Run, comparison: Comparison) -> ComparedSweep:
     return ComparedSweep(label, comparison, weights)
 
 
-def _dataset_path(run: Run, config: ClaimsConfig) -> Path:
-    if config.dataset is not None:
-        return Path(config.dataset)
+def dataset_path(run: Run, named: str | None) -> Path:
+    """Where the activations are that a run's dictionaries were trained on: in the folder that is `named`, or the run.
+
+    Raises:
+        StageMissing: they are not there.
+    """
+    if named is not None:
+        return Path(named)
     record = run.config()["stages"].get("train-dicts", {})
     if (record.get("beside") or {}).get("dataset"):
         return Path(record["beside"]["dataset"])
@@ -158,10 +166,10 @@ def _dataset_path(run: Run, config: ClaimsConfig) -> Path:
     return folder
 
 
-def _fingerprint(run: Run, config: ClaimsConfig) -> str:
-    """The fingerprint of the activations; if they are gone, of those that were read, whose results stay true."""
+def fingerprint_of_dataset(run: Run, named: str | None, key: str) -> str:
+    """The fingerprint of the activations; if they are gone, of those that stage `key` read, whose results stay true."""
     try:
-        return store.Dataset(_dataset_path(run, config)).fingerprint
+        return store.Dataset(dataset_path(run, named)).fingerprint
     except SparsecodeError:
-        before = run.config()["stages"].get(KEY, {})
+        before = run.config()["stages"].get(key, {})
         return str((before.get("inputs") or {}).get("activations") or "")

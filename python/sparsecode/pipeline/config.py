@@ -311,6 +311,26 @@ class BaselinesConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InterpretConfig(StageConfig):
+    """Explanations of directions in words, and how well they predict activations on text that they were not made of."""
+
+    stage = "interpret"
+
+    dictionaries: str | None = _list(None, "Dictionaries of the run, or paths of others, with commas; none: the "
+                                     "one with most features found again.")  # fmt: skip
+    # Which data they are is in the dataset's fingerprint, an input of the stage.
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    directions: int = setting(48, "Directions of each group: features, neurons, PCA, random ones, ...", min=5)
+    rate: float = setting(0.01, "Share of tokens that every direction is reduced to, its strongest.", above=0, max=0.5)
+    rows: int = setting(60_000, "Rows to read, in whole contexts, half to explain and half to score on.", min=1000)
+    control: bool = setting(True, "Compare with an untrained GPT of the same shape, where the run trained its own.")
+    control_samples: int = _count(2_000_000, "Rows to train the control's dictionary on; at most as many as the run's.")
+    draws: int = setting(1000, "Resamples of a bootstrap interval.", min=100)
+    seed: int = _seed("Seed of the halves, of the directions and of the control.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToyConfig(StageConfig):
     """Toy data whose true features are known, and a sweep of dictionaries over them. The data are the seed's."""
 
@@ -388,7 +408,7 @@ class EvalConfig(StageConfig):
 
 
 _KINDS: tuple[type[StageConfig], ...] = (
-    TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ClaimsConfig, BaselinesConfig, ToyConfig,
-    ReportConfig,
+    TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ClaimsConfig, BaselinesConfig, InterpretConfig,
+    ToyConfig, ReportConfig,
 )  # fmt: skip
 STAGES = {kind.stage: kind for kind in _KINDS}

@@ -13,6 +13,7 @@ from sparsecode.pipeline.config import (
     BaselinesConfig,
     ClaimsConfig,
     HarvestConfig,
+    InterpretConfig,
     ReportConfig,
     ToyConfig,
     TrainDictsConfig,
@@ -30,6 +31,8 @@ _HARVEST = 1e-6  # 16 million rows in 16 s
 _SWEEP = 113 / (13.2e6 * 8064 * 128)
 # What is left of a run: comparing, reading contexts of 6 million rows, fits on 65,536, drawing pictures.
 _COMPARE, _READ, _FIT, _PAGE, _PICTURES = 1.0, 1e-6, 1.2e-4, 1.0, 6.0
+# Eight groups of directions, each explained and scored twice on 60,000 rows; a dictionary of an untrained GPT.
+_GROUPS, _EXPLAIN, _CONTROL = 8, 0.05 / 60_000, 5e-6
 _START = 1.0  # of any stage: modules, files, locks
 _TELLING = 15.0  # a stage that took less says more of its start than of the machine
 # What the stages do where nothing is said: rows of train-dicts, rows of each sweep of claims and of each start, and
@@ -87,6 +90,9 @@ def _work(stage: str, configs: Mapping[str, StageConfig], speed: float) -> float
         return _within(config.minutes, config.steps * step, config.min_steps * step)
     if isinstance(config, BaselinesConfig):
         return config.rows * _FIT / speed
+    if isinstance(config, InterpretConfig):
+        own = config.directions * _GROUPS * config.rows * _EXPLAIN
+        return (own + config.control * config.control_samples * _CONTROL) / speed
     return (_PAGE + _PICTURES * config.images if isinstance(config, ReportConfig) else _COMPARE) / speed
 
 

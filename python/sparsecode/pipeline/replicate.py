@@ -28,6 +28,7 @@ STAGE_FUNCTIONS = {
     "compare": ("compare", "compare_dicts"),
     "claims": ("claims", "check_claims"),
     "baselines": ("baselines", "fit_baselines"),
+    "interpret": ("interpret", "interpret_directions"),
     "toy": ("toy", "toy_models"),
     "report": ("report", "write_report"),
 }
@@ -192,6 +193,11 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
     "baselines": {
         "baselines": ", ".join,
         "eval_rows": lambda n: f"on {n} held-out rows",
+    },
+    "interpret": {
+        "explained": lambda n: f"{n} directions",
+        "verdict": str,
+        "number": str,
     },
     "toy": {
         "dictionaries": lambda names: f"{len(names)} dictionaries",

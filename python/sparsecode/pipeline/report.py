@@ -15,6 +15,7 @@ from sparsecode.pipeline.claims import load_claims, untrained_model
 from sparsecode.pipeline.compare import KEY as COMPARE
 from sparsecode.pipeline.compare import load_comparison
 from sparsecode.pipeline.config import ReportConfig
+from sparsecode.pipeline.interpret import load_interpretations
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
@@ -122,6 +123,7 @@ def gather(run: Run, config: ReportConfig, comparison: Comparison) -> Facts:
         comparison=comparison,
         claims=load_claims(run),
         baselines=load_baselines(run),
+        interpretations=load_interpretations(run),
         toy=load_toy(run),
         untested=f"The claims were not tested yet; run: sparsecode claims{run.flag}",
     )

@@ -7,7 +7,8 @@ Each stage's record holds fingerprints of its inputs. Here they are compared wit
     compare       the dictionaries (train-dicts)
     claims        the comparison (compare), the dataset
     baselines     the dataset, the dictionaries where they were trained on it
-    report        the comparison, and claims, baselines and toy models where there are any
+    interpret     the comparison, the dataset, and baselines and claims where there are any
+    report        the comparison, and claims, baselines, explanations and toy models where there are any
 
 A stage is out of date as well where one that it reads is, or is not finished any more.
 """
@@ -23,9 +24,22 @@ from typing import Any
 from sparsecode.errors import SparsecodeError, StageStale
 from sparsecode.pipeline.run import Run, command_of
 
-OPTIONAL = ("claims", "baselines", "toy")  # a report shows those that are there
+OPTIONAL = ("claims", "baselines", "interpret", "toy")  # a report shows those that are there
+INTERPRETED = ("claims", "baselines")  # ... and interpret explains
 _NEEDED = ("train-gpt", "train-dicts", "compare")  # a stage that has read one of these had it in its own run
-_ORDER = ("tokens", "train-gpt", "harvest", "train-dicts", "compare", "claims", "baselines", "toy", "report")
+_BESIDE = ("claims", "interpret")  # they read the data that the dictionaries were trained on
+_ORDER = (
+    "tokens",
+    "train-gpt",
+    "harvest",
+    "train-dicts",
+    "compare",
+    "claims",
+    "baselines",
+    "interpret",
+    "toy",
+    "report",
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +66,14 @@ def digest(path: Path) -> str:
         return ""
 
 
-def optional_digests(run: Run) -> dict[str, str]:
-    """Fingerprints of what a report shows where the run has it; empty where it has not."""
-    files = {"claims": run.claims_path, "baselines": run.path / "baselines" / "baselines.json",
-             "toy": run.path / "toy" / "toy.json"}  # fmt: skip
+def optional_digests(run: Run, keys: Iterable[str] = OPTIONAL) -> dict[str, str]:
+    """Fingerprints of what a report, or another stage, shows where the run has it; empty where it has not."""
+    files = {
+        "claims": run.claims_path, "baselines": run.path / "baselines" / "baselines.json",
+        "interpret": run.path / "interpret" / "interpretations.json", "toy": run.path / "toy" / "toy.json",
+    }  # fmt: skip
     stages = run.config()["stages"]
-    return {key: digest(files[key]) if _done(stages, key) else "" for key in OPTIONAL}
+    return {key: digest(files[key]) if _done(stages, key) else "" for key in keys}
 
 
 def dictionaries_of(stages: Mapping[str, Any], dataset: str | None = None) -> str | None:
@@ -160,6 +176,11 @@ def _sources(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source
                 "dataset": _dataset(run, key, stages),
                 "sweep": _Source("train-dicts", dictionaries_of(stages, own)),
             }
+        case "interpret":
+            return {
+                "comparison": _Source("compare", digest(run.comparison_path) or None),
+                "activations": _dataset(run, key, stages),
+            } | {name: _Source(name, value) for name, value in optional_digests(run, INTERPRETED).items()}
         case "report":
             optional = optional_digests(run)
             return {"comparison": _Source("compare", digest(run.comparison_path) or None)} | {
@@ -173,10 +194,10 @@ def _dataset(run: Run, key: str, stages: Mapping[str, Any]) -> _Source:
     record = stages[key]
     told = record.get("beside") or {}
     trained = (stages.get("train-dicts") or {}).get("beside") or {}
-    folder = told.get("dataset") or (trained.get("dataset") if key == "claims" else None)
+    folder = told.get("dataset") or (trained.get("dataset") if key in _BESIDE else None)
     if folder:
         return _Source("the dataset", _fingerprint(Path(folder)))
-    if key == "claims":  # which does without where there is none any more
+    if key in _BESIDE:  # which do without where there is none any more
         source = f"harvest/{_result(stages, 'train-dicts').get('hook_point')}"
         return _Source(source, _fingerprint(run.activations_path / source.partition("/")[2]))
     source = f"harvest/{told.get('hook') or _result(stages, key).get('hook_point')}"

@@ -21,6 +21,7 @@ class Facts:
     comparison: Comparison
     claims: Findings | None = None  # None where the claims were not tested
     baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
+    interpretations: dict[str, Any] | None = None  # interpretations.json; None where there are none
     toy: dict[str, Any] | None = None  # toy.json; None where there are none
     untested: str = "The claims were not tested yet"
 

@@ -19,6 +19,7 @@ from sparsecode.report.sections import (
     claim6,
     dictionaries,
     gpt,
+    interpretation,
     kinds,
     provenance,
     recurrence,
@@ -31,7 +32,7 @@ ORDER: tuple[Callable[[Facts], Section | None], ...] = tuple(
     one.section
     for one in (
         *(claim1, claim2, claim3, claim4, claim5, claim6, kinds, starts, toy),
-        *(baselines, recurrence, stability, dictionaries, gpt, provenance),
+        *(baselines, interpretation, recurrence, stability, dictionaries, gpt, provenance),
     )
 )
 

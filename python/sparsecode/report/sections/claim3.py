@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -9,9 +10,12 @@ from sparsecode.report import charts, palette
 from sparsecode.report.blocks import Block, Examples, Figure, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
+from sparsecode.report.sections.interpretation import explanations
 from sparsecode.science.claims.c3_interpretability import CONSISTENT, Numbers
 
 WORDS = {"feature": "features found in every size", "neuron": "neurons", "random": "random directions"}
+# Names under which the interpret stage explains what is no feature of a dictionary.
+EXPLAINED_AS = {"feature": "", "neuron": "neurons", "random": "random direction"}
 HOW = (
     "Every row of the dataset was searched with a streaming top-k. Contexts that agree on the strongest token and "
     "the four before it count once. Consistency of a direction is the largest share of its strongest contexts with "
@@ -96,11 +100,12 @@ def _contexts(facts: Facts, kind: str, numbers: Numbers) -> Examples | None:
         "random": "Random directions.",
     }
     limit = facts.features if kind == "feature" else len(found)
-    shown = [_one(kind, one) | {"examples": one["examples"][: facts.tokens]} for one in found[:limit]]
+    said = explanations(facts.interpretations)
+    shown = [_one(kind, one, said) | {"examples": one["examples"][: facts.tokens]} for one in found[:limit]]
     return Examples({"feature": "features", "neuron": "neurons", "random": "directions"}[kind], captions[kind], shown)
 
 
-def _one(kind: str, found: dict[str, Any]) -> dict[str, Any]:
+def _one(kind: str, found: dict[str, Any], said: Mapping[tuple[str, int], str]) -> dict[str, Any]:
     same = f"{found['consistency']:.0%} of {found['distinct']} contexts share a token"
     active = f"active on {found['density']:.2%} of tokens"
     if kind == "feature":
@@ -110,5 +115,7 @@ def _one(kind: str, found: dict[str, Any]) -> dict[str, Any]:
     else:
         name = f"neuron {found['neuron']}" if kind == "neuron" else f"random direction {found['direction']}"
         facts = f"{same}" if kind == "random" else f"{active}; {same}"
-    about = {key: value for key, value in found.items() if key != "examples"}
-    return about | {"name": name, "facts": facts}
+    about = {key: value for key, value in found.items() if key != "examples"} | {"name": name, "facts": facts}
+    own = {"feature": ("dictionary", "feature"), "neuron": ("", "neuron"), "random": ("", "direction")}[kind]
+    explanation = said.get((found.get(own[0]) or EXPLAINED_AS[kind], found[own[1]]))
+    return about if explanation is None else about | {"explanation": explanation}

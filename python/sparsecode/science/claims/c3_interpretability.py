@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sparsecode.comparison.records import Steady
 from sparsecode.records import as_json
@@ -47,10 +48,7 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
         return Finding(CLAIM, not_tested(evidence.missing.get("text", "The activations are not there.")))
     chosen = _steadiest(sweep, config.directions)
     width = sweep.comparison.dimensions
-    generator = torch.Generator().manual_seed(config.seed)
-    count = min(config.directions, width)
-    own = torch.randperm(width, generator=generator)[:count].tolist()
-    random = torch.nn.functional.normalize(torch.randn(count, width, generator=generator))
+    own, random = beside(config.directions, width, config.seed)
     mean = torch.as_tensor(dataset.statistics["mean"], dtype=torch.float32)
 
     probes = Probes.joined(
@@ -59,7 +57,7 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     )
     about: list[tuple[str, dict[str, Any]]] = [("feature", as_json(one)) for one in chosen]
     about += [("neuron", {"neuron": i}) for i in own]
-    about += [("random", {"direction": i}) for i in range(count)]
+    about += [("random", {"direction": i}) for i in range(len(random))]
 
     rows = dataset.rows if config.rows is None else min(config.rows, dataset.rows)
     with evidence.watch.task("claims", rows, "rows") as progress:
@@ -84,6 +82,14 @@ def judge(evidence: Evidence) -> Finding[Numbers]:
     means = {kind: bootstrap.interval(own, draws=config.draws) for kind, own in values.items() if own}
     examples = {kind: [one for one in group if one["examples"]] for kind, group in found.items()}
     return Finding(CLAIM, verdict, Numbers(top.searched, config.contexts, values, means, over, examples))
+
+
+def beside(count: int, width: int, seed: int) -> tuple[list[int], Tensor]:
+    """The neurons, and random directions [n, width] of norm 1, that stand beside features: n = `count`, at most all."""
+    generator = torch.Generator().manual_seed(seed)
+    count = min(count, width)
+    own = torch.randperm(width, generator=generator)[:count].tolist()
+    return own, torch.nn.functional.normalize(torch.randn(count, width, generator=generator))
 
 
 def rule(consistency: Sequence[float], over_random: Interval | None) -> Verdict:

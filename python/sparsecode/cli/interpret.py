@@ -1,0 +1,66 @@
+"""`sparsecode interpret`: explanations of features in words, scored beside those of other directions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sparsecode.cli.options import Command, json_option, stage_options
+
+if TYPE_CHECKING:
+    from sparsecode.pipeline.config import InterpretConfig
+
+
+@click.command("interpret", cls=Command)
+@stage_options("interpret")
+@json_option
+def command(config: InterpretConfig, run: Path, force: bool, quiet: bool, as_json: bool) -> None:
+    """Explain features in words and score the explanations.
+
+    Explains features, neurons, PCA, random directions and features of an untrained model from the text alone, on one
+    half of the contexts, and scores how well the explanations predict activations on the other half. No network and no
+    key is needed. Writes interpret/interpretations.json and interpret/directions.csv; docs/interpretation.md says how
+    to read them.
+
+    \b
+    Examples:
+      sparsecode interpret
+      sparsecode interpret --directions 200 --rate 0.005
+      sparsecode interpret --dictionaries n512_l1-0.014_s0,downloads/sae --json
+    """
+    from sparsecode.cli.output import columns, print_json
+    from sparsecode.pipeline.interpret import interpret_directions, load_interpretations
+    from sparsecode.pipeline.replicate import tell
+    from sparsecode.pipeline.run import Run
+
+    result = interpret_directions(run, config, force=force, quiet=quiet)
+    if quiet and not as_json:
+        return
+    record = load_interpretations(Run(run)) or {}
+    if as_json:
+        print_json(record)
+        return
+    measures = ("correlation", "unseen_correlation", "token_table", "beyond_token", "auroc", "precision", "recall")
+    header = [
+        "group",
+        "explained",
+        "nothing",
+        "density",
+        "score",
+        "unseen",
+        "tokens",
+        "beyond",
+        "AUROC",
+        "prec.",
+        "recall",
+    ]
+    rows = [
+        [group["said"], group["explained"], group["nothing_found"], group["density"]]
+        + [round(group["scores"][name]["value"], 3) if group["scores"] else None for name in measures]
+        for group in record["groups"]
+    ]
+    click.echo("\n".join(columns(rows, header)))
+    click.echo(f"{record['verdict']['verdict']}: {record['verdict']['number']}. {record['verdict']['reason']}")
+    tell("interpret", result)
