@@ -207,7 +207,8 @@ EDGES = [
     ("topk k=3", {"rows": 1}), ("batchtopk k=3", {"rows": 1}), ("topk k=3", {"equal": 1.0}),
     ("batchtopk k=3", {"equal": 1.0}), ("topk k=3 aux=0.1 dead_after=1000", {}),
     ("topk k=3 aux=0.1 aux_k=30 dead_after=1", {"bias": -9.0}), ("topk k=3 aux=0.1 dead_after=1", {"rows": 1}),
-    ("topk k=3 aux=0.1 dead_after=1", {"equal": 1.0}), ("jumprelu strength=0.1", {"bias": -9.0}), ("gated l1=0.1", {"bias": -9.0}),
+    ("topk k=3 aux=0.1 dead_after=1", {"equal": 1.0}), ("jumprelu strength=0.1", {"bias": -9.0}),
+    ("gated l1=0.1", {"bias": -9.0}),
 ]  # fmt: skip
 
 

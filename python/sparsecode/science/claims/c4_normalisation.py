@@ -21,7 +21,7 @@ CLAIM = (
 # tells which of the two a slope is nearer to.
 HALF_DIAGONAL = 0.5
 # How far the slope of one GPT's activations may be from that of another's: twice the standard deviation over six runs
-# that differ in the GPT's seed and training (0.31 to 0.72; docs/claims.md). The interval of one run knows nothing of it.
+# that differ in the GPT's seed and training (0.31 to 0.72; docs/claims.md). The interval of one run does not know it.
 BETWEEN_GPTS = 0.3
 
 
