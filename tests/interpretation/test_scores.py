@@ -75,7 +75,7 @@ def test_a_scorer_measures_tokens_what_goes_beyond_them_and_chance() -> None:
     found = scorer.score(nothing, by_token[sample.fitting], by_token[~sample.fitting])
     assert found.token_table > 0.99 and found.correlation == 0 and found.auroc == 0.5
     assert all(math.isfinite(value) for value in asdict(found).values())
-    random = noise(sample.rows, 5)
+    random = noise(sample.rows, 5).astype(np.float64)
     assert abs(scorer.score(nothing, random[sample.fitting], random[~sample.fitting]).token_table) < 0.05
     context = sample.context[~sample.fitting]
     assert sorted(scorer.moved.tolist()) == list(range(len(context)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ class InMemory:
 @given(lengths=st.lists(st.integers(1, 700), min_size=1, max_size=6), at_once=st.integers(1, 900))
 def test_bounds_and_pieces_equal_looking_at_every_row(lengths: list[int], at_once: int) -> None:
     numbers = [2 * number for number, length in enumerate(lengths) for _ in range(length)]
-    found = RowContexts("here", InMemory(numbers), len(numbers), None)
+    found = RowContexts("here", cast(Any, InMemory(numbers)), len(numbers), None)
     assert np.concatenate(list(found.each(at_once))).tolist() == spans(numbers)
     for row in {0, len(numbers) - 1, len(numbers) // 2, lengths[0] - 1, min(lengths[0], len(numbers) - 1)}:
         _, first, behind = next(span for span in spans(numbers) if span[1] <= row < span[2])

@@ -124,7 +124,8 @@ def fires(dataset: PlantedDataset, rule: str) -> npt.NDArray[np.bool_]:
 def noisy(active: npt.NDArray[np.bool_], seed: int) -> npt.NDArray[np.float32]:
     """[rows] activations of 1 where active, with noise of 10 % everywhere."""
     noise = np.random.default_rng(seed).standard_normal((2, len(active)))
-    return (active * (1 + 0.1 * noise[0]) + 0.1 * np.abs(noise[1])).clip(min=0).astype(np.float32)
+    values: npt.NDArray[np.float32] = (active * (1 + 0.1 * noise[0]) + 0.1 * np.abs(noise[1])).astype(np.float32)
+    return values.clip(min=0)
 
 
 def noise(rows: int, seed: int, share: float = 0.01) -> npt.NDArray[np.float32]:

@@ -28,7 +28,7 @@ def slow_explain(atoms: Atoms, z: npt.NDArray[np.float64], table: npt.NDArray[np
     free = np.ones(len(z), bool)
     rules: list[Rule] = []
     while len(rules) < RULES:
-        options = []
+        options: list[tuple[float, int, int, tuple[int, ...]]] = []
         firsts = passing(table, z, free, free, bar)[:6]
         for gain, atom in firsts:
             options.append((-gain, 1, len(options), (atom,)))

@@ -91,8 +91,8 @@ def _work(stage: str, configs: Mapping[str, StageConfig], speed: float) -> float
     if isinstance(config, BaselinesConfig):
         return config.rows * _FIT / speed
     if isinstance(config, InterpretConfig):
-        own = config.directions * _GROUPS * config.rows * _EXPLAIN
-        return (own + config.control * config.control_samples * _CONTROL) / speed
+        explained = config.directions * _GROUPS * config.rows * _EXPLAIN
+        return (explained + config.control * config.control_samples * _CONTROL) / speed
     return (_PAGE + _PICTURES * config.images if isinstance(config, ReportConfig) else _COMPARE) / speed
 
 

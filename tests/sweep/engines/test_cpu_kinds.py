@@ -79,7 +79,8 @@ def test_every_way_gives_the_same_bits(loss: LossSettings) -> None:
     results = []
     for i, (path, codes) in enumerate([(PATHS[0], "measured"), *WAYS]):
         sweep = made(loss=loss, width=20, size=130, steps=12)
-        engine, found = CpuEngine(threads=(1, 3)[i % 2], path=path, codes=codes), {}
+        engine = CpuEngine(threads=(1, 3)[i % 2], path=path, codes=codes)
+        found: dict[str, Tensor] = {}
         for step in range(12):
             stats = engine.step(sweep, rows(300, 20, seed=step), 1.0, min(1.0, (step + 1) / 4))
             found |= {f"{name}{step}": getattr(stats, name) for name in ("sse", "l1", "l0")}

@@ -228,7 +228,9 @@ class _View:
         }
         self.annealing = torch.zeros(len(sweep), 5, dtype=torch.float64)
         kinds = None if all(kind.plain for kind in sweep.kinds) else [_settings(sweep, k) for k in range(len(sweep))]
-        more = {name: value.numpy() for name, value in sweep.state.tensors().items() if name != "annealed"}
+        more: dict[str, Any] = {
+            name: value.numpy() for name, value in sweep.state.tensors().items() if name != "annealed"
+        }
         self.core = _core.SweepView(
             sweep.activation_dim,
             sweep.sizes,
