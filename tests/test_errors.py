@@ -14,7 +14,9 @@ from sparsecode.errors import SparsecodeError
 
 ROOT = Path(__file__).parents[1]
 CLASSES = {
-    name: found for name, found in inspect.getmembers(errors, inspect.isclass) if found.__module__ == errors.__name__
+    name: found
+    for name, found in inspect.getmembers(errors, inspect.isclass)
+    if found.__module__ == errors.__name__ and issubclass(found, Exception)
 }
 
 

@@ -168,7 +168,7 @@ def test_doctor_suite_passes_here(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     result = gpu_check.gpu_check("cpu", say=said.append)
     assert result["passed"], "\n".join(said)
-    assert len(result["checks"]) == 16
+    assert len(result["checks"]) == 15
     assert result["timings"] == []
 
 

@@ -220,7 +220,11 @@ def test_replicate_does_again_what_is_out_of_date(
     monkeypatch.setattr(
         replicate,
         "STAGE_FUNCTIONS",
-        {key: value for key, value in replicate.STAGE_FUNCTIONS.items() if key not in ("train-gpt", "harvest", "toy")},
+        {
+            key: value
+            for key, value in replicate.STAGE_FUNCTIONS.items()
+            if key not in ("train-gpt", "harvest", "toy", "interpret")
+        },
     )
     train_dicts(run, sizes="20", seeds=1, force=True, quiet=True)
     before = run.finished("train-dicts", "")

@@ -170,7 +170,6 @@ def test_short_forms_are_kinds(data: Path, tmp_path: Path) -> None:
         (["--kind", "batchtopk k=2", "--kind", "batchtopk k=2"], "'batchtopk k=2' is given twice"),
         (["--kind", "lista"], "kind 'lista' is unknown; known: relu, topk"),
         (["--kind", "panneal", "--samples", "1280"], "p cannot fall 9 times between steps 1 and 9"),
-        (["--kind", "relu groups=1/2,1/2", "--engine", "scalar"], "engine 'cpu' does not train 'relu l1=0.015 groups"),
     ],
 )
 def test_what_a_kind_does_not_know_is_one_line_that_names_it(

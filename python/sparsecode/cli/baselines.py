@@ -27,7 +27,7 @@ def command(config: BaselinesConfig, run: Path, force: bool, quiet: bool, as_jso
     Examples:
       sparsecode baselines
       sparsecode baselines --kinds pca,ica --ica-iterations 500
-      sparsecode compare sparsecode-run/baselines/ica sparsecode-run/dictionaries/n512_l1-0.014_s0
+      sparsecode compare sparsecode-run/baselines/ica sparsecode-run/dictionaries/n512_l1-0.015_s0
     """
     from sparsecode.cli.output import columns, print_json
     from sparsecode.pipeline.baselines import fit_baselines

@@ -43,9 +43,9 @@ def command(
     \b
     Examples:
       sparsecode compare
-      sparsecode compare a/dictionaries/n512_l1-0.014_s0 b/dictionaries/n512_l1-0.014_s0
+      sparsecode compare a/dictionaries/n512_l1-0.015_s0 b/dictionaries/n512_l1-0.015_s0
       sparsecode compare run-a run-b --out matches.csv
-      sparsecode compare a/dictionaries/n512_l1-0.014_s0 their-saelens-folder their-run/trainer_0
+      sparsecode compare a/dictionaries/n512_l1-0.015_s0 their-saelens-folder their-run/trainer_0
     """
     from sparsecode.cli.output import print_json, tell_left_out
     from sparsecode.interop import find_dictionaries

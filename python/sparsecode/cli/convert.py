@@ -36,7 +36,7 @@ def command(source: Path, destination: Path, to: str, force: bool, as_json: bool
 
     \b
     Examples:
-      sparsecode convert sparsecode-run/dictionaries/n512_l1-0.014_s0 my-sae --to saelens
+      sparsecode convert sparsecode-run/dictionaries/n512_l1-0.015_s0 my-sae --to saelens
       sparsecode convert sparsecode-run/dictionaries my-saes --to dictionary_learning
       sparsecode convert their-sae my-dictionary --to sparsecode
       sparsecode convert sparsecode-run my-gpt2 --to hf

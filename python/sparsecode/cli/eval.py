@@ -35,7 +35,7 @@ def command(files: tuple[Path, ...], run: Path, config: EvalConfig, quiet: bool,
     \b
     Examples:
       sparsecode eval
-      sparsecode eval my-run/dictionaries/n512_l1-0.014_s0 --rows 64k --json
+      sparsecode eval my-run/dictionaries/n512_l1-0.015_s0 --rows 64k --json
       sparsecode eval --run minilm --model minilm-folder
     """
     from sparsecode.cli.output import print_json, tell_left_out

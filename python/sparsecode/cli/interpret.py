@@ -28,16 +28,18 @@ def command(config: InterpretConfig, run: Path, force: bool, quiet: bool, as_jso
     Examples:
       sparsecode interpret
       sparsecode interpret --directions 200 --rate 0.005
-      sparsecode interpret --dictionaries n512_l1-0.014_s0,downloads/sae --json
+      sparsecode interpret --dictionaries n512_l1-0.015_s0,downloads/sae --json
     """
     from sparsecode.cli.output import columns, print_json
-    from sparsecode.pipeline.interpret import interpret_directions, load_interpretations
+    from sparsecode.pipeline.interpret import interpret_directions
     from sparsecode.pipeline.replicate import tell
     from sparsecode.pipeline.run import Run
 
     result = interpret_directions(run, config, force=force, quiet=quiet)
     if quiet and not as_json:
         return
+    from sparsecode.pipeline.interpret import load_interpretations
+
     record = load_interpretations(Run(run)) or {}
     if as_json:
         print_json(record)
