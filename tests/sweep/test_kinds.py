@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ from sparsecode.sweep.kinds import (
     Relu,
     TopK,
     Weights,
-    gradients,
+    forward_and_back,
     largest,
     next_threshold,
 )
@@ -48,6 +49,14 @@ GROUPS = [(), (F,), (3, F), (1, 2, 9, F)]
 
 def name_of(kind: Kind) -> str:
     return type(kind).__name__
+
+
+def gradients(
+    kind: Kind, weights: Weights, x: Tensor, divisor: float, *more: Any, **named: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss, and its gradients by name."""
+    found = forward_and_back(kind, weights, x, divisor, *more, **named)
+    return found.loss, found.gradients
 
 
 @pytest.mark.parametrize("pre_bias", [False, True])

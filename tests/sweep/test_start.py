@@ -108,6 +108,24 @@ def test_a_whitened_encoder_does_not_fire_on_the_rows_of_one_direction() -> None
     assert overlap[1] < 0.5 * overlap[0], "the share of a feature's rows on which another fires too"
 
 
+def test_torch_sums_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several, the order of a sum, and with it the start, may depend on how many there are."""
+    before, eigh, threads = torch.get_num_threads(), torch.linalg.eigh, []
+
+    def noted(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        threads.append(torch.get_num_threads())
+        return tuple(eigh(values))
+
+    monkeypatch.setattr(torch.linalg, "eigh", noted)
+    try:
+        torch.set_num_threads(3)
+        begun(Start(), threads=3)
+        assert torch.get_num_threads() == 3, "left as it was"
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1]
+
+
 @pytest.mark.parametrize("value", [0.5, math.nan, math.inf])
 def test_rows_without_a_covariance_leave_copies_of_the_atoms(value: float) -> None:
     sweep = Sweep(D, SIZES, L1, SEEDS)

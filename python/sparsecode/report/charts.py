@@ -42,6 +42,34 @@ def bars(name: str, x: Sequence[float], counts: Sequence[float], color: str, hov
     }  # fmt: skip
 
 
+def boxes(
+    values: Mapping[str, Sequence[float]], title: str, low: float, form: str, **axis: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A horizontal box per name with its points beside it, on an axis from `low` to 1: plotly's data and layout."""
+    data = [
+        {
+            "type": "box",
+            "name": name,
+            "x": own,
+            "boxpoints": "all",
+            "jitter": 0.5,
+            "pointpos": 0,
+            "fillcolor": "rgba(0,0,0,0)",
+            "line": {"color": palette.series(number), "width": 1.5},
+            "marker": {"color": palette.series(number), "size": 5, "opacity": 0.55},
+            "orientation": "h",
+            "hovertemplate": f"%{{x:{form}}}<extra>{name}</extra>",
+        }
+        for number, (name, own) in enumerate(values.items())
+    ]
+    layout = palette.layout(
+        xaxis=palette.axis(title, range=[low, 1.03], **axis),
+        yaxis=palette.axis("", autorange="reversed", showticklabels=False, showgrid=False),
+        showlegend=True,
+    )
+    return data, layout
+
+
 @dataclass(frozen=True)
 class Strip:
     """One histogram of several: a text for its upper left corner, a hover name, and counts by part of PARTS."""

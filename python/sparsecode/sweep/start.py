@@ -184,13 +184,14 @@ def _as_linear(sweep: Sweep) -> None:
 
 
 @torch.no_grad()
+@one_thread()
 def _calibrate(sweep: Sweep, start: Start, rows: Tensor, threads: int) -> None:
     whitener = _whitener(rows, start.power) if start.power and not sweep.loss.tied else None
     for k, (size, kind) in enumerate(zip(sweep.sizes, sweep.kinds, strict=True)):
         own = sweep.rows(k)
         if not sweep.loss.tied:
             atoms = sweep.W_dec[own].to("cpu", torch.float32, copy=True)
-            encoder = atoms if whitener is None else _product(atoms, whitener)
+            encoder = atoms if whitener is None else atoms @ whitener
             scale = start.norm_of(size, sweep.activation_dim) / (encoder * atoms).sum(1, keepdim=True)
             sweep.W_enc[own] = (encoder * scale).to(sweep.W_enc)
         encoder = sweep.W_enc[own].to("cpu", torch.float32).contiguous()
@@ -208,20 +209,13 @@ def _whitener(rows: Tensor, power: float) -> Tensor:
     have none.
     """
     centred = rows.double() - rows.double().mean(0)
-    covariance = _product(centred.T.contiguous(), centred)
+    covariance = centred.T @ centred
     covariance /= covariance.diagonal().mean()
     if not bool(covariance.isfinite().all()):
         return torch.eye(len(covariance))
-    with one_thread():
-        variances, directions = torch.linalg.eigh(covariance)
-    scaled = directions * variances.clamp_min(VARIANCE_FLOOR) ** -power
-    return _product(scaled, directions.T.contiguous()).float()
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b with the same bits however many threads there are."""
-    with one_thread():
-        return a @ b
+    variances, directions = torch.linalg.eigh(covariance)
+    whitener: Tensor = (directions * variances.clamp_min(VARIANCE_FLOOR) ** -power @ directions.T).float()
+    return whitener
 
 
 def _number(name: str, text: str) -> float | None:

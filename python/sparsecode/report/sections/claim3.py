@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-from sparsecode.report import charts, palette
+from sparsecode.report import charts
 from sparsecode.report.blocks import Block, Examples, Figure, Section
 from sparsecode.report.facts import Facts
 from sparsecode.report.sections.claim import claim_section
@@ -50,30 +50,10 @@ def _summary(numbers: Numbers) -> str:
 
 def _consistency(numbers: Numbers) -> Figure | None:
     """Consistency of each direction's strongest contexts: a point per direction, beside boxes."""
-    values = {kind: numbers.consistency[kind] for kind in WORDS if numbers.consistency[kind]}
+    values = {words: own for kind, words in WORDS.items() if (own := numbers.consistency[kind])}
     if not values:
         return None
-    data = [
-        {
-            "type": "box",
-            "name": WORDS[kind],
-            "x": own,
-            "boxpoints": "all",
-            "jitter": 0.5,
-            "pointpos": 0,
-            "fillcolor": "rgba(0,0,0,0)",
-            "line": {"color": palette.series(number), "width": 1.5},
-            "marker": {"color": palette.series(number), "size": 5, "opacity": 0.55},
-            "orientation": "h",
-            "hovertemplate": "%{x:.0%}<extra>" + WORDS[kind] + "</extra>",
-        }
-        for number, (kind, own) in enumerate(values.items())
-    ]
-    layout = palette.layout(
-        xaxis=palette.axis("contexts that share a token", range=[0, 1.03], tickformat=".0%"),
-        yaxis=palette.axis("", autorange="reversed", showticklabels=False, showgrid=False),
-        showlegend=True,
-    )
+    data, layout = charts.boxes(values, "contexts that share a token", 0, ".0%", tickformat=".0%")
     rows = [[direction, *own] for direction, own in enumerate(zip_longest(*values.values()), 1)]
     return charts.figure(
         "consistency",
@@ -81,7 +61,7 @@ def _consistency(numbers: Numbers) -> Figure | None:
         "before it.",
         "Box plots of the consistency of the strongest contexts of features, neurons and random directions.",
         "Consistency of each direction.",
-        {"direction": ",d"} | {WORDS[kind]: ".2f" for kind in values},
+        {"direction": ",d"} | dict.fromkeys(values, ".2f"),
         rows,
         data,
         layout,

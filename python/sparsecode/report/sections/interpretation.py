@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-from sparsecode.report import palette
+from sparsecode.report import charts
 from sparsecode.report.blocks import Block, Column, Figure, Section, Table
 from sparsecode.report.facts import Facts
 
@@ -103,39 +103,16 @@ def _figure(record: Mapping[str, Any]) -> Figure | None:
     values = {name: own for name, own in values.items() if own}
     if not values:
         return None
-    data = [
-        {
-            "type": "box",
-            "name": name,
-            "x": own,
-            "boxpoints": "all",
-            "jitter": 0.5,
-            "pointpos": 0,
-            "fillcolor": "rgba(0,0,0,0)",
-            "line": {"color": palette.series(number), "width": 1.5},
-            "marker": {"color": palette.series(number), "size": 5, "opacity": 0.55},
-            "orientation": "h",
-            "hovertemplate": "%{x:.2f}<extra>" + name + "</extra>",
-        }
-        for number, (name, own) in enumerate(values.items())
-    ]
-    layout = palette.layout(
-        xaxis=palette.axis("correlation of predicted and true activations", range=[-0.05, 1.03]),
-        yaxis=palette.axis("", autorange="reversed", showticklabels=False, showgrid=False),
-        showlegend=True,
-    )
+    data, layout = charts.boxes(values, "correlation of predicted and true activations", -0.05, ".2f")
     rows = [[direction, *own] for direction, own in enumerate(zip_longest(*values.values()), 1)]
-    return Figure(
+    return charts.figure(
         "interpretation",
         "Each point is a direction: how well the explanation that was found on one half of the text predicts its "
         "activations on the other half.",
         "Box plots of the scores of explanations by group of directions.",
-        Table(
-            "interpretation-numbers",
-            "Score of each direction.",
-            [Column("direction", ",d"), *(Column(name, ".3f") for name in values)],
-            rows,
-        ),
+        "Score of each direction.",
+        {"direction": ",d"} | dict.fromkeys(values, ".3f"),
+        rows,
         data,
         layout,
         height=max(320, 48 * len(values) + 120),

@@ -7,7 +7,7 @@ from sparsecode.sweep.kinds.auxk import AuxK
 from sparsecode.sweep.kinds.gated import Gated
 from sparsecode.sweep.kinds.jumprelu import JumpRelu
 from sparsecode.sweep.kinds.kind import Kind, Weights
-from sparsecode.sweep.kinds.loss import Pass, forward_and_back, gradients
+from sparsecode.sweep.kinds.loss import Pass, forward_and_back
 from sparsecode.sweep.kinds.panneal import Annealed, Annealing, PAnneal
 from sparsecode.sweep.kinds.relu import Relu
 from sparsecode.sweep.kinds.spec import KindSpec, as_kind, entries
@@ -31,7 +31,6 @@ __all__ = [
     "as_kind",
     "entries",
     "forward_and_back",
-    "gradients",
     "kinds_of",
     "largest",
     "next_threshold",

@@ -38,21 +38,6 @@ class Pass:
 
 
 @torch.no_grad()
-def gradients(
-    kind: Kind,
-    weights: Weights,
-    x: Tensor,
-    divisor: float,
-    groups: Sequence[int] = (),
-    aux: AuxK | None = None,
-    dead: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and gradients of one dictionary on a batch: `forward_and_back` without the rest."""
-    found = forward_and_back(kind, weights, x, divisor, groups, aux, dead)
-    return found.loss, found.gradients
-
-
-@torch.no_grad()
 def forward_and_back(
     kind: Kind,
     weights: Weights,
