@@ -1,0 +1,166 @@
+"""The part of the interpret stage that asks a language model: who is asked, what it may cost, and what is told of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from sparsecode.corpus.display import token_texts
+from sparsecode.errors import InvalidSetting
+from sparsecode.interpretation.endpoint.budget import Budget, Price, dollars
+from sparsecode.interpretation.endpoint.calls import Calls, Ledger
+from sparsecode.interpretation.endpoint.client import Client, Endpoint
+from sparsecode.interpretation.endpoint.judging import Forecast, Judged, forecast, judge_all
+from sparsecode.interpretation.examples import Material, material
+from sparsecode.interpretation.groups import Direction
+from sparsecode.interpretation.sample import Sample
+from sparsecode.pipeline.config import InterpretConfig
+from sparsecode.watch import Watch, human
+
+_OPENAI = ("api.openai.com", "OPENAI_API_KEY")  # the one host whose variable is read without being named
+
+
+@dataclass(eq=False)
+class Asking:
+    """An endpoint that is to be asked about directions.
+
+    Attributes:
+        config: the settings of the stage.
+        client: who is asked.
+        path: where calls are kept.
+        tokenizer: of the text.
+        price: of tokens; None: not known.
+        materials: what there is to show of each direction, or why there is nothing; see `look`.
+    """
+
+    config: InterpretConfig
+    client: Client
+    path: Path
+    tokenizer: Tokenizer
+    price: Price | None
+    materials: dict[Direction, Material | str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: InterpretConfig, path: Path, tokenizer: Tokenizer) -> Asking:
+        """As the settings say, with the key from the environment.
+
+        Raises:
+            InvalidSetting: no model is named, the key is not there, or a budget is in dollars and the price not known.
+            MissingExtra: packages that this needs are not installed.
+        """
+        if config.llm is None:
+            raise InvalidSetting("interpret: --endpoint needs the name of a model there; name it with --llm")
+        endpoint = Endpoint(str(config.endpoint), config.llm)
+        endpoint = Endpoint(endpoint.url, endpoint.llm, _key(config, endpoint))
+        price = Price.known(endpoint.url, endpoint.llm) if config.price is None else Price.parse(config.price)
+        if price is None and config.budget is not None:
+            raise InvalidSetting(
+                f"interpret: the price of {endpoint.llm} at {endpoint.host} is not known, so that --budget cannot be "
+                "kept; give it with --price IN,OUT (dollars for a million tokens), or limit --budget-tokens"
+            )
+        limited = config.budget is not None or config.budget_tokens is not None
+        return cls(config, Client(endpoint, bounded=limited), path, tokenizer, price)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where."""
+        return self.client.endpoint
+
+    def look(self, direction: Direction, z: npt.NDArray[np.float64], sample: Sample) -> None:
+        """Takes up a direction: its activations [R] and the rows."""
+        self.materials[direction] = material(direction, z, sample, self._show, self.config.seed)
+
+    def forecast(self) -> dict[str, Any]:
+        """What asking would take: {"host", "llm", "calls", "kept": answers from before, "tokens": {"expected", "most"}
+        of [in, out], "usd": {"expected", "most"}, or None where the price is not known}.
+        """
+        found = self._forecast(Ledger(self.path, self.endpoint))
+        tokens = {"expected": found.expected, "most": found.most}
+        return {
+            "host": self.endpoint.host,
+            "llm": self.endpoint.llm,
+            "calls": found.calls,
+            "kept": found.kept,
+            "tokens": {name: [own.read, own.written] for name, own in tokens.items()},
+            "usd": self.price and {name: float(self.price.of(own)) for name, own in tokens.items()},
+        }
+
+    def ask(self, watch: Watch) -> dict[Direction, Judged]:
+        """Says what is about to be sent and what it costs, and asks.
+
+        Raises:
+            EndpointFailed: there is no use in asking.
+        """
+        ledger, config = Ledger(self.path, self.endpoint), self.config
+        usd = None if config.budget is None else Decimal(str(config.budget))
+        self._budget = Budget(self.price, usd, config.budget_tokens, ledger.spent)
+        watch.note(told(self.forecast()))
+        if self._budget.limited:
+            limits = [dollars(usd)] if usd is not None else []
+            limits += [f"{config.budget_tokens:,} tokens"] if config.budget_tokens is not None else []
+            watch.note(f"interpret: budget of {' and '.join(limits)}; spent before: {self._budget.said()}")
+        calls = Calls(self.client, ledger, self._budget)
+        with self.client:
+            judged = judge_all(self.materials, config.scorers.split(","), config.seed, calls, config.answer_tokens,
+                               config.concurrency, watch)  # fmt: skip
+        self._after = self._forecast(ledger)
+        if self._budget.over:
+            watch.note(f"interpret: the budget is spent ({self._budget.said()}), {self._after.calls:,} calls are left; "
+                       "go on with a larger one and --force: no answer is paid for twice")  # fmt: skip
+        elif self._after.calls:
+            watch.note(f"interpret: {self._after.calls:,} calls brought no answer; --force makes these again, and pays "
+                       "for no other twice")  # fmt: skip
+        return judged
+
+    def record(self) -> dict[str, Any]:
+        """For interpretations.json, after `ask`: what the same answers always come to."""
+        return {"host": self.endpoint.host, "llm": self.endpoint.llm, "answers": self._after.kept,
+                "left": self._after.calls}  # fmt: skip
+
+    def result(self) -> dict[str, Any]:
+        """For the stage's record, after `ask`."""
+        return {"answers": self._after.kept, "left": self._after.calls, "spent": self._budget.said()}
+
+    def _forecast(self, ledger: Ledger) -> Forecast:
+        config = self.config
+        return forecast(self.materials, config.scorers.split(","), config.seed, ledger, config.answer_tokens)
+
+    def _show(self, ids: Any, place: int) -> list[str]:
+        return token_texts(self.tokenizer, ids, place, 0, len(ids))
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """A forecast in words."""
+
+    def size(kind: str) -> str:
+        read, written = found["tokens"][kind]
+        price = "price unknown" if found["usd"] is None else dollars(Decimal(found["usd"][kind]))
+        return f"{human(read)} tokens in and {human(written)} out ({price})"
+
+    kept = f", {found['kept']:,} answers are kept" if found["kept"] else ""
+    return (
+        f"interpret: {found['calls']:,} calls to {found['llm']} at {found['host']}{kept}: about {size('expected')}, at most "
+        f"{size('most')}; excerpts of the text and explanations are sent there"
+    )
+
+
+def _key(config: InterpretConfig, endpoint: Endpoint) -> str:
+    """The key of the variable that is named; of OpenAI's own for OpenAI's own host alone."""
+    name = config.key_env
+    if name is None:
+        host, usual = _OPENAI
+        if endpoint.hostname != host:
+            return ""
+        name = usual
+    if not (key := os.environ.get(name, "").strip()):
+        raise InvalidSetting(f"interpret: the environment variable {name} is to hold the key, and is empty; --key-env "
+                             "names another one")  # fmt: skip
+    return key
