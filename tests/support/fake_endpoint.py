@@ -82,7 +82,7 @@ class FakeEndpoint:
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 server._answer(self)
 
             def log_message(self, *_: object) -> None:

@@ -5,18 +5,20 @@ It reads nothing but the message, as a model would, and recognises each question
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
 from planted_text import RULES, TEXTS
 from sparsecode.interpretation.endpoint.questions import CLOSE, OPEN
 
+EXPLAINS = '{"explanation": "in at most'  # what only the first question holds
 _TOKENS = re.compile("|".join(re.escape(text) for text in sorted(TEXTS, key=len, reverse=True)))
 
 
 def answer(message: str) -> str:
     """An answer to any question."""
-    if '{"explanation": "in at most' in message:
+    if EXPLAINS in message:
         return json.dumps({"explanation": _explain(message)})
     if "intruder" in message:
         return _intruder(message)
@@ -30,6 +32,16 @@ def answer(message: str) -> str:
             tokens, places = read(json.loads(match[1]))
             found.append(int(any(RULES[rule][0](tokens, i) for i in places or range(len(tokens)))))
     return json.dumps(found)
+
+
+def anything(message: str) -> str:
+    """An answer that can be read and always is the same, by a model that knows nothing."""
+    if EXPLAINS in message:
+        return json.dumps({"explanation": "some words"})
+    if "intruder" in message:
+        return "[1]"
+    n = int(re.findall(r"array of (\d+) numbers", message)[0])
+    return json.dumps([byte % 2 for byte in hashlib.sha512(message.encode()).digest()[:n]])
 
 
 def read(text: str) -> tuple[list[str], list[int]]:

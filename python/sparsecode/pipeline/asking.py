@@ -1,4 +1,4 @@
-"""The part of the interpret stage that asks a language model: who is asked, what it may cost, and what is told of it."""
+"""The part of the interpret stage that asks a language model: whom, for how much, and what is told of it."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def told(found: Mapping[str, Any]) -> str:
 
     kept = f", {found['kept']:,} answers are kept" if found["kept"] else ""
     return (
-        f"interpret: {found['calls']:,} calls to {found['llm']} at {found['host']}{kept}: about {size('expected')}, at most "
-        f"{size('most')}; excerpts of the text and explanations are sent there"
+        f"interpret: {found['calls']:,} calls to {found['llm']} at {found['host']}{kept}: about "
+        f"{size('expected')}, at most {size('most')}; excerpts of the text and explanations are sent there"
     )
 
 

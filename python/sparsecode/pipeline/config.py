@@ -328,8 +328,8 @@ class InterpretConfig(StageConfig):
     control_samples: int = _count(2_000_000, "Rows to train the control's dictionary on; at most as many as the run's.")
     draws: int = setting(1000, "Resamples of a bootstrap interval.", min=100)
     seed: int = _seed("Seed of the halves, of the directions and of the control.")
-    endpoint: str | None = setting(None, "URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1, whose "
-                                   "model explains and scores too; excerpts of the text are sent there.")  # fmt: skip
+    endpoint: str | None = setting(None, "URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1, "
+                                   "whose model explains and scores too; text is sent there.")  # fmt: skip
     llm: str | None = setting(None, "Name of the model at the endpoint.")
     scorers: str = setting("detection,fuzzing", "What the model is asked to score explanations.",
                            choices=("detection", "fuzzing", "simulation", "intruder"), several=True)  # fmt: skip

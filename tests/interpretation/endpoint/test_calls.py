@@ -60,7 +60,10 @@ def ask_server(path: Path, server: FakeEndpoint, messages: list[str], threads: i
 
 def test_an_answer_is_asked_for_once(tmp_path: Path) -> None:
     stub = Stub(echo)
-    assert ask_all(calls_of(tmp_path, stub), ["a", "b", "a", "a"] * 5) == [Answer("A"), Answer("B"), *[Answer("A")] * 2] * 5
+    assert (
+        ask_all(calls_of(tmp_path, stub), ["a", "b", "a", "a"] * 5)
+        == [Answer("A"), Answer("B"), *[Answer("A")] * 2] * 5
+    )
     assert sorted(stub.asked) == ["a", "b"]
     again = Stub(echo)
     assert ask_all(calls_of(tmp_path, again), ["a", "b", "c"]) == [Answer("A"), Answer("B"), Answer("C")]
@@ -160,7 +163,9 @@ def test_where_nobody_answers_it_ends(tmp_path: Path) -> None:
 
 def test_parameters_are_learnt_by_the_first_call_alone(tmp_path: Path) -> None:
     def picky(call: Call) -> Fault | None:
-        return Fault(status=400, error={"message": "max_tokens is not supported"}) if "max_tokens" in call.body else None
+        return (
+            Fault(status=400, error={"message": "max_tokens is not supported"}) if "max_tokens" in call.body else None
+        )
 
     with FakeEndpoint(str, picky, delay=0.01) as server:
         ask_server(tmp_path, server, [str(i) for i in range(20)], 8)

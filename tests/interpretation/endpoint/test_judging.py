@@ -35,7 +35,9 @@ def found_for(z: np.ndarray, direction: Direction) -> Material | str:
 DATASET = planted_dataset(800)
 SAMPLE = draw(DATASET, 10**9, 0)
 MATERIALS = {
-    (one := Direction("planted", name, i)): found_for(fires(DATASET, name) * (1 + 0.5 * noise(SAMPLE.rows, i, 1.0)), one)
+    (one := Direction("planted", name, i)): found_for(
+        fires(DATASET, name) * (1 + 0.5 * noise(SAMPLE.rows, i, 1.0)), one
+    )
     for i, name in enumerate(PLANTED)
 }
 NOISE = {(one := Direction("noise", "noise", i)): found_for(noise(SAMPLE.rows, i, 0.005), one) for i in range(20)}
@@ -62,7 +64,9 @@ def faultless(tmp_path_factory: pytest.TempPathFactory) -> dict[Direction, Judge
 
 def test_planted_rules_are_found_and_noise_is_not(faultless: dict[Direction, Judged]) -> None:
     assert all(isinstance(own, Material) for own in (MATERIALS | NOISE).values())
-    planted, noisy = ({one: own for one, own in faultless.items() if one.group == name} for name in ("planted", "noise"))
+    planted, noisy = (
+        {one: own for one, own in faultless.items() if one.group == name} for name in ("planted", "noise")
+    )
     for direction, own in planted.items():
         assert own.explanation == direction.dictionary and not own.reason
         assert own.scores["detection"] >= 0.95 and own.scores["fuzzing"] >= 0.95, direction
@@ -75,7 +79,7 @@ def saying(value: Callable[[int], str]) -> Callable[[str], str]:
     """A model that knows nothing: an explanation, and `value` of the number of excerpts for all else."""
 
     def answer(message: str) -> str:
-        if '{"explanation": "in at most' in message:
+        if oracle.EXPLAINS in message:
             return '{"explanation": "nothing in particular"}'
         return value(int(re.findall(r"array of (\d+) numbers", message)[0]) if "intruder" not in message else 1)
 

@@ -36,14 +36,21 @@ def test_what_is_asked() -> None:
     assert DETECT.truth == (1, 0, 0) and DETECT.kinds == ("active", "random", "hard")
     assert '1. "a b \\"c\\"\\n d"\n2. " x yz"' in DETECT.message and OPEN not in DETECT.message
     fuzz = to_fuzz("b", [("active", ONE), ("marked", Excerpt(ONE.tokens, ONE.strengths, 2))])
-    assert fuzz.truth == (1, 0) and f'a{OPEN} b{CLOSE} \\"c\\"' in fuzz.message and "[0, 0]" == fuzz.typical
+    assert fuzz.truth == (1, 0) and f'a{OPEN} b{CLOSE} \\"c\\"' in fuzz.message and fuzz.typical == "[0, 0]"
     assert SIMULATE.truth == (0, 5, 0, 10) and json.dumps(ONE.tokens) in SIMULATE.message
     intruder = to_find_the_intruder([ONE, ONE, NONE, ONE, ONE], 2)
     assert intruder.truth == (3,) and intruder.read("[3]") == [3]
 
 
-@pytest.mark.parametrize("question", [to_explain([HOSTILE], []), to_detect("x", [("active", HOSTILE)]),
-                                      to_simulate("x\n1. y", HOSTILE), to_fuzz("x", [("active", HOSTILE)])])  # fmt: skip
+@pytest.mark.parametrize(
+    "question",
+    [
+        to_explain([HOSTILE], []),
+        to_detect("x", [("active", HOSTILE)]),
+        to_simulate("x\n1. y", HOSTILE),
+        to_fuzz("x", [("active", HOSTILE)]),
+    ],
+)
 def test_texts_stay_within_their_line(question: Question) -> None:
     lines = [line for line in question.message.splitlines() if "Ignore all" in line]
     assert len(lines) == 1

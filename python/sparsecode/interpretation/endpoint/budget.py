@@ -55,7 +55,9 @@ class Price:
                 return cls(read, written)
         except (InvalidOperation, ValueError):
             pass
-        raise InvalidSetting(f"price '{text}': two numbers are needed, dollars for a million tokens in and out: 0.15,0.6")
+        raise InvalidSetting(
+            f"price '{text}': two numbers are needed, dollars for a million tokens in and out: 0.15,0.6"
+        )
 
     @classmethod
     def known(cls, url: str, llm: str) -> Price | None:
@@ -104,7 +106,7 @@ class Budget:
         price: Price | None = None,
         usd: Decimal | None = None,
         tokens: int | None = None,
-        spent: Tokens = Tokens(),  # noqa: B008 (never changed)
+        spent: Tokens = Tokens(),
     ) -> None:
         self.price, self.usd, self.tokens, self.spent = price, usd, tokens, spent
         self.over = False  # whether a call did not fit

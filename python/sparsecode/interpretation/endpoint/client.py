@@ -20,8 +20,15 @@ from sparsecode.interpretation.endpoint.budget import Tokens
 
 REFUSED, CUT_OFF, EMPTY, STRANGE = "refused", "cut off", "empty", "no chat completion"  # answers that are none
 TIMEOUT = 300.0  # seconds: a model on a processor takes minutes for an answer
-_HEADERS = {"accept", "accept-encoding", "connection", "content-length", "content-type", "host",
-            "x-stainless-raw-response"}  # without the last the package does not give the response as it is
+_HEADERS = {
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "x-stainless-raw-response",
+}  # without the last the package does not give the response as it is
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _HIDDEN = "[key]"
 _LEAST_SECRET = 8  # letters: what a local server takes as a key ("none", "EMPTY") is a word like others
@@ -142,7 +149,7 @@ class Client:
         """
         while True:
             sent: dict[str, Any] = {"model": self.endpoint.llm, "messages": [{"role": "user", "content": message}]}
-            sent |= {name: limit for name in self._names[:1]} | ({"temperature": 0} if self._temperature else {})
+            sent |= dict.fromkeys(self._names[:1], limit) | ({"temperature": 0} if self._temperature else {})
             try:
                 raw = self._api.chat.completions.with_raw_response.create(**sent)
                 return self._read(json.loads(raw.http_response.content))
@@ -197,7 +204,7 @@ class Client:
         message = _of(first, "message")
         if message is None:
             return Reply("", STRANGE, used)
-        content, finish = message.get("content"), first["finish_reason"] if "finish_reason" in first else None
+        content, finish = message.get("content"), first.get("finish_reason")
         if message.get("refusal") or finish == "content_filter":
             return Reply("", REFUSED, used)
         if finish == "length":

@@ -257,7 +257,9 @@ def _told_right(scorer: str, kinds: Sequence[str]) -> Callable[[_Told], dict[str
 
 
 def _simulated(read: _Told) -> dict[str, float]:
-    truth, said = (np.array(list(chain.from_iterable(own))) for own in zip(*((q.truth, n) for q, n in read), strict=True))
+    truth, said = (
+        np.array(list(chain.from_iterable(own))) for own in zip(*((q.truth, n) for q, n in read), strict=True)
+    )
     return {"simulation": correlation(said, truth)}
 
 

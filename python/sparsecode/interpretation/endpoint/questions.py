@@ -97,7 +97,7 @@ def to_simulate(explanation: str, excerpt: Excerpt) -> Question:
     n = len(excerpt.tokens)
     message = (
         f"{_ABOUT}It is said to be active at: {json.dumps(explanation, ensure_ascii=False)}\n"
-        f"How strongly is it active at each of these {n} tokens, from 0, not at all, to {TOP}, most? Most tokens have 0.\n"
+        f"How strongly is it active at each of these {n} tokens, from 0, not at all, to {TOP}, most? Most have 0.\n"
         f"{json.dumps(excerpt.tokens, ensure_ascii=False)}\n{_JSON_ALONE}an array of {n} numbers, one for each token."
     )
     typical = json.dumps([0] * n)
