@@ -71,6 +71,10 @@ def command(config: InterpretConfig, run: Path, force: bool, quiet: bool, dry_ru
         + [round(group["scores"][name]["value"], 3) if group["scores"] else None for name in measures]
         for group in record["groups"]
     ]
+    if any("embedding" in group for group in record["groups"]):
+        header.append("embedding")
+        for row, group in zip(rows, record["groups"], strict=True):
+            row.append(round(group["embedding"]["value"], 3) if "embedding" in group else None)
     click.echo("\n".join(columns(rows, header)))
     if "endpoint" in record:
         judged = [(group["said"], group["llm"]) for group in record["groups"] if "llm" in group]

@@ -68,6 +68,7 @@ class Interpreted:
         explanation, scores: of the strongest tokens.
         native_explanation, native_scores: of all rows on which it is active.
         judged: what a language model said of it; None where none was asked.
+        embedding: its example-embedding score; None where no sentence encoder read it.
     """
 
     direction: Direction
@@ -79,6 +80,7 @@ class Interpreted:
     native_explanation: Explanation | None = None
     native_scores: Scores | None = None
     judged: Judged | None = None
+    embedding: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For interpretations.json."""
@@ -89,6 +91,8 @@ class Interpreted:
         found["scores"] = _shortened(self.scores)
         if self.native_explanation is not None and self.native_scores is not None:
             found["native"] = {"text": text_of(self.native_explanation), "scores": _shortened(self.native_scores)}
+        if self.embedding is not None:
+            found["embedding"] = _short(self.embedding)
         return found if self.judged is None else found | {"llm": self.judged.as_json()}
 
 
@@ -123,13 +127,18 @@ class Interpretations:
     def table(self) -> str:
         """A line for each direction, as CSV."""
         asked = any(one.judged is not None for one in self.directions)
+        embedded = any(one.embedding is not None for one in self.directions)
         measures = self._measures() if asked else None
-        return csv_of([_flat(one, measures) for one in self.directions])
+        return csv_of([_flat(one, measures, embedded) for one in self.directions])
 
     def with_judged(self, judged: Mapping[Direction, Judged]) -> Interpretations:
         """These, and what a language model said."""
         own = [replace(one, judged=judged.get(one.direction)) for one in self.directions]
         return replace(self, directions=own)
+
+    def with_embedding(self, scores: Mapping[Direction, float]) -> Interpretations:
+        """These, and example-embedding scores."""
+        return replace(self, directions=[replace(one, embedding=scores.get(one.direction)) for one in self.directions])
 
     def _measures(self) -> list[str]:
         """The measures of a language model's scores, if there are any."""
@@ -144,17 +153,21 @@ class Interpretations:
         """Means of a group with their 95 % intervals over directions, and what was left out."""
         own = [one for one in self.directions if one.direction.group == name]
         done = [one for one in own if one.scores is not None]
-        return {
-            "name": name,
-            "said": said(name),
-            "drawn": len(own),
-            "explained": len(done),
-            "left_out": dict(Counter(one.left_out for one in own if one.left_out)),
-            "nothing_found": sum(not one.explanation.rules for one in done if one.explanation is not None),
-            "density": _short(float(np.median([one.density for one in own]))),
-            "scores": self._means([one.scores for one in done]),
-            "native": self._means([one.native_scores for one in done]),
-        } | self._group_of_judged([one.judged for one in own if one.judged is not None])
+        return (
+            {
+                "name": name,
+                "said": said(name),
+                "drawn": len(own),
+                "explained": len(done),
+                "left_out": dict(Counter(one.left_out for one in own if one.left_out)),
+                "nothing_found": sum(not one.explanation.rules for one in done if one.explanation is not None),
+                "density": _short(float(np.median([one.density for one in own]))),
+                "scores": self._means([one.scores for one in done]),
+                "native": self._means([one.native_scores for one in done]),
+            }
+            | self._group_of_judged([one.judged for one in own if one.judged is not None])
+            | self._means_of({"embedding": [one.embedding for one in own if one.embedding is not None]})
+        )
 
     def _group_of_judged(self, judged: Sequence[Judged]) -> dict[str, Any]:
         """Means of a language model's scores over the complete directions, and over how many each is."""
@@ -167,9 +180,13 @@ class Interpretations:
             "complete": len(done),
             "incomplete": dict(Counter(one.reason for one in judged if one.reason)),
             "nothing_found": sum(one.explanation == NOTHING for one in done),
-            "scores": {name: as_json(bootstrap.interval(own, draws=self.settings.draws)) | {"of": len(own)}
-                       for name, own in known.items() if own},
+            "scores": self._means_of(known),
         }}  # fmt: skip
+
+    def _means_of(self, values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+        """The mean of each of several measures with its interval, and of how many directions it is."""
+        return {name: as_json(bootstrap.interval(own, draws=self.settings.draws)) | {"of": len(own)}
+                for name, own in values.items() if own}  # fmt: skip
 
     def _means(self, scores: Sequence[Scores | None]) -> dict[str, Any]:
         known = [one for one in scores if one is not None]
@@ -294,16 +311,18 @@ def _by_group(found: Sequence[Interpreted], measure: str) -> dict[str, list[floa
     return values
 
 
-def _flat(one: Interpreted, measures: Sequence[str] | None) -> Mapping[str, Any]:
+def _flat(one: Interpreted, measures: Sequence[str] | None, embedded: bool) -> Mapping[str, Any]:
     """A direction as cells of a table; what was left out has empty ones.
 
     Args:
         one: the direction.
         measures: of a language model; None: none was asked.
+        embedded: whether a sentence encoder read any direction.
     """
     record = one.as_json()
     scores, natively, llm = (record.get(name, {}) for name in ("scores", "native", "llm"))
-    said = {f"llm_{name}": llm.get("scores", {}).get(name) for name in measures or ()}
+    said = {"embedding": record.get("embedding")} if embedded else {}
+    said |= {f"llm_{name}": llm.get("scores", {}).get(name) for name in measures or ()}
     if measures is not None:
         said |= {"llm_reason": llm.get("reason"), "llm_text": llm.get("explanation")}
     return (

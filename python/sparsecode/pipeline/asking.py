@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from tokenizers import Tokenizer
-
-from sparsecode.corpus.display import token_texts
 from sparsecode.errors import InvalidSetting
 from sparsecode.interpretation.endpoint.budget import Budget, Price, dollars
 from sparsecode.interpretation.endpoint.calls import Calls, Ledger
 from sparsecode.interpretation.endpoint.client import Client, Endpoint
 from sparsecode.interpretation.endpoint.judging import Forecast, Judged, forecast, judge_all
-from sparsecode.interpretation.examples import Material, material
+from sparsecode.interpretation.examples import Material
 from sparsecode.interpretation.groups import Direction
-from sparsecode.interpretation.sample import Sample
 from sparsecode.pipeline.config import InterpretConfig
 from sparsecode.watch import Watch, human
 
+Materials = Mapping[Direction, Material | str]  # what there is to show of a direction, or why there is nothing
 _OPENAI = ("api.openai.com", "OPENAI_API_KEY")  # the one host whose variable is read without being named
 
 
@@ -36,21 +31,17 @@ class Asking:
         config: the settings of the stage.
         client: who is asked.
         path: where calls are kept.
-        tokenizer: of the text.
         price: of tokens; None: not known.
-        materials: what there is to show of each direction, or why there is nothing; see `look`.
     """
 
     config: InterpretConfig
     client: Client
     path: Path
-    tokenizer: Tokenizer
     price: Price | None
-    materials: dict[Direction, Material | str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: InterpretConfig, path: Path, tokenizer: Tokenizer) -> Asking:
-        """As the settings say, with the key from the environment.
+    def of(cls, config: InterpretConfig, path: Path) -> Asking:
+        """Reads the key from the environment and finds the price.
 
         Raises:
             InvalidSetting: no model is named, the key is not there, or a budget is in dollars and the price not known.
@@ -67,22 +58,21 @@ class Asking:
                 "kept; give it with --price IN,OUT (dollars for a million tokens), or limit --budget-tokens"
             )
         limited = config.budget is not None or config.budget_tokens is not None
-        return cls(config, Client(endpoint, bounded=limited), path, tokenizer, price)
+        return cls(config, Client(endpoint, bounded=limited), path, price)
 
     @property
     def endpoint(self) -> Endpoint:
         """Where."""
         return self.client.endpoint
 
-    def look(self, direction: Direction, z: npt.NDArray[np.float64], sample: Sample) -> None:
-        """Takes up a direction: its activations [R] and the rows."""
-        self.materials[direction] = material(direction, z, sample, self._show, self.config.seed)
+    def forecast(self, materials: Materials) -> dict[str, Any]:
+        """What asking about directions would take.
 
-    def forecast(self) -> dict[str, Any]:
-        """What asking would take: {"host", "llm", "calls", "kept": answers from before, "tokens": {"expected", "most"}
-        of [in, out], "usd": {"expected", "most"}, or None where the price is not known}.
+        Returns:
+            {"host", "llm", "calls", "kept": answers from before, "tokens": {"expected", "most"} of [in, out], "usd":
+            {"expected", "most"}, or None where the price is not known}.
         """
-        found = self._forecast(Ledger(self.path, self.endpoint))
+        found = self._forecast(materials, Ledger(self.path, self.endpoint))
         tokens = {"expected": found.expected, "most": found.most}
         return {
             "host": self.endpoint.host,
@@ -93,7 +83,7 @@ class Asking:
             "usd": self.price and {name: float(self.price.of(own)) for name, own in tokens.items()},
         }
 
-    def ask(self, watch: Watch) -> dict[Direction, Judged]:
+    def ask(self, materials: Materials, watch: Watch) -> dict[Direction, Judged]:
         """Says what is about to be sent and what it costs, and asks.
 
         Raises:
@@ -102,16 +92,16 @@ class Asking:
         ledger, config = Ledger(self.path, self.endpoint), self.config
         usd = None if config.budget is None else Decimal(str(config.budget))
         self._budget = Budget(self.price, usd, config.budget_tokens, ledger.spent)
-        watch.note(told(self.forecast()))
+        watch.note(told(self.forecast(materials)))
         if self._budget.limited:
             limits = [dollars(usd)] if usd is not None else []
             limits += [f"{config.budget_tokens:,} tokens"] if config.budget_tokens is not None else []
             watch.note(f"interpret: budget of {' and '.join(limits)}; spent before: {self._budget.said()}")
         calls = Calls(self.client, ledger, self._budget)
         with self.client:
-            judged = judge_all(self.materials, config.scorers.split(","), config.seed, calls, config.answer_tokens,
+            judged = judge_all(materials, config.scorers.split(","), config.seed, calls, config.answer_tokens,
                                config.concurrency, watch)  # fmt: skip
-        self._after = self._forecast(ledger)
+        self._after = self._forecast(materials, ledger)
         if self._budget.over:
             watch.note(f"interpret: the budget is spent ({self._budget.said()}), {self._after.calls:,} calls are left; "
                        "go on with a larger one and --force: no answer is paid for twice")  # fmt: skip
@@ -129,12 +119,9 @@ class Asking:
         """For the stage's record, after `ask`."""
         return {"answers": self._after.kept, "left": self._after.calls, "spent": self._budget.said()}
 
-    def _forecast(self, ledger: Ledger) -> Forecast:
+    def _forecast(self, materials: Materials, ledger: Ledger) -> Forecast:
         config = self.config
-        return forecast(self.materials, config.scorers.split(","), config.seed, ledger, config.answer_tokens)
-
-    def _show(self, ids: Any, place: int) -> list[str]:
-        return token_texts(self.tokenizer, ids, place, 0, len(ids))
+        return forecast(materials, config.scorers.split(","), config.seed, ledger, config.answer_tokens)
 
 
 def told(found: Mapping[str, Any]) -> str:

@@ -328,6 +328,8 @@ class InterpretConfig(StageConfig):
     control_samples: int = _count(2_000_000, "Rows to train the control's dictionary on; at most as many as the run's.")
     draws: int = setting(1000, "Resamples of a bootstrap interval.", min=100)
     seed: int = _seed("Seed of the halves, of the directions and of the control.")
+    embedder: str | None = setting(None, "Folder of a sentence encoder, read as harvest --model reads it, for the "
+                                   "example-embedding score.")  # fmt: skip
     endpoint: str | None = setting(None, "URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1, "
                                    "whose model explains and scores too; text is sent there.")  # fmt: skip
     llm: str | None = setting(None, "Name of the model at the endpoint.")
@@ -344,9 +346,10 @@ class InterpretConfig(StageConfig):
     concurrency: int = _every(8, "Calls that run at the same time.", max=256)
 
     def record(self) -> dict[str, Any]:
-        """Without what has no meaning where no endpoint is asked, as earlier versions record it."""
-        asked = ("endpoint", "llm", "scorers", "answer_tokens")
-        return {name: value for name, value in super().record().items() if self.endpoint or name not in asked}
+        """Without what has no meaning where nothing is asked, as earlier versions record it."""
+        unused = () if self.endpoint else ("endpoint", "llm", "scorers", "answer_tokens")
+        unused += () if self.embedder else ("embedder",)
+        return {name: value for name, value in super().record().items() if name not in unused}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,23 +8,30 @@ RUN/interpret/calls.jsonl             what a language model was asked and answer
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparsecode import store
 from sparsecode.checkpoint import write_json, write_text
 from sparsecode.comparison import Comparison
+from sparsecode.corpus.display import token_texts
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.files import files_of
 from sparsecode.errors import InvalidSetting, NotExpressible, SparsecodeError, StageMissing
 from sparsecode.gpt import load_gpt
+from sparsecode.harvest.models import load_model
 from sparsecode.interop import find_format, load_dictionary
 from sparsecode.interpretation.control import Control
-from sparsecode.interpretation.groups import CONTROL, Chosen, add_baselines, feature_groups
+from sparsecode.interpretation.embedding import Embedder, embedding_scores
+from sparsecode.interpretation.examples import Material, material
+from sparsecode.interpretation.groups import CONTROL, Chosen, Direction, add_baselines, feature_groups
 from sparsecode.interpretation.interpreting import EXAMPLES, Interpretations, InterpretSettings, interpret
+from sparsecode.interpretation.sample import Sample
 from sparsecode.interpretation.vocabulary import Vocabulary
 from sparsecode.machine import versions
 from sparsecode.pipeline import plan
@@ -96,12 +103,13 @@ def interpret_directions(
     } | optional_digests(home, INTERPRETED)
     folder = home.path / KEY
     outputs = [folder / name for name in ("interpretations.json", "directions.csv")]
-    asking = None if chosen.endpoint is None else Asking.of(chosen, folder / "calls.jsonl", tokens_of(home).tokenizer)
+    asking = None if chosen.endpoint is None else Asking.of(chosen, folder / "calls.jsonl")
     if dry_run:
         if asking is None:
             raise InvalidSetting(f"{KEY}: --dry-run says what asking an endpoint would take; name one with --endpoint")
-        _interpret(home, chosen, comparison, names, others, asking, watching(quiet))
-        return asking.forecast()
+        materials: dict[Direction, Material | str] = {}
+        _interpret(home, chosen, comparison, names, others, materials, watching(quiet))
+        return asking.forecast(materials)
 
     def do(_: Stage) -> dict[str, Any]:
         return _make(home, chosen, comparison, names, others, folder, asking, watching(quiet))
@@ -129,9 +137,15 @@ def _make(
     asking: Asking | None,
     watch: Watch,
 ) -> dict[str, Any]:
-    found, about = _interpret(run, config, comparison, names, others, asking, watch)
+    embedder = _embedder(config.embedder, watch)
+    materials: dict[Direction, Material | str] = {}
+    shown = None if asking is None and embedder is None else materials
+    found, about = _interpret(run, config, comparison, names, others, shown, watch)
+    if embedder is not None:
+        found = found.with_embedding(embedding_scores(embedder, materials, watch))
+        about["embedder_fingerprint"] = embedder.model.fingerprint
     if asking is not None:
-        found = found.with_judged(asking.ask(watch))
+        found = found.with_judged(asking.ask(materials, watch))
     record: dict[str, Any] = {
         "format": FORMAT,
         "sparsecode_version": versions().get("sparsecode"),
@@ -160,10 +174,10 @@ def _interpret(
     comparison: Comparison,
     names: list[str],
     others: list[str],
-    asking: Asking | None,
+    materials: dict[Direction, Material | str] | None,
     watch: Watch,
 ) -> tuple[Interpretations, dict[str, Any]]:
-    """What the embedded explainer finds, and where the data came from."""
+    """What the embedded explainer finds, and where the data came from. `materials` gets excerpts of directions."""
     dataset = store.Dataset(dataset_path(run, config.dataset))
     tokens = tokens_of(run)
     if dataset.provenance.get("tokens_fingerprint") != tokens.fingerprint:
@@ -185,15 +199,31 @@ def _interpret(
         missing[CONTROL] = told(error)
     for why in missing.values():
         watch.note(f"{KEY}: {why}")
-    look = {} if asking is None else {"look": asking.look}
+
+    def show(ids: Sequence[int], place: int) -> list[str]:
+        return token_texts(tokens.tokenizer, ids, place, 0, len(ids))
+
+    def look(direction: Direction, z: npt.NDArray[np.float64], sample: Sample) -> None:
+        if materials is not None:
+            materials[direction] = material(direction, z, sample, show, config.seed)
+
     vocabulary, settings = Vocabulary.of(tokens.tokenizer), config.part(InterpretSettings)
-    return interpret(dataset, vocabulary, groups, settings, control, watch, **look), {
+    return interpret(dataset, vocabulary, groups, settings, control, watch, look), {
         "hook_point": str(dataset.provenance.get("hook_point", "")),
         "dataset_fingerprint": dataset.fingerprint,
         "tokens_fingerprint": tokens.fingerprint,
         "model_fingerprint": dataset.provenance.get("model_fingerprint"),
         "missing": missing,
     }
+
+
+def _embedder(folder: str | None, watch: Watch) -> Embedder | None:
+    """The sentence encoder of a folder: a name would be looked for elsewhere."""
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise InvalidSetting(f"{KEY}: --embedder {folder}: there is no such folder")
+    return Embedder(load_model(folder, watch=watch))
 
 
 def _named(config: InterpretConfig, comparison: Comparison) -> tuple[list[str], list[str]]:

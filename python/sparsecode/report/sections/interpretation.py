@@ -87,6 +87,8 @@ def _groups(record: Mapping[str, Any]) -> Table:
         Column("to", ".3f"),
         Column("own threshold", ".3f", "score where directions keep the threshold that they have by themselves"),
     ]
+    embedded = any("embedding" in group for group in record["groups"])
+    columns += [Column("embedding", ".3f", "AUROC of the example-embedding score; 0.5 by chance")] if embedded else []
     rows = []
     for group in record["groups"]:
         scores, native = group["scores"], group["native"]
@@ -94,7 +96,8 @@ def _groups(record: Mapping[str, Any]) -> Table:
             [group["said"], group["explained"], sum(group["left_out"].values()), group["nothing_found"],
              group["density"], *(scores[name]["value"] if scores else None for name in _MEASURES),
              scores["correlation"]["low"] if scores else None, scores["correlation"]["high"] if scores else None,
-             native["correlation"]["value"] if native else None]
+             native["correlation"]["value"] if native else None,
+             *([group.get("embedding", {}).get("value")] if embedded else [])]
         )  # fmt: skip
     caption = f"Means over directions, each reduced to its strongest {record['settings']['rate']:.2%} of tokens."
     return Table("interpretation-groups", caption, columns, rows)
