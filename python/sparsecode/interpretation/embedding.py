@@ -1,8 +1,9 @@
 """The example-embedding score: whether excerpts in which a direction is active look alike to a sentence encoder.
 
 No explanation is needed (arXiv 2507.08473). The embedding of an excerpt is the mean, over its tokens, of what the
-encoder has after its last block. One of the scoring half is scored by its cosine with the mean of the active ones of the fitting
-half, less that with the mean of those without activity there; the score is the AUROC, 0.5 by chance.
+encoder has after its last block. An excerpt of the scoring half is scored by its cosine with the mean of the active
+ones of the fitting half, less that with the mean of those without activity there. The direction's score is the AUROC
+of these, 0.5 by chance.
 
 Shape letters: N excerpts, B excerpts of a batch, T tokens, D width.
 """
