@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,18 +14,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from asking_process import LIMIT, ask_all, ask_server, calls_of, work
 from fake_endpoint import Call, FakeEndpoint, Fault, usage
 from sparsecode.errors import EndpointFailed
 from sparsecode.interpretation.endpoint.budget import Budget, Price, Tokens, most_tokens
 from sparsecode.interpretation.endpoint.calls import ATTEMPTS, HOPELESS, SPENT, Answer, Calls, Ledger
-from sparsecode.interpretation.endpoint.client import CallFailed, Client, Endpoint, Reply
+from sparsecode.interpretation.endpoint.client import CallFailed, Endpoint, Reply
 
 HERE = Endpoint("http://127.0.0.1:1/v1", "small")
-LIMIT = 40
 
 
 class Stub:
@@ -42,20 +41,6 @@ class Stub:
 
 def echo(message: str) -> Reply:
     return Reply(message.upper(), "", usage(message, message))
-
-
-def calls_of(path: Path, client: Any, budget: Budget | None = None) -> Calls:
-    return Calls(client, Ledger(path / "calls.jsonl", client.endpoint), budget or Budget(), pause=0.001)
-
-
-def ask_all(calls: Calls, messages: list[str], threads: int = 4) -> list[Answer]:
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda message: calls.ask(message, LIMIT), messages))
-
-
-def ask_server(path: Path, server: FakeEndpoint, messages: list[str], threads: int) -> list[Answer]:
-    with Client(Endpoint(server.url, "small")) as client:
-        return ask_all(calls_of(path, client), messages, threads)
 
 
 def test_an_answer_is_asked_for_once(tmp_path: Path) -> None:
@@ -127,7 +112,7 @@ def test_nobody_calls_earlier_than_was_asked_for(tmp_path: Path) -> None:
         lambda call: Fault(status=429, headers={"retry-after": "0.5"}) if call.number == 3 else None,
         delay=0.02,
     ) as server:
-        ask_server(tmp_path, server, [str(i) for i in range(12)], 4)
+        ask_server(tmp_path, server.url, [str(i) for i in range(12)], 4)
         refused = server.calls[3].time
         # Three others were on their way when it was refused.
         assert sum(call.time < refused + 0.5 for call in server.calls[4:]) <= 3
@@ -147,7 +132,7 @@ def test_a_long_wait_ends_it(tmp_path: Path) -> None:
 def test_a_key_that_is_not_accepted_ends_it_after_one_call(tmp_path: Path) -> None:
     with FakeEndpoint(str, lambda _: Fault(status=401, error={"message": "no"})) as server:
         with pytest.raises(EndpointFailed, match="HTTP 401") as caught:
-            ask_server(tmp_path, server, list("abcdefgh"), 8)
+            ask_server(tmp_path, server.url, list("abcdefgh"), 8)
         assert len(server.calls) == 1 and caught.value.exit_code == 3
 
 
@@ -168,7 +153,7 @@ def test_parameters_are_learnt_by_the_first_call_alone(tmp_path: Path) -> None:
         )
 
     with FakeEndpoint(str, picky, delay=0.01) as server:
-        ask_server(tmp_path, server, [str(i) for i in range(20)], 8)
+        ask_server(tmp_path, server.url, [str(i) for i in range(20)], 8)
         assert len(server.calls) == 21
 
 
@@ -216,38 +201,32 @@ def test_a_spent_budget_goes_on_where_it_is_raised(tmp_path: Path) -> None:
     assert len(stub.asked) == 30
 
 
-def work(url: str, path: Path, threads: int, messages: list[str]) -> None:
-    """What a process does that is killed: asks, and writes its answers down."""
-    with Client(Endpoint(url, "small")) as client:
-        answers = ask_all(calls_of(path, client), messages, threads)
-    (path / "answers.json").write_text(json.dumps([one.text for one in answers]))
-
-
-def test_killed_at_any_moment_nothing_is_paid_twice(tmp_path: Path) -> None:
+def test_killed_at_any_moment_nothing_is_paid_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, kills, draw = 4, 20, random.Random(0)
-    messages = [f"question {i}" for i in range(400)]
+    messages = [f"question {i}" for i in range(1500)]
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["openai", "fake_endpoint", "sparsecode.interpretation.endpoint.calls"])
-    with FakeEndpoint(lambda message: message[::-1], delay=0.004) as server:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the server that the processes are forks of
+    processes.set_forkserver_preload(["asking_process", "openai"])
+    with FakeEndpoint(lambda message: message[::-1], delay=0.002) as server:
         for _ in range(kills):
-            process = processes.Process(target=work, args=(server.url, tmp_path, threads, messages))
+            process = processes.Process(target=work, args=(tmp_path, server.url, messages, threads))
             before = len(server.calls)
             process.start()
             while process.is_alive() and len(server.calls) == before:
                 time.sleep(0.001)
-            time.sleep(draw.random() * 0.05)
+            time.sleep(draw.random() * 0.03)
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
             process.join()
         assert not (tmp_path / "answers.json").exists(), "the last one was killed too"
-        work(server.url, tmp_path, threads, messages)
+        work(tmp_path, server.url, messages, threads)
         asked = Counter(call.message for call in server.calls)
         assert set(asked) == set(messages) and sum(asked.values()) - len(messages) <= threads * kills
         billed = server.billed
         spent = Ledger(tmp_path / "calls.jsonl", Endpoint(server.url, "small")).spent
         assert spent.read >= billed.read and spent.written >= billed.written, "what was lost counts as paid"
         unbroken = tmp_path / "unbroken"
-        work(server.url, unbroken, threads, messages)
+        work(unbroken, server.url, messages, threads)
     assert (unbroken / "answers.json").read_bytes() == (tmp_path / "answers.json").read_bytes()
 
 
