@@ -109,7 +109,12 @@ class FakeEndpoint:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         with self._lock:
-            call = Call(len(self.calls), time.monotonic(), dict(handler.headers.items()), body)
+            call = Call(
+                len(self.calls),
+                time.monotonic(),
+                {name.lower(): value for name, value in handler.headers.items()},
+                body,
+            )
             self.calls.append(call)
             fault = self.faults(call) or Fault()
         time.sleep(max(fault.delay, self.delay))

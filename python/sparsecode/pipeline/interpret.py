@@ -111,7 +111,9 @@ def interpret_directions(
         _interpret(home, chosen, comparison, names, others, materials, watching(quiet))
         return asking.forecast(materials)
 
-    def do(_: Stage) -> dict[str, Any]:
+    def do(stage: Stage) -> dict[str, Any]:
+        if asking is not None:
+            stage.outputs.append(asking.path)  # where it is left, the stage is known as begun with these settings
         return _make(home, chosen, comparison, names, others, folder, asking, watching(quiet))
 
     # Answers of an endpoint are no output: they are paid for, and stay whatever is done again.
