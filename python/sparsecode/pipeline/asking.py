@@ -20,7 +20,7 @@ from sparsecode.pipeline.config import InterpretConfig
 from sparsecode.watch import Watch, human
 
 Materials = Mapping[Direction, Material | str]  # what there is to show of a direction, or why there is nothing
-_OPENAI = ("api.openai.com", "OPENAI_API_KEY")  # the one host whose variable is read without being named
+_OPENAI = ("https://api.openai.com/", "OPENAI_API_KEY")  # the one host whose variable is read without being named
 
 
 @dataclass(eq=False)
@@ -143,10 +143,9 @@ def _key(config: InterpretConfig, endpoint: Endpoint) -> str:
     """The key of the variable that is named; of OpenAI's own for OpenAI's own host alone."""
     name = config.key_env
     if name is None:
-        host, usual = _OPENAI
-        if endpoint.hostname != host:
+        url, name = _OPENAI
+        if not endpoint.url.startswith(url):
             return ""
-        name = usual
     if not (key := os.environ.get(name, "").strip()):
         raise InvalidSetting(f"interpret: the environment variable {name} is to hold the key, and is empty; --key-env "
                              "names another one")  # fmt: skip

@@ -12,7 +12,7 @@ from sparsecode.errors import InvalidSetting, MissingExtra
 
 _MILLION = 1_000_000
 # Beside its text a message costs the marks around it, and what the template of a model writes before it.
-_AROUND, _MOST_AROUND = 8, 256
+AROUND, _MOST_AROUND = 8, 256
 # About what tokenizers of today's models make a token of: a short word with its space, up to three digits, a mark.
 _PIECE = re.compile(r" ?[A-Za-z]{1,8}|\d{1,3}|[^\w\s]|\s+|\w")
 
@@ -81,8 +81,8 @@ class Price:
 
 
 def expected_tokens(text: str) -> int:
-    """About how many tokens a message is."""
-    return len(_PIECE.findall(text)) + _AROUND
+    """About how many tokens a text is."""
+    return len(_PIECE.findall(text))
 
 
 def most_tokens(text: str) -> int:

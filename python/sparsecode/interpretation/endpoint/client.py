@@ -63,11 +63,6 @@ class Endpoint:
         """The host, with a port where one is named."""
         return urlsplit(self.url).netloc.lower()
 
-    @property
-    def hostname(self) -> str:
-        """The host without a port."""
-        return urlsplit(self.url).hostname or ""
-
 
 @dataclass(frozen=True)
 class Reply:

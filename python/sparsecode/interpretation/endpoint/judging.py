@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsecode.interpretation.endpoint.budget import Tokens, expected_tokens, most_tokens
+from sparsecode.interpretation.endpoint.budget import AROUND, Tokens, expected_tokens, most_tokens
 from sparsecode.interpretation.endpoint.calls import Answer, Calls, Ledger
 from sparsecode.interpretation.endpoint.questions import (
     LONGEST,
@@ -97,7 +97,7 @@ class Forecast:
             return known
         self.calls += 1
         longer = _MOST_BYTES * LONGEST * question.explained  # than the explanation that stands in it now
-        self.expected += Tokens(expected_tokens(question.message), question.expected_answer)
+        self.expected += Tokens(expected_tokens(question.message) + AROUND, question.expected_answer)
         self.most += Tokens(most_tokens(question.message) + longer, self._limit)
         return Answer(question.typical)
 
