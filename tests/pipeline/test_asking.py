@@ -34,11 +34,11 @@ def test_a_key_goes_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_forecast_in_words() -> None:
     found: dict[str, Any] = {
-        "host": "h", "llm": "m", "calls": 2640, "kept": 0, "tokens": {"expected": [2_200_000, 100_000], "most": [9e6, 3e6]},
-        "usd": {"expected": 0.39, "most": 3.15},
+        "host": "h", "llm": "m", "calls": 2640, "kept": 0,
+        "tokens": {"expected": [2_200_000, 100_000], "most": [9e6, 3e6]}, "usd": {"expected": 0.39, "most": 3.15},
     }  # fmt: skip
     assert told(found) == (
-        "interpret: 2,640 calls to m at h: about 2.2M tokens in and 100k out ($0.3900), at most 9M tokens in and 3M out "
-        "($3.15); excerpts of the text and explanations are sent there"
+        "interpret: 2,640 calls to m at h: about 2.2M tokens in and 100k out ($0.3900), at most 9M tokens in "
+        "and 3M out ($3.15); excerpts of the text and explanations are sent there"
     )
     assert "(price unknown)" in told(found | {"usd": None}) and "h, 7 answers are kept:" in told(found | {"kept": 7})
