@@ -200,6 +200,7 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "explained": lambda n: f"{n} directions",
         "verdict": str,
         "number": str,
+        "asked": lambda found: f"{found['answers']:,} answers of a language model ({found['spent']})",
     },
     "toy": {
         "dictionaries": lambda names: f"{len(names)} dictionaries",
