@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from planted_text import TEXTS, fires, noise, planted_dataset
+from planted_text import fires, noise, planted_dataset
 from sparsecode.interpretation.examples import ASKED, BANDS, LEAST, SHOWN, Excerpt, Material, material
 from sparsecode.interpretation.groups import Direction
 from sparsecode.interpretation.sample import Sample, draw
 
 DATASET = planted_dataset()
 SAMPLE = draw(DATASET, 10**9, 0)
+NUMBERED = dataclasses.replace(SAMPLE, ids=np.arange(SAMPLE.rows))  # each token says which row it is
 ONE = Direction("features", "d", 3)
 
 
 def made(z: np.ndarray, direction: Direction = ONE, seed: int = 0, sample: Sample = SAMPLE) -> Material:
-    # The token's row instead of its text: where it is from can be seen.
-    found = material(direction, z, sample, lambda ids, place: [f"{TEXTS[i]}" for i in ids], seed)
+    found = material(direction, z, sample, lambda ids, _: [str(i) for i in ids], seed)
     assert isinstance(found, Material)
     return found
 
 
-def rows_of(excerpts: list[Excerpt], half: bool) -> list[int]:
-    """The rows that excerpts were drawn for, found by their tokens."""
-    whole = [TEXTS[i] for i in SAMPLE.ids]
-    starts: list[int] = []
-    for one in excerpts:
-        places = [
-            row for row in np.flatnonzero(SAMPLE.fitting == half)
-            if tuple(whole[row - one.place : row - one.place + len(one.tokens)]) == one.tokens
-            and SAMPLE.place[row] >= one.place
-        ]  # fmt: skip
-        assert len(places) == 1, "an excerpt is in the half that it is said to be of"
-        starts.append(int(places[0]))
-    return starts
+def rows_of(excerpts: list[Excerpt]) -> list[int]:
+    """The rows that excerpts of `NUMBERED` were drawn for."""
+    return [int(one.tokens[one.place]) for one in excerpts]
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +35,35 @@ def z() -> np.ndarray:
 
 
 def test_excerpts_are_of_their_half_and_apart(z: np.ndarray) -> None:
-    found = made(z)
+    found = made(z, sample=NUMBERED)
     assert (len(found.shown), len(found.active), len(found.marked)) == (SHOWN, ASKED, ASKED)
-    for half, lists in ((True, (found.shown, found.alike)), (False, (found.active, found.random, found.hard))):
+    for half, lists in ((True, (found.shown,)), (False, (found.active, found.random))):
         for own in lists:
-            rows = sorted(rows_of(own, half))
-            assert len(rows) == len(own) > 0 and min(np.diff(rows)) >= 32
+            rows = sorted(rows_of(own))
+            assert min(np.diff(rows)) >= 32 and set(SAMPLE.fitting[rows]) == {half}
     for one in [*found.shown, *found.active]:
-        assert one.strengths[one.place] > 0
-    for one in [*found.alike, *found.random, *found.hard]:
-        assert not one.active
+        row = rows_of([one])[0]
+        assert one.strengths[one.place] == pytest.approx(z[row], abs=1e-6) and z[row] > 0
     for one in found.marked:
         assert one.active and one.strengths[one.place] == 0
-    tokens = {one.tokens[one.place] for one in found.shown}
-    assert {one.tokens[one.place] for one in found.alike} <= tokens
+    assert not set(rows_of(found.active)) & set(rows_of(found.marked))
+
+
+def test_what_is_not_active_is_so_at_every_token(z: np.ndarray) -> None:
+    found = made(z)
+    assert found.alike and found.hard and found.random
+    assert not any(one.active for one in [*found.alike, *found.random, *found.hard])
+    for alike, active in ((found.alike, found.shown), (found.hard, [*found.active, *found.marked])):
+        # Marked ones were drawn for another of their tokens.
+        tokens = {text for one in active for text, strength in zip(one.tokens, one.strengths, strict=True) if strength}
+        assert {one.tokens[one.place] for one in alike} <= tokens
 
 
 def test_excerpts_stay_within_their_context(z: np.ndarray) -> None:
-    for one, row in zip(found := made(z).active, rows_of(found, False), strict=True):
-        own = SAMPLE.context == SAMPLE.context[row]
-        assert len(one.tokens) <= min(32, int(own.sum())) and one.place == min(23, int(SAMPLE.place[row]))
+    for one in made(z, sample=NUMBERED).active:
+        row = rows_of([one])[0]
+        first, behind = np.flatnonzero(SAMPLE.context == SAMPLE.context[row])[[0, -1]] + [0, 1]
+        assert [int(text) for text in one.tokens] == list(range(max(first, row - 23), min(behind, row + 9)))
 
 
 def test_every_band_of_strength_is_shown(z: np.ndarray) -> None:
@@ -84,9 +85,9 @@ def test_what_is_drawn_depends_on_the_direction_and_the_seed_alone(z: np.ndarray
 def test_too_few_places() -> None:
     z = np.zeros(SAMPLE.rows)
     z[np.flatnonzero(SAMPLE.fitting)[:40]] = 1
-    found = material(ONE, z, SAMPLE, lambda ids, _: [TEXTS[i] for i in ids], 0)
+    found = material(ONE, z, SAMPLE, lambda ids, _: [str(i) for i in ids], 0)
     assert found == f"active, or not active, in fewer than {LEAST} separate places of the fitting half"
-    everywhere = material(ONE, z + 1, SAMPLE, lambda ids, _: [TEXTS[i] for i in ids], 0)
+    everywhere = material(ONE, z + 1, SAMPLE, lambda ids, _: [str(i) for i in ids], 0)
     assert isinstance(everywhere, str)
 
 

@@ -155,9 +155,9 @@ def test_too_few_answers_are_no_score(tmp_path: Path) -> None:
     with FakeEndpoint(lambda m: oracle.answer(m) if m.endswith("nothing.") else "Perhaps.") as server:
         found = judged(tmp_path, server, MATERIALS, ("detection",))
     for one in found.values():
-        assert (one.scores, one.reason, one.unread) == ({}, "detection: too few answers", {"no JSON": 5})
-        assert one.calls == {"detection": (0, 5)}
-        assert one.as_json()["scores"] == {} and one.explanation
+        read, asked = one.calls["detection"]
+        assert (one.scores, one.reason, one.unread) == ({}, "detection: too few answers", {"no JSON": asked})
+        assert read == 0 < asked <= 5 and one.as_json()["scores"] == {} and one.explanation
 
 
 def test_side_by_side_or_one_after_the_other_is_the_same(tmp_path: Path, faultless: dict[Direction, Judged]) -> None:

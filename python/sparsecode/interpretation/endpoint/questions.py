@@ -139,7 +139,7 @@ def _listed(texts: Iterable[str]) -> str:
 
 
 def _level(strength: float) -> int:
-    return max(1, round(strength * TOP))
+    return min(TOP, max(1, round(strength * TOP)))
 
 
 def _read_explanation(answer: str) -> str | None:
