@@ -74,10 +74,10 @@ class Embedder:
 def embedding_score(embedder: Embedder, own: Material) -> float:
     """The score of a direction from its excerpts."""
     asked = [*own.active, *own.random, *own.hard]
-    lists = [own.shown, own.alike, asked]
+    lists = [own.shown, own.other, asked]
     rows = embedder.embed(["".join(one.tokens) for part in lists for one in part])
-    shown, alike, of_asked = np.split(rows, np.cumsum([len(part) for part in lists])[:-1])
-    return auroc(of_asked @ (_unit(shown) - _unit(alike)), np.array([one.active for one in asked]))
+    shown, other, of_asked = np.split(rows, np.cumsum([len(part) for part in lists])[:-1])
+    return auroc(of_asked @ (_unit(shown) - _unit(other)), np.array([one.active for one in asked]))
 
 
 def embedding_scores(
@@ -94,7 +94,7 @@ def embedding_scores(
 
 
 def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The direction of the mean of rows [N, D]; 0 where there are none."""
+    """The direction of the mean of rows [N, D]."""
     total = rows.sum(axis=0)
     found: npt.NDArray[np.float32] = total / max(float(np.linalg.norm(total)), 1e-12)
     return found

@@ -52,7 +52,8 @@ class Material:
     """All excerpts of a direction.
 
     Attributes:
-        shown, alike: of the fitting half: active ones, and ones with a token that is active there but not here.
+        shown, alike, other: of the fitting half: active ones, ones with a token that is active there but not here, and
+            any without activity.
         active, marked: of the scoring half: active ones to ask about, and other ones, in which another token is asked
             about.
         random, hard: of the scoring half, not active: any, and ones with a token that is active elsewhere.
@@ -60,6 +61,7 @@ class Material:
 
     shown: list[Excerpt]
     alike: list[Excerpt]
+    other: list[Excerpt]
     active: list[Excerpt]
     marked: list[Excerpt]
     random: list[Excerpt]
@@ -94,7 +96,7 @@ def material(direction: Direction, z: npt.NDArray[np.float64], sample: Sample, s
     active, random, hard = found[False]
     asked = min(ASKED, (len(active) + 1) // 2)
     return Material(
-        excerpts(found[True][0]), excerpts(found[True][2]), excerpts(active[:asked]),
+        excerpts(found[True][0]), excerpts(found[True][2]), excerpts(found[True][1][:SHOWN]), excerpts(active[:asked]),
         [_moved(one, draw) for one in excerpts(active[asked:])], excerpts(random), excerpts(hard),
     )  # fmt: skip
 
