@@ -199,6 +199,11 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "verdict": str,
         "number": str,
     },
+    "browse": {
+        "page": str,
+        "features": lambda n: f"{n} features",
+        "bytes": lambda n: f"{n / 1e6:.1f} MB",
+    },
     "toy": {
         "dictionaries": lambda names: f"{len(names)} dictionaries",
         "samples": lambda n: f"{human(n)} samples",
