@@ -115,7 +115,7 @@ def test_every_strength_is_that_of_encode_and_nothing_crosses_a_border(
 ) -> None:
     dataset, own, found = case
     codes = own.encode(dataset.activations).clamp(min=0).numpy()
-    number = np.repeat(*[part for part in _numbers(dataset)])
+    number = np.repeat(*_numbers(dataset))
     shown = outside = 0
     for f, slot in zip(*np.nonzero(found.rows >= 0), strict=True):
         row = int(found.rows[f, slot])
@@ -159,7 +159,7 @@ def test_fewer_rows_end_the_last_context_and_unknown_contexts_are_one(dataset: I
 
 
 def test_the_feature_of_each_token_is_shown_there(tmp_path: Path) -> None:
-    run, dataset = make_fake_run(tmp_path / "run", sizes=(64,), seeds=(0,))
+    _, dataset = make_fake_run(tmp_path / "run", sizes=(64,), seeds=(0,))
     own, held = dictionary(64, 0)
     found = gather(dataset, own, read_text(dataset, dataset.rows), **SETTINGS)
     checked = 0

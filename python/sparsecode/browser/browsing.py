@@ -152,9 +152,7 @@ class _One:
     all: Mapping[str, Shown]
 
 
-def _write(
-    folder: Path, slug: str, one: _One, name: str, effects: Mapping[str, EffectsOf], watch: Watch
-) -> None:
+def _write(folder: Path, slug: str, one: _One, name: str, effects: Mapping[str, EffectsOf], watch: Watch) -> None:
     """Gathers one dictionary and writes its scripts, the first list last."""
     dictionary, settings = one.shown.dictionary, one.settings
     with watch.task(f"browse: {name}", 2 * one.text.rows, "rows") as progress:

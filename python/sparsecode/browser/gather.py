@@ -175,9 +175,7 @@ class _Second:
     Bands and features are one axis, [F * B]: a band's place is `feature * bands + band`.
     """
 
-    def __init__(
-        self, text: Text, peak: npt.NDArray[np.float32], strongest: Numbers, bands: int, seed: int
-    ) -> None:
+    def __init__(self, text: Text, peak: npt.NDArray[np.float32], strongest: Numbers, bands: int, seed: int) -> None:
         self.text, self.peak, self.bands, self.seed = text, peak, bands, seed
         count = len(peak)
         self.counts = np.zeros((count, bands * BINS_OF_BAND), np.int64)

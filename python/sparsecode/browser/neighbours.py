@@ -131,9 +131,7 @@ def find_together(dataset: Rows, dictionary: Dictionary, rows: int, features: in
         covariance = product.astype(np.float64) / rows - mean[own, None] * mean
         covariance[np.arange(own.stop - start), np.arange(start, own.stop)] = -np.inf  # itself
         found.append(_strongest(covariance, spread[own], spread, features))
-    return Together(
-        (np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])), beside
-    )
+    return Together((np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])), beside)
 
 
 def shares(atoms: Tensor, count: int) -> Pairs:

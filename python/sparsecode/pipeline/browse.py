@@ -6,9 +6,11 @@ RUN/browse/data/         what it shows, see `browser.folder`
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ from torch import Tensor
 from sparsecode import store
 from sparsecode.browser import effects as acting
 from sparsecode.browser.browsing import BASELINE, LOGITS, OTHER, TRAINED, BrowseSettings, EffectsOf, Shown, browse
+from sparsecode.browser.exports import Book, export_neuronpedia, export_saedashboard
 from sparsecode.browser.folder import PAGE, slugs
+from sparsecode.browser.gather import codes_of
+from sparsecode.browser.serve import Answer, server
 from sparsecode.browser.texts import token_table
 from sparsecode.comparison import Comparison
 from sparsecode.corpus import Tokens
 from sparsecode.corpus.tokenizer import vocabulary_size
 from sparsecode.dictionary import Dictionary
-from sparsecode.errors import SparsecodeError, StageMissing
+from sparsecode.errors import InvalidSetting, IoFailed, SparsecodeError, StageMissing
 from sparsecode.gpt import load_gpt
 from sparsecode.harvest.models import LanguageModel, load_model, own_model
 from sparsecode.interop import load_dictionary
@@ -45,6 +50,8 @@ from sparsecode.pipeline.stale import BROWSED, digest, optional_digests, require
 from sparsecode.watch import Watch
 
 KEY = "browse"
+EXPORTS = ("saedashboard", "neuronpedia")
+FIRED = 5  # features of a token of a text that is tried
 POSITIONS, TOKENS = 64, 16  # contexts of held-out text, and tokens of each, on which effects are measured
 _WORDS = {
     "direct": "by the direct path to the logits, at its peak; the last norm's scale is that of the mean position",
@@ -99,17 +106,83 @@ def browse_features(
     )
 
 
-def load_shown(run: Run) -> dict[str, Dictionary]:
-    """The dictionaries that a run's browser shows, by the names of their folders there.
+def export_browser(run: str | Path | Run, kind: str, out: Path) -> list[Path]:
+    """Writes what `RUN/browse` shows in files of another program; returns the folders.
+
+    Args:
+        run: the run folder, after `browse_features`.
+        kind: one of EXPORTS.
+        out: where to; nothing may be there yet.
 
     Raises:
-        StageMissing: the stage is not done.
+        StageMissing, StageStale: it was not browsed, or not since it changed.
+        InvalidSetting: there is something at `out`.
+        NotExpressible: the hook point is in no block.
     """
+    home = run if isinstance(run, Run) else Run(run)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidSetting(f"{out}: there is something already; name a folder that is empty or not there")
+    shown = _browsed(home)
+    dictionaries = {slug: shown[name].dictionary for name, slug in slugs(shown).items()}
+    book = Book.open(home.path / KEY)
+    if kind == "saedashboard":
+        return export_saedashboard(book, dictionaries, out)
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return export_neuronpedia(book, dictionaries, out, created=created)
+
+
+def serve_browser(run: str | Path | Run, port: int) -> ThreadingHTTPServer:
+    """A server of `RUN/browse` on 127.0.0.1, which also tells what fires on a text where the model is there.
+
+    Raises:
+        StageMissing, StageStale: it was not browsed, or not since it changed.
+        IoFailed: the port is taken.
+    """
+    home = run if isinstance(run, Run) else Run(run)
+    shown = _browsed(home)
+    config = BrowseConfig.recorded(home.config()["stages"][KEY], KEY)
+    answer: Answer | None = None
+    try:
+        dataset = store.Dataset(dataset_path(home, config.dataset))
+        model, tokens = _model(home, config, dataset, watching(True)), tokens_of(home)
+        answer = partial(_fired, model, str(dataset.provenance.get("hook_point")), tokens, shown)
+    except SparsecodeError as error:
+        watching(False).note(f"{KEY}: no text can be tried: {told(error)}")
+    try:
+        return server(home.path / KEY, port, answer)
+    except OSError as error:
+        raise IoFailed(f"port {port} cannot be listened to ({error.strerror}); choose another with --port") from error
+
+
+def _fired(
+    model: LanguageModel, hook: str, tokens: Tokens, shown: Mapping[str, Shown], name: str, text: str
+) -> list[dict[str, Any]]:
+    """The strongest features of each token of a text: of one dictionary, or of all that are no baselines."""
+    ids = tokens.encode(text)[: model.context]
+    if not len(ids):
+        return []
+    asked = {key: own.dictionary for key, own in shown.items() if key == name or (name == "*" and own.kind != BASELINE)}
+    x = model.read({"input_ids": torch.from_numpy(ids)[None]}, [hook])[hook][0].float()
+    strongest: list[list[tuple[float, str, int]]] = [[] for _ in ids]
+    for key, own in asked.items():
+        codes = codes_of(own, x)
+        values, features = codes.topk(min(FIRED, own.dict_size))
+        for place, (some, which) in enumerate(zip(values.tolist(), features.tolist(), strict=True)):
+            strongest[place] += [(value, key, f) for value, f in zip(some, which, strict=True) if value > 0]
+    return [
+        {"text": tokens.token_text(int(token)), "features": [[key, f, round(value, 4)] for value, key, f in
+                                                             sorted(own, key=lambda one: -one[0])[:FIRED]]}
+        for token, own in zip(ids, strongest, strict=True)
+    ]  # fmt: skip
+
+
+def _browsed(run: Run) -> dict[str, Shown]:
+    """The dictionaries that a run's browser shows."""
     run.finished(KEY, "sparsecode browse")
+    require(run, [KEY])
     config = BrowseConfig.recorded(run.config()["stages"][KEY], KEY)
     comparison = load_comparison(run, own=KEY)
-    shown = _shown(run, comparison, *_named(run, config, comparison))
-    return {slug: shown[name].dictionary for name, slug in slugs(shown).items()}
+    return _shown(run, comparison, *_named(run, config, comparison))
 
 
 def _make(
@@ -131,6 +204,7 @@ def _make(
         "subtitle": f"Features at {hook} of {dataset.provenance.get('model', 'a model')}, on the first "
                     f"{min(config.rows, dataset.rows):,} tokens.",
         "hook": hook,
+        "model": str(dataset.provenance.get("model", "model")),
         "component": "neuron" if hook.endswith("mlp.hook_post") else "dimension",
         "labels": "by sparsecode interpret",
         "effects": {way: _WORDS[way] for way in ways},

@@ -336,8 +336,8 @@ class BrowseConfig(StageConfig):
 
     stage = "browse"
 
-    dictionaries: str | None = _list(None, "Dictionaries and baselines of the run (n512*,pca), or paths of others, with "
-                                     "commas; none: all of the run.")  # fmt: skip
+    dictionaries: str | None = _list(None, "Dictionaries and baselines of the run (n512*,pca), or paths of others, "
+                                     "with commas; none: all of the run.")  # fmt: skip
     # Which data they are is in the dataset's fingerprint, an input of the stage.
     dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
                                   affects_result=False)  # fmt: skip
