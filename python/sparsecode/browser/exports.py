@@ -80,9 +80,9 @@ class Book:
         """A feature as SAEDashboard's `NeuronpediaDashboardFeature` has it."""
         f, peak, counts = record["f"], row["peak"], record["h"]
         atom = own.W_dec[f]
-        unit = torch.nn.functional.normalize(own.W_dec, dim=1)
         up, ups, down, downs = next(iter(record["e"].values()), ([], [], [], []))
         among = record["t"][:_ALIGNED]
+        unit, *others = torch.nn.functional.normalize(own.W_dec[[f, *(i for i, _ in among)]], dim=1)
         beside, made = record["v"][:_ALIGNED], record["u"][:_ALIGNED]
         bands, total = len(record["b"]), sum(counts)
         groups = [(-1.0, float(peak), -1.0, record["s"])]
@@ -96,10 +96,10 @@ class Book:
             "neuron_alignment_values": _round(float(atom[i]) for i, _ in made),
             "neuron_alignment_l1": _round(abs(share) for _, share in made),
             "correlated_neurons_indices": [i for i, _ in beside],
-            "correlated_neurons_l1": _round(float(unit[f, i]) if i < unit.shape[1] else 0.0 for i, _ in beside),
+            "correlated_neurons_l1": _round(float(unit[i]) if i < len(unit) else 0.0 for i, _ in beside),
             "correlated_neurons_pearson": _round(value for _, value in beside),
             "correlated_features_indices": [i for i, _ in among],
-            "correlated_features_l1": _round(float(unit[f] @ unit[i]) for i, _ in among),
+            "correlated_features_l1": _round(float(unit @ other) for other in others),
             "correlated_features_pearson": _round(value for _, value in among),
             "neg_str": [self.text([one]) for one in down],
             "neg_values": _round(downs),
