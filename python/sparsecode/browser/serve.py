@@ -46,10 +46,13 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(asked.path).lstrip("/") or PAGE
         if path == "try" and self.answer:
             return self._try(parse_qs(asked.query))
-        file = (self.folder / path).resolve() if "\0" not in path else self.folder
-        if file.suffix not in _TYPES or not file.is_relative_to(self.folder) or not file.is_file():
+        try:
+            file = (self.folder / path).resolve()
+            if file.suffix not in _TYPES or not file.is_relative_to(self.folder):
+                raise FileNotFoundError
+            data = file.read_bytes()
+        except (OSError, ValueError):  # ValueError: a zero byte
             return self._send(404, b"not there", "text/plain")
-        data = file.read_bytes()
         if path == PAGE and self.answer:
             data = data.replace(b'<html lang="en">', b'<html lang="en" data-serve="yes">', 1)
         return self._send(200, data, _TYPES[file.suffix])
