@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 @click.option(
     "--export",
     type=(click.Choice(["saedashboard", "neuronpedia"]), click.Path(path_type=Path)),
-    multiple=True,
     metavar="FORMAT OUT",
     help="Then write it into folder OUT for saedashboard or neuronpedia.",
 )
@@ -35,7 +34,7 @@ def command(
     as_json: bool,
     serve: bool,
     port: int,
-    export: tuple[tuple[str, Path], ...],
+    export: tuple[str, Path] | None,
 ) -> None:
     """Show every feature on a page.
 
@@ -59,8 +58,8 @@ def command(
         print_json(result)
     elif not quiet:
         tell("browse", result)
-    for kind, out in export:
-        for folder in export_browser(run, kind, out):
+    if export is not None:
+        for folder in export_browser(run, *export):
             if not quiet and not as_json:
                 click.echo(f"browse: {folder}")
     if serve:
