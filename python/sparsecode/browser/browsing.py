@@ -195,8 +195,6 @@ class _Records:
         self._one, self._found, self._together, self._effects = one, found, together, effects
         self._density = found.density
         self._shares = shares(one.shown.dictionary.W_dec, COMPONENTS)
-        at, self._inside = one.text.around(found.rows)
-        self._at = np.clip(at, 0, one.text.rows - 1)
         self._again, self.among = self._found_again()
         others = [other.nearest.values for name, other in one.near.others.items() if one.all[name].kind != BASELINE]
         self._best = torch.stack(others).amax(0) if others else torch.full((len(found.peak),), torch.nan)
@@ -236,7 +234,8 @@ class _Records:
     def feature(self, f: int) -> dict[str, Any]:
         """All of one feature; docs/browser.md names the keys."""
         found, near, strongest = self._found, self._one.near, self._found.strongest
-        contexts = [self._context(f, slot) for slot in range(found.rows.shape[1])]
+        at, inside = self._one.text.around(found.rows[f])
+        contexts = [self._context(f, slot, at[slot], inside[slot]) for slot in range(len(at))]
         bands = range(strongest, len(contexts), EXAMPLES)
         return {
             "f": f,
@@ -252,13 +251,12 @@ class _Records:
             "e": {way: [*_column(own.raised, f), *_column(own.lowered, f)] for way, own in self._effects.items()},
         }  # fmt: skip
 
-    def _context(self, f: int, slot: int) -> list[Any] | None:
+    def _context(self, f: int, slot: int, at: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_]) -> list[Any] | None:
         """[row, code there, tokens before it, ids, strengths in hexadecimal]."""
         row = int(self._found.rows[f, slot])
         if row < 0:
             return None
-        inside = self._inside[f, slot]
-        ids = self._one.text.ids[self._at[f, slot][inside]].tolist()
+        ids = self._one.text.ids[at[inside]].tolist()
         code = short(float(self._found.values[f, slot]))
         return [row, code, int(inside[:BEFORE].sum()), ids, self._found.strengths[f, slot][inside].tobytes().hex()]
 
