@@ -23,6 +23,8 @@ from sparsecode.browser.gather import BEFORE, FULL
 
 CHROMIUM = shutil.which("chromium")
 SETTINGS = BrowseSettings(contexts=5)
+# Features that fire: those that hold a true one.
+LIVE, ALSO = (dictionary(64, 0)[1] >= 0).nonzero().flatten()[:2].tolist()
 ABOUT = {
     "subtitle": "Features of a test.", "hook": "blocks.2.mlp.hook_post", "component": "neuron", "labels": "by hand",
     "effects": {"direct": "by hand"}, "no_effects": "", "model": "gpt",
@@ -40,7 +42,7 @@ def table(size: int) -> list[Any]:
 
 def shown() -> dict[str, Shown]:
     return {
-        "n64": Shown(dictionary(64, 0)[0], labels={3: ("<b>bold</b> & hostile", 0.5), 4: ("plain words", None)}),
+        "n64": Shown(dictionary(64, 0)[0], labels={LIVE: ("<b>bold</b> & hostile", 0.5), ALSO: ("plain words", None)}),
         "n32 <i>": Shown(dictionary(32, 1)[0]),
         "neurons": Shown(dictionary(16, 1)[0], BASELINE),
     }
@@ -63,6 +65,7 @@ def made(dataset: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("made") / "browse"
     ids = dataset.ids.copy()
     ids[::7] = [i % len(HOSTILE) for i in range(len(ids[::7]))]
+    ids[3::14], ids[4::14] = 8, 9  # the halves of a character
     own = FakeDataset(dataset.activations, ids, dataset.provenance)
     size = int(ids.max()) + 1
     browse(folder, own, table(size), shown(), SETTINGS, ABOUT, effects={"direct": effects})
@@ -181,13 +184,13 @@ addEventListener("load", async () => {
   await go("#d=n64&density=0.01..");
   said.ranged = values("density");
   said.links = {};
-  for (const [d, f] of [["n64", 3], ["n64", 63], ["n32 <i>", 5], ["neurons", 0], ["n64", 4]]) {
+  for (const [d, f] of [["n64", LIVE], ["n64", 63], ["n32 <i>", 5], ["neurons", 0], ["n64", ALSO]]) {
     await go("#" + new URLSearchParams({ d, f }));
     const lines = document.querySelectorAll(".contexts li").length;
     said.links[`${d} ${f}`] = [document.querySelector("#feature h2").textContent, lines];
     said.wide.push(...wide());
   }
-  await go("#d=n64&f=3");
+  await go("#d=n64&f=LIVE");
   said.label = document.querySelector(".label").textContent;
   said.text = document.getElementById("feature").textContent;
   said.strange = document.querySelectorAll("#feature img, #feature b, #feature script").length;
@@ -232,8 +235,8 @@ def look(address: str, folder: Path, *, dark: bool = False) -> Iterator[dict[str
 
 
 def spied(folder: Path) -> Path:
-    page = folder / "spied.html"
-    page.write_text((folder / files.PAGE).read_text().replace("<head>", "<head>" + WALK, 1))
+    page, walk = folder / "spied.html", WALK.replace("LIVE", str(LIVE)).replace("ALSO", str(ALSO))
+    page.write_text((folder / files.PAGE).read_text().replace("<head>", "<head>" + walk, 1))
     return page
 
 
@@ -246,11 +249,12 @@ def check_walk(said: dict[str, Any], dark: bool) -> None:
     ranged = [float(text.rstrip("%")) for text in said["ranged"]]
     assert ranged and min(ranged) >= 1 and len(ranged) < 64
     assert [found[0] for found in said["links"].values()] == [
-        "n64 · feature 3", "n64 · feature 63", "n32 <i> · feature 5", "neurons · feature 0", "n64 · feature 4",
+        f"n64 · feature {LIVE}", "n64 · feature 63", "n32 <i> · feature 5", "neurons · feature 0",
+        f"n64 · feature {ALSO}",
     ]  # fmt: skip
     assert any(found[1] > 5 for found in said["links"].values())
     assert said["label"].startswith("<b>bold</b> & hostile") and said["strange"] == 0
-    assert said["back"] == "n64 · feature 4" and "d=" in said["other"]
+    assert said["back"] == f"n64 · feature {ALSO}" and "d=" in said["other"]
     assert "no feature 999" in said["problem"] and said["all"] == "112 of 112 features"
     assert (int(re.findall(r"\d+", said["background"])[0]) < 80) == dark
 
