@@ -43,12 +43,15 @@ ALLOWED: dict[str, set[str]] = {
     "science": {"comparison", "dictionary", "errors", "machine", "records", "store", "sweep", "watch"},
     "interpretation": {"checkpoint", "comparison", "corpus", "dictionary", "errors", "gpt", "harvest", "records",
                        "science", "store", "sweep", "watch"},
+    "browser": {"checkpoint", "comparison", "corpus", "dictionary", "errors", "gpt", "harvest", "interpretation",
+                "science", "watch"},
     "report": {"checkpoint", "comparison", "records", "science"},
     # the application
-    "pipeline": {"_core", "checkpoint", "comparison", "corpus", "dictionary", "errors", "evaluation", "gpt", "harvest",
-                 "interop", "interpretation", "machine", "report", "science", "store", "sweep", "version", "watch"},
-    "cli": {"_core", "checkpoint", "comparison", "dictionary", "errors", "evaluation", "interop", "machine", "pipeline",
-            "store", "sweep"},
+    "pipeline": {"_core", "browser", "checkpoint", "comparison", "corpus", "dictionary", "errors", "evaluation", "gpt",
+                 "harvest", "interop", "interpretation", "machine", "report", "science", "store", "sweep", "version",
+                 "watch"},
+    "cli": {"_core", "browser", "checkpoint", "comparison", "dictionary", "errors", "evaluation", "interop", "machine",
+            "pipeline", "store", "sweep"},
     "__main__": {"cli"},
     "run": {"pipeline"},  # an old name
     "__init__": {"errors", "version"},  # it gives the other names when they are first used

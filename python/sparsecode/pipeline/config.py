@@ -353,6 +353,28 @@ class InterpretConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrowseConfig(StageConfig):
+    """What a browser shows of every feature."""
+
+    stage = "browse"
+
+    dictionaries: str | None = _list(None, "Dictionaries and baselines of the run (n512*,pca), or paths of others, "
+                                     "with commas; none: all of the run.")  # fmt: skip
+    # Which data they are is in the dataset's fingerprint, an input of the stage.
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    features: str = setting("all", "live: only those that are active on a row that is read.", choices=("all", "live"))
+    rows: int = _count(1_000_000, "Most rows to read.")
+    contexts: int = _count(12, "Strongest distinct contexts of each feature.")
+    bands: int = _count(4, "Equal stretches of strength up to the peak, four contexts of each.", max=16)
+    effects: str = setting("direct", "How features act on the logits. direct: by the linear path; causal: measured as "
+                           "well, in a forward pass each; none.", choices=("direct", "causal", "none"))  # fmt: skip
+    model: str | None = setting(None, "Folder or name of the model, for effects; none: the one that was harvested.",
+                                affects_result=False)  # fmt: skip
+    seed: int = _seed("Seed of the contexts that are drawn from each band.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToyConfig(StageConfig):
     """Toy data whose true features are known, and a sweep of dictionaries over them. The data are the seed's."""
 
@@ -431,6 +453,6 @@ class EvalConfig(StageConfig):
 
 _KINDS: tuple[type[StageConfig], ...] = (
     TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ClaimsConfig, BaselinesConfig, InterpretConfig,
-    ToyConfig, ReportConfig,
+    BrowseConfig, ToyConfig, ReportConfig,
 )  # fmt: skip
 STAGES = {kind.stage: kind for kind in _KINDS}
