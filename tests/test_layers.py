@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "watch": set(),
     "records": set(),
     "machine": {"errors"},
+    "world": {"errors", "machine"},
     "checkpoint": {"errors"},
     "kernels": set(),
     # the library, from rows on disk to pages
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "gpt": {"_core", "checkpoint", "errors"},
     "harvest": {"checkpoint", "corpus", "errors", "gpt", "machine", "store", "version", "watch"},
     "dictionary": {"checkpoint", "errors", "machine"},
-    "sweep": {"_core", "checkpoint", "dictionary", "errors", "kernels", "machine", "store", "watch"},
+    "sweep": {"_core", "checkpoint", "dictionary", "errors", "kernels", "machine", "store", "watch", "world"},
     "interop": {"checkpoint", "dictionary", "errors", "gpt"},
     "comparison": {"_core", "checkpoint", "dictionary", "errors", "interop", "machine", "records", "sweep", "watch"},
     "evaluation": {"dictionary", "errors", "harvest", "machine", "sweep"},
@@ -46,7 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"checkpoint", "comparison", "records", "science"},
     # the application
     "pipeline": {"_core", "checkpoint", "comparison", "corpus", "dictionary", "errors", "evaluation", "gpt", "harvest",
-                 "interop", "interpretation", "machine", "report", "science", "store", "sweep", "version", "watch"},
+                 "interop", "interpretation", "machine", "report", "science", "store", "sweep", "version", "watch",
+                 "world"},
     "cli": {"_core", "checkpoint", "comparison", "dictionary", "errors", "evaluation", "interop", "machine", "pipeline",
             "store", "sweep"},
     "__main__": {"cli"},

@@ -211,8 +211,13 @@ class TrainDictsConfig(StageConfig):
     pre_bias: bool = setting(False, "Learn a bias that is subtracted before encoding and added after decoding.")
     project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")
     eval_rows: int = _count(65_536, "Rows at the end, never trained on, for the final metrics; at most a quarter.")
+    order: str = setting("auto", "Order of rows: exact shuffles all of them, windowed reads blocks ahead, for data "
+                         "larger than memory; auto: windowed where the data exceed half of memory.",
+                         choices=("auto", "exact", "windowed"))  # fmt: skip
     log_every: int = _every(100, "Steps between metrics lines.")
     save_every: int = _every(1000, "Steps between saved states.")
+    patience: float = setting(600.0, "Seconds after which one of several processes that does not answer is given up "
+                              "(docs/scale.md).", above=0, affects_result=False, remembered=False)  # fmt: skip
     engine: str = setting(
         "auto",
         "reference, cpu, gpu, one of the CPU engine's paths (amx, vnni, avx512, avxvnni, avx2, neon, scalar), or auto.",
@@ -243,6 +248,7 @@ class TrainDictsConfig(StageConfig):
         return {
             name: value for name, value in super().record().items()
             if not (name == "kind" and not value) and not (name in OF_KINDS and value is None)
+            and (name, value) != ("order", "auto")
         }  # fmt: skip
 
 

@@ -251,6 +251,16 @@ class Sweep:
             state |= {f"m.{name}": m, f"v.{name}": v}
         return state | self.state.tensors() | {"fired": self.fired, "step": torch.tensor(self.step)}
 
+    def part(self, k: int) -> dict[str, Tensor]:
+        """What `state_dict` has of dictionary k alone, by name, without the step: views of the same tensors."""
+        found = {"fired": self.fired[self.rows(k)]} | self.state.part(k, self.rows(k))
+        moments = self.moments
+        for name, value in self.parameters().items():
+            if (at := self.place(name, k)) is not None:
+                m, v = moments[name]
+                found |= {name: value[at], f"m.{name}": m[at], f"v.{name}": v[at]}
+        return found
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what `state_dict` gave, in place.
 
