@@ -36,4 +36,4 @@ def command(config: HarvestConfig, run: Path, force: bool, quiet: bool) -> None:
 
     found = harvest_activations(run, config, force=force, quiet=quiet)
     for one in found.get("datasets", {}).values() or [found]:
-        tell("harvest", one, quiet=quiet)
+        tell("harvest", one, quiet=quiet or "rows" not in one)

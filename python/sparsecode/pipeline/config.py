@@ -122,6 +122,11 @@ class HarvestConfig(StageConfig):
     dtype: str = setting("float16", "Type on disk.", choices=("float16", "bfloat16", "float32"))
     batch_size: int = _count(64, "Contexts in a forward pass; its shape decides the last bits of a row.")
     shard_mb: int = _count(256, "Size of a shard file in MB.")
+    shard_rows: int | None = _count(None, "Rows of a shard file instead; with a multiple of those of a forward pass, "
+                                    "parts do none twice.")  # fmt: skip
+    part: str | None = setting(None, "Make one part of N, as I/N with I from 0: every N-th shard; run them all, in any "
+                               "order or at once. Under torchrun its RANK and WORLD_SIZE are the part.",
+                               affects_result=False, remembered=False)  # fmt: skip
     seed: int = _seed("Seed of the order in which contexts are read.")
     device: str = _device(affects_result=False, remembered=False)
     # Which model and which text these are is in their fingerprints, inputs of the stage.
@@ -154,6 +159,8 @@ class HarvestConfig(StageConfig):
         other = ("batch_size",) if self.model is not None else _WITH_MODEL
         if not self.chat:
             other = (*other, "chat")  # as earlier versions record it
+        if self.shard_rows is None:
+            other = (*other, "shard_rows")
         return {name: value for name, value in super().record().items() if name not in other}
 
 
