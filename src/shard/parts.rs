@@ -105,7 +105,7 @@ impl Parts {
             manifest.complete = true;
             manifest.left_out.clone_from(left_out);
         }
-        if manifest.complete || listed >= 2 * before.max(1) {
+        if manifest.complete || (listed > before && listed >= 2 * before) {
             manifest.save(&self.folder, self.settings.durability)?;
         }
         if manifest.complete {
