@@ -104,7 +104,7 @@ class _Ranks(World):
         self._heard: dict[int, queue.SimpleQueue[dict[str, Any]]] = {
             peer: queue.SimpleQueue() for peer in (range(1, self.size) if self.rank == 0 else (0,))
         }
-        self._ending: threading.Timer | None = None
+        self._ending = threading.Event()  # whether this process has come to its own end
         self._listeners = [threading.Thread(target=self._listen, args=(peer,), daemon=True) for peer in self._heard]
         for listener in self._listeners:
             listener.start()
@@ -121,6 +121,7 @@ class _Ranks(World):
 
     def fail(self, line: str, code: int) -> None:
         """See `World.fail`. Rank 0 says what happened, or rank 1 where rank 0 is the one that is gone."""
+        self._ending.set()
         reached: list[bool] = []
 
         def send(peer: int) -> None:
@@ -136,6 +137,7 @@ class _Ranks(World):
 
     def close(self) -> None:
         """See `World.close`."""
+        self._ending.set()
         for peer in self._heard:
             self._send(peer, {"bye": True})
         for listener in self._listeners:
@@ -152,10 +154,9 @@ class _Ranks(World):
             message = self._heard[peer].get(timeout=patience)
         except queue.Empty:
             raise RankLost(f"{whom} has not answered for {self.patience:g} s; see what it waits for") from None
-        if self._ending is not None:
-            self._ending.cancel()
         if "says" in message:
             return message["says"]
+        self._ending.set()
         self.silent = self.rank > 0 and "failed" in message
         error = RankLost(self._reason(peer, message))
         error.exit_code = message.get("code", error.exit_code)
@@ -171,20 +172,14 @@ class _Ranks(World):
                 message = self._receive(peer)
             except RuntimeError:  # the connection is closed
                 message = {"lost": True}
-            if "failed" in message or "lost" in message:
-                # This process may be in the middle of an hour's work: it is told by the next `agree`, or not at all.
-                line = self._reason(peer, message) if self.rank == 0 or (self.rank == 1 and "lost" in message) else ""
-                self._ending = threading.Timer(_GRACE, self._end, (line, message.get("code", RankLost.exit_code)))
-                self._ending.daemon = True
-                self._ending.start()
             self._heard[peer].put(message)
             if "says" not in message:
-                return
-
-    def _end(self, line: str, code: int) -> None:
-        if line:
-            self._say(line)
-        os._exit(code)
+                break
+        # This process is told by its next `agree`, but may be in the middle of an hour's work.
+        if "bye" not in message and not self._ending.wait(_GRACE):
+            if self.rank == 0 or (self.rank == 1 and "lost" in message):
+                self._say(self._reason(peer, message))
+            os._exit(message.get("code", RankLost.exit_code))
 
     def _send(self, peer: int, message: dict[str, Any]) -> bool:
         """Sends a message; False where the connection is closed, which `_hear` tells."""

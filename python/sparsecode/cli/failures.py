@@ -22,7 +22,7 @@ from sparsecode.pipeline.advice import advise
 DEBUG = "sparsecode.debug"  # keys of ctx.meta, which a command shares with its group
 FORCE = "sparsecode.force"
 
-_INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
+INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 _PIPE_CLOSED = 141  # ... and SIGPIPE
 
 
@@ -63,6 +63,6 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
     except KeyboardInterrupt as error:
         again = "run the same command without --force" if ctx.meta.get(FORCE) else "run the same command again"
         # A progress line may be standing on the terminal: start on a new one.
-        code = getattr(error, "exit_code", _INTERRUPTED)
-        ended = "interrupted" if code == _INTERRUPTED else "terminated"
+        code = getattr(error, "exit_code", INTERRUPTED)
+        ended = "interrupted" if code == INTERRUPTED else "terminated"
         tell(("\n" if sys.stderr.isatty() else "") + f"sparsecode: {ended}; {again}, it resumes", code)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from sparsecode.cli.failures import DEBUG, FORCE
+from sparsecode.cli.failures import DEBUG, FORCE, INTERRUPTED
 from sparsecode.pipeline.config import STAGES
 from sparsecode.pipeline.preset import DEFAULT_PRESET, load_preset, preset_names
 from sparsecode.pipeline.recall import settings_for
@@ -87,7 +87,8 @@ def _said_once() -> Iterator[None]:
         from sparsecode.pipeline import ranks
 
         if ranks.silent(error):
-            raise click.exceptions.Exit(getattr(error, "exit_code", 1)) from error
+            code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+            raise click.exceptions.Exit(getattr(error, "exit_code", code)) from error
         raise
 
 

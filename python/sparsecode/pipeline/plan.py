@@ -86,12 +86,13 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
     return folder
 
 
-def build_sweep(config: Swept, every: Entries, width: int, device: torch.device) -> Sweep:
-    """The sweep of some entries before `start` has set encoders and biases."""
-    sizes, kinds, seeds = zip(*every, strict=True)
+def build_sweep(config: Swept, every: Entries, width: int, device: torch.device, world: World = ALONE) -> Sweep:
+    """This process's part of a sweep before `start` has set encoders and biases."""
+    sizes, kinds, seeds = zip(*share(every, world), strict=True)
     loss, orthogonal = config.part(LossSettings), start(config).orthogonal
     lr = rates(config.lr, sizes, config.lr_scaling if isinstance(config, TrainDictsConfig) else "none")
-    return Sweep(width, sizes, kinds, seeds, lr, loss, device=device, orthogonal=orthogonal)
+    together = [size for size, _, _ in every]
+    return Sweep(width, sizes, kinds, seeds, lr, loss, device=device, orthogonal=orthogonal, together=together)
 
 
 def start(config: Swept) -> Start:

@@ -120,7 +120,7 @@ def _train(
     run = stage.run
     engine = engine_of(stage, config, quiet=quiet)
     every = plan.entries(config, dataset.activation_dim)
-    sweep = plan.build_sweep(config, plan.share(every, world), dataset.activation_dim, engine.device)
+    sweep = plan.build_sweep(config, every, dataset.activation_dim, engine.device, world)
     order = plan.order(config, dataset, stage.planned)
     normalization = plan.normalization(config, dataset)
     eval_rows = plan.held_out(config, dataset)

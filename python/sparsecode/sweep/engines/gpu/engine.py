@@ -169,16 +169,16 @@ class GpuEngine(Engine):
         self.check_kinds(sweep.kinds)
         arch, D = architecture(self.device), sweep.activation_dim
         tiles = fused_tiles(arch, D, self.precision)
-        wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.sizes, batch)
+        wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.together, batch)
         step: GpuStep
         if tiles is None or not wanted or not _fits(self.device, D):
             step = GemmStep(sweep, self.precision)
         else:
             step = FusedStep(sweep, self.precision, tiles, _processors(self.device))
-        lists = self.sparse if self.sparse is not None else prefers_sparse(arch, D, sweep.sizes, batch)
+        lists = self.sparse if self.sparse is not None else prefers_sparse(arch, D, sweep.together, batch)
         if not lists or tiles is None:
             return step
-        density = sparse_density(arch, D, sweep.sizes, batch)
+        density = sparse_density(arch, D, sweep.together, batch)
         return SparseStep(step, self.precision, masks_tile(arch, D, self.precision), density)
 
 
