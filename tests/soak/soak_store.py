@@ -173,7 +173,7 @@ def workers(_: Path) -> str:
 
 
 @trial("31, 32", "1 to 4 processes train a sweep; 30 SIGKILLs of one at random moments, resumed by others")
-def ranks(_: Path) -> str:
+def killed_ranks(_: Path) -> str:
     os.environ["SPARSECODE_KILLS"] = "30"
     return pytest("tests/pipeline/test_ranks.py", "", "the bytes of one process, no process left over")
 
