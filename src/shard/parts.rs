@@ -78,7 +78,7 @@ impl Parts {
         let lock = FileLock::acquire(&self.folder.join(beside(place, SHARD_LOCK)))?;
         let manifest = Manifest { first: place, ..self.empty.clone() };
         let name = beside(place, SIDECAR);
-        Ok(DatasetWriter::of_shard(&self.folder, self.settings.clone(), manifest, name, lock))
+        Ok(DatasetWriter::with(&self.folder, self.settings.clone(), manifest, name, Some(lock)))
     }
 
     /// Lists the shards that are there in the manifest, and completes the dataset where they are all `shards` of it.

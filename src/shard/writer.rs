@@ -53,18 +53,14 @@ impl DatasetWriter {
         Ok(Self::with(folder, settings, manifest, MANIFEST.to_owned(), Some(lock)))
     }
 
-    /// Opens one shard of a dataset: the first of `manifest`, which is kept as `name` while `lock` is held.
-    pub(super) fn of_shard(
+    /// Goes on with `manifest`, which is kept as `name`.
+    pub(super) fn with(
         folder: &Path,
         settings: WriterSettings,
         manifest: Manifest,
         name: String,
-        lock: FileLock,
+        lock: Option<FileLock>,
     ) -> Self {
-        Self::with(folder, settings, manifest, name, Some(lock))
-    }
-
-    fn with(folder: &Path, settings: WriterSettings, manifest: Manifest, name: String, lock: Option<FileLock>) -> Self {
         if manifest.complete {
             remove_lock(folder);
         }

@@ -58,7 +58,7 @@ class PartWriter:
     ) -> None:
         if not 0 <= part[0] < part[1] or (rows is None and part[1] > 1):
             raise InvalidArgument(f"{path}: part {part[0]} of {part[1]} of {rows} rows")
-        self.path, self.activation_dim, self.numbered = Path(path), activation_dim, contexts
+        self.path, self.activation_dim, self._numbered = Path(path), activation_dim, contexts
         self._all, self._part = rows, part
         text, threads = json.dumps(dict(provenance), allow_nan=False), min(2, cores())
         self._core = _core.DatasetParts(
@@ -67,7 +67,7 @@ class PartWriter:
         self.shard_rows = self._core.shard_rows
         self._there, self.complete = self._core.there()
         self._open: tuple[int, DatasetWriter] | None = None
-        self._made = self._end = 0
+        self._made = self._end = self._filled = 0
 
     @property
     def rows(self) -> int | None:
@@ -110,8 +110,11 @@ class PartWriter:
         """
         shard = row // self.shard_rows
         if self._open is None:
-            self._open = shard, DatasetWriter.of_shard(self, self._core.writer(shard))
+            core = self._core.writer(shard)
+            self._open = shard, DatasetWriter.of_shard(self.path, self.activation_dim, self._numbered, core)
+            self._filled = 0
         self._open[1].append(activations, tokens, contexts)
+        self._filled += len(activations)
         if row + len(activations) == shard * self.shard_rows + self._size(shard):
             self._complete()
 
@@ -164,9 +167,9 @@ class PartWriter:
     def _complete(self) -> None:
         assert self._open is not None
         shard, writer = self._open
-        rows = writer.finish_shard()
+        writer.finish_shard()
         self.close()
-        self._there[shard] = rows
+        self._there[shard] = self._filled
         self._made += 1
         if self._made.bit_count() == 1:  # so that a reader sees what is there, and the manifest is written seldom
             self._core.gather(_UNKNOWN, {})

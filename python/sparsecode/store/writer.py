@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from sparsecode import _core
 from sparsecode.errors import InvalidArgument
 from sparsecode.machine import cores
 from sparsecode.store.dataset import TORCH_DTYPES, Dataset, as_bytes
-
-if TYPE_CHECKING:
-    from sparsecode.store.parts import PartWriter
 
 _NAMES = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
 
@@ -93,18 +90,17 @@ class DatasetWriter:
         self._consumed = self._core.consumed
 
     @classmethod
-    def of_shard(cls, parts: PartWriter, core: _core.DatasetWriter) -> Self:
-        """The writer of one shard of a dataset that is written in parts."""
+    def of_shard(cls, path: Path, activation_dim: int, contexts: bool, core: _core.DatasetWriter) -> Self:
+        """The writer of one shard of a dataset that is written in parts, which is complete where it is full."""
         writer = cls.__new__(cls)
-        writer.path, writer.activation_dim, writer._numbered = parts.path, parts.activation_dim, parts.numbered
+        writer.path, writer.activation_dim, writer._numbered = path, activation_dim, contexts
         writer._core, writer._rows, writer._consumed = core, 0, 0
         return writer
 
-    def finish_shard(self) -> int:
-        """Completes the shard of `of_shard`, unless it is full and was; its rows."""
+    def finish_shard(self) -> None:
+        """Completes the shard of `of_shard` where it is not full."""
         if not self._rows:
             self._core.finish()
-        return self._rows
 
     @property
     def rows(self) -> int:
