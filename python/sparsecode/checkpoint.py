@@ -116,9 +116,14 @@ def load_tensors(path: Path, wanted: Container[str] | None = None) -> tuple[dict
         raise CheckpointCorrupt(f"{path}: cannot be read ({error}); delete it to start this stage anew") from error
 
 
-def parts_of(path: Path, part: str = "*") -> str:
-    """The name of a file beside `path` that holds a part of the same thing; without a part, the pattern of all."""
-    return f".{path.stem}-{part}{path.suffix}"
+def part_of(path: Path, part: str) -> Path:
+    """The file beside `path` that holds a part of the same thing."""
+    return path.with_name(f".{path.stem}-{part}{path.suffix}")
+
+
+def beside(path: Path) -> list[Path]:
+    """The parts of `path` that are there, and what killed processes left of it and of them."""
+    return [*path.parent.glob(part_of(path, "*").name), *path.parent.glob(f".*{path.stem}*.tmp")]
 
 
 def remove(*paths: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparsecode.checkpoint import parts_of, remove
+from sparsecode.checkpoint import beside, remove
 from sparsecode.pipeline import ranks
 from sparsecode.pipeline.opening import Stage, open_stage
 from sparsecode.pipeline.progress import say, watching
@@ -81,7 +81,7 @@ def run_stage(
         if not stage.done:
             stage.finish(do(stage))
         if state is not None and world.rank == 0:
-            remove(state, *state.parent.glob(parts_of(state)))
+            remove(state, *beside(state))
         return stage.result
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecode.checkpoint import load_tensors, parts_of, remove, save_tensors
+from sparsecode.checkpoint import beside, load_tensors, part_of, remove, save_tensors
 from sparsecode.errors import CheckpointCorrupt
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.sweep import Sweep
@@ -33,12 +33,13 @@ def save_state(
     about |= {"step": sweep.step, "interval_rows": interval.rows, "elapsed": elapsed}
     name = None
     if world.rank:
-        name = parts_of(path, f"{sweep.step}-{world.rank}of{world.size}")
-        save_tensors(path.with_name(name), tensors, about)
+        own = part_of(path, f"{sweep.step}-{world.rank}of{world.size}")
+        save_tensors(own, tensors, about)
+        name = own.name
 
     def commit(others: list[str]) -> None:
         save_tensors(path, tensors, about | {"others": others[1:]})
-        remove(*(old for old in path.parent.glob(parts_of(path)) if old.name not in others))
+        remove(*(old for old in beside(path) if old.name not in others))
 
     world.agree(name, commit)
 
