@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from ranks import WITHIN, Ranks, everything, fail_at_a_step, fill_the_disk, free_port, torchrun
+from ranks import WITHIN, Ranks, everything, fail_at_a_step, fill_the_disk, free_port, make_a_group, torchrun
 from sparsecode import store
 from sparsecode.pipeline.run import Run
 
@@ -172,6 +172,13 @@ def test_minutes_are_equal_steps(data: Path, tmp_path: Path) -> None:
     assert found["record"]["result"]["steps"] == steps
     lines = Run(tmp_path / "run").metrics("train-dicts")
     assert [line["dictionary"] for line in lines if line["step"] == steps] == found["record"]["result"]["dictionaries"]
+
+
+def test_a_process_group_that_is_ready_is_used(data: Path, tmp_path: Path) -> None:
+    settings = f"{SMALL} --engine reference"
+    ranks = Ranks(tmp_path, 2, command(data, tmp_path / "run", settings), make_a_group, 0, 1)
+    assert ranks.codes() == [0, 0], ranks.said()
+    assert everything(tmp_path / "run") == trained(data, tmp_path / "alone", 1, settings)
 
 
 def test_more_processes_than_dictionaries_are_refused(data: Path, tmp_path: Path) -> None:

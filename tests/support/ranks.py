@@ -58,7 +58,7 @@ class Ranks:
     Args:
         folder: where what they say is kept.
         args: the command line; a function gives that of each rank.
-        spoil: called first in one rank, `spoiled`.
+        spoil: called first in the ranks `spoiled`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Ranks:
         size: int,
         args: Sequence[str] | Callable[[int], Sequence[str]],
         spoil: Callable[[], object] | None = None,
-        spoiled: int = 1,
+        *spoiled: int,
     ) -> None:
         port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class Ranks:
         self.processes = []
         for rank, file in enumerate(self.files):
             own = args(rank) if callable(args) else args
-            given = (torchrun(rank, size, port) if size > 1 else {}, file, own, spoil if rank == spoiled else None)
+            given = (torchrun(rank, size, port) if size > 1 else {}, file, own, spoil if rank in spoiled else None)
             self.processes.append(_FORKS.Process(target=_process, args=given, daemon=True))
             self.processes[-1].start()
 
@@ -118,6 +118,13 @@ def everything(run: Path) -> dict[str, Any]:
         record.pop(name)
     left = sorted(path.name for path in run.rglob("*.tmp"))
     return {"files": files, "metrics": (run / "metrics.jsonl").read_bytes(), "record": record, "left": left}
+
+
+def make_a_group() -> None:
+    """As Ray does before it calls a training function."""
+    from torch import distributed
+
+    distributed.init_process_group("gloo")
 
 
 def fail_at_a_step() -> None:
