@@ -124,9 +124,6 @@ class HarvestConfig(StageConfig):
     shard_mb: int = _count(256, "Size of a shard file in MB.")
     shard_rows: int | None = _count(None, "Rows of a shard file instead; with a multiple of those of a forward pass, "
                                     "parts do none twice.")  # fmt: skip
-    part: str | None = setting(None, "Make one part of N, as I/N with I from 0: every N-th shard; run them all, in any "
-                               "order or at once. Under torchrun its RANK and WORLD_SIZE are the part.",
-                               affects_result=False, remembered=False)  # fmt: skip
     seed: int = _seed("Seed of the order in which contexts are read.")
     device: str = _device(affects_result=False, remembered=False)
     # Which model and which text these are is in their fingerprints, inputs of the stage.

@@ -46,6 +46,7 @@ def harvest_activations(
     *,
     force: bool = False,
     quiet: bool = False,
+    part: str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Stores activations of the run's own GPT, or of another model, in `RUN/activations/HOOK`, a hook point each.
@@ -58,6 +59,7 @@ def harvest_activations(
             (`layer=[0, 2, 4], site=["mlp", "resid"], rows=1_000_000`).
         force: do it again where it was done with other settings.
         quiet: no progress.
+        part: I/N makes every N-th shard, from the I-th on, counted from 0; None: what RANK and WORLD_SIZE say, or all.
 
     Returns:
         {"hook_point", "path", "rows", "activation_dim", "fingerprint", "statistics"}; of several hook points those of
@@ -72,8 +74,8 @@ def harvest_activations(
     finishes the stage.
     """
     run, config = called(run, HarvestConfig, config, settings)
-    part = _part(config)
-    shared = part != (0, 1)
+    which = _part(part)
+    shared = which != (0, 1)
     _check(config)
     if shared and force:
         raise InvalidSetting("harvest: --force would remove what other parts made; remove the run's activations first")
@@ -124,26 +126,25 @@ def harvest_activations(
                 } | ({"chat": True} if config.chat else {})
             most = config.batch_size * contexts.width if own else config.batch_tokens
             rows = RowSettings(
-                rows=config.rows, dtype=config.dtype, shard_mb=config.shard_mb, shard_rows=config.shard_rows, part=part,
+                rows=config.rows, dtype=config.dtype, shard_mb=config.shard_mb, shard_rows=config.shard_rows, part=which,
                 seed=config.seed,
             )  # fmt: skip
             for hook, dataset in harvest_rows(model, contexts, targets, rows, about, batch_tokens=most, watch=watch):
                 if dataset is not None:
                     stages[hook].finish(_result(hook, dataset))
                 else:
-                    watch.note(f"harvest: {hook}: part {part[0]} of {part[1]} is made; shards of others are missing")
+                    watch.note(f"harvest: {hook}: part {which[0]} of {which[1]} is made; shards of others are missing")
         results = {hook: stage.result or _begun(hook) for hook, stage in stages.items()}
     first = next(iter(results.values()))
     return dict(first) if len(results) == 1 else dict(first) | {"datasets": results}
 
 
-def _part(config: HarvestConfig) -> tuple[int, int]:
+def _part(text: str | None) -> tuple[int, int]:
     """The part that is asked for, or that torchrun gives this process; (0, 1) is all.
 
     Raises:
         InvalidSetting: it is none.
     """
-    text = config.part
     if text is None:
         rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
         text = f"{rank}/{size}" if rank.isdecimal() and size.isdecimal() else "0/1"
