@@ -49,7 +49,7 @@ class RowSettings:
         dtype: type on disk: float16, bfloat16 or float32.
         shard_mb: size of a shard file in MB.
         shard_rows: rows of a shard file instead; a multiple of those of a batch needs no batch twice in parts.
-        part: (i, n): of n parts, which share the shards of every dataset, the one that is made.
+        share: (i, n): of n parts, which share the shards of every dataset, the one that is made.
         seed: of the order in which contexts are read.
     """
 
@@ -57,7 +57,7 @@ class RowSettings:
     dtype: str = "float16"
     shard_mb: int = 256
     shard_rows: int | None = None
-    part: tuple[int, int] = (0, 1)
+    share: tuple[int, int] = (0, 1)
     seed: int = 0
 
 
@@ -164,7 +164,7 @@ def harvest_rows(
         rows=min(settings.rows, there),
         known=True,
         shard_rows=settings.shard_rows,
-        part=settings.part,
+        share=settings.share,
         dtype=settings.dtype,
         shard_bytes=settings.shard_mb << 20,
         numbered=each is None,
@@ -215,7 +215,7 @@ def store(
     watch: Watch,
     known: bool = False,
     shard_rows: int | None = None,
-    part: tuple[int, int] = (0, 1),
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[str, Dataset | None]]:
     """Writes rows as datasets, those of an interrupted harvest where they are missing.
 
@@ -233,7 +233,7 @@ def store(
             between two forward passes, on all cores.
         watch: what it is watched with.
         known: there are `rows` rows, not fewer.
-        shard_rows, part: see `RowSettings`.
+        shard_rows, share: see `RowSettings`.
 
     Yields:
         See `harvest_rows`.
@@ -244,11 +244,11 @@ def store(
             writer = PartWriter(
                 target.folder, activation_dim=target.width, dtype=dtype, contexts=numbered, shard_bytes=shard_bytes,
                 provenance={"hook_point": target.hook} | dict(provenance), direct=True, rows=rows if known else None,
-                shard_rows=shard_rows, part=part,
+                shard_rows=shard_rows, part=share,
             )  # fmt: skip
             outputs[target.hook] = _Output(stack.enter_context(writer), dtype, numbered)
         writers = [output.writer for output in outputs.values()]
-        if part[1] > 1 and len({writer.shard_rows for writer in writers}) > 1:
+        if share[1] > 1 and len({writer.shard_rows for writer in writers}) > 1:
             raise InvalidSetting("parts of hook points of several widths need one number of rows", remedy="shard_rows")
         progress = stack.enter_context(
             watch.task("harvest", writers[0].rows or rows, "rows", done=min(writer.stored for writer in writers))

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,7 @@ def harvest_activations(
                     "special_tokens": config.special_tokens,
                 } | ({"chat": True} if config.chat else {})
             most = config.batch_size * contexts.width if own else config.batch_tokens
-            rows = RowSettings(
-                rows=config.rows, dtype=config.dtype, shard_mb=config.shard_mb, shard_rows=config.shard_rows, part=which,
-                seed=config.seed,
-            )  # fmt: skip
+            rows = replace(config.part(RowSettings), share=which)
             for hook, dataset in harvest_rows(model, contexts, targets, rows, about, batch_tokens=most, watch=watch):
                 if dataset is not None:
                     stages[hook].finish(_result(hook, dataset))
