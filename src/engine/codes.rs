@@ -22,6 +22,8 @@ pub struct Codes {
     pub(super) own: [Vec<f32>; 3],
     /// Pre-activations, of kinds whose codes do not tell.
     pub(super) y: Vec<f32>,
+    /// Of selected codes: the smallest of each row by the row's norm.
+    pub(super) least: Vec<f32>,
     /// Their features, while they wait for the codes of other blocks.
     pub(super) features: Vec<u32>,
     /// The same codes with all zeros between them, where they are many.
@@ -64,7 +66,8 @@ impl Codes {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let floats = [&self.z, &self.g, &self.y].into_iter().chain(&self.own).map(Vec::capacity).sum::<usize>();
+        let floats =
+            [&self.z, &self.g, &self.y, &self.least].into_iter().chain(&self.own).map(Vec::capacity).sum::<usize>();
         let integers = [&self.starts, &self.rows, &self.features].into_iter().map(Vec::capacity).sum::<usize>();
         (floats + integers) * size_of::<u32>() + self.dense.bytes()
     }
@@ -201,5 +204,23 @@ impl TileStats {
         self.codes += tile.codes;
         self.candidates += tile.candidates;
         self.powers.iter_mut().zip(tile.powers).for_each(|(sum, power)| *sum += power);
+    }
+}
+
+#[inline(always)]
+pub(super) fn lanes<T: Copy>(list: &[T], at: usize) -> [T; LANES] {
+    *list[at..].first_chunk().expect("room for whole vectors")
+}
+
+#[inline(always)]
+pub(super) fn lanes_mut<T>(list: &mut [T], at: usize) -> &mut [T; LANES] {
+    list[at..].first_chunk_mut().expect("room for whole vectors")
+}
+
+/// Makes a buffer at least `len` long; what is new in it is of no use.
+#[inline(always)]
+pub(super) fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len.next_power_of_two(), T::default());
     }
 }
