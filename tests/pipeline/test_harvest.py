@@ -132,7 +132,6 @@ def test_parts_at_once_one_of_them_killed(trained: Run, tmp_path: Path) -> None:
     choose = random.Random(0)
     for _ in range(KILLS):
         victim = start(1)
-        victim.wait_for(lambda: True)
         time.sleep(choose.uniform(0, 1.5))
         victim.signal(signal.SIGKILL)
         assert victim.codes() in ([-signal.SIGKILL], [0]), victim.said()

@@ -140,7 +140,7 @@ def fail_at_a_step() -> None:
 
 
 def fill_the_disk() -> None:
-    """No file may be larger than a hundred bytes, as on a full disk."""
+    """No file may be larger than 4,000 bytes, which a state is."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
