@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "watch": set(),
     "records": set(),
     "machine": {"errors"},
+    "world": {"errors", "machine"},
     "checkpoint": {"errors"},
     "kernels": set(),
     # the library, from rows on disk to pages
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "gpt": {"_core", "checkpoint", "errors"},
     "harvest": {"checkpoint", "corpus", "errors", "gpt", "machine", "store", "version", "watch"},
     "dictionary": {"checkpoint", "errors", "machine"},
-    "sweep": {"_core", "checkpoint", "dictionary", "errors", "kernels", "machine", "store", "watch"},
+    "sweep": {"_core", "checkpoint", "dictionary", "errors", "kernels", "machine", "store", "watch", "world"},
     "interop": {"checkpoint", "dictionary", "errors", "gpt"},
     "comparison": {"_core", "checkpoint", "dictionary", "errors", "interop", "machine", "records", "sweep", "watch"},
     "evaluation": {"dictionary", "errors", "harvest", "machine", "sweep"},
@@ -49,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     # the application
     "pipeline": {"_core", "browser", "checkpoint", "comparison", "corpus", "dictionary", "errors", "evaluation", "gpt",
                  "harvest", "interop", "interpretation", "machine", "report", "science", "store", "sweep", "version",
-                 "watch"},
+                 "watch", "world"},
     "cli": {"_core", "browser", "checkpoint", "comparison", "dictionary", "errors", "evaluation", "interop", "machine",
             "pipeline", "store", "sweep"},
     "__main__": {"cli"},
