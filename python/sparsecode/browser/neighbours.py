@@ -37,7 +37,7 @@ class Other:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Of one dictionary: the nearest atoms of its own [F, k], best first, and those in every other one by name."""
+    """The nearest atoms of one dictionary: of its own [F, k], best first, and those in every other one by name."""
 
     own: tuple[Tensor, Tensor]  # indices, cosines; -1 and NaN where there are fewer
     others: dict[str, Other] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def _own(member: Member, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _whole(member: Member, other: Member, found: BestMatches) -> BestMatches:
-    """Of all features of both dictionaries, those without a direction included."""
+    """The matches of all features of both dictionaries, those without a direction included."""
     return BestMatches(
         member.spread(found.values, float("nan")), member.spread(other.numbers(found.indices.long()), -1)
     )
