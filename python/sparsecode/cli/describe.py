@@ -148,9 +148,10 @@ def _steadiest(run: Run) -> list[dict[str, Any]]:
 
 def _dataset(path: Path) -> dict[str, Any]:
     from sparsecode.store import Dataset
+    from sparsecode.sweep.normalization import gamma
 
     dataset = Dataset(path)
-    statistics = dict(dataset.statistics)
+    statistics = dataset.statistics | {"gamma": gamma(dataset.statistics)}
     statistics.pop("mean", None)  # as long as a row
     return {
         "kind": "dataset",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from sparsecode.interop import Found, find_dictionaries, load_found, looks_like,
 from sparsecode.machine import usable_memory
 
 STABILITY = "stability"  # what `compare` adds to a dictionary's files; not part of its fingerprint
+MADE_OF = "members"  # of a consensus: name and fingerprint of each dictionary that it averages
 _COPIES = 1.5  # copies of the weights: as read, and the atoms as unit rows
 _FAMILY = ("kind", "l1", "hook_point", "dataset_fingerprint", "loss")
 _ABOUT = ("kind", "l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
@@ -44,6 +46,8 @@ class Member:
     density: Tensor | None = None  # [n] share of held-out rows on which a feature fires
     initial_cosine: Tensor | None = None  # [n] cosine of each atom with the one it started from
     encoder: Tensor | None = None  # [n, d] rows of the encoder, of any norm
+    alignment: Tensor | None = None  # [n] product of each encoder row and its atom; None for a transcoder
+    made_of: Mapping[str, str] = field(default_factory=dict)  # fingerprints and names of the dictionaries it averages
     kept: Tensor | None = None  # [n] numbers of these features in the dictionary; None for all
 
     @property
@@ -182,8 +186,26 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
         {key: dictionary.meta[key] for key in _ABOUT if key in dictionary.meta},
         **known,
         encoder=of_kept(dictionary.W_enc),
+        alignment=None if dictionary.transcoder else of_kept((dictionary.W_enc * dictionary.W_dec).sum(1)),
+        made_of={one["fingerprint"]: one["name"] for one in dictionary.meta.get(MADE_OF, ())},
         kept=None if whole else kept,
     )
+
+
+def akin(members: Sequence[Member], marks: Sequence[str | None]) -> dict[tuple[int, int], list[str]]:
+    """Pairs of members that agree by construction, and the names of the dictionaries that both are, or are made of.
+
+    Args:
+        members: of a comparison.
+        marks: fingerprint of each, where it has one.
+    """
+    known = [dict(member.made_of) | ({mark: member.name} if mark else {})
+             for member, mark in zip(members, marks, strict=True)]  # fmt: skip
+    found = {}
+    for i, j in combinations(range(len(members)), 2):
+        if (members[i].made_of or members[j].made_of) and (common := known[i].keys() & known[j].keys()):
+            found[i, j] = sorted(known[i][mark] for mark in common)
+    return found
 
 
 @dataclass(frozen=True)

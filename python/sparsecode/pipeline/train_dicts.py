@@ -20,6 +20,7 @@ from sparsecode.pipeline.stale import require
 from sparsecode.pipeline.training import engine_of, train
 from sparsecode.sweep.batches import DatasetBatches, chunks
 from sparsecode.sweep.engines import choose_engine
+from sparsecode.sweep.normalization import gamma
 from sparsecode.sweep.schedule import Budget
 from sparsecode.sweep.trainer import EVAL_BATCH, evaluate
 
@@ -69,6 +70,12 @@ def train_dicts(
         choose_engine(
             chosen.engine, chosen.device, kinds=plan.kinds_of(chosen)
         )  # fails here, before the stage is recorded as begun
+        offset = gamma(dataset.statistics)
+        if chosen.normalize != "center" and offset > 1:
+            watching(quiet).note(
+                f"{KEY}: the mean of the activations is {offset:.1f} times as long as their standard deviations, so "
+                "that many features may never fire; --normalize center subtracts it"
+            )
     folder = home.dictionaries_path
     state = folder / "state.safetensors"
 

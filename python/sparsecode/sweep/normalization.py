@@ -15,6 +15,19 @@ from sparsecode.errors import DatasetUnfit
 KINDS = ("center", "rms", "none")
 
 
+def gamma(statistics: Mapping[str, Any]) -> float:
+    """How far the mean of the rows is from zero: |mean| / |standard deviations|, both over dimensions.
+
+    A feature that begins in a random direction then lies gamma of its own standard deviations to one side of zero, in
+    expectation of the square, so at a large gamma many never fire (Simon, Adams and Zou, arXiv 2605.31518, 2026).
+
+    Args:
+        statistics: mean [D] and variance (per value) of the rows.
+    """
+    mean, variance = torch.as_tensor(statistics["mean"], dtype=torch.float64), statistics["variance"]
+    return float(mean.norm()) / math.sqrt(len(mean) * variance) if variance > 0 else math.inf
+
+
 @dataclass(frozen=True)
 class Normalization:
     """Data become (x - mean) / scale; the mean is [D] or None."""
