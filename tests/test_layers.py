@@ -39,16 +39,18 @@ ALLOWED: dict[str, set[str]] = {
     "sweep": {"_core", "checkpoint", "dictionary", "errors", "kernels", "machine", "store", "watch"},
     "interop": {"checkpoint", "dictionary", "errors", "gpt"},
     "comparison": {"_core", "checkpoint", "dictionary", "errors", "interop", "machine", "records", "sweep", "watch"},
+    "consensus": {"_core", "comparison", "dictionary", "errors", "machine", "records", "sweep", "watch"},
     "evaluation": {"dictionary", "errors", "harvest", "machine", "sweep"},
     "science": {"comparison", "dictionary", "errors", "machine", "records", "store", "sweep", "watch"},
     "interpretation": {"comparison", "corpus", "dictionary", "errors", "gpt", "harvest", "records", "science",
                        "store", "sweep", "watch"},
-    "report": {"checkpoint", "comparison", "records", "science"},
+    "report": {"checkpoint", "comparison", "consensus", "records", "science"},
     # the application
-    "pipeline": {"_core", "checkpoint", "comparison", "corpus", "dictionary", "errors", "evaluation", "gpt", "harvest",
-                 "interop", "interpretation", "machine", "report", "science", "store", "sweep", "version", "watch"},
-    "cli": {"_core", "checkpoint", "comparison", "dictionary", "errors", "evaluation", "interop", "machine", "pipeline",
-            "store", "sweep"},
+    "pipeline": {"_core", "checkpoint", "comparison", "consensus", "corpus", "dictionary", "errors", "evaluation",
+                 "gpt", "harvest", "interop", "interpretation", "machine", "report", "science", "store", "sweep",
+                 "records", "version", "watch"},
+    "cli": {"_core", "checkpoint", "comparison", "consensus", "dictionary", "errors", "evaluation", "interop",
+            "machine", "pipeline", "records", "store", "sweep"},
     "__main__": {"cli"},
     "run": {"pipeline"},  # an old name
     "__init__": {"errors", "version"},  # it gives the other names when they are first used

@@ -210,6 +210,8 @@ class TrainDictsConfig(StageConfig):
     tied: bool = setting(False, "Encoder and decoder share their weights.")
     pre_bias: bool = setting(False, "Learn a bias that is subtracted before encoding and added after decoding.")
     project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")
+    frozen: bool = setting(False, "Leave the atoms as they begin: what random directions are worth.")
+    aligned: bool = setting(False, "After every step, set the product of each encoder row and its atom to 1.")
     eval_rows: int = _count(65_536, "Rows at the end, never trained on, for the final metrics; at most a quarter.")
     log_every: int = _every(100, "Steps between metrics lines.")
     save_every: int = _every(1000, "Steps between saved states.")
@@ -242,7 +244,7 @@ class TrainDictsConfig(StageConfig):
         """Without what is not said of kinds, as earlier versions record it."""
         return {
             name: value for name, value in super().record().items()
-            if not (name == "kind" and not value) and not (name in OF_KINDS and value is None)
+            if not (name in ("kind", "frozen", "aligned") and not value) and not (name in OF_KINDS and value is None)
         }  # fmt: skip
 
 
@@ -257,6 +259,38 @@ class CompareConfig(StageConfig):
                                          "counts as a near-duplicate.", below=1)  # fmt: skip
     bins: int = setting(50, "Bins of the histograms of MCS, over 0 to 1.", min=1, max=10_000)
     absolute: bool = setting(False, "Ignore the sign of cosines.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsensusConfig(StageConfig):
+    """A dictionary of the features that recur in several."""
+
+    stage = "consensus"
+
+    dictionaries: str | None = _list(None, "Members: names in the run or patterns such as 'n512_*', with commas; none: "
+                                     "those that differ in their seed alone, of most seeds, then of most features "
+                                     "found again.")  # fmt: skip
+    support: int | None = _count(None, "Dictionaries that a feature must be in.", shown="more than half of the members")
+    threshold: float = setting(0.8, "Cosine above which two atoms may be one feature, and of every member with the "
+                               "centre.", below=1)  # fmt: skip
+    encoder_threshold: float = setting(0.5, "Cosine above which their encoder rows must be; -1: any.", min=-1, below=1)
+    hold_out: int | None = setting(None, "Dictionaries without a vote, the last by seed, to test the consensus on.",
+                                   shown="1 of four or more, else 0")  # fmt: skip
+    centre: str = setting("mean", "A feature's atom: the mean of its cluster, or its medoid, the member nearest to the "
+                          "others.", choices=("mean", "medoid"))  # fmt: skip
+    refit: str = setting("encoder", "encoder: train it anew with frozen atoms; none: the members' average.",
+                         choices=("encoder", "none"))  # fmt: skip
+    samples: int = _count(2_000_000, "Rows of that training.")
+    l1: float | None = setting(None, "L1 coefficient around which it is tried.", shown="the members'")
+    eval_rows: int = setting(16_384, "Held-out rows to measure reconstruction on.", min=2)
+    loss: bool = setting(True, "Measure what reconstructions cost in the model, where the run trained its own.")
+    name: str | None = setting(None, "Name of the dictionary.", shown="such as n214_support5")
+    # Which data they are is in the dataset's fingerprint, an input of the stage.
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    engine: str = setting("auto", "The engine that trains, named as in train-dicts.")
+    threads: int | None = _threads()
+    device: str = _device()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -408,7 +442,7 @@ class EvalConfig(StageConfig):
 
 
 _KINDS: tuple[type[StageConfig], ...] = (
-    TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ClaimsConfig, BaselinesConfig, InterpretConfig,
-    ToyConfig, ReportConfig,
+    TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ConsensusConfig, ClaimsConfig, BaselinesConfig,
+    InterpretConfig, ToyConfig, ReportConfig,
 )  # fmt: skip
 STAGES = {kind.stage: kind for kind in _KINDS}

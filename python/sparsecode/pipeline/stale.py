@@ -5,10 +5,11 @@ Each stage's record holds fingerprints of its inputs. Here they are compared wit
     harvest       the GPT (train-gpt), the tokens (train-gpt, or `tokens` of another model)
     train-dicts   the dataset (harvest, or the folder named with --dataset)
     compare       the dictionaries (train-dicts)
+    consensus     the comparison (compare), the dataset
     claims        the comparison (compare), the dataset
     baselines     the dataset, the dictionaries where they were trained on it
     interpret     the comparison, the dataset, and baselines and claims where there are any
-    report        the comparison, and claims, baselines, explanations and toy models where there are any
+    report        the comparison, and the consensus, claims, baselines, explanations and toy models where there are any
 
 A stage is out of date as well where one that it reads is, or is not finished any more.
 """
@@ -24,16 +25,17 @@ from typing import Any
 from sparsecode.errors import SparsecodeError, StageStale
 from sparsecode.pipeline.run import Run, command_of
 
-OPTIONAL = ("claims", "baselines", "interpret", "toy")  # a report shows those that are there
+OPTIONAL = ("consensus", "claims", "baselines", "interpret", "toy")  # a report shows those that are there
 INTERPRETED = ("claims", "baselines")  # ... and interpret explains
 _NEEDED = ("train-gpt", "train-dicts", "compare")  # a stage that has read one of these had it in its own run
-_BESIDE = ("claims", "interpret")  # they read the data that the dictionaries were trained on
+_BESIDE = ("consensus", "claims", "interpret")  # they read the data that the dictionaries were trained on
 _ORDER = (
     "tokens",
     "train-gpt",
     "harvest",
     "train-dicts",
     "compare",
+    "consensus",
     "claims",
     "baselines",
     "interpret",
@@ -69,7 +71,8 @@ def digest(path: Path) -> str:
 def optional_digests(run: Run, keys: Iterable[str] = OPTIONAL) -> dict[str, str]:
     """Fingerprints of what a report, or another stage, shows where the run has it; empty where it has not."""
     files = {
-        "claims": run.claims_path, "baselines": run.path / "baselines" / "baselines.json",
+        "consensus": run.consensus_path, "claims": run.claims_path,
+        "baselines": run.path / "baselines" / "baselines.json",
         "interpret": run.path / "interpret" / "interpretations.json", "toy": run.path / "toy" / "toy.json",
     }  # fmt: skip
     stages = run.config()["stages"]
@@ -165,7 +168,7 @@ def _sources(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source
             return {"dataset": _dataset(run, key, stages)}
         case "compare":
             return {"sweep": _Source("train-dicts", dictionaries_of(stages))}
-        case "claims":
+        case "consensus" | "claims":
             return {
                 "comparison": _Source("compare", digest(run.comparison_path) or None),
                 "activations": _dataset(run, key, stages),

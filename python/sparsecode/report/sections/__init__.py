@@ -17,6 +17,7 @@ from sparsecode.report.sections import (
     claim4,
     claim5,
     claim6,
+    consensus,
     dictionaries,
     gpt,
     interpretation,
@@ -32,7 +33,7 @@ ORDER: tuple[Callable[[Facts], Section | None], ...] = tuple(
     one.section
     for one in (
         *(claim1, claim2, claim3, claim4, claim5, claim6, kinds, starts, toy),
-        *(baselines, interpretation, recurrence, stability, dictionaries, gpt, provenance),
+        *(baselines, interpretation, recurrence, stability, consensus, dictionaries, gpt, provenance),
     )
 )
 

@@ -93,7 +93,8 @@ class CpuEngine(Engine):
         """See `Engine.step`."""
         view = self._prepare(sweep, x)
         view.anneal(sweep)
-        sums = self._core.step(view.core, _array(x), sweep.step + 1, lr_scale, l1_factor)
+        with self.constrained(sweep):
+            sums = self._core.step(view.core, _array(x), sweep.step + 1, lr_scale, l1_factor)
         view.follow(sweep)
         sweep.step += 1
         return self._stats(x.shape[0], sums)
@@ -124,14 +125,15 @@ class CpuEngine(Engine):
         schedule: Sequence[tuple[float, float]],
         sums: StepStats | None = None,
     ) -> StepStats:
-        """See `Engine.train`; the core reads a stream of stored activations itself, without Python in between.
+        """See `Engine.train`; the core reads a stream of stored activations itself, without Python in between, unless
+        something is to be kept from step to step.
 
         Ctrl-C ends it after the step that has begun.
 
         Raises:
             SparsecodeError: what the stream fails with, too.
         """
-        if not hasattr(batches, "native"):
+        if not hasattr(batches, "native") or sweep.loss.frozen or sweep.loss.aligned:
             return super().train(sweep, batches, schedule, sums)
         stream: Any = batches
         view = self._prepare(sweep)

@@ -54,13 +54,14 @@ class ReferenceEngine(Engine):
         now = sweep.step
         sweep.step += 1
         stats = []
-        for k in range(len(sweep)):
-            found, gradients = _both_ways(sweep, k, x, now, l1_factor)
-            stats.append(found.sums)
-            sweep.fired[sweep.rows(k)] += found.fired
-            sweep.state.count(k, sweep.rows(k), found.fired, x.shape[0])
-            sweep.state.follow(k, now, found.z)
-            _update(sweep, k, gradients, lr_scale)
+        with self.constrained(sweep):
+            for k in range(len(sweep)):
+                found, gradients = _both_ways(sweep, k, x, now, l1_factor)
+                stats.append(found.sums)
+                sweep.fired[sweep.rows(k)] += found.fired
+                sweep.state.count(k, sweep.rows(k), found.fired, x.shape[0])
+                sweep.state.follow(k, now, found.z)
+                _update(sweep, k, gradients, lr_scale)
         return _stack(x.shape[0], stats)
 
     @torch.no_grad()

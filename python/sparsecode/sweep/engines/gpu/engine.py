@@ -115,7 +115,8 @@ class GpuEngine(Engine):
             stats = own.gradients(x)
             own.count_fired()
             sweep.step += 1
-            own.update(lr_scale)
+            with self.constrained(sweep):
+                own.update(lr_scale)
             return stats
 
     @torch.no_grad()
