@@ -61,7 +61,7 @@ def test_a_run_has_a_consensus_that_is_a_dictionary(run: Run) -> None:
     assert int(made.features["support"].min()) == 3 and made.meta["loss"]["frozen"] is True
     assert {one["name"] for one in made.meta["members"]} == set(result["members"])
     assert [row.what for row in record.quality][:2] == ["consensus", "consensus, averaged encoders"]
-    assert all(len(row.chance) == 2 for row in (*record.found_again, *record.supports))
+    assert all(len(row.chance) == 3 for row in (*record.found_again, *record.supports))
     # The same again does nothing; other settings are refused; what it was made from decides.
     before = run.consensus_path.read_bytes()
     make_consensus(run, quiet=True, **QUICK)
@@ -74,7 +74,7 @@ def test_the_command_prints_it_and_the_report_shows_it(run: Run) -> None:
     flags = ("--samples", "20000", "--eval-rows", "500")
     shown = called("consensus", "--run", run.path, *flags)
     assert shown.exit_code == 0, shown.output
-    for words in ("held out: n40_l1-0.003_s4", "in used dim.", "loss recovered", "Brier score"):
+    for words in ("held out: n40_l1-0.003_s4", "by atoms", "by data", "loss recovered", "Brier score"):
         assert words in shown.output
     printed = called("consensus", "--run", run.path, "--quiet", "--json", *flags)
     assert json.loads(printed.stdout) == json.loads(run.consensus_path.read_text())

@@ -117,7 +117,7 @@ def by_seed_table(groups: Sequence[BySeed], settings: CompareSettings) -> str:
             one.found[-1],
             one.floors[-1],
             one.found[0],
-            *(level.share for level in one.chance),
+            *(f"{level.share:.2g}" for level in one.chance),
             one.calibration and one.calibration.brier,
         ]
         for one in groups

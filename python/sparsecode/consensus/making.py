@@ -12,11 +12,14 @@ from torch import Tensor
 
 from sparsecode.comparison import Comparison
 from sparsecode.comparison.members import MADE_OF
+from sparsecode.comparison.records import ChanceShare
 from sparsecode.consensus import measure
 from sparsecode.consensus.build import averaged
 from sparsecode.consensus.clusters import Clusters, cluster
 from sparsecode.consensus.edges import cycle_consistency
-from sparsecode.consensus.records import ConsensusRecord, ConsensusSettings, MemberFacts, Quality, Refit
+from sparsecode.consensus.functional import functional
+from sparsecode.consensus.groups import groups_of
+from sparsecode.consensus.records import ConsensusRecord, ConsensusSettings, Group, MemberFacts, Quality, Refit
 from sparsecode.consensus.refit import refit
 from sparsecode.consensus.voters import Voter
 from sparsecode.dictionary import Dictionary
@@ -146,9 +149,7 @@ def make(
         dictionary, trained, rows = _with_data(dictionary, found, chosen, members, settings, data, meta, watch)
     else:
         rows = []
-    dimensions = [
-        float(members[0].atoms.shape[1]), measure.used_dimensions(None if data is None else data.rows, members)
-    ]  # fmt: skip
+    dimensions = measure.dimensions(None if data is None else data.rows, members)
     every = measure.supports(found, members, settings.threshold, dimensions)
     coherence, expected = found.coherence[chosen], found.expected_cosine[chosen]
     known = ~torch.isnan(coherence)
@@ -172,7 +173,11 @@ def make(
         quality=rows,
         found_again=measure.found_again(dictionary.W_dec, members, held_out, dimensions),
         calibration=_calibration(found, members, held_out, settings),
-        notes=_notes(members, every[least - 1].chance[-1].share, dimensions[-1], settings),
+        functional=functional(comparison, members, settings.threshold, data.rows)
+        if data is not None and settings.functional and len(members) > 1
+        else None,
+        groups=_groups(found, members, least, data.rows) if data is not None and settings.functional else None,
+        notes=_notes(members, every[least - 1].chance, settings),
     )
     return Made(dictionary, record, found, chosen, members, held_out)
 
@@ -251,16 +256,28 @@ def _calibration(
     return measure.calibration(every.W_dec, found.support, len(members), held_out, settings.threshold)
 
 
+def _groups(found: Clusters, members: Sequence[Voter], support: int, rows: Tensor) -> list[Group]:
+    """Of the first member: every group kept alone, and left out."""
+    own = members[0]
+    return [
+        Group(own.name, what, measure.quality(f"{what}, kept", own.dictionary, rows, keep),
+              measure.quality(f"{what}, dropped", own.dictionary, rows, ~keep))
+        for what, keep in groups_of(found, 0, own, support, rows).items()
+    ]  # fmt: skip
+
+
 def _facts(one: Voter) -> MemberFacts:
     return MemberFacts(one.name, one.fingerprint, one.seed, len(one.atoms), int(one.live.sum()))
 
 
-def _notes(members: Sequence[Voter], by_chance: float, used: float, settings: ConsensusSettings) -> list[str]:
+def _notes(members: Sequence[Voter], by_chance: Sequence[ChanceShare], settings: ConsensusSettings) -> list[str]:
     notes = []
-    if by_chance > LIKELY:
+    if max(one.share for one in by_chance) > LIKELY:
+        shares = ", ".join(f"{one.share:.1%} in {one.dimensions:.0f}" for one in by_chance)
         notes.append(
-            f"{by_chance:.1%} of the features would have this support by chance in the {used:.0f} dimensions that are "
-            f"effectively used; a threshold above {settings.threshold:g} tells more"
+            "so many features would have this support by chance, were atoms random directions in as many dimensions as "
+            f"the activations have, as the atoms use, or as the data's variance spreads over: {shares}; a threshold above "
+            f"{settings.threshold:g} tells more"
         )
     marks = {one.fingerprint: one.name for one in members if one.fingerprint}
     for one in members:

@@ -25,17 +25,20 @@ THRESHOLDS = (0.9, 0.7)  # of found again: sparsecode's, and that of the literat
 _CHUNK = 2048  # rows that are encoded at a time
 
 
-def used_dimensions(rows: Tensor | None, members: Sequence[Voter]) -> float:
-    """Dimensions that are effectively used: the participation ratio of the rows' covariance; of atoms, without rows.
+def dimensions(rows: Tensor | None, members: Sequence[Voter]) -> list[float]:
+    """Dimensions in which chance is told: of the activations; that atoms use; over which the rows' variance spreads.
 
     Args:
-        rows: [R, d].
-        members: whose live atoms count otherwise, see `chance.effective_dimension`.
+        rows: [R, d], whose covariance has the participation ratio that is the third; None: there is no third.
+        members: whose live atoms have the second, see `chance.effective_dimension`.
     """
+    used = [chance.effective_dimension(one.atoms[one.live]) for one in members if bool(one.live.any())]
+    found = [float(members[0].atoms.shape[1])]
+    found.append(sum(used) / len(used) if used else found[0])
     if rows is not None:
-        return chance.participation_ratio(torch.linalg.eigvalsh(torch.cov(rows.double().T)).clamp(min=0))
-    found = [chance.effective_dimension(one.atoms[one.live]) for one in members if bool(one.live.any())]
-    return sum(found) / len(found) if found else float(members[0].atoms.shape[1])
+        variances = torch.linalg.eigvalsh(torch.cov(rows.double().T)).clamp(min=0)
+        found.append(chance.participation_ratio(variances))
+    return found
 
 
 def chances(threshold: float, atoms: int, dimensions: Sequence[float]) -> list[ChanceShare]:

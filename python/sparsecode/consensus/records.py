@@ -25,6 +25,7 @@ class ConsensusSettings:
         samples: rows of that training.
         l1: its L1 coefficient; None: those of the members.
         eval_rows: held-out rows to measure on.
+        functional: measure there as well whether features behave alike, and what groups of them do.
 
     Raises:
         InvalidSetting: a value outside its range.
@@ -39,6 +40,7 @@ class ConsensusSettings:
     samples: int = 2_000_000
     l1: float | None = None
     eval_rows: int = 16_384
+    functional: bool = False
 
     def __post_init__(self) -> None:
         for name, low in (("threshold", 0), ("encoder_threshold", -1)):
@@ -89,8 +91,8 @@ class Supported:
     Attributes:
         support: dictionaries in each.
         clusters, at_least: how many have it; how many have it or more.
-        chance: live features that would reach it by chance, if the other dictionaries were random, in the dimensions
-            of the activations and in those that are effectively used.
+        chance: share of live features that would reach it by chance, if the other dictionaries were random, in each of
+            `ConsensusRecord.dimensions`.
         coherence: mean cosine between the members of a cluster; None for a support of 1.
     """
 
@@ -146,6 +148,58 @@ class Refit:
     tried: list[dict[str, float | None]]
 
 
+@dataclass(frozen=True)
+class Behaviour:
+    """Medians over pairs of features of two members, on the same rows; see `functional.PairSums`.
+
+    Attributes:
+        what: which pairs.
+        quartile: of how often the feature fires, 1 for the rarest; None: all.
+        features: how many pairs.
+        jaccard, correlation, similarity, substitution: None where there is no pair.
+    """
+
+    what: str
+    quartile: int | None
+    features: int
+    jaccard: float | None
+    correlation: float | None
+    similarity: float | None
+    substitution: float | None
+
+
+@dataclass(frozen=True)
+class Functional:
+    """Whether features that point the same way behave the same.
+
+    Attributes:
+        rows: how many.
+        least: rows on which a feature must fire to be tested.
+        tested, not_tested: live features that do and do not.
+        agree: share of the first member's live features whose nearest in the second by codes is that by atoms;
+            `agree_chance`: of a random choice.
+        parts: see `Behaviour`.
+    """
+
+    rows: int
+    least: int
+    tested: int
+    not_tested: int
+    agree: float | None
+    agree_chance: float
+    parts: list[Behaviour]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A member's features of one group, kept alone and left out."""
+
+    member: str
+    what: str
+    kept: Quality
+    dropped: Quality
+
+
 @dataclass(kw_only=True)
 class ConsensusRecord:
     """What consensus.json holds.
@@ -153,8 +207,8 @@ class ConsensusRecord:
     Attributes:
         members, held_out: see `MemberFacts`; members in the order in which they were clustered.
         name, features, support: of the dictionary that was made, and the support that its features have at least.
-        dimensions: of the activations, and those that are effectively used: by the data where they are at hand, else by
-            the atoms.
+        dimensions: in which chance is told: of the activations; the effective dimension of the atoms; where rows are at
+            hand, the participation ratio of their covariance.
         clusters, duplicates: how many; second atoms of a dictionary in a cluster, which have no vote.
         cycle_consistency: share of paths from feature to nearest feature through three dictionaries that end where the
             direct one does; None where there is none.
@@ -164,6 +218,7 @@ class ConsensusRecord:
         quality: of the consensus and what it is compared with; empty without rows.
         found_again: in the dictionaries that were held out.
         calibration: of the support, in these.
+        functional, groups: where asked for.
         notes: what a reader must know.
     """
 
@@ -186,4 +241,6 @@ class ConsensusRecord:
     quality: list[Quality] = field(default_factory=list)
     found_again: list[FoundAgain] = field(default_factory=list)
     calibration: Calibration | None = None
+    functional: Functional | None = None
+    groups: list[Group] | None = None
     notes: list[str] = field(default_factory=list)

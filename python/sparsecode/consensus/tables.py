@@ -23,23 +23,25 @@ def lines(record: ConsensusRecord) -> list[str]:
     if record.cycle_consistency is not None:
         share = record.cycle_consistency
         parts.append(f"{share:.1%} of paths through three dictionaries end where the direct one does")
-    whole, used = record.dimensions
     parts += [
         "",
         _supports(record),
-        f"chance: share of features that would have the support by chance, in {whole:.0f} dimensions and in the "
-        f"{used:.1f} that are effectively used",
+        "chance: share of features that would have the support if atoms were random directions in the dimensions of the "
+        "activations, in as many as the atoms use, and in as many as the data's variance spreads over: "
+        + ", ".join(f"{dim:.1f}" for dim in record.dimensions),
     ]
     if record.quality:
         rows = [[one.what, one.features, one.fvu, one.l0, one.dead, one.loss_recovered] for one in record.quality]
         parts += ["", aligned(["reconstruction of", "features", "FVU", "L0", "dead", "loss recovered"], rows)]
     if record.found_again:
-        header = ["found in", "of", "features", "above", "share", "chance", "in used dim.", "MMCS", "chance"]
+        chances = _chances(record)
+        header = ["found in", "of", "features", "above", "share", *chances, "MMCS", "chance"]
         rows = [
-            [one.held_out, one.what, one.features, f"{one.threshold:g}", one.share, *(c.share for c in one.chance),
-             one.mmcs, one.chance_mmcs] for one in record.found_again
+            [one.held_out, one.what, one.features, f"{one.threshold:g}", one.share,
+             *(f"{level.share:.2g}" for level in one.chance), one.mmcs, one.chance_mmcs] for one in record.found_again
         ]  # fmt: skip
         parts += ["", aligned(header, rows)]
+    parts += _functional(record)
     if record.calibration is not None and record.calibration.brier is not None:
         rows = [[row.predicted, row.features, row.found] for row in record.calibration.rows]
         parts += ["", aligned(["predicted by support", "features", "found in what was held out"], rows)]
@@ -47,9 +49,48 @@ def lines(record: ConsensusRecord) -> list[str]:
     return [*parts, *(f"Note: {note}" for note in record.notes)]
 
 
+def _functional(record: ConsensusRecord) -> list[str]:
+    """How features behave, and what groups of them do; empty where that was not asked for."""
+    parts: list[str] = []
+    if record.functional is not None:
+        own = record.functional
+        header = [
+            "features of two members",
+            "quartile",
+            "pairs",
+            "Jaccard",
+            "correlation",
+            "similarity",
+            "substitution",
+        ]
+        rows = [
+            [one.what, "all" if one.quartile is None else one.quartile, one.features, one.jaccard, one.correlation,
+             one.similarity, one.substitution] for one in own.parts
+        ]  # fmt: skip
+        parts += ["", aligned(header, rows)]
+        agree = "" if own.agree is None else f"; nearest by codes is nearest by atoms for {own.agree:.1%}"
+        parts.append(
+            f"Medians over {own.rows} rows, by how often a feature fires, the rarest quartile first; {own.not_tested} "
+            f"that fire on fewer than {own.least} are not tested{agree}"
+        )
+    if record.groups:
+        rows = [
+            [one.what, one.kept.features, one.kept.fvu, one.kept.loss_recovered, one.dropped.fvu,
+             one.dropped.loss_recovered] for one in record.groups
+        ]  # fmt: skip
+        header = [f"features of {record.groups[0].member}", "", "FVU, kept", "loss recovered", "FVU, dropped",
+                  "loss recovered"]  # fmt: skip
+        parts += ["", aligned(header, rows)]
+    return parts
+
+
+def _chances(record: ConsensusRecord) -> list[str]:
+    return ["chance", "by atoms", "by data"][: len(record.dimensions)]
+
+
 def _supports(record: ConsensusRecord) -> str:
     rows = [
-        [one.support, one.clusters, one.at_least, one.coherence, *(chance.share for chance in one.chance)]
+        [one.support, one.clusters, one.at_least, one.coherence, *(f"{level.share:.2g}" for level in one.chance)]
         for one in record.supports
     ]
-    return aligned(["support", "clusters", "or more", "coherence", "chance", "in used dim."], rows)
+    return aligned(["support", "clusters", "or more", "coherence", *_chances(record)], rows)

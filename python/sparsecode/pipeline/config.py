@@ -283,6 +283,8 @@ class ConsensusConfig(StageConfig):
     samples: int = _count(2_000_000, "Rows of that training.")
     l1: float | None = setting(None, "L1 coefficient around which it is tried.", shown="the members'")
     eval_rows: int = setting(16_384, "Held-out rows to measure reconstruction on.", min=2)
+    functional: bool = setting(False, "Measure there as well whether features that are found behave alike, and what "
+                               "groups of features do alone.")  # fmt: skip
     loss: bool = setting(True, "Measure what reconstructions cost in the model, where the run trained its own.")
     name: str | None = setting(None, "Name of the dictionary.", shown="such as n214_support5")
     # Which data they are is in the dataset's fingerprint, an input of the stage.

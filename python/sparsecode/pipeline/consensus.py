@@ -8,11 +8,13 @@ RUN/consensus/NAME.safetensors + .json    the dictionary; features.support, seed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from sparsecode import store
 from sparsecode.checkpoint import save_tensors, write_json
@@ -20,13 +22,15 @@ from sparsecode.comparison import Comparison
 from sparsecode.comparison.comparing import compare_members
 from sparsecode.comparison.members import check_widths, fingerprint, member_of, places
 from sparsecode.comparison.records import BySeed, CompareSettings
+from sparsecode.consensus.groups import groups_of
 from sparsecode.consensus.making import FORMAT, Data, Made, check_encoders, make
-from sparsecode.consensus.records import ConsensusRecord, ConsensusSettings
+from sparsecode.consensus.records import ConsensusRecord, ConsensusSettings, Quality
 from sparsecode.consensus.refit import kinds_of
 from sparsecode.consensus.voters import Voter, voter_of
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.files import common_name, files_of
 from sparsecode.errors import InvalidSetting, LeftOut, SparsecodeError
+from sparsecode.evaluation.groups import masked
 from sparsecode.interop import load_found
 from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.claims import dataset_path, fingerprint_of_dataset
@@ -45,7 +49,8 @@ from sparsecode.sweep.engines import choose_engine
 from sparsecode.sweep.normalization import Normalization
 
 KEY = "consensus"
-BATCH = 1024  # rows of a step of the refit
+BATCH = 2048  # rows of a step of the refit
+LOSS_ROWS = 4096  # positions to measure loss on: seconds on two cores, and enough to tell dictionaries apart
 _MOST_HELD_OUT = 65_536  # rows at the end of a dataset that nothing here trains on, as in train-dicts
 
 
@@ -96,7 +101,7 @@ def make_consensus(
         data = _data(voters, how, chosen, dataset, told)
         made = make(comparison, voters, how, name=chosen.name, data=data, watch=watching(quiet))
         if chosen.loss:
-            _add_loss(home, made, quiet=quiet)
+            _add_loss(home, made, data.rows, quiet=quiet)
         write(made, folder / made.record.name, record)
         return {
             "dictionary": made.record.name,
@@ -258,22 +263,30 @@ def _data(
     )
 
 
-def _add_loss(run: Run, made: Made, *, quiet: bool) -> None:
+def _add_loss(run: Run, made: Made, rows: Tensor, *, quiet: bool) -> None:
     """What the consensus and its members cost in the run's own model; a note where that cannot be told."""
     stages = run.config()["stages"]
     if (stages.get("train-gpt") or {}).get("status") != "done":
         return
-    dictionaries: Mapping[str, Dictionary] = {"consensus": made.dictionary} | {
-        one.name: one.dictionary for one in made.members
-    }
+    dictionaries: dict[str, Dictionary] = {"consensus": made.dictionary}
+    dictionaries |= {one.name: one.dictionary for one in made.members}
+    if made.record.groups:
+        own = made.members[0]
+        masks = groups_of(made.clusters, 0, own, made.record.support, rows)
+        for what, keep in masks.items():
+            dictionaries[f"{what}, kept"] = masked(own.dictionary, keep)
+            dictionaries[f"{what}, dropped"] = masked(own.dictionary, ~keep)
     try:
-        found = {one.name: one for one in evaluate_run(run, dictionaries, quiet=quiet)}
+        found = {one.name: one for one in evaluate_run(run, dictionaries, rows=LOSS_ROWS, quiet=quiet)}
     except SparsecodeError as error:
         made.record.notes.append(f"loss recovered is not known: {error}")
         return
-    made.record.quality = [
-        replace(row, loss_recovered=found[row.what].loss_recovered, kl=found[row.what].kl_spliced)
-        if row.what in found
-        else row
-        for row in made.record.quality
+
+    def told(row: Quality) -> Quality:
+        own = found.get(row.what)
+        return row if own is None else replace(row, loss_recovered=own.loss_recovered, kl=own.kl_spliced)
+
+    made.record.quality = [told(row) for row in made.record.quality]
+    made.record.groups = made.record.groups and [
+        replace(one, kept=told(one.kept), dropped=told(one.dropped)) for one in made.record.groups
     ]

@@ -51,13 +51,20 @@ def _lead(record: ConsensusRecord) -> list[str]:
             words.append(
                 f"{row.held_out}, which had no vote, has {row.share:.0%} of its features at a cosine above "
                 f"{row.threshold:g}, and {other.share:.0%} of its members' ({row.chance[0].share:.1%} by chance, "
-                f"{row.chance[1].share:.1%} in the dimensions that are effectively used)."
+                f"{row.chance[1].share:.1%} in as many dimensions as the atoms use)."
             )
     return [*words, *record.notes]
 
 
+def _chances(record: ConsensusRecord) -> list[Column]:
+    words = ("of the activations", "that the atoms effectively use", "over which the data's variance spreads")
+    return [
+        Column(f"chance in {dim:.1f} dimensions", ".2g", f"of random directions, in as many dimensions as those {what}")
+        for dim, what in zip(record.dimensions, words, strict=False)
+    ]
+
+
 def _supports(record: ConsensusRecord) -> Figure:
-    whole, used = record.dimensions
     rows = [
         [one.support, one.clusters, one.at_least, one.coherence, *(level.share for level in one.chance)]
         for one in record.supports
@@ -73,7 +80,7 @@ def _supports(record: ConsensusRecord) -> Figure:
         "Features by support.",
         {
             "support": ",d", "features": ",d", "or more": ",d", "coherence": ".3f",
-            f"chance in {whole:.0f} dimensions": ".2g", f"chance in {used:.1f} dimensions": ".2g",
+            **{column.title: ".2g" for column in _chances(record)},
         },
         rows,
         [charts.bars("features", [row[0] for row in rows], [row[1] for row in rows], "@series1",
@@ -108,8 +115,7 @@ def _found_again(record: ConsensusRecord) -> Table | None:
         Column("features", ",d"),
         Column("cosine above", "g"),
         Column("share", ".1%"),
-        Column("chance", ".2g", "share that random directions would find"),
-        Column("chance, used dimensions", ".2g", "the same in the dimensions that are effectively used"),
+        *_chances(record),
         Column("MMCS", ".3f"),
         Column("MMCS by chance", ".3f"),
     ]

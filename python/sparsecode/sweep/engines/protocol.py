@@ -101,7 +101,7 @@ class Engine(ABC):
         kept = sweep.W_dec.clone() if sweep.loss.frozen else None
         yield
         if kept is not None:
-            sweep.W_dec.copy_(kept)
+            sweep.W_dec.data.copy_(kept)  # not seen as a change by what looks for one: it is undone
         if sweep.loss.aligned and not sweep.loss.tied:
             wide = torch.float32 if sweep.device.type == "mps" else torch.float64  # MPS has no float64
             product = (sweep.W_enc * sweep.W_dec).sum(1, keepdim=True, dtype=wide)
