@@ -276,8 +276,8 @@ def _notes(members: Sequence[Voter], by_chance: Sequence[ChanceShare], settings:
         shares = ", ".join(f"{one.share:.1%} in {one.dimensions:.0f}" for one in by_chance)
         notes.append(
             "so many features would have this support by chance, were atoms random directions in as many dimensions as "
-            f"the activations have, as the atoms use, or as the data's variance spreads over: {shares}; a threshold above "
-            f"{settings.threshold:g} tells more"
+            f"the activations have, as the atoms use, or as the data's variance spreads over: {shares}; a threshold "
+            f"above {settings.threshold:g} tells more"
         )
     marks = {one.fingerprint: one.name for one in members if one.fingerprint}
     for one in members:

@@ -26,8 +26,8 @@ def lines(record: ConsensusRecord) -> list[str]:
     parts += [
         "",
         _supports(record),
-        "chance: share of features that would have the support if atoms were random directions in the dimensions of the "
-        "activations, in as many as the atoms use, and in as many as the data's variance spreads over: "
+        "chance: share of features that would have the support if atoms were random directions in the dimensions of "
+        "the activations, in as many as the atoms use, and in as many as the data's variance spreads over: "
         + ", ".join(f"{dim:.1f}" for dim in record.dimensions),
     ]
     if record.quality:
