@@ -21,6 +21,7 @@ from sparsecode.consensus.functional import functional
 from sparsecode.consensus.groups import groups_of
 from sparsecode.consensus.records import ConsensusRecord, ConsensusSettings, Group, MemberFacts, Quality, Refit
 from sparsecode.consensus.refit import refit
+from sparsecode.consensus.subspaces import subspaces
 from sparsecode.consensus.voters import Voter
 from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting
@@ -177,6 +178,9 @@ def make(
         if data is not None and settings.functional and len(members) > 1
         else None,
         groups=_groups(found, members, least, data.rows) if data is not None and settings.functional else None,
+        subspaces=subspaces(found, members, data.rows)
+        if data is not None and settings.subspaces and len(members) > 1
+        else None,
         notes=_notes(members, every[least - 1].chance, settings),
     )
     return Made(dictionary, record, found, chosen, members, held_out)

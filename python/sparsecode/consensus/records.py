@@ -26,6 +26,7 @@ class ConsensusSettings:
         l1: its L1 coefficient; None: those of the members.
         eval_rows: held-out rows to measure on.
         functional: measure there as well whether features behave alike, and what groups of them do.
+        subspaces: and what the features span that recur in no other member.
 
     Raises:
         InvalidSetting: a value outside its range.
@@ -41,6 +42,7 @@ class ConsensusSettings:
     l1: float | None = None
     eval_rows: int = 16_384
     functional: bool = False
+    subspaces: bool = False
 
     def __post_init__(self) -> None:
         for name, low in (("threshold", 0), ("encoder_threshold", -1)):
@@ -200,6 +202,54 @@ class Group:
     dropped: Quality
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpacePair:
+    """What the features that are in no other member span, in two of them.
+
+    Attributes:
+        first, second: the two members; lists below are of the two.
+        features: how many such features.
+        energy: share of their contribution's variance in that of all live features.
+        ratios: participation ratios of its covariance: the effective rank.
+        r: dimensions of the subspaces, the mean of these.
+        overlap: of the two; `overlap_chance` and `overlap_deviation` of random ones; `overlap_drawn` of atoms drawn
+            from the data's covariance that fire as often; `overlap_recurring` of as many features that recur.
+        rv, rv_chance, rv_drawn: likeness of the two covariances.
+        unexplained: share of the first contribution's variance that the second leaves on the same rows.
+        mmcs: mean cosine of the first's such features with the nearest of the second's; `mmcs_local` of random
+            directions in as many dimensions as `ratios` says, `mmcs_chance` in all: near the local one, they tile a
+            space and are not to be identified.
+    """
+
+    first: str
+    second: str
+    features: list[int]
+    energy: list[float]
+    ratios: list[float]
+    r: int
+    overlap: float
+    overlap_chance: float
+    overlap_deviation: float
+    overlap_drawn: float
+    overlap_recurring: float
+    rv: float
+    rv_chance: float
+    rv_drawn: float
+    unexplained: float
+    mmcs: float
+    mmcs_local: float
+    mmcs_chance: float
+
+
+@dataclass(frozen=True)
+class Subspaces:
+    """What unstable features span, of each member and the next, over so many rows of so many dimensions."""
+
+    rows: int
+    dimensions: int
+    pairs: list[SpacePair]
+
+
 @dataclass(kw_only=True)
 class ConsensusRecord:
     """What consensus.json holds.
@@ -218,7 +268,7 @@ class ConsensusRecord:
         quality: of the consensus and what it is compared with; empty without rows.
         found_again: in the dictionaries that were held out.
         calibration: of the support, in these.
-        functional, groups: where asked for.
+        functional, groups, subspaces: where asked for.
         notes: what a reader must know.
     """
 
@@ -243,4 +293,5 @@ class ConsensusRecord:
     calibration: Calibration | None = None
     functional: Functional | None = None
     groups: list[Group] | None = None
+    subspaces: Subspaces | None = None
     notes: list[str] = field(default_factory=list)

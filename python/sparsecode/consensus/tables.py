@@ -41,7 +41,7 @@ def lines(record: ConsensusRecord) -> list[str]:
              *(f"{level.share:.2g}" for level in one.chance), one.mmcs, one.chance_mmcs] for one in record.found_again
         ]  # fmt: skip
         parts += ["", aligned(header, rows)]
-    parts += _functional(record)
+    parts += [*_functional(record), *_subspaces(record)]
     if record.calibration is not None and record.calibration.brier is not None:
         rows = [[row.predicted, row.features, row.found] for row in record.calibration.rows]
         parts += ["", aligned(["predicted by support", "features", "found in what was held out"], rows)]
@@ -82,6 +82,26 @@ def _functional(record: ConsensusRecord) -> list[str]:
                   "loss recovered"]  # fmt: skip
         parts += ["", aligned(header, rows)]
     return parts
+
+
+def _subspaces(record: ConsensusRecord) -> list[str]:
+    """What features span that recur in no other member; empty where that was not asked for."""
+    if record.subspaces is None:
+        return []
+    header = ["in no other", "with", "features", "rank", "overlap", "chance", "drawn", "recurring", "RV", "drawn",
+              "left", "MMCS", "local", "chance"]  # fmt: skip
+    rows = [
+        [one.first, one.second, one.features[0], one.ratios[0], one.overlap, one.overlap_chance, one.overlap_drawn,
+         one.overlap_recurring, one.rv, one.rv_drawn, one.unexplained, one.mmcs, one.mmcs_local, one.mmcs_chance]
+        for one in record.subspaces.pairs
+    ]  # fmt: skip
+    note = (
+        "Features that recur in no other member: effective rank of what they add; overlap of its top with the other's, "
+        "of random subspaces, of atoms drawn from the data's covariance, of as many features that recur; likeness of "
+        "the covariances, and of drawn atoms'; variance that the other's leaves on the same rows; MMCS of the two, of "
+        "random directions in so many dimensions, and in all."
+    )
+    return ["", aligned(header, rows), note]
 
 
 def _chances(record: ConsensusRecord) -> list[str]:

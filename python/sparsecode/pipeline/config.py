@@ -285,6 +285,7 @@ class ConsensusConfig(StageConfig):
     eval_rows: int = setting(16_384, "Held-out rows to measure reconstruction on.", min=2)
     functional: bool = setting(False, "Measure there as well whether features that are found behave alike, and what "
                                "groups of features do alone.")  # fmt: skip
+    subspaces: bool = setting(False, "Measure there as well what the features span that recur in no other member.")
     loss: bool = setting(True, "Measure what reconstructions cost in the model, where the run trained its own.")
     name: str | None = setting(None, "Name of the dictionary.", shown="such as n214_support5")
     # Which data they are is in the dataset's fingerprint, an input of the stage.
@@ -375,6 +376,8 @@ class ToyConfig(StageConfig):
     dim: int = setting(256, "Dimensions of the space.", min=2)
     true_features: int = setting(512, "True features.", min=2)
     active: float = setting(5.0, "Expected number of active features in a row.", above=0)
+    blocks: int = setting(0, "Subspaces without a special basis, which no dictionary can identify.")
+    block_rank: int = _count(12, "Dimensions of each.")
     draw_rows: int = _count(256, "Rows that share one draw of the correlated probabilities: the seed's batch.")
     sizes: str = _list("0.125x-4x", "Sizes: 0.125x-4x (times the true features), 64-2048 or 64,100.")
     l1: str = _list("1e-4:1.6e-3:5", "L1 coefficients: one, several with commas, or 1e-4:1.6e-3:5 (5, log-spaced).")
@@ -403,6 +406,14 @@ class ToyConfig(StageConfig):
     engine: str = setting("auto", "The engine that trains, named as in train-dicts.")
     threads: int | None = _threads()
     device: str = _device()
+
+    def record(self) -> dict[str, Any]:
+        """Without blocks where there are none, as earlier versions record it."""
+        found = super().record()
+        return found if self.blocks else {name: own for name, own in found.items() if name not in _OF_BLOCKS}
+
+
+_OF_BLOCKS = ("blocks", "block_rank")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,15 @@ def consensus_section(record: ConsensusRecord) -> Section:
         f"{record.features:,} features are in {record.support} or more of {K} dictionaries at a cosine above "
         f"{record.settings.threshold:g}.",
         _lead(record),
-        shown(_supports(record), _quality(record), _found_again(record), _calibration(record)),
+        shown(
+            _supports(record),
+            _quality(record),
+            _found_again(record),
+            _calibration(record),
+            _behaviour(record),
+            _groups(record),
+            _subspaces(record),
+        ),
         how="Features of different dictionaries that are each other's nearest are joined, the nearest pairs first, as "
         "long as no dictionary is in a cluster twice and every member's cosine with the centre stays above the "
         "threshold. A feature of the consensus is the mean of its members' atoms; its encoder is trained anew with the "
@@ -138,3 +146,79 @@ def _calibration(record: ConsensusRecord) -> Table | None:
     brier = record.calibration.brier
     told = "" if brier is None else f"; Brier score {brier:.3f}"
     return Table("consensus-calibration", f"Whether support predicts being found{told}.", columns, rows)
+
+
+def _behaviour(record: ConsensusRecord) -> Table | None:
+    found = record.functional
+    if found is None:
+        return None
+    columns = [
+        Column("features of two members"),
+        Column("quartile", help="by how often they fire, 1 for the rarest"),
+        Column("pairs", ",d"),
+        Column("Jaccard", ".3f", "rows on which both fire, of those on which either does"),
+        Column("correlation", ".3f", "of codes"),
+        Column("similarity", ".3f", "1 if the two add the same vector to every row"),
+        Column("substitution error", ".3f", "0 if they are interchangeable, 1 as bad as leaving one out"),
+    ]
+    rows = [
+        [one.what, "all" if one.quartile is None else str(one.quartile), one.features, one.jaccard, one.correlation,
+         one.similarity, one.substitution] for one in found.parts
+    ]  # fmt: skip
+    return Table(
+        "consensus-behaviour",
+        f"Behaviour of pairs of features on {found.rows:,} rows, medians; {found.not_tested:,} features that fire on fewer "
+        f"than {found.least} of them are not tested.",
+        columns,
+        rows,
+    )
+
+
+def _groups(record: ConsensusRecord) -> Table | None:
+    if not record.groups:
+        return None
+    columns = [
+        Column("features"),
+        Column("how many", ",d"),
+        Column("FVU, kept alone", ".3f"),
+        Column("loss recovered, kept alone", ".1%"),
+        Column("FVU, left out", ".3f"),
+        Column("loss recovered, left out", ".1%"),
+    ]
+    rows = [
+        [
+            one.what,
+            one.kept.features,
+            one.kept.fvu,
+            one.kept.loss_recovered,
+            one.dropped.fvu,
+            one.dropped.loss_recovered,
+        ]
+        for one in record.groups
+    ]
+    return Table("consensus-groups", f"Groups of features of {record.groups[0].member}.", columns, rows)
+
+
+def _subspaces(record: ConsensusRecord) -> Table | None:
+    if record.subspaces is None:
+        return None
+    columns = [
+        Column("in no other"),
+        Column("beside"),
+        Column("features", ",d"),
+        Column("energy", ".1%", "of the variance that all live features add"),
+        Column("rank", ".1f", "participation ratio of what they add"),
+        Column("overlap", ".3f", "of the top of that with the other's"),
+        Column("random", ".3f", "overlap of random subspaces"),
+        Column("drawn", ".3f", "of as many atoms drawn from the data's covariance that fire as often"),
+        Column("recurring", ".3f", "of as many features that recur"),
+        Column("left", ".3f", "share of the variance that the other's leaves on the same rows"),
+        Column("MMCS", ".3f"),
+        Column("MMCS, local chance", ".3f", "of random directions in as many dimensions as the rank"),
+    ]
+    rows = [
+        [one.first, one.second, one.features[0], one.energy[0], one.ratios[0], one.overlap, one.overlap_chance,
+         one.overlap_drawn, one.overlap_recurring, one.unexplained, one.mmcs, one.mmcs_local]
+        for one in record.subspaces.pairs
+    ]  # fmt: skip
+    return Table("consensus-subspaces", "What features span that recur in no other member.", columns, rows)
