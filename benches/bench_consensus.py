@@ -18,8 +18,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sparsecode.comparison import Comparison
-from sparsecode.consensus import Voter, cluster
+from sparsecode.comparison import Comparison, compare
+from sparsecode.consensus import Voter, cluster, voter_of
+from sparsecode.consensus.functional import functional
+from sparsecode.dictionary import Dictionary
 
 K = 8
 
@@ -77,3 +79,14 @@ def test_clusters(benchmark: BenchmarkFixture, n: int, d: int) -> None:
     benchmark.extra_info["peak_bytes_per_nk"] = round(max(0, peak() - before - atoms) / (K * n * K), 1)
     benchmark.extra_info["clusters"] = len(found)
     assert len(found) == n
+
+
+@pytest.mark.benchmark(group=f"consensus: behaviour of {K} x 512 features of 128 dimensions on 65,536 rows")
+def test_functional(benchmark: BenchmarkFixture) -> None:
+    rows = torch.randn(65_536, 128, generator=torch.Generator().manual_seed(1))
+    named = {}
+    for k in range(K):
+        atoms = normalize(torch.randn(512, 128, generator=torch.Generator().manual_seed(2 + k)))
+        named[str(k)] = Dictionary(atoms, torch.full((512,), -1.6), atoms)  # about 28 codes in a row
+    comparison, voters = compare(named), [voter_of(one, name) for name, one in named.items()]
+    benchmark.pedantic(lambda: functional(comparison, voters, 0.8, rows), rounds=1)

@@ -167,8 +167,8 @@ def _behaviour(record: ConsensusRecord) -> Table | None:
     ]  # fmt: skip
     return Table(
         "consensus-behaviour",
-        f"Behaviour of pairs of features on {found.rows:,} rows, medians; {found.not_tested:,} features that fire on fewer "
-        f"than {found.least} of them are not tested.",
+        f"Behaviour of pairs of features on {found.rows:,} rows, medians; {found.not_tested:,} features that fire on "
+        f"fewer than {found.least} of them are not tested.",
         columns,
         rows,
     )
