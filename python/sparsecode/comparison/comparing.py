@@ -22,7 +22,16 @@ from sparsecode.comparison.cosine import (
     summary,
 )
 from sparsecode.comparison.matching import Pairing
-from sparsecode.comparison.members import Member, Place, akin, check_widths, fingerprint, member_of, place
+from sparsecode.comparison.members import (
+    Member,
+    Place,
+    akin,
+    check_widths,
+    fingerprint,
+    member_of,
+    place,
+    started_together,
+)
 from sparsecode.comparison.records import (
     Akin,
     Alignment,
@@ -154,7 +163,11 @@ def compare_members(
         matched={f"{members[i].name} -> {members[j].name}": pairings[i, j].seen_from(members[i]) for i, j in wanted},
         steadiest=steadiest(members, relatives, pairs.cosine, own_columns, settings.threshold),
         by_seed=[by_seed(members, group, pairs.cosine, settings.threshold) for group in groups] or None,
-        akin=[Akin(members[i].name, members[j].name, names) for (i, j), names in kin.items()] or None,
+        akin=[
+            Akin(members[i].name, members[j].name, names, *(started_together(members[i], members[j]) or ()))
+            for (i, j), names in kin.items()
+        ]
+        or None,
     )
     tensors = _tensors(members, pairs, own, [pairings[pair] for pair in wanted], own_columns, settings.threshold)
     for group in groups:

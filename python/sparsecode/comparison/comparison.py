@@ -234,6 +234,7 @@ class Comparison:
         remarks += [
             f"{one.first} and {one.second} have dictionaries in common ({', '.join(one.members)}), so they agree by "
             "construction; neither counts in the other's stability"
+            + ("" if one.end_cosine is None else f"; mean cosine {one.start_cosine:.3f} then, {one.end_cosine:.3f} now")
             for one in self.contents.akin or ()
         ]
         seeds = [by_seed_table(self.contents.by_seed, settings)] if self.contents.by_seed else []

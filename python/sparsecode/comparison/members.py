@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -47,6 +48,7 @@ class Member:
     initial_cosine: Tensor | None = None  # [n] cosine of each atom with the one it started from
     encoder: Tensor | None = None  # [n, d] rows of the encoder, of any norm
     alignment: Tensor | None = None  # [n] product of each encoder row and its atom; None for a transcoder
+    init: dict[str, Any] | None = None  # `initial.Given` that it began near
     made_of: Mapping[str, str] = field(default_factory=dict)  # fingerprints and names of the dictionaries it averages
     kept: Tensor | None = None  # [n] numbers of these features in the dictionary; None for all
 
@@ -188,6 +190,7 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
         encoder=of_kept(dictionary.W_enc),
         alignment=None if dictionary.transcoder else of_kept((dictionary.W_enc * dictionary.W_dec).sum(1)),
         made_of={one["fingerprint"]: one["name"] for one in dictionary.meta.get(MADE_OF, ())},
+        init=dictionary.meta.get("init"),
         kept=None if whole else kept,
     )
 
@@ -199,13 +202,31 @@ def akin(members: Sequence[Member], marks: Sequence[str | None]) -> dict[tuple[i
         members: of a comparison.
         marks: fingerprint of each, where it has one.
     """
-    known = [dict(member.made_of) | ({mark: member.name} if mark else {})
-             for member, mark in zip(members, marks, strict=True)]  # fmt: skip
+    known = [
+        dict(one.made_of) | ({mark: one.name} if mark else {}) | ({str(one.init["fingerprint"]): "a start"} if one.init
+        else {}) for one, mark in zip(members, marks, strict=True)
+    ]  # fmt: skip
     found = {}
     for i, j in combinations(range(len(members)), 2):
-        if (members[i].made_of or members[j].made_of) and (common := known[i].keys() & known[j].keys()):
+        made = any(one.made_of or one.init for one in (members[i], members[j]))
+        if made and (common := known[i].keys() & known[j].keys()):
             found[i, j] = sorted(known[i][mark] for mark in common)
     return found
+
+
+def started_together(one: Member, other: Member) -> tuple[float, float] | None:
+    """Mean cosine, at the start and now, of two dictionaries' features that began near the same atoms.
+
+    The difference is how far they came together. At the start it is that of two atoms which both were turned by the
+    jitter, in independent directions. None where they began otherwise, or atoms are left out.
+    """
+    if one.init is None or other.init is None or one.init["fingerprint"] != other.init["fingerprint"]:
+        return None
+    count = min(one.init["atoms"], one.size, other.size)
+    if one.kept is not None or other.kept is not None or not count:
+        return None
+    begun = 1 / math.sqrt((1 + one.init["jitter"] ** 2) * (1 + other.init["jitter"] ** 2))
+    return begun, float((one.atoms[:count] * other.atoms[:count]).sum(1).double().mean())
 
 
 @dataclass(frozen=True)

@@ -332,13 +332,20 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Akin:
-    """Two dictionaries that agree by construction, as both are or average `members`; neither counts in the other's
-    stability.
+    """Two dictionaries that agree by construction, so that neither counts in the other's stability.
+
+    Attributes:
+        first, second: their names.
+        members: what both are, average, or began near.
+        start_cosine, end_cosine: where both began near the same atoms, the mean cosine of features that began near the
+            same one, then and now.
     """
 
     first: str
     second: str
     members: list[str]
+    start_cosine: float | None = None
+    end_cosine: float | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def groups_by_seed(members: Sequence[Member]) -> list[list[int]]:
     found: dict[tuple[str, int], dict[int, int]] = {}
     for k, member in enumerate(members):
         seed = member.about.get("seed")
-        if isinstance(seed, int):
+        if isinstance(seed, int) and member.init is None:  # of a common start they agree by construction
             found.setdefault((member.family, member.dict_size), {}).setdefault(seed, k)
     return [[own[seed] for seed in sorted(own)] for own in found.values() if len(own) > 1]
 

@@ -197,6 +197,11 @@ class TrainDictsConfig(StageConfig):
     warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
     decay_fraction: float = setting(0.2, "Share of the steps, at the end, over which the rate falls to zero.", max=1)
     start: str = _start()
+    # Which atoms these are is in the dictionary's fingerprint, an input of the stage.
+    init: str | None = setting(None, "A dictionary whose atoms the features begin near, in their order; none: random.",
+                               affects_result=False)  # fmt: skip
+    init_jitter: float = setting(0.3, "How far from them, each seed in a direction of its own; at 0 agreement of seeds "
+                                 "says nothing.")  # fmt: skip
     encoder_norm: str = _encoder_norm()
     initial_density: str = _initial_density()
     whitening: str = _whitening()
@@ -245,6 +250,7 @@ class TrainDictsConfig(StageConfig):
         return {
             name: value for name, value in super().record().items()
             if not (name in ("kind", "frozen", "aligned") and not value) and not (name in OF_KINDS and value is None)
+            and not (name == "init_jitter" and self.init is None)
         }  # fmt: skip
 
 

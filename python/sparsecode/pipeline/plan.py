@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from sparsecode import store
-from sparsecode.errors import DatasetUnfit, InvalidSetting, StageMissing
+from sparsecode.comparison.members import fingerprint, member_of, places
+from sparsecode.errors import DatasetUnfit, InvalidSetting, LeftOut, StageMissing
+from sparsecode.interop import load_found
 from sparsecode.machine import memory as machine_memory
 from sparsecode.machine import torch_device
 from sparsecode.pipeline.advice import advice
@@ -20,6 +22,7 @@ from sparsecode.pipeline.settings import SEEDS
 from sparsecode.sweep import kinds, memory
 from sparsecode.sweep.batches import rows_held_out
 from sparsecode.sweep.fitting import DEFAULT_SAMPLES
+from sparsecode.sweep.initial import Given
 from sparsecode.sweep.kinds import KindSpec
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.settings import LossSettings, parse_l1, parse_sizes, rates
@@ -81,12 +84,33 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
     return folder
 
 
-def build_sweep(config: Swept, width: int, device: torch.device) -> Sweep:
-    """The sweep before `start` has set encoders and biases."""
+def build_sweep(config: Swept, width: int, device: torch.device, given: Given | None = None) -> Sweep:
+    """The sweep before `start` has set encoders and biases; `given`: atoms to begin near."""
     sizes, kinds, seeds = zip(*entries(config, width), strict=True)
     loss, orthogonal = config.part(LossSettings), start(config).orthogonal
     lr = rates(config.lr, sizes, config.lr_scaling if isinstance(config, TrainDictsConfig) else "none")
-    return Sweep(width, sizes, kinds, seeds, lr, loss, device=device, orthogonal=orthogonal)
+    return Sweep(width, sizes, kinds, seeds, lr, loss, device=device, orthogonal=orthogonal, given=given)
+
+
+def given(config: TrainDictsConfig, width: int) -> Given | None:
+    """The atoms that the sweep is to begin near; None where it begins with random ones.
+
+    Raises:
+        InvalidSetting: no single dictionary is there, or it is of other activations.
+        DictionaryInvalid, NotRecognised: it cannot be read.
+    """
+    if config.init is None:
+        return None
+    found = places([config.init], LeftOut(None))
+    if len(found) != 1:
+        raise InvalidSetting(f"train-dicts: --init {config.init} holds {len(found)} dictionaries; name one of them")
+    member = member_of(load_found(found[0]), config.init)
+    if member.atoms.shape[1] != width:
+        raise InvalidSetting(
+            f"train-dicts: --init {config.init}: its atoms have {member.atoms.shape[1]} dimensions, the activations "
+            f"{width}"
+        )
+    return Given(member.atoms, config.init_jitter, fingerprint(found[0].path))
 
 
 def start(config: Swept) -> Start:

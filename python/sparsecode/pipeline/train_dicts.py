@@ -20,6 +20,7 @@ from sparsecode.pipeline.stale import require
 from sparsecode.pipeline.training import engine_of, train
 from sparsecode.sweep.batches import DatasetBatches, chunks
 from sparsecode.sweep.engines import choose_engine
+from sparsecode.sweep.initial import Given
 from sparsecode.sweep.normalization import gamma
 from sparsecode.sweep.schedule import Budget
 from sparsecode.sweep.trainer import EVAL_BATCH, evaluate
@@ -76,11 +77,13 @@ def train_dicts(
                 f"{KEY}: the mean of the activations is {offset:.1f} times as long as their standard deviations, so "
                 "that many features may never fire; --normalize center subtracts it"
             )
+    given = plan.given(chosen, dataset.activation_dim)
+    inputs = {"dataset": dataset.fingerprint} | ({} if given is None else {"init": given.mark or ""})
     folder = home.dictionaries_path
     state = folder / "state.safetensors"
 
     def do(stage: Stage) -> dict[str, Any]:
-        result = _train(home, stage, chosen, dataset, state, quiet=quiet)
+        result = _train(home, stage, chosen, dataset, given, state, quiet=quiet)
         if result["diverged"]:
             names = ", ".join(result["diverged"])
             watching(quiet).note(
@@ -89,7 +92,7 @@ def train_dicts(
         return result
 
     return run_stage(
-        home, KEY, chosen, do, inputs={"dataset": dataset.fingerprint}, outputs=[folder], needs=_written(home),
+        home, KEY, chosen, do, inputs=inputs, outputs=[folder], needs=_written(home),
         state=state, force=force, quiet=quiet,
     )  # fmt: skip
 
@@ -112,7 +115,14 @@ def _fingerprint(paths: list[Path]) -> str:
 
 
 def _train(
-    run: Run, stage: Stage, config: TrainDictsConfig, dataset: store.Dataset, state: Path, *, quiet: bool
+    run: Run,
+    stage: Stage,
+    config: TrainDictsConfig,
+    dataset: store.Dataset,
+    given: Given | None,
+    state: Path,
+    *,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Trains, measures on the held-out rows and writes the dictionaries.
 
@@ -120,7 +130,7 @@ def _train(
         TrainingDiverged: no dictionary is left.
     """
     engine = engine_of(stage, config, quiet=quiet)
-    sweep = plan.build_sweep(config, dataset.activation_dim, engine.device)
+    sweep = plan.build_sweep(config, dataset.activation_dim, engine.device, given)
     normalization = plan.normalization(config, dataset)
     eval_rows = plan.held_out(config, dataset)
     train_rows = dataset.rows - eval_rows

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsecode.dictionary import Dictionary
 from sparsecode.errors import CheckpointCorrupt, InvalidArgument
-from sparsecode.sweep.initial import initial_atoms
+from sparsecode.sweep.initial import Given, initial_atoms
 from sparsecode.sweep.kinds import Kind, KindSpec, PAnneal, Weights, as_kind
 from sparsecode.sweep.kinds.activation import activation_of
 from sparsecode.sweep.own import OWN, KindState, places
@@ -48,6 +48,7 @@ class Sweep:
         lr: Adam's peak learning rate, one for all or one per dictionary.
         loss: conventions shared by all.
         orthogonal: the atoms are those of an orthogonal matrix instead of independent ones.
+        given: atoms to begin near; None: all are random.
         device, dtype: of the parameters; engines other than the reference need contiguous float32.
 
     Attributes:
@@ -78,6 +79,7 @@ class Sweep:
         loss: LossSettings | None = None,
         *,
         orthogonal: bool = False,
+        given: Given | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -96,6 +98,7 @@ class Sweep:
         self.seeds = [int(seed) for seed in seeds]
         self.loss = loss or LossSettings()
         self.orthogonal = orthogonal
+        self.given = given
         self.offsets = [0]
         for size in self.sizes:
             self.offsets.append(self.offsets[-1] + size)
@@ -149,7 +152,8 @@ class Sweep:
 
     def initial_atoms(self, k: int) -> Tensor:
         """The atoms [F, D] that dictionary k started from, float32 on the CPU."""
-        return initial_atoms(*self.keys[k], self.activation_dim, orthogonal=self.orthogonal)
+        random = initial_atoms(*self.keys[k], self.activation_dim, orthogonal=self.orthogonal)
+        return random if self.given is None else self.given.near(random)
 
     def rows(self, k: int) -> slice:
         """Rows of dictionary k in the packed tensors."""
@@ -280,6 +284,7 @@ class Sweep:
         kind = self.kinds[k]
         told: dict[str, Any] = {} if kind.plain else {"kind": str(kind)}
         told |= {} if kind.l1 is None else {"l1": kind.l1}
+        told |= {} if self.given is None else {"init": self.given.record()}
         if ends := kind.ends(self.sizes[k]):
             told["group_sizes"] = [high - low for low, high in pairwise((0, *ends))]
         return Dictionary(
