@@ -342,7 +342,8 @@ class BaselinesConfig(StageConfig):
                                affects_result=False)  # fmt: skip
     dataset: str | None = setting(None, "Folder of a dataset instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
-    kinds: str = _list("neurons,identity,random,pca,ica,nmf", "Which ones, separated by commas.")
+    kinds: str = _list("neurons,identity,random,pca,ica,nmf", "Which ones, separated by commas; also read and write: "
+                       "directions of the model's own weights.")  # fmt: skip
     rows: int = _count(65_536, "Rows to fit on, drawn from those that dictionaries train on.")
     iterative_rows: int = _count(16_384, "Of these, rows for ICA and NMF, whose every iteration reads all of them.")
     ica_iterations: int = _count(100, "Most iterations of FastICA; the file says whether it had converged.")
