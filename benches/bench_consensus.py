@@ -1,4 +1,4 @@
-"""Clusters of features from what a comparison holds: 8 dictionaries of 16,384, and of a million, features.
+"""Clusters of features from what a comparison holds, behaviour on rows, and a whole consensus of toy dictionaries.
 
 Nearest atoms are synthetic, as no comparison of a million features is at hand: every dictionary holds the same
 directions, slightly turned and in an order of its own. `peak_bytes_per_nk` in a row's extra info is the most memory
@@ -18,10 +18,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sparsecode.comparison import Comparison, compare
-from sparsecode.consensus import Voter, cluster, voter_of
+from sparsecode.comparison import Comparison, compare, mcs
+from sparsecode.consensus import ConsensusSettings, Voter, cluster, make, voter_of
 from sparsecode.consensus.functional import functional
+from sparsecode.consensus.making import Data
 from sparsecode.dictionary import Dictionary
+from sparsecode.science.toy.batches import ToyBatches
+from sparsecode.science.toy.data import ToyData, ToySettings
+from sparsecode.sweep import fit
+from sparsecode.sweep.batches import TensorBatches
+from sparsecode.sweep.engines import choose_engine
+from sparsecode.sweep.normalization import Normalization
 
 K = 8
 
@@ -90,3 +97,34 @@ def test_functional(benchmark: BenchmarkFixture) -> None:
         named[str(k)] = Dictionary(atoms, torch.full((512,), -1.6), atoms)  # about 28 codes in a row
     comparison, voters = compare(named), [voter_of(one, name) for name, one in named.items()]
     benchmark.pedantic(lambda: functional(comparison, voters, 0.8, rows), rounds=1)
+
+
+@pytest.mark.benchmark(group="consensus: 7 of 8 toy dictionaries of 1,024, made and refitted; what of it is true")
+def test_truth(benchmark: BenchmarkFixture) -> None:
+    """512 true features in 256 dimensions; how many are recovered, and how many atoms are true, beside the members."""
+    data = ToyData(ToySettings())
+    batches = ToyBatches(data, 512)
+    rows, fresh = batches.sample(200_000), batches.fresh(16_384)[0]
+    found = fit(rows, [1024], 4e-4, K, samples=2_000_000, batch_size=512, lr=1e-2, normalize="none")
+    named = {str(k): one for k, one in enumerate(found)}
+    comparison, voters = compare(named), [voter_of(one, name, name) for name, one in named.items()]
+    place = Data(
+        rows=fresh, batches=lambda normalization: TensorBatches(rows, 512, normalization),
+        normalization=Normalization(None, 1.0), engine=choose_engine(),
+    )  # fmt: skip
+    settings = ConsensusSettings(samples=500_000)
+    made = benchmark.pedantic(lambda: make(comparison, voters, settings, data=place), rounds=1)
+
+    def measures(atoms: Tensor) -> tuple[int, float]:
+        there, back = mcs(data.features, atoms)[0], mcs(atoms, data.features)[0]
+        return int((there > 0.9).sum()), round(float((back > 0.9).double().mean()), 3)
+
+    own, members = measures(made.dictionary.W_dec), [measures(one.atoms[one.live]) for one in made.members]
+    quality = {row.what: row for row in made.record.quality}
+    benchmark.extra_info |= {
+        "features": made.record.features, "recovered": own[0], "members_recovered": max(one[0] for one in members),
+        "true_atoms": own[1], "members_true_atoms": max(one[1] for one in members),
+        "fvu": round(quality["consensus"].fvu, 4), "l0": round(quality["consensus"].l0, 2),
+        "members_fvu": round(min(quality[one.name].fvu for one in made.members), 4),
+        "members_l0": round(min(quality[one.name].l0 for one in made.members), 2),
+    }  # fmt: skip
