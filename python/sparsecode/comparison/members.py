@@ -189,7 +189,7 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
         **known,
         encoder=of_kept(dictionary.W_enc),
         alignment=None if dictionary.transcoder else of_kept((dictionary.W_enc * dictionary.W_dec).sum(1)),
-        made_of={one["fingerprint"]: one["name"] for one in dictionary.meta.get(MADE_OF, ())},
+        made_of=_made_of(dictionary),
         init=dictionary.meta.get("init"),
         kept=None if whole else kept,
     )
@@ -227,6 +227,13 @@ def started_together(one: Member, other: Member) -> tuple[float, float] | None:
         return None
     begun = 1 / math.sqrt((1 + one.init["jitter"] ** 2) * (1 + other.init["jitter"] ** 2))
     return begun, float((one.atoms[:count] * other.atoms[:count]).sum(1).double().mean())
+
+
+def _made_of(dictionary: Dictionary) -> dict[str, str]:
+    """Fingerprints and names of the dictionaries that it averages; those that never lay on disk have none."""
+    told = dictionary.meta.get(MADE_OF)
+    known = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    return {str(one["fingerprint"]): str(one.get("name")) for one in known if one.get("fingerprint")}
 
 
 @dataclass(frozen=True)

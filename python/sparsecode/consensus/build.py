@@ -64,7 +64,7 @@ def averaged(
     encoder = total([part.signed(part.voter.encoder) for part in members]) / count[:, None]
     bias = total([part.voter.bias[part.kept] for part in members]) / count
     offset = torch.stack([voter.offset for voter in voters]).mean(0)
-    mean, scale = _normalization(voters) if scaled is None else scaled
+    mean, scale = scaled or common_normalization(voters) or (None, 1.0)
     shift = torch.zeros_like(offset) if mean is None else mean.double()
     pre = (offset - shift) / scale
     has_bias = bool((pre.abs() > 1e-6).any())
@@ -119,8 +119,8 @@ def _slices(voters: Sequence[Voter]) -> list[slice]:
     return found
 
 
-def _normalization(voters: Sequence[Voter]) -> tuple[Tensor | None, float]:
-    """That of all members; none where they differ."""
+def common_normalization(voters: Sequence[Voter]) -> tuple[Tensor | None, float] | None:
+    """Mean and scale that all members have; None where they differ."""
     first = voters[0].dictionary
     for voter in voters[1:]:
         other = voter.dictionary
@@ -128,5 +128,5 @@ def _normalization(voters: Sequence[Voter]) -> tuple[Tensor | None, float]:
         if first.mean is not None and other.mean is not None:
             same = torch.equal(first.mean, other.mean)
         if not same or first.scale != other.scale:
-            return None, 1.0
+            return None
     return first.mean, first.scale

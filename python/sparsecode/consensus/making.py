@@ -14,7 +14,7 @@ from sparsecode.comparison import Comparison
 from sparsecode.comparison.members import MADE_OF
 from sparsecode.comparison.records import ChanceShare
 from sparsecode.consensus import measure
-from sparsecode.consensus.build import averaged
+from sparsecode.consensus.build import averaged, common_normalization
 from sparsecode.consensus.clusters import Clusters, cluster
 from sparsecode.consensus.edges import cycle_consistency
 from sparsecode.consensus.functional import functional
@@ -224,7 +224,7 @@ def _with_data(
     rows = [measure.quality("consensus, averaged encoders", dictionary, data.rows)]
     trained: Refit | None = None
     if settings.refit == "encoder":
-        if dictionary.scale == 1 and dictionary.mean is None:  # members differ: train on one scale
+        if common_normalization(members) is None:
             scaled = (data.normalization.mean, data.normalization.scale)
             dictionary = averaged(found, chosen, members, centre=settings.centre, scaled=scaled, meta=meta)
         batches = data.batches(Normalization(dictionary.mean, dictionary.scale))
