@@ -62,7 +62,7 @@ def averaged(
 
     atoms = normalize(total([part.signed(part.voter.atoms) for part in members]))
     encoder = total([part.signed(part.voter.encoder) for part in members]) / count[:, None]
-    bias = total([part.voter.bias[part.kept] for part in members]) / count
+    bias = total([part.voter.bias[part.kept] * part.sign for part in members]) / count
     offset = torch.stack([voter.offset for voter in voters]).mean(0)
     mean, scale = scaled or common_normalization(voters) or (None, 1.0)
     shift = torch.zeros_like(offset) if mean is None else mean.double()
