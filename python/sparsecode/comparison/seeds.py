@@ -50,7 +50,10 @@ def by_seed(members: Sequence[Member], group: Sequence[int], cosine: Sequence[Te
         found = times_found(cosine[k], [j for j in group if j != k], threshold)
         counts += torch.bincount(found[members[k].live_or_all], minlength=S + 1)
     listed = [int(count) for count in counts]
-    dimensions = (own[0].atoms.shape[1], sum(chance.effective_dimension(one.atoms) for one in own) / len(own))
+    dimensions = (
+        own[0].atoms.shape[1],
+        sum(chance.effective_dimension(one.atoms[one.live_or_all]) for one in own) / len(own),
+    )
     return BySeed(
         dictionaries=[one.name for one in own],
         seeds=[one.about["seed"] for one in own],
