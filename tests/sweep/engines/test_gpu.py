@@ -175,7 +175,7 @@ def test_without_triton_everything_else_imports_and_trains() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     missing, refusal = done.stdout.splitlines()
-    assert set(missing.split()) == {f"sweep.engines.gpu.{name}" for name in ("fused", "gemm", "lists")}
+    assert set(missing.split()) == {f"sweep.engines.gpu.{name}" for name in ("fused", "gemm", "kinds", "lists")}
     assert refusal.startswith("InvalidSetting engine gpu needs Triton")
 
 
