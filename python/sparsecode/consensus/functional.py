@@ -156,9 +156,9 @@ def functional(comparison: Comparison, members: Sequence[Voter], threshold: floa
 
 
 def _alike(one: Voter, other: Voter, a: Tensor, rows: Tensor) -> Tensor:
-    """[P] features of another dictionary that fire about as often as each of a [P], which are not looked for by cosine.
+    """[P] features of another dictionary that fire about as often as each of a [P].
 
-    The one of the same rank among the live ones, by how often they fire, and so on from there where it is the nearest.
+    The first that fires at least as often; where that is the nearest by cosine, the one beside it.
     """
     counts = []
     for voter in (one, other):

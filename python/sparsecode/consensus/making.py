@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsecode.comparison import Comparison
 from sparsecode.comparison.members import MADE_OF
-from sparsecode.comparison.records import ChanceShare
+from sparsecode.comparison.records import Calibration, ChanceShare
 from sparsecode.consensus import measure
 from sparsecode.consensus.build import averaged, common_normalization
 from sparsecode.consensus.clusters import Clusters, cluster
@@ -174,15 +174,14 @@ def make(
         quality=rows,
         found_again=measure.found_again(dictionary.W_dec, members, held_out, dimensions),
         calibration=_calibration(found, members, held_out, settings),
-        functional=functional(comparison, members, settings.threshold, data.rows)
-        if data is not None and settings.functional and len(members) > 1
-        else None,
-        groups=_groups(found, members, least, data.rows) if data is not None and settings.functional else None,
-        subspaces=subspaces(found, members, data.rows)
-        if data is not None and settings.subspaces and len(members) > 1
-        else None,
         notes=_notes(members, every[least - 1].chance, settings),
     )
+    if data is not None and len(members) > 1:
+        if settings.functional:
+            record.functional = functional(comparison, members, settings.threshold, data.rows)
+            record.groups = _groups(found, members, least, data.rows)
+        if settings.subspaces:
+            record.subspaces = subspaces(found, members, data.rows)
     return Made(dictionary, record, found, chosen, members, held_out)
 
 
@@ -253,7 +252,7 @@ def _with_data(
 
 def _calibration(
     found: Clusters, members: Sequence[Voter], held_out: Sequence[Voter], settings: ConsensusSettings
-) -> Any:
+) -> Calibration | None:
     if not held_out:
         return None
     every = averaged(found, torch.arange(len(found)), members, centre=settings.centre)
