@@ -105,6 +105,10 @@ class RunLocked(SparsecodeError):
     remedy = "other_run"
 
 
+class RankLost(SparsecodeError):
+    """Another process of the same work failed, ended or does not answer; what was last saved is gone on from."""
+
+
 class NotRecognised(SparsecodeError):
     """A path holds nothing that sparsecode wrote or can read."""
 
@@ -134,6 +138,10 @@ class IoFailed(SparsecodeError):
 
 class MissingExtra(SparsecodeError):
     """An optional package is needed for this input."""
+
+
+class EndpointFailed(SparsecodeError):
+    """An endpoint accepts no call, or answers none."""
 
 
 # The activation store

@@ -122,6 +122,8 @@ class HarvestConfig(StageConfig):
     dtype: str = setting("float16", "Type on disk.", choices=("float16", "bfloat16", "float32"))
     batch_size: int = _count(64, "Contexts in a forward pass; its shape decides the last bits of a row.")
     shard_mb: int = _count(256, "Size of a shard file in MB.")
+    shard_rows: int | None = _count(None, "Rows of a shard file instead; with a multiple of those of a forward pass, "
+                                    "parts do none twice.")  # fmt: skip
     seed: int = _seed("Seed of the order in which contexts are read.")
     device: str = _device(affects_result=False, remembered=False)
     # Which model and which text these are is in their fingerprints, inputs of the stage.
@@ -154,6 +156,8 @@ class HarvestConfig(StageConfig):
         other = ("batch_size",) if self.model is not None else _WITH_MODEL
         if not self.chat:
             other = (*other, "chat")  # as earlier versions record it
+        if self.shard_rows is None:
+            other = (*other, "shard_rows")
         return {name: value for name, value in super().record().items() if name not in other}
 
 
@@ -218,8 +222,13 @@ class TrainDictsConfig(StageConfig):
     frozen: bool = setting(False, "Leave the atoms as they begin: what random directions are worth.")
     aligned: bool = setting(False, "After every step, set the product of each encoder row and its atom to 1.")
     eval_rows: int = _count(65_536, "Rows at the end, never trained on, for the final metrics; at most a quarter.")
+    order: str = setting("auto", "Order of rows: exact shuffles all of them, windowed reads blocks ahead, for data "
+                         "larger than memory; auto: windowed where the data exceed half of memory.",
+                         choices=("auto", "exact", "windowed"))  # fmt: skip
     log_every: int = _every(100, "Steps between metrics lines.")
     save_every: int = _every(1000, "Steps between saved states.")
+    patience: float = setting(600.0, "Seconds after which one of several processes that does not answer is given up "
+                              "(docs/scale.md).", above=0, affects_result=False, remembered=False)  # fmt: skip
     engine: str = setting(
         "auto",
         "reference, cpu, gpu, one of the CPU engine's paths (amx, vnni, avx512, avxvnni, avx2, neon, scalar), or auto.",
@@ -250,7 +259,7 @@ class TrainDictsConfig(StageConfig):
         return {
             name: value for name, value in super().record().items()
             if not (name in ("kind", "frozen", "aligned") and not value) and not (name in OF_KINDS and value is None)
-            and not (name == "init_jitter" and self.init is None)
+            and not (name == "init_jitter" and self.init is None) and (name, value) != ("order", "auto")
         }  # fmt: skip
 
 
@@ -372,6 +381,50 @@ class InterpretConfig(StageConfig):
     control_samples: int = _count(2_000_000, "Rows to train the control's dictionary on; at most as many as the run's.")
     draws: int = setting(1000, "Resamples of a bootstrap interval.", min=100)
     seed: int = _seed("Seed of the halves, of the directions and of the control.")
+    embedder: str | None = setting(None, "Folder of a sentence encoder, read as harvest --model reads it, for the "
+                                   "example-embedding score.")  # fmt: skip
+    endpoint: str | None = setting(None, "URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1, "
+                                   "whose model explains and scores too; text is sent there.")  # fmt: skip
+    llm: str | None = setting(None, "Name of the model at the endpoint.")
+    scorers: str = setting("detection,fuzzing", "What the model is asked to score explanations.",
+                           choices=("detection", "fuzzing", "simulation", "intruder"), several=True)  # fmt: skip
+    answer_tokens: int = _count(1024, "Most tokens of an answer; models that think before they answer need more.")
+    key_env: str | None = setting(None, "Name of the environment variable that holds the key; none: no key, and for "
+                                  "api.openai.com OPENAI_API_KEY.", affects_result=False)  # fmt: skip
+    price: str | None = _list(None, "Dollars for a million tokens, in and out, as 0.15,0.60; none: the list price of a "
+                              "known provider.", affects_result=False)  # fmt: skip
+    budget: float | None = _positive(None, "Dollars that all calls of the run to this model may cost.",
+                                     affects_result=False)  # fmt: skip
+    budget_tokens: int | None = _count(None, "Tokens that they may read and write.", affects_result=False)
+    concurrency: int = _every(8, "Calls that run at the same time.", max=256)
+
+    def record(self) -> dict[str, Any]:
+        """Without what has no meaning where nothing is asked, as earlier versions record it."""
+        unused = () if self.endpoint else ("endpoint", "llm", "scorers", "answer_tokens")
+        unused += () if self.embedder else ("embedder",)
+        return {name: value for name, value in super().record().items() if name not in unused}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrowseConfig(StageConfig):
+    """What a browser shows of every feature."""
+
+    stage = "browse"
+
+    dictionaries: str | None = _list(None, "Dictionaries and baselines of the run (n512*,pca), or paths of others, "
+                                     "with commas; none: all of the run.")  # fmt: skip
+    # Which data they are is in the dataset's fingerprint, an input of the stage.
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    features: str = setting("all", "live: only those that are active on a row that is read.", choices=("all", "live"))
+    rows: int = _count(1_000_000, "Most rows to read.")
+    contexts: int = _count(12, "Strongest distinct contexts of each feature.")
+    bands: int = _count(4, "Equal stretches of strength up to the peak, four contexts of each.", max=16)
+    effects: str = setting("direct", "How features act on the logits. direct: by the linear path; causal: measured as "
+                           "well, in a forward pass each; none.", choices=("direct", "causal", "none"))  # fmt: skip
+    model: str | None = setting(None, "Folder or name of the model, for effects; none: the one that was harvested.",
+                                affects_result=False)  # fmt: skip
+    seed: int = _seed("Seed of the contexts that are drawn from each band.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -463,6 +516,6 @@ class EvalConfig(StageConfig):
 
 _KINDS: tuple[type[StageConfig], ...] = (
     TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ConsensusConfig, ClaimsConfig, BaselinesConfig,
-    InterpretConfig, ToyConfig, ReportConfig,
+    InterpretConfig, BrowseConfig, ToyConfig, ReportConfig,
 )  # fmt: skip
 STAGES = {kind.stage: kind for kind in _KINDS}

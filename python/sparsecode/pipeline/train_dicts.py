@@ -14,6 +14,7 @@ from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import TrainDictsConfig
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.ranks import together
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import require
@@ -24,6 +25,7 @@ from sparsecode.sweep.initial import Given
 from sparsecode.sweep.normalization import gamma
 from sparsecode.sweep.schedule import Budget
 from sparsecode.sweep.trainer import EVAL_BATCH, evaluate
+from sparsecode.world import World
 
 KEY = "train-dicts"
 
@@ -57,8 +59,15 @@ def train_dicts(
         DatasetUnfit: too few rows, or all the same.
         TrainingDiverged: every dictionary ran into NaN.
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
+        RankLost: another of the processes that train it together (docs/scale.md) failed or ended.
     """
     home, chosen = called(run, TrainDictsConfig, config, settings)
+    with together(chosen.patience) as world:
+        return _done(home, chosen, world, force=force, quiet=quiet or world.rank > 0)
+
+
+def _done(home: Run, chosen: TrainDictsConfig, world: World, *, force: bool, quiet: bool) -> dict[str, Any]:
+    """Does the stage unless it is done; every process of `world` calls it."""
     data = plan.find_dataset(home, chosen)
     if chosen.dataset is None:
         chosen = chosen.changed(hook=data.name)  # for the run to remember: others may be harvested
@@ -66,7 +75,7 @@ def train_dicts(
     dataset = store.Dataset(data)
     plan.check(chosen, dataset)
     if force or not home.is_done(KEY):
-        plan.refuse(KEY, plan.need(chosen, dataset.activation_dim), dataset.activation_dim)
+        plan.refuse(KEY, plan.need(chosen, dataset.activation_dim, world), dataset.activation_dim)
     if force or KEY not in home.config()["stages"]:
         choose_engine(
             chosen.engine, chosen.device, kinds=plan.kinds_of(chosen)
@@ -83,7 +92,7 @@ def train_dicts(
     state = folder / "state.safetensors"
 
     def do(stage: Stage) -> dict[str, Any]:
-        result = _train(home, stage, chosen, dataset, given, state, quiet=quiet)
+        result = _train(stage, chosen, dataset, given, state, world, quiet=quiet)
         if result["diverged"]:
             names = ", ".join(result["diverged"])
             watching(quiet).note(
@@ -93,7 +102,7 @@ def train_dicts(
 
     return run_stage(
         home, KEY, chosen, do, inputs=inputs, outputs=[folder], needs=_written(home),
-        state=state, force=force, quiet=quiet,
+        state=state, force=force, quiet=quiet, world=world,
     )  # fmt: skip
 
 
@@ -105,32 +114,31 @@ def _written(run: Run) -> list[Path]:
     return files or [run.dictionaries_path]
 
 
-def _fingerprint(paths: list[Path]) -> str:
-    """Digest of dictionaries as they were written: what is read from them later is compared with it."""
-    digest = hashlib.sha256()
-    for path in paths:
-        for file in files_of(path):
-            digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
+def _lines(path: Path) -> str:
+    """Digests of a dictionary's files as they were written: what is read from them later is compared with these."""
+    return "".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files_of(path))
 
 
 def _train(
-    run: Run,
     stage: Stage,
     config: TrainDictsConfig,
     dataset: store.Dataset,
     given: Given | None,
     state: Path,
+    world: World,
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Trains, measures on the held-out rows and writes the dictionaries.
+    """Trains, measures on the held-out rows and writes the dictionaries: in each process of `world` its own.
 
     Raises:
         TrainingDiverged: no dictionary is left.
     """
+    run = stage.run
     engine = engine_of(stage, config, quiet=quiet)
-    sweep = plan.build_sweep(config, dataset.activation_dim, engine.device, given)
+    every = plan.entries(config, dataset.activation_dim)
+    sweep = plan.build_sweep(config, every, dataset.activation_dim, engine.device, world, given)
+    order = plan.order(config, dataset, stage.planned)
     normalization = plan.normalization(config, dataset)
     eval_rows = plan.held_out(config, dataset)
     train_rows = dataset.rows - eval_rows
@@ -142,25 +150,26 @@ def _train(
     per_row = dataset.statistics["variance"] * dataset.activation_dim / normalization.scale**2
     trainer = train(
         run, stage, config, sweep,
-        DatasetBatches(dataset, config.batch_size, train_rows, normalization, config.seed), engine,
+        DatasetBatches(dataset, config.batch_size, train_rows, normalization, config.seed, order), engine,
         start=plan.start(config), steps=steps, budget=budget, deviations=lambda rows: per_row * rows, state=state,
-        quiet=quiet,
+        quiet=quiet, order=order, world=world, names=[kind.file_name(size, seed) for size, kind, seed in every],
     )  # fmt: skip
     found, fired = evaluate(engine, sweep, map(normalization.apply, chunks(dataset, EVAL_BATCH, train_rows)))
-    diverged = [sweep.names[k] for k in sorted(sweep.diverged())]
-    if len(diverged) == len(sweep):
+    diverged = list(trainer.gathered({sweep.names[k]: None for k in sweep.diverged()}))
+    if len(diverged) == len(every):
         raise TrainingDiverged(
-            f"{run.path}: all {len(sweep)} dictionaries ran into NaN; use a lower --lr, with --force"
+            f"{run.path}: all {len(every)} dictionaries ran into NaN; use a lower --lr, with --force"
         )
     hook = str(dataset.provenance.get("hook_point", ""))
     about = {"hook_point": hook, "dataset_fingerprint": dataset.fingerprint}
-    names = []
+    own = {}
     for name, dictionary in trainer.finished(found, fired, eval_rows, normalization, about):
         dictionary.save(run.dictionaries_path / name)
-        names.append(name)
+        own[name] = {"metrics": found[name], "lines": _lines(run.dictionaries_path / name)}
+    made = trainer.gathered(own)
     return {
-        "dictionaries": names,
-        "fingerprint": _fingerprint([run.dictionaries_path / name for name in names]),
+        "dictionaries": list(made),
+        "fingerprint": hashlib.sha256("".join(one["lines"] for one in made.values()).encode()).hexdigest()[:16],
         "diverged": diverged,
         "hook_point": hook,
         "dataset_fingerprint": dataset.fingerprint,
@@ -169,5 +178,5 @@ def _train(
         "steps": trainer.step,
         "engine": engine.name,
         "eval_rows": eval_rows,
-        "metrics": {name: found[name] for name in names},
+        "metrics": {name: one["metrics"] for name, one in made.items()},
     }

@@ -24,6 +24,7 @@ class Facts:
     consensus: ConsensusRecord | None = None  # None where there is none
     baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
     interpretations: dict[str, Any] | None = None  # interpretations.json; None where there are none
+    browser: str = ""  # where a page with every feature is, from the report; empty where there is none
     toy: dict[str, Any] | None = None  # toy.json; None where there are none
     untested: str = "The claims were not tested yet"
 

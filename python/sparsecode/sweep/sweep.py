@@ -49,6 +49,8 @@ class Sweep:
         loss: conventions shared by all.
         orthogonal: the atoms are those of an orthogonal matrix instead of independent ones.
         given: atoms to begin near; None: all are random.
+        together: sizes of all dictionaries of a sweep of which these are the part of one process: engines that choose
+            their ways by the sizes choose as if they trained all, so that the bits are the same; None: `sizes`.
         device, dtype: of the parameters; engines other than the reference need contiguous float32.
 
     Attributes:
@@ -80,6 +82,7 @@ class Sweep:
         *,
         orthogonal: bool = False,
         given: Given | None = None,
+        together: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -99,6 +102,7 @@ class Sweep:
         self.loss = loss or LossSettings()
         self.orthogonal = orthogonal
         self.given = given
+        self.together = self.sizes if together is None else [int(size) for size in together]
         self.offsets = [0]
         for size in self.sizes:
             self.offsets.append(self.offsets[-1] + size)
@@ -254,6 +258,16 @@ class Sweep:
         for name, (m, v) in self.moments.items():
             state |= {f"m.{name}": m, f"v.{name}": v}
         return state | self.state.tensors() | {"fired": self.fired, "step": torch.tensor(self.step)}
+
+    def part(self, k: int) -> dict[str, Tensor]:
+        """What `state_dict` has of dictionary k alone, by name, without the step: views of the same tensors."""
+        found = {"fired": self.fired[self.rows(k)]} | self.state.part(k, self.rows(k))
+        moments = self.moments
+        for name, value in self.parameters().items():
+            if (at := self.place(name, k)) is not None:
+                m, v = moments[name]
+                found |= {name: value[at], f"m.{name}": m[at], f"v.{name}": v[at]}
+        return found
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what `state_dict` gave, in place.
