@@ -93,7 +93,7 @@ class _Ranks(World):
         try:
             if self._owns:
                 distributed.init_process_group("gloo", timeout=timedelta(seconds=PATIENCE))
-            self._group = distributed.new_group(backend="gloo", timeout=_FOREVER)
+            self._group: Any = distributed.new_group(backend="gloo", timeout=_FOREVER)
         except (RuntimeError, ValueError) as error:  # ValueError: a variable is missing
             reason = " ".join(str(error).split())[:200]
             raise RankLost(f"the processes of this work did not come together ({reason}); start all of them") from error
