@@ -27,7 +27,7 @@ SMALL = (
     "--sizes 16,24 --l1 1e-2,3e-2 --seeds 1 --batch-size 128 --samples 5120 --warmup-steps 8 --eval-rows 500 "
     "--log-every 7 --save-every 5 --device cpu --threads 1"
 )
-LONG = SMALL.replace("--samples 5120", "--samples 50000")
+LONG = SMALL.replace("--samples 5120", "--samples 30000")
 KILLS = int(os.environ.get("SPARSECODE_KILLS", "10"))
 FULL = KILLS > 10
 
@@ -83,7 +83,7 @@ def test_a_training_killed_at_random_is_taken_up_by_any_number_of_processes(data
     while killed < KILLS:
         size = choose.randint(1, 4)
         ranks = Ranks(tmp_path / "said", size, command(data, run, f"{LONG} --engine reference"))
-        time.sleep(choose.uniform(0, seconds))
+        time.sleep(choose.uniform(0, 0.8 * seconds))
         ranks.signal(signal.SIGKILL, victim := choose.randrange(size))
         ranks.signal(signal.SIGTERM)  # as torchrun does when one has ended
         codes = ranks.codes(WITHIN)
