@@ -338,6 +338,50 @@ class InterpretConfig(StageConfig):
     control_samples: int = _count(2_000_000, "Rows to train the control's dictionary on; at most as many as the run's.")
     draws: int = setting(1000, "Resamples of a bootstrap interval.", min=100)
     seed: int = _seed("Seed of the halves, of the directions and of the control.")
+    embedder: str | None = setting(None, "Folder of a sentence encoder, read as harvest --model reads it, for the "
+                                   "example-embedding score.")  # fmt: skip
+    endpoint: str | None = setting(None, "URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1, "
+                                   "whose model explains and scores too; text is sent there.")  # fmt: skip
+    llm: str | None = setting(None, "Name of the model at the endpoint.")
+    scorers: str = setting("detection,fuzzing", "What the model is asked to score explanations.",
+                           choices=("detection", "fuzzing", "simulation", "intruder"), several=True)  # fmt: skip
+    answer_tokens: int = _count(1024, "Most tokens of an answer; models that think before they answer need more.")
+    key_env: str | None = setting(None, "Name of the environment variable that holds the key; none: no key, and for "
+                                  "api.openai.com OPENAI_API_KEY.", affects_result=False)  # fmt: skip
+    price: str | None = _list(None, "Dollars for a million tokens, in and out, as 0.15,0.60; none: the list price of a "
+                              "known provider.", affects_result=False)  # fmt: skip
+    budget: float | None = _positive(None, "Dollars that all calls of the run to this model may cost.",
+                                     affects_result=False)  # fmt: skip
+    budget_tokens: int | None = _count(None, "Tokens that they may read and write.", affects_result=False)
+    concurrency: int = _every(8, "Calls that run at the same time.", max=256)
+
+    def record(self) -> dict[str, Any]:
+        """Without what has no meaning where nothing is asked, as earlier versions record it."""
+        unused = () if self.endpoint else ("endpoint", "llm", "scorers", "answer_tokens")
+        unused += () if self.embedder else ("embedder",)
+        return {name: value for name, value in super().record().items() if name not in unused}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrowseConfig(StageConfig):
+    """What a browser shows of every feature."""
+
+    stage = "browse"
+
+    dictionaries: str | None = _list(None, "Dictionaries and baselines of the run (n512*,pca), or paths of others, "
+                                     "with commas; none: all of the run.")  # fmt: skip
+    # Which data they are is in the dataset's fingerprint, an input of the stage.
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    features: str = setting("all", "live: only those that are active on a row that is read.", choices=("all", "live"))
+    rows: int = _count(1_000_000, "Most rows to read.")
+    contexts: int = _count(12, "Strongest distinct contexts of each feature.")
+    bands: int = _count(4, "Equal stretches of strength up to the peak, four contexts of each.", max=16)
+    effects: str = setting("direct", "How features act on the logits. direct: by the linear path; causal: measured as "
+                           "well, in a forward pass each; none.", choices=("direct", "causal", "none"))  # fmt: skip
+    model: str | None = setting(None, "Folder or name of the model, for effects; none: the one that was harvested.",
+                                affects_result=False)  # fmt: skip
+    seed: int = _seed("Seed of the contexts that are drawn from each band.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,6 +463,6 @@ class EvalConfig(StageConfig):
 
 _KINDS: tuple[type[StageConfig], ...] = (
     TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ClaimsConfig, BaselinesConfig, InterpretConfig,
-    ToyConfig, ReportConfig,
+    BrowseConfig, ToyConfig, ReportConfig,
 )  # fmt: skip
 STAGES = {kind.stage: kind for kind in _KINDS}
