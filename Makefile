@@ -128,6 +128,8 @@ interop: install $(INTEROP:%=.venv-interop/%/.tools) ## Load dictionaries of oth
 	$(BIN)/python tests/peers/table.py .venv-interop/out \
 		--libraries $(INTEROP_PYTHONS)
 	$(BIN)/python tests/peers/run_pages.py .venv-interop/pages --libraries $(INTEROP_PYTHONS)
+	PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/training.py saelens
+	PYTHONPATH=python .venv-interop/dictionary_learning/bin/python tests/peers/training.py dictionary_learning
 	PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/saelens_evaluation.py
 	PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/transformer_lens_hooks.py
 
