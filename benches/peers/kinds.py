@@ -102,6 +102,11 @@ class Learning:
             self.trainer.dead_feature_threshold = kind.dead_after
         if not as_it_is:
             self.trainer.optimizer.param_groups[0]["betas"] = (BETA1, BETA2)
+        if kind.anneals:
+            self.trainer.p, self.trainer.sparsity_coeff = (
+                sweep.state.exponent(k, sweep.step),
+                sweep.state.strength(k).strength,
+            )
         _take_over(self.trainer.ae, sweep, k)
 
     def step(self, x: Tensor, lr: float) -> None:

@@ -23,7 +23,7 @@ from outcomes import compared  # noqa: E402 (found through the lines above)
 KINDS = {
     "saelens": ["jumprelu l0=6 penalty=quadratic"],
     "dictionary_learning": [
-        "topk k=6", "batchtopk k=6", "matryoshka k=6", "gated l1=0.3", "panneal l1=0.3",
+        "topk k=6", "batchtopk k=6", "matryoshka k=6", "gated l1=0.3", "panneal l1=0.3 p_end=0.6",
         "topk k=6 aux=1/32 dead_after=5120", "batchtopk k=6 aux=1/32 dead_after=5120",
     ],
 }  # fmt: skip
