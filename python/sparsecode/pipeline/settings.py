@@ -78,7 +78,7 @@ _REPLACES = {
     "kind": OF_KINDS,
 }
 
-_FOLDERS = {"dataset", "model"}
+_FOLDERS = {"dataset", "model", "target"}
 
 
 @dataclass(frozen=True, kw_only=True)

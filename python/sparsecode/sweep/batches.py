@@ -81,7 +81,7 @@ class DatasetBatches:
             stop_row=self.stop_row,
             position=position,
             mean=self.normalization.mean,
-            scale=self.normalization.scale,
+            scale=float(self.normalization.scale),
             threads=threads,
         )
 
