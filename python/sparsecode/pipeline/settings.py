@@ -73,8 +73,8 @@ _REPLACES = {
     "layer": ("hook", "module"),
     "site": ("hook", "module"),
     "module": ("hook",),
-    "hook": ("dataset", "module"),
-    "dataset": ("hook",),
+    "hook": ("dataset", "module", "target"),
+    "dataset": ("hook", "target"),
     "kind": OF_KINDS,
 }
 
