@@ -6,6 +6,8 @@ By default what these trainers do beside the loss is switched off, so that they 
 - dictionary_learning moves BatchTopK's threshold by a thousandth, from step 1,000 on, here as ours by a hundredth;
 - its gated trainer has Adam without momentum, and its p-annealing (sum z^p)^(1/p) for a penalty, no sum over codes;
 - SAELens leaves the norms of atoms free; here they are kept at 1.
+
+What is wrong with a loss cannot be switched off: `counting_codes` makes the same mistake here.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import Tensor
 from sparsecode.dictionary import Dictionary
 from sparsecode.interop import load_dictionary
 from sparsecode.sweep import Sweep
+from sparsecode.sweep.kinds import JumpRelu, Weights
 from sparsecode.sweep.sweep import BETA1, BETA2
 
 
@@ -56,11 +59,36 @@ def unclipped() -> Iterator[None]:
         torch.nn.utils.clip_grad_norm_ = clip
 
 
+@contextmanager
+def counting_codes() -> Iterator[None]:
+    """Within, the L0 of JumpReLU counts codes above the threshold here, as in dictionary_learning (its issue 55).
+
+    What is below has the code 0: half of the window is lost, and where a threshold is less than half of the window,
+    whatever does not fire counts as near to it.
+    """
+    right = JumpRelu.backward
+
+    def backward(
+        self: JumpRelu, y: Tensor, z: Tensor, q: Tensor, weights: Weights, second: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        theta = weights.own("theta")
+        dy, own = right(self, y, z, q, weights, second)
+        slope = self._by_l0(y, theta) / self.window
+        near, near_code = ((value - theta).abs() < self.window / 2 for value in (y, z))
+        return dy, own | {"theta": own["theta"] + (slope * near).sum(0) - (slope * near_code).sum(0)}
+
+    JumpRelu.backward = backward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        JumpRelu.backward = right  # type: ignore[method-assign]
+
+
 class Learning:
-    """A trainer of dictionary_learning.
+    """A trainer of dictionary_learning. Its JumpReLU has no pre-bias, and here no bias of its output either.
 
     Args:
-        sweep: made with a pre-bias and the squared error summed over dimensions.
+        sweep: made with the squared error summed over dimensions and, but for JumpReLU, a pre-bias.
         k: which of its dictionaries to take over.
         steps: of the training.
         as_it_is: leaves the trainer's own momentum, threshold and penalty, and clips gradients.
@@ -68,6 +96,7 @@ class Learning:
 
     def __init__(self, sweep: Sweep, k: int, steps: int = TOTAL, *, as_it_is: bool = False) -> None:
         from dictionary_learning import trainers
+        from dictionary_learning.trainers.jumprelu import JumpReluTrainer
         from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKTrainer
 
         kind, size = sweep.kinds[k], sweep.sizes[k]
@@ -86,6 +115,10 @@ class Learning:
         elif kind.name == "gated":
             makers = {"gated": trainers.GatedSAETrainer}
             common |= {"l1_penalty": kind.l1, "sparsity_warmup_steps": None}
+        elif kind.name == "jumprelu":
+            makers = {"jumprelu": JumpReluTrainer}
+            common |= {"sparsity_penalty": kind.strength, "sparsity_warmup_steps": None, "target_l0": kind.l0,
+                       "bandwidth": kind.window}  # fmt: skip
         else:
             makers = {"panneal": trainers.PAnnealTrainer}
             plan = kind.annealing(steps)
@@ -113,6 +146,8 @@ class Learning:
         self.trainer.optimizer.param_groups[0]["lr"] = lr
         _clipped(self.clip, lambda: self.trainer.update(self.done + self.first, x))
         self.done += 1
+        if hasattr(self.trainer.ae, "b_enc") and isinstance(self.trainer.ae.threshold, torch.nn.Parameter):
+            self.trainer.ae.threshold.data.clamp_(min=0.0)
 
     def dictionary(self) -> Dictionary:
         with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +200,8 @@ class LensJumpRelu:
 
 def peer_of(sweep: Sweep, k: int, steps: int = TOTAL, *, as_it_is: bool = False) -> Peer:
     """The peer of dictionary k."""
-    made = LensJumpRelu if sweep.kinds[k].name == "jumprelu" else Learning
+    kind = sweep.kinds[k]
+    made = LensJumpRelu if kind.name == "jumprelu" and kind.penalty != "target" else Learning
     return made(sweep, k, steps, as_it_is=as_it_is)
 
 
@@ -185,11 +221,16 @@ def _take_over(autoencoder: Any, sweep: Sweep, k: int) -> None:
     values = {
         "encoder.weight" if linear else "W_enc": weights.W_enc if linear else weights.W_enc.T,
         "decoder.weight" if linear else "W_dec": weights.W_dec.T if linear else weights.W_dec,
-        next(name for name in ("bias", "decoder_bias", "b_dec") if name in held): weights.own("b_dec"),
+        next(name for name in ("bias", "decoder_bias", "b_dec") if name in held): weights.b_dec,
         next(name for name in ("gate_bias", "encoder.bias", "b_enc") if name in held): weights.b_enc,
     }
     if weights.rho is not None:
         values |= {"r_mag": weights.rho, "mag_bias": weights.own("b_mag")}
+    if weights.theta is not None:
+        values |= {"threshold": weights.theta}
     assert values.keys() == held.keys(), held.keys() ^ values.keys()
     for name, value in values.items():
-        held[name].copy_(value)
+        if value is not None:
+            held[name].copy_(value)
+        else:
+            held[name].zero_().requires_grad_(False)

@@ -16,7 +16,8 @@ from typing import Any
 import prepare
 import torch
 from benches.rows import write_rows
-from kinds import peer_of
+from contenders import copy_of
+from kinds import counting_codes, peer_of
 
 from sparsecode.dictionary import Dictionary, JumpRelu
 from sparsecode.sweep import LossSettings, Start, Sweep, begin
@@ -26,8 +27,8 @@ from sparsecode.sweep.reconstruction import evaluate
 from sparsecode.sweep.start import SAMPLE_ROWS
 
 KINDS = (
-    "topk k=16", "batchtopk k=16", "matryoshka k=16", "jumprelu l0=16 penalty=quadratic", "gated l1=1.5",
-    "panneal l1=1.5", "topk k=16 aux=1/32", "batchtopk k=16 aux=1/32",
+    "topk k=16", "batchtopk k=16", "matryoshka k=16", "jumprelu l0=16 penalty=quadratic", "jumprelu l0=16",
+    "gated l1=1.5", "panneal l1=1.5", "topk k=16 aux=1/32", "batchtopk k=16 aux=1/32",
 )  # fmt: skip
 EVAL = 32  # batches
 
@@ -44,23 +45,34 @@ def measured(dictionary: Dictionary, held: torch.Tensor) -> dict[str, float]:
 def compared(
     text: str, size: int, steps: int, batches: Iterator[torch.Tensor], sample: torch.Tensor, *, as_it_is: bool
 ) -> list[dict[str, Any]]:
-    """Ours, theirs, and with `as_it_is` theirs with what they do beside the loss; `sample` decides the pre-bias."""
+    """Ours, theirs, and with `as_it_is` theirs with what they do beside the loss; `sample` decides the pre-bias.
+
+    At the end ours with their mistake, where there is one.
+    """
     (kind,) = parse_kinds(text)
     peak = 2e-4 * math.sqrt(2**14 / size)
-    sweep = Sweep(sample.shape[1], [size], [kind], [0], peak, LossSettings(mse="sum", pre_bias=True))
+    mistaken = kind.penalty == "target"  # in dictionary_learning
+    loss = LossSettings(mse="sum", pre_bias=not mistaken)
+    sweep = Sweep(sample.shape[1], [size], [kind], [0], peak, loss)
     begin(sweep, Start("atoms"), sample)
     sweep.state.plan(steps)
     peers = [peer_of(sweep, 0, steps), *([peer_of(sweep, 0, steps, as_it_is=True)] if as_it_is else [])]
-    engine = choose_engine("cpu", "cpu")
+    engine, reference = choose_engine("cpu", "cpu"), choose_engine("reference", "cpu")
+    twin = copy_of(sweep) if mistaken else None
     for step in range(steps):
         x = next(batches).clone()
         factor = min(1.0, (step + 1) / prepare.WARMUP)
         engine.step(sweep, x, factor)
+        if twin is not None:
+            with counting_codes():
+                reference.step(twin, x, factor)
         for peer in peers:
             peer.step(x, peak * factor)
     held = torch.cat([next(batches).clone() for _ in range(EVAL)])
     names = ["sparsecode", *(peer.name for peer in peers[:1]), *(f"{peer.name}, as it is" for peer in peers[1:])]
     made = [sweep.dictionary(0), *(peer.dictionary() for peer in peers)]
+    if twin is not None:
+        names, made = [*names, "sparsecode, L0 of codes"], [*made, twin.dictionary(0)]
     return [
         {"kind": text, "size": size, "contender": name, "steps": steps, "batch": len(x), **measured(one, held)}
         for name, one in zip(names, made, strict=True)
