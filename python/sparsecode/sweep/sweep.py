@@ -62,9 +62,6 @@ class Sweep:
         W_dec: [N, D], atoms, rows of norm 1.
         b_dec: [K, D] or None.
         own: parameters that only some kinds have, packed over those that have them: theta, b_mag, rho; see `place`.
-        scaled: the kinds with their penalties in the scale of the error that engines compute. The averaged error of
-            transcoders is divided by all D dimensions there; their penalties are smaller by the same factor, so that
-            the loss as a whole is, which Adam does not see.
         state: what kinds need beside that from step to step.
         moments: name -> (m, v), shaped as the parameter; one pair for the one matrix of a tied sweep ("W_dec"). Read
             them anew after a step: an engine may leave out features that have stopped firing, and reading makes up for
@@ -122,8 +119,6 @@ class Sweep:
             directions = torch.cat([self._initial(k)[:, :inputs] for k in range(K)])
             self.W_enc[:, :inputs] = torch.nn.functional.normalize(directions).to(self.W_enc)
             self.W_enc[:, inputs:] = 0
-        share = self.output_dim / activation_dim if self.loss.mse == "mean" else 1.0
-        self.scaled = self.kinds if share == 1 else [kind.scaled(share) for kind in self.kinds]
         self.b_enc = torch.zeros(self.total, device=device, dtype=dtype)
         self.b_dec = torch.zeros(K, activation_dim, device=device, dtype=dtype) if self.loss.pre_bias else None
         self.places = {name: places(name, self.kinds, self.sizes) for name in OWN}
@@ -245,9 +240,18 @@ class Sweep:
         self.settle()
         return dict(self.__dict__)
 
+    def scaled(self, k: int) -> KindSpec:
+        """The kind of dictionary k with its penalties in the scale of the error that engines compute.
+
+        The averaged error of transcoders is divided by all D dimensions there. Their penalties are smaller by the same
+        factor, and so is the loss as a whole, which Adam does not see.
+        """
+        whole = self.inputs is None or self.loss.mse == "sum"
+        return self.kinds[k] if whole else self.kinds[k].scaled(self.output_dim / self.activation_dim)
+
     def penalty(self, k: int) -> float:
         """What multiplies the mean L1 norm of dictionary k's codes in its loss; 0 for kinds without a coefficient."""
-        l1 = self.scaled[k].l1 or 0.0
+        l1 = self.scaled(k).l1 or 0.0
         return l1 / self.sizes[k] if self.loss.l1_scale == "per-size" else l1
 
     def weights(self, k: int) -> Weights:
@@ -267,7 +271,7 @@ class Sweep:
         """How dictionary k is trained at a step, counted from 0, with its penalty on codes multiplied by `factor`."""
         if self.kinds[k].anneals:
             return PAnneal(self.state.strength(k).strength * factor, self.state.exponent(k, step))
-        return self.scaled[k].kind(1 / self.sizes[k] if self.loss.l1_scale == "per-size" else 1.0, factor)
+        return self.scaled(k).kind(1 / self.sizes[k] if self.loss.l1_scale == "per-size" else 1.0, factor)
 
     def error_divisor(self, rows: int) -> int:
         """What the summed squared error of `rows` rows is divided by in the loss."""

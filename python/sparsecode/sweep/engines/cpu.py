@@ -243,7 +243,7 @@ class _View:
         self.core = _core.SweepView(
             sweep.activation_dim,
             sweep.sizes,
-            [kind.l1 or 0.0 for kind in sweep.scaled],
+            [sweep.scaled(k).l1 or 0.0 for k in range(len(sweep))],
             sweep.lr,
             mean=sweep.loss.mse == "mean",
             per_size=sweep.loss.l1_scale == "per-size",
@@ -285,7 +285,7 @@ def _tensors(sweep: Sweep) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
 
 def _settings(sweep: Sweep, k: int) -> dict[str, Any]:
     """The kind of dictionary k as the core takes it."""
-    kind, size = sweep.scaled[k], sweep.sizes[k]
+    kind, size = sweep.scaled(k), sweep.sizes[k]
     found: dict[str, Any] = {"name": "batchtopk" if kind.name == "matryoshka" else kind.name}
     if kind.k is not None:
         found["k"] = int(kind.k) if kind.name == "topk" else kind.k
