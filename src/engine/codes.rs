@@ -203,3 +203,21 @@ impl TileStats {
         self.powers.iter_mut().zip(tile.powers).for_each(|(sum, power)| *sum += power);
     }
 }
+
+#[inline(always)]
+pub(super) fn lanes<T: Copy>(list: &[T], at: usize) -> [T; LANES] {
+    *list[at..].first_chunk().expect("room for whole vectors")
+}
+
+#[inline(always)]
+pub(super) fn lanes_mut<T>(list: &mut [T], at: usize) -> &mut [T; LANES] {
+    list[at..].first_chunk_mut().expect("room for whole vectors")
+}
+
+/// Makes a buffer at least `len` long; what is new in it is of no use.
+#[inline(always)]
+pub(super) fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len.next_power_of_two(), T::default());
+    }
+}

@@ -2,10 +2,10 @@
 //! reconstruction, and what each code gets of the gradient, with the derivatives by the vectors of the kind.
 use std::time::Instant;
 
+use super::codes::grow;
 use super::codes::{Codes, RowCode, Scratch, TileStats};
 use super::parameters::Weights;
 use super::powers::{power, tanh};
-use super::rows::grow;
 use crate::vector::dot::{add_scaled, dot4, load_columns};
 use crate::vector::simd::{Kernel, LANES, Simd};
 use crate::vector::tile::TILE;

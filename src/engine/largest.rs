@@ -4,10 +4,11 @@
 //! NaN counts as larger than every number, and is always kept.
 use std::time::Instant;
 
+use super::codes::grow;
 use super::codes::{Codes, Scratch, TileStats};
 use super::dense_products::{fill_quads, products};
+use super::encode::{list_candidates, multiply};
 use super::parameters::Weights;
-use super::rows::{grow, list_candidates, multiply};
 use super::tops::{Top, just_below, key};
 use crate::vector::isa::Isa;
 use crate::vector::packing::{RowPack, WeightPack};

@@ -1,7 +1,7 @@
 //! The CPU training engine: one step of every dictionary of a packed sweep, on the codes that are not zero.
 //!
 //! `run` takes a batch through all dictionaries, which `balance` shares out among the threads. A step of one dictionary
-//! has two phases, each split over the threads that work on it: over rows (`rows`: screen, encode, decode, residual) and
+//! has two phases, each split over the threads that work on it: over rows (`encode`: screen and exact codes; `sort`: by feature; `decode`: residual) and
 //! over features (`features`: gradients, projection, Adam, renormalisation; `idle` leaves out those at rest). Between them
 //! lie only the codes that are active, feature by feature. `crate::vector` has the instructions and the screen, which
 //! finds candidates with cheap products and a rigorous bound, `team` the threads. `calibrate` is for the start, before the
@@ -17,11 +17,14 @@ mod balance;
 mod batch;
 mod calibrate;
 mod codes;
+mod dead;
+mod decode;
 mod dense;
 mod dense_features;
 mod dense_products;
 mod derive;
 mod dictionary;
+mod encode;
 mod features;
 mod gradients;
 mod idle;
@@ -30,8 +33,8 @@ mod largest;
 mod parameters;
 mod phases;
 mod powers;
-mod rows;
 mod run;
+mod sort;
 mod step;
 mod sweep;
 mod team;

@@ -4,25 +4,27 @@ use std::time::Instant;
 
 use super::adam::Adam;
 use super::batch::{BatchBuffers, BatchRows};
-use super::codes::{Codes, Scratch, TileStats};
+use super::codes::{Scratch, TileStats};
+use super::decode::DecodeRows;
 use super::dense::DenseRows;
 use super::dense_products::fill_panels;
-use super::derive::{DeriveAux, DeriveRows};
+use super::derive::DeriveRows;
 use super::dictionary::Dictionary;
+use super::encode::{EncodeRows, Keep};
 use super::features::{FeaturesKernel, Silent};
 use super::kind::{Activation, screen_bias};
 use super::largest::{LargestOfRows, ScreenedRows};
 use super::parameters::{Features, Trained, Weights, split_own};
 use super::powers::exp;
-use super::rows::{DecodeRows, EncodeRows, Keep, SortRows};
-use super::worker::{Dead, Worker};
+use super::sort::SortRows;
+use super::worker::Worker;
 use crate::threads::lock;
 use crate::vector::dot::add_scaled;
 use crate::vector::isa::Isa;
 use crate::vector::packing::{PackWeights, RowPack, WeightPack};
 use crate::vector::rounding::Rounding;
 use crate::vector::screening::Screening;
-use crate::vector::simd::{Kernel, LANES, Simd};
+use crate::vector::simd::{Kernel, Simd};
 use crate::vector::tile::{PANEL, TILE};
 
 /// Some blocks of rows, and what is done with them.
@@ -227,64 +229,6 @@ impl Worker {
         self.profile.rows += start.elapsed().as_secs_f64();
     }
 
-    /// Finds out which features are dead, and counts the rows of a training; true if there are any.
-    pub(super) fn find_dead(&mut self, own: &mut Dictionary<'_>, d: usize, stride: usize) -> bool {
-        let Dead { features, bias, encoder, panels, .. } = &mut self.dead;
-        features.clear();
-        let (false, Some(aux), Some(since)) = (own.is_evaluation(), own.kind.aux, &mut own.since) else { return false };
-        features.extend((0..).zip(&**since).filter(|(_, since)| **since >= aux.dead_after).map(|(j, _)| j));
-        if own.update.is_some() {
-            // Those that fire begin anew in the phase of the features.
-            since.iter_mut().for_each(|since| *since += own.rows as i64);
-        }
-        bias.clear();
-        bias.extend(features.iter().map(|j| own.bias.value[*j as usize]));
-        encoder.clear();
-        for j in &*features {
-            encoder.extend_from_slice(&own.encoder()[*j as usize * d..(*j as usize + 1) * d]);
-        }
-        panels.resize(features.len().next_multiple_of(LANES) * stride);
-        fill_panels(encoder, d, stride, panels);
-        !features.is_empty()
-    }
-
-    /// The loss of dead features, once the residuals of the whole batch are known. False: there is none, since no residual
-    /// differs from the others by more than rounding.
-    pub(super) fn aux_phase(&mut self, batch: &BatchBuffers, own: &Dictionary<'_>, d: usize, tiles: usize) -> bool {
-        let start = Instant::now();
-        let Some(aux) = own.kind.aux else { return false };
-        let Self { isa, team, residual, scratch, dead, .. } = self;
-        let (stride, groups, n) = (batch.stride, own.kind.group_count(), own.bias.value.len());
-        let scaled = own.scales.error;
-        let variation = variation(residual, stride, groups, d) / (f64::from(scaled) * f64::from(scaled));
-        if variation.is_nan() || variation <= 0.0 {
-            return false;
-        }
-        let scale = (2.0 * aux.alpha / variation) as f32;
-        let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
-        let Dead { features, bias, panels, blocks, gap, .. } = dead;
-        let size = tiles * TILE;
-        gap.resize(batch.x.len());
-        let count = batch.x.len().div_ceil(size * stride);
-        if blocks.len() < count {
-            blocks.resize_with(count, Codes::default);
-        }
-        let k = aux.k;
-        let parts = batch.x.chunks(size * stride).zip(residual.chunks(size * stride * groups));
-        let mut items: Vec<_> = parts.zip(gap.chunks_mut(size * stride)).zip(blocks).collect();
-        team.for_each(&mut items, |thread, index, (((x, residual), gap), codes)| {
-            let scratch = &mut *lock(&scratch[thread]);
-            let (first_row, rows, features) = (index * size, x.len() / stride, Some(&**features));
-            isa.run(LargestOfRows { panels, bias, k, features, stride, x, first_row, codes, scratch });
-            // They are no codes of the dictionary, and count nowhere.
-            let stats = &mut vec![TileStats::default(); tiles];
-            isa.run(SortRows { n, first_row, rows, waited: false, above: None, stats, codes, scratch });
-            isa.run(DeriveAux { weights, stride, residual, groups, scaled, scale, gap, codes, scratch });
-        });
-        self.profile.rows += start.elapsed().as_secs_f64();
-        true
-    }
-
     pub(super) fn features_phase(
         &mut self,
         batch: &BatchBuffers,
@@ -415,22 +359,6 @@ fn screen_block(
         isa.screen(Screening { tile: rows.tile(tile), weights, bias, error, norm, total }, n, masks);
     }
     scratch.spent.screen += start.elapsed().as_secs_f64();
-}
-
-fn variation(residual: &[f32], stride: usize, groups: usize, d: usize) -> f64 {
-    let (mut sums, mut squares) = (vec![0.0f64; d], vec![0.0f64; d]);
-    let mut rows = 0.0;
-    for row in residual.chunks_exact(groups * stride) {
-        rows += 1.0;
-        let row = row[(groups - 1) * stride..].iter().map(|r| f64::from(*r));
-        for ((sum, square), r) in sums.iter_mut().zip(&mut squares).zip(row) {
-            *sum += r;
-            *square += r * r;
-        }
-    }
-    let square = squares.iter().sum::<f64>();
-    let found = square - sums.iter().map(|sum| sum * sum).sum::<f64>() / rows;
-    if found > f64::from(f32::EPSILON) * square { found } else { 0.0 }
 }
 
 struct AddRow<'a> {

@@ -21,6 +21,7 @@ SUITES = (
     "sweep/test_engines",
     "interpreted/mutants",
     "interpreted/sparse",
+    "interpreted/kinds",
     "interpreted/engine",
     "interpreted/kernels",
 )

@@ -15,20 +15,23 @@ from kernel_checks import CHECKS, Kernels
 from kernel_far_checks import FAR_CHECKS
 from kernel_sparse_checks import SPARSE_CHECKS
 
-KERNELS = Path(__file__).parents[2] / "kernels"
+ROOT = Path(__file__).parents[2]
+KERNELS = ROOT / "kernels"
+GPU = ROOT / "python/sparsecode/sweep/engines/gpu"
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One planted bug: `old` occurs once in kernels/`module`.py and becomes `new`."""
+    """One planted bug: `old` occurs once in `module`.py of the folder and becomes `new`."""
 
     module: str
     bug: str
     old: str
     new: str
+    folder: Path = KERNELS
 
     def source(self) -> str:
-        text = (KERNELS / f"{self.module}.py").read_text()
+        text = (self.folder / f"{self.module}.py").read_text()
         assert text.count(self.old) == 1, f"{self.module}: '{self.old}' occurs {text.count(self.old)} times"
         return text.replace(self.old, self.new)
 

@@ -92,15 +92,16 @@ def need_of(
     parameters = matrices * every + 4 * N + (4 * K * dim if pre_bias else 0) + own
     since = 8 * N if any(kind.aux for kind in kinds) else 0
     held = 3 * parameters + 12 * N + since  # fired and lag
+    plain = all(kind.plain for kind in kinds)
+    groups = max((len(kind.groups or ()) for kind in kinds), default=0)
     if engine == "cpu":
         T = threads or cores()
         block = 8 * F * min(_TILE * _BLOCK_TILES, batch) * min(T, -(-batch // (_TILE * _BLOCK_TILES)))
         working = 3 * rows + T * (rows + largest // 2) + 4 * largest + max(block, _WAVE_BYTES)
     elif engine == "gpu":
         working = 4 * N * (2 * dim + 1) + 4 * N * (dim + 16) + 6 * rows + min(_GPU_CHUNK, 8 * batch * F)
+        working += 0 if plain else 8 * largest + 48 * batch * F + (4 + groups) * rows
     else:
-        plain = all(kind.plain for kind in kinds)
-        groups = max((len(kind.groups or ()) for kind in kinds), default=0)
         working = 8 * largest + (16 if plain else 40) * batch * F + (4 + groups) * rows
     ending = max(7 * every // 4, 12 * largest if device == "cpu" else 0)
     state = 3 * parameters + 8 * N + since

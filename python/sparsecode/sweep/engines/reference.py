@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sparsecode.sweep.engines.by_kind import both_ways, used
 from sparsecode.sweep.engines.protocol import Engine, StepStats
-from sparsecode.sweep.kinds import KindSpec, forward_and_back
-from sparsecode.sweep.kinds.loss import encoded
+from sparsecode.sweep.kinds import KindSpec
 from sparsecode.sweep.sweep import BETA1, BETA2, EPS, Sweep
 
 
@@ -108,15 +108,12 @@ def _written(sweep: Sweep, codes: _Codes) -> _Codes:
 
 def _both_ways(sweep: Sweep, k: int, x: Tensor, step: int, l1_factor: float = 1.0) -> tuple[_Codes, dict[str, Tensor]]:
     """Codes and gradients of dictionary k at a step."""
-    spec = sweep.kinds[k]
-    if spec.plain:
+    if sweep.kinds[k].plain:
         forward = _forward(sweep, k, x)
         gradients = _backward(sweep, k, forward, l1_factor)
         sweep.confine_each(gradients)
         return _written(sweep, forward.codes), gradients
-    kind, weights = sweep.kind(k, step, l1_factor), sweep.weights(k)
-    divisor, dead = sweep.error_divisor(x.shape[0]), sweep.state.dead(k, sweep.rows(k))
-    found = forward_and_back(kind, weights, x, divisor, spec.ends(sweep.sizes[k]), spec.auxiliary(), dead)
+    found = both_ways(sweep, k, x, step, l1_factor)
     gradients = found.gradients
     if sweep.loss.tied:
         gradients["W_dec"] += gradients.pop("W_enc")
@@ -125,15 +122,9 @@ def _both_ways(sweep: Sweep, k: int, x: Tensor, step: int, l1_factor: float = 1.
 
 
 def _used(sweep: Sweep, k: int, x: Tensor) -> _Codes:
-    """Codes of dictionary k as it is used after the training: BatchTopK by its threshold, not by the batch."""
-    spec, weights = sweep.kinds[k], sweep.weights(k)
-    x, y = encoded(weights, x)
-    if spec.keeps_threshold:
-        threshold = sweep.state.threshold_of(k) or 0.0
-        z = torch.where((y > threshold) | y.isnan(), y.relu(), 0)
-    else:
-        z = sweep.kind(k, sweep.step).codes(y, weights)
-    return _Codes(z, z @ weights.W_dec - x, (z > 0).sum(0))
+    """Codes of dictionary k as it is used after the training."""
+    z, r = used(sweep, k, x)
+    return _Codes(z, r, (z > 0).sum(0))
 
 
 @dataclass
@@ -180,13 +171,13 @@ def _update(sweep: Sweep, k: int, gradients: dict[str, Tensor], lr_scale: float)
     for name, gradient in gradients.items():
         at = sweep.place(name, k)
         m, v = (moment[at] for moment in sweep.moments[name])
-        _adam(parameters[name][at], gradient, m, v, sweep.step, sweep.lr[k] * lr_scale)
+        adam(parameters[name][at], gradient, m, v, sweep.step, sweep.lr[k] * lr_scale)
         if name == "theta":
             parameters[name][at].clamp_(min=0)
     atoms /= atoms.norm(dim=1, keepdim=True)
 
 
-def _adam(parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, t: int, lr: float) -> None:
+def adam(parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, t: int, lr: float) -> None:
     """One step of Adam (Kingma and Ba 2015, algorithm 1), in the order of operations of torch.optim.Adam."""
     m.lerp_(gradient, 1 - BETA1)
     v.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsecode.sweep.kinds.kind import EXACT, Products
 from sparsecode.sweep.kinds.topk import largest
 
 
@@ -25,7 +26,9 @@ class AuxK:
     alpha: float = 1 / 32
     k: int | None = None
 
-    def backward(self, y: Tensor, r: Tensor, W_dec: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(
+        self, y: Tensor, r: Tensor, W_dec: Tensor, dead: Tensor, products: Products = EXACT
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, and its derivatives by y [B, F] and W_dec [F, D].
 
         All are zero where no feature is dead, or where e varies by no more than rounding, as with one row.
@@ -35,6 +38,7 @@ class AuxK:
             r: [B, D] residual.
             W_dec: [F, D].
             dead: [F] bool.
+            products: how matrices are multiplied.
         """
         dy, d_dec = torch.zeros_like(y), torch.zeros_like(W_dec)
         variation = (r - r.mean(0)).square().sum()
@@ -42,8 +46,8 @@ class AuxK:
         if not bool(dead.any()) or not bool(variation > torch.finfo(r.dtype).eps * r.square().sum()):
             return y.new_zeros(()), dy, d_dec
         z = largest(y[:, dead], self.k or max(1, W_dec.shape[1] // 2))
-        gap = z @ W_dec[dead] + r
+        gap = products.of(z, W_dec[dead]) + r
         scale = 2 * self.alpha / variation
-        d_dec[dead] = scale * (z.T @ gap)
-        dy[:, dead] = torch.where(z != 0, scale * (gap @ W_dec[dead].T), 0)
+        d_dec[dead] = scale * products.of(z.T, gap)
+        dy[:, dead] = torch.where(z != 0, scale * products.of(gap, W_dec[dead].T), 0)
         return self.alpha * gap.square().sum() / variation, dy, d_dec

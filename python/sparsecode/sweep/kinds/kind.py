@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -79,3 +80,18 @@ class Kind:
             The vectors are by name; b_enc is among them unless it is the sum of the first over rows.
         """
         raise NotImplementedError
+
+
+class Products:
+    """The matrix products of a pass, in the operands' own type; an engine may have others."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """x [B, D], weight [F, D] and bias [F] -> x weight^T + bias [B, F]."""
+        return torch.nn.functional.linear(x, weight, bias)
+
+    def of(self, a: Tensor, b: Tensor) -> Tensor:
+        """a [m, n] and b [n, p] -> a b [m, p]."""
+        return a @ b
+
+
+EXACT = Products()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsecode.errors import InvalidArgument
 from sparsecode.sweep.kinds.auxk import AuxK
-from sparsecode.sweep.kinds.kind import Kind, Weights
+from sparsecode.sweep.kinds.kind import EXACT, Kind, Products, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,7 @@ def forward_and_back(
     groups: Sequence[int] = (),
     aux: AuxK | None = None,
     dead: Tensor | None = None,
+    products: Products = EXACT,
 ) -> Pass:
     """Codes, loss and gradients of one dictionary on a batch.
 
@@ -57,6 +58,7 @@ def forward_and_back(
         groups: the ends m_1 < m_2 < ... < F of nested groups of features; none: one of all.
         aux: the loss of dead features, if any; of the residual of all features.
         dead: [F] bool, which are; needed with `aux`.
+        products: how matrices are multiplied.
 
     Raises:
         InvalidArgument: groups that do not ascend to F, or `aux` without `dead`.
@@ -67,33 +69,33 @@ def forward_and_back(
         raise InvalidArgument(f"groups that end at {list(ends)} do not ascend to the {F} features")
     if aux is not None and dead is None:
         raise InvalidArgument("the loss of dead features needs to be told which are dead")
-    x, y = encoded(weights, x)
+    x, y = encoded(weights, x, products)
     z = kind.codes(y, weights)
-    error, q, d_dec, dr, r = _error(weights, x, z, divisor, ends)
+    error, q, d_dec, dr, r = _error(weights, x, z, divisor, ends, products)
     loss, by_second = error + kind.penalty(y, z, weights), None
     second = kind.second(y)
     if second is not None:
-        error, by_second, *_ = _error(weights, x, second, divisor, ends)
+        error, by_second, *_ = _error(weights, x, second, divisor, ends, products)
         loss = loss + error
     dy, own = kind.backward(y, z, q, weights, by_second)
     db_enc = own.pop("b_enc", dy.sum(0))
     if aux is not None and dead is not None:
-        more, dy_aux, d_dec_aux = aux.backward(y, r, weights.W_dec, dead)
+        more, dy_aux, d_dec_aux = aux.backward(y, r, weights.W_dec, dead, products)
         loss, dy, d_dec, db_enc = loss + more, dy + dy_aux, d_dec + d_dec_aux, db_enc + dy_aux.sum(0)
-    found = {"W_enc": dy.T @ x, "b_enc": db_enc, "W_dec": d_dec} | own
+    found = {"W_enc": products.of(dy.T, x), "b_enc": db_enc, "W_dec": d_dec} | own
     if weights.b_dec is not None:
         found["b_dec"] = dr.sum(0) - dy.sum(0) @ weights.W_enc
     return Pass(loss, found, y, z, r)
 
 
-def encoded(weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
+def encoded(weights: Weights, x: Tensor, products: Products = EXACT) -> tuple[Tensor, Tensor]:
     """Rows [B, D] less the pre-bias, and their pre-activations [B, F]."""
     x = x if weights.b_dec is None else x - weights.b_dec
-    return x, torch.nn.functional.linear(x, weights.W_enc, weights.b_enc)
+    return x, products.linear(x, weights.W_enc, weights.b_enc)
 
 
 def _error(
-    weights: Weights, x: Tensor, z: Tensor, divisor: float, ends: Sequence[int]
+    weights: Weights, x: Tensor, z: Tensor, divisor: float, ends: Sequence[int], products: Products
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The error of codes z [B, F], its derivatives by z, W_dec and the reconstruction, and the residual [B, D] of all.
 
@@ -102,12 +104,12 @@ def _error(
     parts = [slice(*bounds) for bounds in pairwise((0, *ends))]
     r, residuals = -x, []
     for part in parts:
-        r = r + z[:, part] @ weights.W_dec[part]
+        r = r + products.of(z[:, part], weights.W_dec[part])
         residuals.append(r)
     error, dr = x.new_zeros(()), torch.zeros_like(x)
     q, d_dec = torch.empty_like(z), torch.empty_like(weights.W_dec)
     for part, own in zip(reversed(parts), reversed(residuals), strict=True):
         error = error + own.square().sum() / (divisor * len(parts))
         dr = dr + own * (2 / (divisor * len(parts)))
-        q[:, part], d_dec[part] = dr @ weights.W_dec[part].T, z[:, part].T @ dr
+        q[:, part], d_dec[part] = products.of(dr, weights.W_dec[part].T), products.of(z[:, part].T, dr)
     return error, q, d_dec, dr, r

@@ -216,6 +216,11 @@ class KindSpec:
         return self.name in ("batchtopk", "matryoshka")
 
     @property
+    def selects(self) -> bool:
+        """Whether its loss is the error of one reconstruction, and all it does is to choose which codes stay."""
+        return self.name in ("topk", "batchtopk") and not self.groups and not self.aux
+
+    @property
     def anneals(self) -> bool:
         """Whether the exponent of its penalty falls during the training."""
         return self.name == "panneal"

@@ -21,6 +21,7 @@ from sparsecode.sweep import LossSettings, Sweep
 from sparsecode.sweep.engines.gpu.cost import EXPECTED, device_named, predict
 from sparsecode.sweep.engines.gpu.engine import GpuEngine, architecture
 from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.kinds import parse_kinds
 
 # Largest relative error of a gradient's norm against float64, per precision of the operands. Weights and batch are
 # rounded first, for both: what is left is the rounding of codes, residuals and their gradients within the step.
@@ -38,6 +39,14 @@ LIST_BENCHMARKS = (
     ("2 x 32768, D=128, L0 160", 128, [32768] * 2),
 )
 BATCH = 8192
+OTHER_KINDS = (
+    "topk k=4",
+    "batchtopk k=4",
+    "matryoshka k=4",
+    "jumprelu l0=4 window=0.5",
+    "gated l1=0.02",
+    "panneal l1=0.02",
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ def run_checks(
     yield _gradients(device, D, sizes, rows, "float32", LossSettings(tied=True, pre_bias=True))
     for precision in TOLERANCES:
         yield _lists(device, D, sizes, rows, precision)
+    yield _kinds(device, D, sizes, rows)
     yield _steps(device, D, sizes, rows)
     yield _same_bits(device, D, sizes, rows)
     yield _divergence(device, D, sizes, rows)
@@ -188,6 +198,22 @@ def _lists(device: torch.device, D: int, sizes: list[int], rows: int, precision:
     check = _within(f"lists of active codes D={D} {precision}", errors, precision)
     passed = check.passed and bool(taken) and dense not in taken
     return Check(check.name, passed, f"{check.detail}; {len(taken)} of {len(sizes)} listed")
+
+
+def _kinds(device: torch.device, D: int, sizes: list[int], rows: int) -> Check:
+    """A dictionary of every other kind, held to the reference in float32: 16 bits select other codes."""
+    specs = [kind for text in OTHER_KINDS for kind in parse_kinds(text)]
+    mine, exact = (
+        Sweep(D, [max(sizes)] * len(specs), specs, range(len(specs)), dtype=dtype, device=device)
+        for dtype in (torch.float32, torch.float64)
+    )
+    for name, value in exact.parameters().items():
+        value.copy_(mine.parameters()[name])
+    x = _batch(rows, D, device)
+    found = _engine(device, "float32", sparse=True).gradients(mine, x)[1]
+    expected = ReferenceEngine(device).gradients(exact, x.double())[1]
+    errors = {name: float((found[name].double() - value).norm() / value.norm()) for name, value in expected.items()}
+    return _within(f"other kinds D={D} float32", errors, "float32")
 
 
 def _gradients(device: torch.device, D: int, sizes: list[int], rows: int, precision: str, loss: LossSettings) -> Check:

@@ -1,5 +1,6 @@
 """The GPU engine on CUDA and ROCm: fused Triton kernels or hand-written matrix products, by width and device; on top of
-either, where the model says that it pays, lists of active codes for the dictionaries that have few.
+either, where the model says that it pays, lists of active codes for the dictionaries that have few. Kinds other than
+ReLU + L1 go through products, or lists where they select (`kinds`).
 
 No GPU was at hand when this was written: the kernels' semantics are proven under Triton's interpreter, their machine
 code by ahead-of-time compilation (docs/kernels.md). `sparsecode doctor --gpu` checks and times them where there is one.
@@ -19,6 +20,7 @@ from torch import Tensor
 from sparsecode.errors import InvalidSetting
 from sparsecode.sweep.engines.gpu.cost import prefers_fused, prefers_sparse, sparse_density
 from sparsecode.sweep.engines.protocol import Engine, StepStats
+from sparsecode.sweep.kinds.spec import KindSpec
 from sparsecode.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -106,6 +108,12 @@ class GpuEngine(Engine):
         self.sparse = sparse
         self._last: GpuStep | None = None  # of one sweep at a time: its buffers are worth gigabytes
 
+    @staticmethod
+    def trains(kind: KindSpec) -> bool:
+        """See `Engine.trains`: every kind."""
+        del kind
+        return True
+
     @torch.no_grad()
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
         """See `Engine.step`."""
@@ -115,6 +123,7 @@ class GpuEngine(Engine):
             stats = own.gradients(x)
             own.count_fired()
             sweep.step += 1
+            own.follow(x.shape[0])
             own.update(lr_scale)
             return stats
 
@@ -160,6 +169,7 @@ class GpuEngine(Engine):
         from sparsecode.kernels.configs import fused_tiles, masks_tile
         from sparsecode.sweep.engines.gpu.fused import FusedStep
         from sparsecode.sweep.engines.gpu.gemm import GemmStep
+        from sparsecode.sweep.engines.gpu.kinds import KindStep
         from sparsecode.sweep.engines.gpu.lists import SparseStep
 
         if sweep.W_dec.dtype != torch.float32:
@@ -176,10 +186,10 @@ class GpuEngine(Engine):
         else:
             step = FusedStep(sweep, self.precision, tiles, _processors(self.device))
         lists = self.sparse if self.sparse is not None else prefers_sparse(arch, D, sweep.sizes, batch)
-        if not lists or tiles is None:
-            return step
-        density = sparse_density(arch, D, sweep.sizes, batch)
-        return SparseStep(step, self.precision, masks_tile(arch, D, self.precision), density)
+        if lists and tiles is not None:
+            density = sparse_density(arch, D, sweep.sizes, batch)
+            step = SparseStep(step, self.precision, masks_tile(arch, D, self.precision), density)
+        return step if all(kind.plain for kind in sweep.kinds) else KindStep(step, self.precision)
 
 
 def _fits(device: torch.device, D: int) -> bool:

@@ -85,6 +85,9 @@ class GpuStep(ABC):
         """Adds the firings of the last batch to `sweep.fired`."""
         self.sweep.fired += self.firings()
 
+    def follow(self, rows: int) -> None:  # noqa: B027, which wants it abstract
+        """Takes the state of kinds over a batch of so many rows; `sweep.step` must already count this step."""
+
     def named_gradients(self) -> dict[str, Tensor]:
         """Copies of the gradients, named and shaped as `sweep.parameters()`."""
         if self.sweep.loss.tied:

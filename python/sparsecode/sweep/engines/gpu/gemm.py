@@ -56,9 +56,9 @@ class GemmStep(GpuStep):
             _split_into(r_wide[:, D : D + 2], torch.full((B,), lam, device=self.device))
             for rows, kept in codes:
                 z = kept if kept is not None else self._encode(wide, rows)
-                dz = _product(r_wide, self.dec[rows].T, self.operand_dtype).masked_fill_(z <= 0, 0)
-                torch.mul(_product(z.T, r_wide[:, :D], torch.float32), scale, out=self.d_dec[rows])
-                d_enc = _product(dz.T, wide, torch.float32)
+                dz = product(r_wide, self.dec[rows].T, self.operand_dtype).masked_fill_(z <= 0, 0)
+                torch.mul(product(z.T, r_wide[:, :D], torch.float32), scale, out=self.d_dec[rows])
+                d_enc = product(dz.T, wide, torch.float32)
                 torch.mul(d_enc[:, :D], scale, out=self.d_enc[rows])
                 torch.mul(d_enc[:, D], scale, out=self.d_bias[rows])
             if sweep.b_dec is not None and self.d_pre is not None:
@@ -96,7 +96,7 @@ class GemmStep(GpuStep):
         return wide
 
     def _encode(self, wide: Tensor, rows: slice) -> Tensor:
-        return _product(wide, self.enc[rows].T, self.operand_dtype).relu_()
+        return product(wide, self.enc[rows].T, self.operand_dtype).relu_()
 
     def _forward(
         self, k: int, x: Tensor, wide: Tensor, *, keep: bool
@@ -110,7 +110,7 @@ class GemmStep(GpuStep):
         l0 = torch.zeros((), dtype=torch.float64, device=self.device)
         for rows in chunks:
             z = self._encode(wide, rows)
-            decoded += _product(z, self.dec[rows], torch.float32)
+            decoded += product(z, self.dec[rows], torch.float32)
             self.fired[rows] = (z > 0).sum(0)
             l0 += self.fired[rows].sum()
             kept.append((rows, z if keep and len(chunks) == 1 else None))
@@ -137,7 +137,7 @@ def _split_into(columns: Tensor, values: Tensor) -> None:
     columns[:, 1] = values - columns[:, 0].to(values.dtype)
 
 
-def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """a @ b with float32 accumulators; 16-bit operands on the CPU, where libraries differ, are multiplied exactly."""
     if a.dtype == dtype:
         return a @ b if a.is_cuda or a.dtype == torch.float32 else (a.float() @ b.float()).to(dtype)

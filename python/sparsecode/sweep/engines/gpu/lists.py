@@ -15,13 +15,14 @@ Shape letters: B rows of a batch, D activation dimension, N features of all dict
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from sparsecode.kernels import lists, reduce, sparse
 from sparsecode.kernels.configs import Tile
-from sparsecode.kernels.tables import WORD, tiles_in
+from sparsecode.kernels.tables import WORD, Segments, tiles_in
 from sparsecode.sweep.engines.gpu.fused import GpuStep, KernelStep
 from sparsecode.sweep.engines.protocol import StepStats
 
@@ -58,7 +59,7 @@ class SparseStep(KernelStep):
         self.taken = tuple(k for k in self._sparse_enough(x, bias) if k in wanted)
         rest = tuple(k for k in wanted if k not in self.taken)
         if not rest:
-            return StepStats(x.shape[0], *self._from_lists(x, target, bias))
+            return StepStats(x.shape[0], *self._from_lists(x, target, bias, self.taken))
         stats = self.dense.gradients(target, rest)
         self.fired.copy_(self.dense.firings())
         if not self.taken:
@@ -67,9 +68,34 @@ class SparseStep(KernelStep):
         own = torch.zeros(len(self.sweep), dtype=torch.bool)
         own[list(self.taken)] = True
         own = own.to(self.device, non_blocking=True)
-        found = self._from_lists(x, target, bias)
+        found = self._from_lists(x, target, bias, self.taken)
         dense = (stats.sse, stats.l1, stats.l0)
         return StepStats(x.shape[0], *(torch.where(own, a, b) for a, b in zip(found, dense, strict=True)))
+
+    def gradients_of_selected(
+        self, x: Tensor, selected: Sequence[int], codes_of: Callable[[int], Tensor]
+    ) -> tuple[tuple[int, ...], StepStats]:
+        """Gradients of dictionaries whose active codes are chosen by others, and whose loss is the error alone.
+
+        Args:
+            x: [B, D].
+            selected: the dictionaries.
+            codes_of: codes [B, F] of each, of which those that are not zero are active; called once.
+
+        Returns:
+            The dictionaries that have few enough, and the stats of these; nothing was done for the others.
+        """
+        target, x = x, x.to(self.operand_dtype)
+        bias, segments = self._prepare(x), self.segments.only(selected)
+        words = segments.words.tolist()
+        for k in selected:
+            active = codes_of(k) != 0
+            self.by_row[:, words[k] : words[k + 1]] = _packed(active)
+            self.by_feature[:, self.sweep.rows(k)] = _packed(active.T).T
+        taken = tuple(k for k in self._counted(x.shape[0], segments) if k in selected)
+        if not taken:
+            return taken, StepStats.zeros(len(self.sweep), self.device)
+        return taken, StepStats(x.shape[0], *self._from_lists(x, target, bias, taken))
 
     def evaluate(self, x: Tensor) -> StepStats:
         """See `GpuStep.evaluate`."""
@@ -104,8 +130,13 @@ class SparseStep(KernelStep):
         lists.find_active(
             x, self.operands.enc, bias, everyone, self.tile, by_row=self.by_row, by_feature=self.by_feature
         )
-        lists.count(self.by_row, everyone, rows, counts=self.row_counts)
-        lists.count(self.by_feature, everyone, rows, counts=self.feature_counts, tiles=self._blocks)
+        return self._counted(rows, everyone)
+
+    def _counted(self, rows: int, segments: Segments) -> tuple[int, ...]:
+        """Counts the bits of the dictionaries of `segments`; returns those of all that have few enough."""
+        tiles = self._blocks if segments is self.segments else segments.feature_tiles(WORD)
+        lists.count(self.by_row, segments, rows, counts=self.row_counts)
+        lists.count(self.by_feature, segments, rows, counts=self.feature_counts, tiles=tiles)
         # Sums of integers: exact in any order, so that torch may take its own.
         self.row_ends = self.row_counts.view(-1).cumsum(0)
         self.feature_ends = self.feature_counts.cumsum(0)
@@ -113,10 +144,10 @@ class SparseStep(KernelStep):
         active = [end - start for start, end in itertools.pairwise([0, *ends])]
         return tuple(k for k, capacity in enumerate(self.capacity) if active[k] <= capacity)
 
-    def _from_lists(self, x: Tensor, target: Tensor, bias: Tensor) -> Tensor:
-        """Gradients and firings of the dictionaries that are taken; returns sse, l1, l0 [3, K] float64."""
+    def _from_lists(self, x: Tensor, target: Tensor, bias: Tensor, taken: tuple[int, ...]) -> Tensor:
+        """Gradients and firings of the dictionaries `taken`; returns sse, l1, l0 [3, K] float64."""
         sweep, rows, scales = self.sweep, x.shape[0], self._scales_for(x.shape[0])
-        segments, (blocks, features) = self._chosen(self.taken)
+        segments, (blocks, features) = self._chosen(taken)
         by_row = (self.row_counts, self.row_ends, self.base)
         by_feature = (self.feature_counts, self.feature_ends, self.base)
         lists.fill(self.by_row, segments, rows, *by_row, out=self.row_list)
@@ -154,3 +185,10 @@ class SparseStep(KernelStep):
         reduce.reduce_parts(self.sums, totals[:2])
         reduce.reduce_segments(self.fired.view(1, -1), totals[2], self.segments)
         return totals
+
+
+def _packed(active: Tensor) -> Tensor:
+    """[m, n] bool -> [m, n / 32 rounded up] int32: bit j % 32 of word j // 32 is column j."""
+    bits = torch.tensor([*(1 << bit for bit in range(WORD - 1)), -(1 << (WORD - 1))], device=active.device)
+    wide = torch.nn.functional.pad(active, (0, -active.shape[1] % WORD))
+    return (wide.view(len(active), -1, WORD) * bits).sum(2).to(torch.int32)
