@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
 
 
 def values() -> list[torch.Tensor]:
-    """The same codes in three layers, each with its own directions, scale and mean; the third is partly linear."""
+    """Three layers of common codes, each with its own directions, scale and mean; the third is partly linear."""
     generator = torch.Generator().manual_seed(0)
     codes = torch.rand(ROWS, 20, generator=generator) * (torch.rand(ROWS, 20, generator=generator) < 0.15)
     found = []

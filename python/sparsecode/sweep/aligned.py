@@ -78,7 +78,7 @@ class AlignedBatches:
 
     @property
     def normalization(self) -> Normalization:
-        """Of a whole row."""
+        """How whole rows are put on their scales."""
         widths = [part.dataset.activation_dim for part in self.parts]
         return Normalization.beside([part.normalization for part in self.parts], widths)
 
