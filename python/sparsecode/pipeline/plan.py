@@ -85,7 +85,7 @@ class Data:
     def about(self) -> dict[str, Any]:
         """What the files of dictionaries say of it."""
         several = hashlib.sha256("\n".join(map(" ".join, self.inputs.items())).encode()).hexdigest()[:32]
-        found = {
+        found: dict[str, Any] = {
             "hook_point": " + ".join(self.hooks[: len(self.read)]),
             "dataset_fingerprint": self.first.fingerprint if len(self.datasets) == 1 else several,
         }

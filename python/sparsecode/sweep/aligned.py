@@ -49,7 +49,7 @@ class Skip:
 
     def take(self, rows: Tensor) -> Tensor:
         """The rows [B, d + o], what it explains taken from the second part."""
-        read, written = rows.split([self.weight.shape[1], len(self.bias)], dim=1)
+        read, written = torch.split(rows, [self.weight.shape[1], len(self.bias)], dim=1)
         return torch.cat([read, written - torch.nn.functional.linear(read, self.weight, self.bias)], 1)
 
     def into(self, dictionary: Dictionary, scale: Tensor) -> Dictionary:
@@ -107,7 +107,7 @@ def chunks_beside(datasets: Sequence[Dataset], rows: int, start: int) -> Iterato
 
 def layer_norms(W_dec: Tensor, widths: Sequence[int]) -> list[Tensor]:
     """Norms [n] of the part of each atom [n, D] that lies in each layer; their squares sum to 1."""
-    return [part.norm(dim=1) for part in W_dec.split(list(widths), dim=1)]
+    return [part.norm(dim=1) for part in torch.split(W_dec, list(widths), dim=1)]
 
 
 def effective_layers(norms: Sequence[Tensor]) -> Tensor:
