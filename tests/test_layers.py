@@ -41,8 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "comparison": {"_core", "checkpoint", "dictionary", "errors", "interop", "machine", "records", "sweep", "watch"},
     "evaluation": {"dictionary", "errors", "harvest", "machine", "sweep"},
     "science": {"comparison", "dictionary", "errors", "machine", "records", "store", "sweep", "watch"},
-    "interpretation": {"comparison", "corpus", "dictionary", "errors", "gpt", "harvest", "records", "science",
-                       "store", "sweep", "watch"},
+    "interpretation": {"checkpoint", "comparison", "corpus", "dictionary", "errors", "gpt", "harvest", "records",
+                       "science", "store", "sweep", "watch"},
     "report": {"checkpoint", "comparison", "records", "science"},
     # the application
     "pipeline": {"_core", "checkpoint", "comparison", "corpus", "dictionary", "errors", "evaluation", "gpt", "harvest",

@@ -136,6 +136,10 @@ class MissingExtra(SparsecodeError):
     """An optional package is needed for this input."""
 
 
+class EndpointFailed(SparsecodeError):
+    """An endpoint accepts no call, or answers none."""
+
+
 # The activation store
 
 

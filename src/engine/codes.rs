@@ -22,6 +22,8 @@ pub struct Codes {
     pub(super) own: [Vec<f32>; 3],
     /// Pre-activations, of kinds whose codes do not tell.
     pub(super) y: Vec<f32>,
+    /// Of selected codes: the smallest of each row by the row's norm.
+    pub(super) least: Vec<f32>,
     /// Their features, while they wait for the codes of other blocks.
     pub(super) features: Vec<u32>,
     /// The same codes with all zeros between them, where they are many.
@@ -64,7 +66,8 @@ impl Codes {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let floats = [&self.z, &self.g, &self.y].into_iter().chain(&self.own).map(Vec::capacity).sum::<usize>();
+        let floats =
+            [&self.z, &self.g, &self.y, &self.least].into_iter().chain(&self.own).map(Vec::capacity).sum::<usize>();
         let integers = [&self.starts, &self.rows, &self.features].into_iter().map(Vec::capacity).sum::<usize>();
         (floats + integers) * size_of::<u32>() + self.dense.bytes()
     }

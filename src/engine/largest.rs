@@ -147,8 +147,8 @@ fn to_codes(
     starts.resize(n + 1, 0);
     for top in &mut scratch.tops[..rows] {
         top.cut(k);
-        for (_, feature) in &top.found {
-            starts[*feature as usize + 1] += 1;
+        for found in &top.found {
+            starts[*found as u32 as usize + 1] += 1;
         }
     }
     for j in 0..n {
@@ -159,18 +159,20 @@ fn to_codes(
     grow(z, *count);
     grow(&mut scratch.features, *count);
     for (row, top) in (first_row as u32..).zip(&scratch.tops[..rows]) {
-        for (key, feature) in &top.found {
-            let at = starts[*feature as usize] as usize;
-            starts[*feature as usize] += 1;
+        for found in &top.found {
+            let (key, feature) = ((*found >> 32) as u32, *found as u32);
+            let at = starts[feature as usize] as usize;
+            starts[feature as usize] += 1;
             row_of[at] = row;
-            z[at] = if *key == u32::MAX { f32::NAN } else { f32::from_bits(*key) };
-            scratch.features[at] = features.map_or(*feature, |features| features[*feature as usize]);
+            z[at] = if key == u32::MAX { f32::NAN } else { f32::from_bits(key) };
+            scratch.features[at] = features.map_or(feature, |features| features[feature as usize]);
         }
     }
 }
 
 /// The largest of each row of a block to codes by the screen, which learns from the features before what a row's codes
 /// are above.
+#[derive(Clone, Copy)]
 pub struct ScreenedRows<'a> {
     /// Parameters.
     pub weights: Weights<'a>,
@@ -182,6 +184,9 @@ pub struct ScreenedRows<'a> {
     pub rows: &'a RowPack,
     /// Codes of a row.
     pub k: usize,
+    /// The k-th largest of nearly every row is expected above this times the row's norm; NaN: unknown. It decides what
+    /// is multiplied, never what is kept.
+    pub expected: f32,
     /// d padded to whole vectors.
     pub stride: usize,
     /// [rows][stride], zeros after d.
@@ -190,8 +195,10 @@ pub struct ScreenedRows<'a> {
     pub first_row: usize,
 }
 
-/// Features that are screened at first, and a part of those that were already.
+/// Features that are screened at first.
 const FIRST: usize = 64;
+
+/// The part of the features that were screened already which comes next.
 const MORE: usize = 4;
 
 /// What a limit is made smaller by, more than what rounding can make of it.
@@ -200,23 +207,81 @@ const SLACK: f32 = 1.0 / (1 << 18) as f32;
 /// Limits that are larger than this, in steps of the errors, say nothing: all is kept.
 const FARTHEST: f32 = 1e12;
 
+/// The reach of a row of which nothing need be kept: what is kept even so is not looked at.
+const NOTHING: f32 = 1e30;
+
 impl ScreenedRows<'_> {
     /// Writes the codes and, to `scratch`, their features.
     pub fn run(self, isa: &Isa, stats: &mut [TileStats], codes: &mut Codes, scratch: &mut Scratch) {
-        let Self { weights, pack, level, rows: batch, k, stride, x, first_row } = self;
-        let (n, d, count) = (weights.bias.len(), weights.d, x.len() / stride);
+        let Self { weights, rows: batch, k, stride, x, first_row, .. } = self;
+        let (n, count) = (weights.bias.len(), x.len() / stride);
         if scratch.tops.len() < count {
             scratch.tops.resize_with(count, Top::default);
         }
-        scratch.tops[..count].iter_mut().for_each(|top| top.begin(k));
         let rows = first_row..first_row + stats.len() * TILE;
         scratch.reach.clear();
-        scratch.reach.extend_from_slice(&batch.reach[rows.clone()]);
-        let words = pack.words;
+        scratch.reach.extend_from_slice(&batch.reach[rows]);
+        for (row, top) in scratch.tops[..count].iter_mut().enumerate() {
+            top.begin(k);
+            let norm = self.norm(row);
+            if self.expected > 0.0 && norm < f32::INFINITY {
+                top.above = self.expected * norm;
+                scratch.reach[row] = self.reach(row, top.above);
+            }
+        }
+        self.screen(isa, stats, 0, scratch);
+        if self.expected > 0.0 {
+            for (tile, stats) in stats.chunks_mut(1).enumerate() {
+                let own = tile * TILE..((tile + 1) * TILE).min(count);
+                if scratch.tops[own.clone()].iter().all(|top| top.found.len() >= k) {
+                    continue;
+                }
+                for row in own.clone() {
+                    let top = &mut scratch.tops[row];
+                    top.done = top.found.len() >= k;
+                    scratch.reach[row] = if top.done { NOTHING } else { batch.reach[first_row + row] };
+                    if !top.done {
+                        top.begin(k);
+                    }
+                }
+                let again = Self { x: &x[own.start * stride..own.end * stride], expected: f32::NAN, ..self };
+                again.screen(isa, stats, tile, scratch);
+            }
+        }
+        codes.least.clear();
+        for (row, top) in scratch.tops[..count].iter_mut().enumerate() {
+            top.cut(k);
+            let norm = self.norm(row);
+            let least = if top.found.len() < k { 0.0 } else { top.above };
+            codes.least.push(if norm > 0.0 && norm < f32::INFINITY { least / norm } else { f32::INFINITY });
+        }
+        to_codes(k, n, None, count, first_row, codes, scratch);
+    }
+
+    /// The norm of a row of the block, or a little more; not finite where no screen can tell anything.
+    fn norm(&self, row: usize) -> f32 {
+        let row = self.first_row + row;
+        self.rows.reach[row] / self.rows.scale[row]
+    }
+
+    /// The reach of a row of the block with which features are kept that may be above a number.
+    fn reach(&self, row: usize, above: f32) -> f32 {
+        let row = self.first_row + row;
+        let limit = self.rows.reach[row] - above * (1.0 - SLACK) / self.level * self.rows.scale[row];
+        if limit.abs() < FARTHEST { limit } else { f32::NAN }
+    }
+
+    /// All features against the rows of `x`, which begin with a tile of the block, in parts; rows raise their limits
+    /// after each.
+    fn screen(&self, isa: &Isa, stats: &mut [TileStats], tile: usize, scratch: &mut Scratch) {
+        let Self { weights, pack, rows: batch, k, stride, x, first_row, .. } = *self;
+        let (n, d, count, words) = (weights.bias.len(), weights.d, x.len() / stride, pack.words);
         let mut first = 0;
         while first < n {
             let start = Instant::now();
-            let size = FIRST.max((first / MORE).next_multiple_of(PANEL)).min(n - first);
+            // Where something is expected, limits are near from the start, and all features come at once.
+            let next = if self.expected > 0.0 { n } else { first / MORE };
+            let size = FIRST.max(next.next_multiple_of(PANEL)).min(n - first);
             let stop = (first + size).next_multiple_of(PANEL).min(pack.bias.len());
             let (own, padded) = (first..first + size, first..stop);
             let of = if isa.rounding() == Rounding::Float32 {
@@ -228,9 +293,9 @@ impl ScreenedRows<'_> {
                 [&pack.bias, &pack.error, &pack.norm, &pack.total].map(|values| &values[padded.clone()]);
             scratch.masks.resize(stats.len() * padded.len(), [0; 2]);
             for (index, masks) in scratch.masks.chunks_mut(padded.len()).take(stats.len()).enumerate() {
-                let mut tile = batch.tile(first_row / TILE + index);
-                tile.reach = &scratch.reach[index * TILE..(index + 1) * TILE];
-                isa.screen(Screening { tile, weights: of, bias, error, norm, total }, size, masks);
+                let mut rows = batch.tile(first_row / TILE + tile + index);
+                rows.reach = &scratch.reach[(tile + index) * TILE..(tile + index + 1) * TILE];
+                isa.screen(Screening { tile: rows, weights: of, bias, error, norm, total }, size, masks);
             }
             scratch.spent.screen += start.elapsed().as_secs_f64();
             let start = Instant::now();
@@ -240,18 +305,18 @@ impl ScreenedRows<'_> {
                 bias: &weights.bias[own.clone()],
                 decoder: &[],
             };
-            isa.run(PushCandidates { weights, first, mask_stride: padded.len(), k, stride, x, stats, scratch });
+            let (mask_stride, first_place) = (padded.len(), tile * TILE);
+            isa.run(PushCandidates { weights, first, first_place, mask_stride, k, stride, x, stats, scratch });
             first = own.end;
-            let of_rows = batch.reach[rows.clone()].iter().zip(&batch.scale[rows.clone()]);
-            for ((top, reach), (whole, scale)) in scratch.tops[..count].iter_mut().zip(&mut scratch.reach).zip(of_rows)
-            {
-                top.cut(k);
-                let limit = whole - top.above * (1.0 - SLACK) / level * scale;
-                *reach = if limit.abs() < FARTHEST { limit } else { f32::NAN };
+            for row in first_place..first_place + count {
+                let top = &mut scratch.tops[row];
+                if first < n && !top.done && top.found.len() >= k {
+                    top.cut(k);
+                    scratch.reach[row] = self.reach(row, top.above);
+                }
             }
             scratch.spent.encode += start.elapsed().as_secs_f64();
         }
-        to_codes(k, n, None, count, first_row, codes, scratch);
     }
 }
 
@@ -259,6 +324,8 @@ impl ScreenedRows<'_> {
 struct PushCandidates<'a, 'b> {
     weights: Weights<'a>,
     first: usize,
+    /// Where the first row of `x` is among the lists.
+    first_place: usize,
     mask_stride: usize,
     k: usize,
     stride: usize,
@@ -272,14 +339,14 @@ impl Kernel for PushCandidates<'_, '_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { weights, first, mask_stride, k, stride, x, stats, scratch } = self;
+        let Self { weights, first, first_place, mask_stride, k, stride, x, stats, scratch } = self;
         list_candidates(s, scratch, mask_stride, weights.bias, x.len() / stride, stats);
         multiply(s, &weights, stride, x, scratch);
         let Scratch { places, features, values, count, tops, .. } = scratch;
         for ((place, feature), value) in places[..*count].iter().zip(&*features).zip(&*values) {
-            let top = &mut tops[*place as usize];
+            let top = &mut tops[first_place + *place as usize];
             // A NaN is a code: it must reach the loss.
-            if *value > top.above || value.is_nan() {
+            if !top.done && (*value > top.above || value.is_nan()) {
                 top.push(k, *value, first as u32 + feature);
             }
         }
@@ -337,7 +404,7 @@ mod tests {
             let mut sorted = values.clone();
             sorted.sort_by(f32::total_cmp);
             let mut expected: Vec<u32> = (0..1000).filter(|j| values[*j as usize] >= sorted[1000 - k]).collect();
-            let mut found: Vec<u32> = top.found.iter().map(|(_, j)| *j).collect();
+            let mut found: Vec<u32> = top.found.iter().map(|found| *found as u32).collect();
             expected.sort_unstable();
             found.sort_unstable();
             assert_eq!(found, expected, "{k}");

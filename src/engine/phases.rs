@@ -38,6 +38,8 @@ pub(super) struct RowsWork {
     pub(super) dense: bool,
     /// What codes are above, where they are not decided by vectors of the kind.
     pub(super) above: f32,
+    /// What the k largest of a row are expected above; see [`ScreenedRows`].
+    pub(super) expected: f32,
     pub(super) part: Part,
 }
 
@@ -134,7 +136,7 @@ impl Worker {
         let weights = Weights { d, encoder: own.encoder(), bias: own.bias.value, decoder: own.decoder.value };
         let (n, mask_stride) = (weights.bias.len(), weights.bias.len().next_multiple_of(PANEL));
         let screen_rows: &[f32] = if isa.rounding() == Rounding::Float32 { weights.encoder } else { &pack.rows };
-        let RowsWork { blocks, held, tiles: block_tiles, dense, above, part } = work;
+        let RowsWork { blocks, held, tiles: block_tiles, dense, above, expected, part } = work;
         let size = block_tiles * TILE;
         let all = &[n];
         let ends = if own.kind.groups.is_empty() { all } else { &*own.kind.groups };
@@ -182,8 +184,8 @@ impl Worker {
                     let (panels, bias) = (&*panels.encoder, weights.bias);
                     isa.run(LargestOfRows { panels, bias, k, features: None, stride, x, first_row, codes, scratch });
                 } else {
-                    let screened =
-                        ScreenedRows { weights, pack, level: *level, rows: batch_pack, k, stride, x, first_row };
+                    let (rows, level) = (batch_pack, *level);
+                    let screened = ScreenedRows { weights, pack, level, rows, k, expected, stride, x, first_row };
                     screened.run(isa, stats, codes, scratch);
                 }
             } else if !waited {

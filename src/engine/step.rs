@@ -27,6 +27,9 @@ const CODES_PER_WAVE: f64 = 2.0;
 /// smallest fell by up to 4 % in a training.
 const FLOOR: f32 = 0.95;
 
+/// Of so many rows one is allowed to have its k largest not all above what is expected: its tile is screened twice.
+const ROWS_BELOW: usize = 1024;
+
 /// The same of a part of the first batch.
 const FIRST_FLOOR: f32 = 0.8;
 
@@ -40,8 +43,8 @@ pub(super) struct Expected {
     pub(super) active: f64,
     /// Whether they will be held as matrices.
     pub(super) dense: bool,
-    /// What the batch's largest codes are above, where those are selected; NaN: unknown. Whatever it says, the codes
-    /// are the same.
+    /// What the batch's largest codes are above, or those of nearly every row by the row's norm, where these are selected;
+    /// NaN: unknown. Whatever it says, the codes are the same.
     pub(super) floor: f32,
 }
 
@@ -99,7 +102,10 @@ impl Worker {
             self.gradients.of(n, stride, own.kind.own());
         }
         let mut found = Found { floor, ..Found::default() };
-        let mut work = RowsWork { blocks: 0..blocks, held: 0, tiles: block_tiles, dense, above: 0.0, part: Part::All };
+        let (above, expected, part) = (0.0, floor, Part::All);
+        let mut work = RowsWork { blocks: 0..blocks, held: 0, tiles: block_tiles, dense, above, expected, part };
+        let by_row = matches!(own.kind.activation, Activation::TopK { .. }) && !dense;
+        let mut least = Vec::new();
         if own.waits() {
             let (above, least) = self.encode_all(batch, &own, d, &work, floor, &mut stats);
             found.floor = least.map_or(f32::NAN, |least| FLOOR * least);
@@ -115,6 +121,9 @@ impl Worker {
             let held = if own.waits() { first..last } else { 0..last - first };
             let part = RowsWork { blocks: first..last, held: held.start, ..work };
             self.rows_phase(batch, &own, d, part, &mut stats);
+            if by_row {
+                self.blocks[held.clone()].iter().for_each(|codes| least.extend_from_slice(&codes.least));
+            }
             if own.is_evaluation() {
                 count_fired(own.fired.as_deref_mut().unwrap_or_default(), &self.blocks[held]);
             } else {
@@ -131,6 +140,10 @@ impl Worker {
         }
         for tile in &stats {
             found.stats.add(tile);
+        }
+        if by_row {
+            let (_, least, _) = least.select_nth_unstable_by(own.rows / ROWS_BELOW, f32::total_cmp);
+            found.floor = *least;
         }
         own.note_powers(found.stats.powers);
         found

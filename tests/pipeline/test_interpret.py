@@ -1,12 +1,17 @@
-"""The interpret stage on a small run: a GPT, dictionaries, baselines and claims that took seconds to make."""
+"""The interpret stage on a small run: a GPT, dictionaries, baselines and claims that took seconds to make.
+
+Language models are a server on this machine; no other address is ever connected to.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+import re
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +19,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
+import oracle
+from fake_endpoint import FakeEndpoint, Fault
 from sparsecode import store
 from sparsecode.cli import main
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.activations import TopK
 from sparsecode.errors import ContextsUnknown, NotExpressible, NotRecognised, RunInvalid, SettingsDiffer, StageStale
 from sparsecode.interpretation import interpreting
+from sparsecode.interpretation.endpoint.budget import Price
 from sparsecode.pipeline.baselines import fit_baselines
 from sparsecode.pipeline.claims import check_claims
 from sparsecode.pipeline.compare import compare_dicts
@@ -256,3 +264,151 @@ def test_a_broken_record_is_reported(run: Run) -> None:
     (run.path / "interpret/interpretations.json").write_text("[]")
     with pytest.raises(RunInvalid, match="sparsecode interpret --force"):
         load_interpretations(run)
+
+
+SECRETS = {"MY_KEY": "sk-mine-0123456789", "OPENAI_API_KEY": "sk-other-0123456789", "OPENAI_ORG_ID": "org-0123456789"}
+
+
+@pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment full of secrets, in which only this machine can be connected to."""
+    plain = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX or address[0] == "127.0.0.1", f"a connection to {address}"
+        plain(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://192.0.2.1/v1")
+
+
+def asking(run: Run, server: FakeEndpoint, *more: str) -> Result:
+    call = ["interpret", "--run", str(run.path), "--endpoint", server.url, "--llm", "small", "--key-env", "MY_KEY"]
+    return CliRunner().invoke(main, [*call, *more])
+
+
+@pytest.mark.usefixtures("loopback")
+def test_a_language_model_explains_and_scores_too(
+    run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    before = load_interpretations(run)
+    with FakeEndpoint(oracle.anything) as server:
+        shown = asking(run, server, "--force", "--scorers", "detection,fuzzing,simulation,intruder")
+        assert shown.exit_code == 0, shown.output
+        sent = f"{len(server.calls)} calls to small at {server.url[7:-3]}: about "
+        assert sent in shown.stderr and "excerpts of the text and explanations are sent there" in shown.stderr
+        assert "price unknown" in shown.stderr
+        asked = len(server.calls)
+        files = {file: file.read_bytes() for file in (run.path / "interpret").iterdir()}
+        assert asking(run, server, "--force").exit_code == 0 and len(server.calls) == asked, "nothing is paid for twice"
+        assert {file: file.read_bytes() for file in (run.path / "interpret").iterdir()} == files
+        write_report(run, images=False, quiet=True)
+    record = load_interpretations(run)
+    assert before is not None and record is not None and record["endpoint"] == {
+        "host": server.url[7:-3], "llm": "small", "answers": asked, "left": 0,
+    }  # fmt: skip
+    assert [{key: own for key, own in one.items() if key != "llm"} for one in record["directions"]] == before[
+        "directions"
+    ]
+    judged = [one for one in record["directions"] if "llm" in one]
+    assert (
+        len(judged)
+        == sum(group["explained"] for group in record["groups"])
+        == sum(group["llm"]["asked"] for group in record["groups"])
+    )
+    done = [one["llm"] for one in judged if "reason" not in one["llm"]]
+    assert done and all(one["explanation"] == "some words" and len(one["scores"]) >= 6 for one in done)
+    for group in record["groups"]:
+        own = [one["llm"] for one in judged if one["group"] == group["name"]]
+        assert group["llm"]["complete"] == sum("reason" not in one for one in own) > 0
+        mean = np.mean([one["scores"]["detection"] for one in own if "reason" not in one])
+        assert group["llm"]["scores"]["detection"]["value"] == pytest.approx(mean, abs=1e-6)
+    lines = list(csv.DictReader((run.path / "interpret/directions.csv").read_text().splitlines()))
+    assert {line["llm_text"] for line in lines if line["llm_detection"]} == {"some words"}
+    section = json.loads(run.report_path.with_suffix(".json").read_text())["sections"]["interpretation"]
+    assert len(section["interpretation-llm"]["rows"]) == len(record["groups"])
+    assert {call.headers.get("authorization") for call in server.calls} == {f"Bearer {SECRETS['MY_KEY']}"}
+    others = [str({**call.headers, "authorization": ""}) + call.message for call in server.calls]
+    written = [file.read_text(errors="replace") for file in run.path.rglob("*") if file.is_file()]
+    told = [shown.output, shown.stderr, caplog.text, *capsys.readouterr()]
+    for secret in SECRETS.values():
+        assert not any(secret in text for text in [*others, *written, *told])
+
+
+@pytest.mark.usefixtures("loopback")
+def test_a_dry_run_sends_and_writes_nothing(run: Run) -> None:
+    files = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    with FakeEndpoint(oracle.anything) as server:
+        shown = asking(run, server, "--dry-run", "--price", "1,2", "--budget", "5")
+        found = json.loads(asking(run, server, "--dry-run", "--price", "1,2", "--json", "--quiet").stdout)
+        assert shown.exit_code == 0 and not server.calls
+    assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == files
+    assert found["kept"] == 0 and found["calls"] > 50 and f"{found['calls']} calls" in shown.stdout
+    for kind in ("expected", "most"):
+        read, written = found["tokens"][kind]
+        assert found["usd"][kind] == pytest.approx((read + 2 * written) / 1e6)
+    assert found["usd"]["expected"] < found["usd"]["most"]
+    without = CliRunner().invoke(main, ["interpret", "--run", str(run.path), "--dry-run"])
+    assert without.exit_code == 2 and "--endpoint" in without.stderr
+
+
+@pytest.mark.usefixtures("loopback")
+def test_what_cannot_be_asked_is_refused_before_anything_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_interpretations(run)
+    with FakeEndpoint(oracle.anything) as server:
+        for more, code, words in (
+            (("--llm", "none"), 2, "--llm"),
+            (("--budget", "2"), 2, "price of small at 127.0.0.1"),
+            (("--price", "cheap"), 2, "two numbers"),
+            (("--key-env", "NO_SUCH_KEY"), 2, "NO_SUCH_KEY"),
+            (("--endpoint", "http://me:secret@127.0.0.1/v1"), 2, "endpoint on 127.0.0.1"),
+            (("--scorers", "guessing"), 2, "detection"),
+            (("--endpoint", "https://api.openai.com/v1", "--llm", "no-such", "--budget", "1"), 2, "--price"),
+        ):
+            shown = asking(run, server, "--force", *more)
+            assert shown.exit_code == code and words in shown.stderr and "secret" not in shown.stderr, shown.stderr
+        monkeypatch.setitem(sys.modules, "openai", None)
+        shown = asking(run, server, "--force", "--price", "1,1")
+        assert shown.exit_code == 3 and "pip install 'sparsecode[interpret]'" in shown.stderr
+        assert not server.calls and load_interpretations(run) == before
+
+
+@pytest.mark.usefixtures("loopback")
+def test_an_interrupted_run_ends_with_the_bytes_of_an_unbroken_one(run: Run) -> None:
+    names = ("interpretations.json", "directions.csv")
+    with FakeEndpoint(oracle.anything, lambda call: Fault(status=401) if call.number in (0, 90) else None) as server:
+        broken = asking(run, server, "--force")
+        assert broken.exit_code == 3 and "HTTP 401" in broken.stderr and len(server.calls) == 1
+        assert asking(run, server).exit_code == 3 and load_interpretations(run) is None
+        assert 90 < len(server.calls) <= 99
+        assert asking(run, server).exit_code == 0
+        answered = [call.message for call in server.calls if call.answered]
+        assert len(set(answered)) == len(answered)
+        files = [(run.path / "interpret" / name).read_bytes() for name in names]
+        (run.path / "interpret/calls.jsonl").unlink()
+        assert asking(run, server, "--force").exit_code == 0
+        assert [(run.path / "interpret" / name).read_bytes() for name in names] == files
+
+
+@pytest.mark.usefixtures("loopback")
+def test_a_budget_is_kept_and_goes_on(run: Run) -> None:
+    price = Price.parse("3,9")
+    with FakeEndpoint(oracle.anything) as server:
+        shown = asking(run, server, "--force", "--price", "3,9", "--budget", "0.3", "--answer-tokens", "100")
+        assert shown.exit_code == 0 and "budget of $0.3000; spent before: $0.00" in shown.stderr
+        assert 0.24 <= price.of(server.billed) <= 0.3
+        record = load_interpretations(run)
+        assert record is not None and record["endpoint"]["left"] > 0
+        left = re.search(r"the budget is spent \(\$0.2.*\), ([\d,]+) calls are left", shown.stderr)
+        assert left and int(left[1].replace(",", "")) == record["endpoint"]["left"]
+        assert sum(group["llm"]["complete"] for group in record["groups"]) > 0
+        assert asking(run, server, "--force", "--budget", "9", "--price", "3,9").exit_code == 0
+        record = load_interpretations(run)
+        assert record is not None and record["endpoint"] == {
+            "host": server.url[7:-3], "llm": "small", "answers": len(server.calls), "left": 0,
+        }  # fmt: skip

@@ -148,6 +148,18 @@ def test_dictionaries_are_trained_on_what_was_harvested(stages: Stages, tmp_path
     assert stages.hook == "blocks.2.mlp.hook_post"
 
 
+def test_no_endpoint_is_asked_for_what_is_done_again(stages: Stages, tmp_path: Path) -> None:
+    replicate(tmp_path, "smoke", quiet=True)
+    run = Run(tmp_path)
+    asked = load_preset("smoke").stage("interpret").changed(endpoint="http://localhost:8000/v1", llm="small")
+    with open_stage(run, "interpret", asked, force=True) as opened:
+        opened.finish({})
+    replicate(tmp_path, quiet=True)
+    assert run.config()["stages"]["interpret"]["settings"]["llm"] == "small", "what is done stays"
+    replicate(tmp_path, force=True, quiet=True)
+    assert "endpoint" not in run.config()["stages"]["interpret"]["settings"]
+
+
 def test_it_says_a_headline_per_stage_and_the_result(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,7 @@ def add_baselines(chosen: Chosen, baselines: Mapping[str, Dictionary], count: in
         if dictionary.meta.get("codes") == "signed":
             half = dictionary.dict_size // 2
             own = _drawn(kind, {kind: np.arange(half)}, count, seed)[kind]
-            signs = _generator(f"{kind} signs", seed).integers(0, 2, len(own))
+            signs = generator(f"{kind} signs", seed).integers(0, 2, len(own))
             own = [feature + half * int(sign) for feature, sign in zip(own, signs, strict=True)]
         else:
             own = _drawn(kind, {kind: _numbers(_live(dictionary))}, count, seed)[kind]
@@ -161,7 +161,7 @@ def _numbers(mask: Tensor) -> npt.NDArray[np.int64]:
 def _drawn(group: str, pool: Mapping[str, npt.NDArray[np.int64]], count: int, seed: int) -> dict[str, list[int]]:
     """`count` of all features of a pool, each as likely as the others; rising by dictionary."""
     members = [(name, int(feature)) for name, own in pool.items() for feature in own]
-    order = _generator(group, seed).permutation(len(members))[:count]
+    order = generator(group, seed).permutation(len(members))[:count]
     found: dict[str, list[int]] = {name: [] for name in pool}
     for place in np.sort(order).tolist():
         name, feature = members[place]
@@ -169,7 +169,7 @@ def _drawn(group: str, pool: Mapping[str, npt.NDArray[np.int64]], count: int, se
     return found
 
 
-def _generator(name: str, seed: int) -> np.random.Generator:
+def generator(name: str, seed: int) -> np.random.Generator:
     """Random numbers of a name: other groups do not change what is drawn for this one."""
     digest = blake2b(name.encode(), digest_size=8).digest()
     return np.random.Generator(np.random.PCG64([seed, int.from_bytes(digest, "little")]))

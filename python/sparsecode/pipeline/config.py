@@ -332,6 +332,28 @@ class InterpretConfig(StageConfig):
     control_samples: int = _count(2_000_000, "Rows to train the control's dictionary on; at most as many as the run's.")
     draws: int = setting(1000, "Resamples of a bootstrap interval.", min=100)
     seed: int = _seed("Seed of the halves, of the directions and of the control.")
+    embedder: str | None = setting(None, "Folder of a sentence encoder, read as harvest --model reads it, for the "
+                                   "example-embedding score.")  # fmt: skip
+    endpoint: str | None = setting(None, "URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1, "
+                                   "whose model explains and scores too; text is sent there.")  # fmt: skip
+    llm: str | None = setting(None, "Name of the model at the endpoint.")
+    scorers: str = setting("detection,fuzzing", "What the model is asked to score explanations.",
+                           choices=("detection", "fuzzing", "simulation", "intruder"), several=True)  # fmt: skip
+    answer_tokens: int = _count(1024, "Most tokens of an answer; models that think before they answer need more.")
+    key_env: str | None = setting(None, "Name of the environment variable that holds the key; none: no key, and for "
+                                  "api.openai.com OPENAI_API_KEY.", affects_result=False)  # fmt: skip
+    price: str | None = _list(None, "Dollars for a million tokens, in and out, as 0.15,0.60; none: the list price of a "
+                              "known provider.", affects_result=False)  # fmt: skip
+    budget: float | None = _positive(None, "Dollars that all calls of the run to this model may cost.",
+                                     affects_result=False)  # fmt: skip
+    budget_tokens: int | None = _count(None, "Tokens that they may read and write.", affects_result=False)
+    concurrency: int = _every(8, "Calls that run at the same time.", max=256)
+
+    def record(self) -> dict[str, Any]:
+        """Without what has no meaning where nothing is asked, as earlier versions record it."""
+        unused = () if self.endpoint else ("endpoint", "llm", "scorers", "answer_tokens")
+        unused += () if self.embedder else ("embedder",)
+        return {name: value for name, value in super().record().items() if name not in unused}
 
 
 @dataclass(frozen=True, kw_only=True)

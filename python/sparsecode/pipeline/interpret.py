@@ -2,32 +2,41 @@
 
 RUN/interpret/interpretations.json    groups with means and intervals, the verdict, every direction with its explanation
 RUN/interpret/directions.csv          a line per direction
+RUN/interpret/calls.jsonl             what a language model was asked and answered, where there is one
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparsecode import store
 from sparsecode.checkpoint import write_json, write_text
 from sparsecode.comparison import Comparison
+from sparsecode.corpus.display import token_texts
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.files import files_of
-from sparsecode.errors import NotExpressible, SparsecodeError, StageMissing
+from sparsecode.errors import InvalidSetting, NotExpressible, SparsecodeError, StageMissing
 from sparsecode.gpt import load_gpt
+from sparsecode.harvest.models import load_model
 from sparsecode.interop import find_format, load_dictionary
 from sparsecode.interpretation.control import Control
-from sparsecode.interpretation.groups import CONTROL, Chosen, add_baselines, feature_groups
-from sparsecode.interpretation.interpreting import EXAMPLES, InterpretSettings, interpret
+from sparsecode.interpretation.embedding import Embedder, embedding_scores
+from sparsecode.interpretation.examples import Material, material
+from sparsecode.interpretation.groups import CONTROL, Chosen, Direction, add_baselines, feature_groups
+from sparsecode.interpretation.interpreting import EXAMPLES, Interpretations, InterpretSettings, interpret
+from sparsecode.interpretation.sample import Sample
 from sparsecode.interpretation.vocabulary import Vocabulary
 from sparsecode.machine import versions
 from sparsecode.pipeline import plan
 from sparsecode.pipeline.advice import advised, told
+from sparsecode.pipeline.asking import Asking
 from sparsecode.pipeline.baselines import load_baselines
 from sparsecode.pipeline.claims import dataset_path, fingerprint_of_dataset, load_claims
 from sparsecode.pipeline.compare import load_comparison
@@ -56,6 +65,7 @@ def interpret_directions(
     *,
     force: bool = False,
     quiet: bool = False,
+    dry_run: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Explains features and baselines in words, scores them on other text and writes `RUN/interpret`.
@@ -66,15 +76,20 @@ def interpret_directions(
             (`directions=12`).
         force: do it again where it was done with other settings, or from another comparison.
         quiet: no progress.
+        dry_run: only say what asking the endpoint would take: nothing is sent, and nothing written.
 
     Returns:
         {"verdict", "number" that it rests on, "reason", "explained": directions, "scores": group -> mean correlation,
-        "missing": what could not be compared, with why}.
+        "missing": what could not be compared, with why}. With an endpoint also "asked": {"answers": calls that were
+        answered, "left": calls that were not, "spent"}. With `dry_run` what `Asking.forecast` gives.
 
     Raises:
+        EndpointFailed: the endpoint accepts no call, or answers none; what was answered is kept.
+        MissingExtra: a package that asking needs is not installed.
         StageMissing: dictionaries were not compared, or activations or text are not there.
         ContextsUnknown, DatasetUnfit: the activations do not come in contexts, or in too few.
-        InvalidSetting: a dictionary that is not there, or of other activations.
+        InvalidSetting: a dictionary that is not there, or of other activations; an endpoint without a model, a key that
+            is not there, or a budget in dollars where the price is not known.
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
     """
     home, chosen = called(run, InterpretConfig, config, settings)
@@ -87,12 +102,22 @@ def interpret_directions(
         "others": _digest_of(others),
     } | optional_digests(home, INTERPRETED)
     folder = home.path / KEY
-    needs = [folder / name for name in ("interpretations.json", "directions.csv")]
+    outputs = [folder / name for name in ("interpretations.json", "directions.csv")]
+    asking = None if chosen.endpoint is None else Asking.of(chosen, folder / "calls.jsonl")
+    if dry_run:
+        if asking is None:
+            raise InvalidSetting(f"{KEY}: --dry-run says what asking an endpoint would take; name one with --endpoint")
+        materials: dict[Direction, Material | str] = {}
+        _interpret(home, chosen, comparison, names, others, materials, watching(quiet))
+        return asking.forecast(materials)
 
-    def do(_: Stage) -> dict[str, Any]:
-        return _make(home, chosen, comparison, names, others, folder, watching(quiet))
+    def do(stage: Stage) -> dict[str, Any]:
+        if asking is not None:
+            stage.outputs.append(asking.path)  # where it is left, the stage is known as begun with these settings
+        return _make(home, chosen, comparison, names, others, folder, asking, watching(quiet))
 
-    return run_stage(home, KEY, chosen, do, inputs=inputs, outputs=[folder], needs=needs, force=force, quiet=quiet)
+    # Answers of an endpoint are no output: they are paid for, and stay whatever is done again.
+    return run_stage(home, KEY, chosen, do, inputs=inputs, outputs=outputs, needs=outputs, force=force, quiet=quiet)
 
 
 def load_interpretations(run: Run) -> dict[str, Any] | None:
@@ -111,13 +136,54 @@ def _make(
     names: list[str],
     others: list[str],
     folder: Path,
+    asking: Asking | None,
     watch: Watch,
 ) -> dict[str, Any]:
+    embedder = _embedder(config.embedder, watch)
+    materials: dict[Direction, Material | str] = {}
+    shown = None if asking is None and embedder is None else materials
+    found, about = _interpret(run, config, comparison, names, others, shown, watch)
+    if embedder is not None:
+        found = found.with_embedding(embedding_scores(embedder, materials, watch))
+        about["embedder_fingerprint"] = embedder.model.fingerprint
+    if asking is not None:
+        found = found.with_judged(asking.ask(materials, watch))
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "sparsecode_version": versions().get("sparsecode"),
+        "settings": config.record(),
+        **about,
+        "explainer": "embedded",
+        **({} if asking is None else {"endpoint": asking.record()}),
+        **found.as_json(),
+    }
+    write_text(folder / "directions.csv", found.table())
+    write_json(folder / "interpretations.json", record)
+    return {
+        "verdict": record["verdict"]["verdict"],
+        "number": record["verdict"]["number"],
+        "reason": record["verdict"]["reason"],
+        "explained": sum(group["explained"] for group in record["groups"]),
+        "scores": {group["name"]: group["scores"]["correlation"]["value"] for group in record["groups"]
+                   if group["scores"]},
+        "missing": record["missing"],
+    } | ({} if asking is None else {"asked": asking.result()})  # fmt: skip
+
+
+def _interpret(
+    run: Run,
+    config: InterpretConfig,
+    comparison: Comparison,
+    names: list[str],
+    others: list[str],
+    materials: dict[Direction, Material | str] | None,
+    watch: Watch,
+) -> tuple[Interpretations, dict[str, Any]]:
+    """What the embedded explainer finds, and where the data came from. `materials` gets excerpts of directions."""
     dataset = store.Dataset(dataset_path(run, config.dataset))
     tokens = tokens_of(run)
     if dataset.provenance.get("tokens_fingerprint") != tokens.fingerprint:
         raise StageMissing(f"{dataset.path}: not harvested from this run's text; run: sparsecode harvest{run.flag}")
-    settings = config.part(InterpretSettings)
     own = {name: Dictionary.load(run.dictionaries_path / name) for name in names}
     own |= {path: load_dictionary(path) for path in others}
     _check_width(own, dataset)
@@ -135,29 +201,31 @@ def _make(
         missing[CONTROL] = told(error)
     for why in missing.values():
         watch.note(f"{KEY}: {why}")
-    found = interpret(dataset, Vocabulary.of(tokens.tokenizer), groups, settings, control, watch)
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "sparsecode_version": versions().get("sparsecode"),
-        "settings": config.record(),
+
+    def show(ids: Sequence[int], place: int) -> list[str]:
+        return token_texts(tokens.tokenizer, ids, place, 0, len(ids))
+
+    def look(direction: Direction, z: npt.NDArray[np.float64], sample: Sample) -> None:
+        if materials is not None:
+            materials[direction] = material(direction, z, sample, show, config.seed)
+
+    vocabulary, settings = Vocabulary.of(tokens.tokenizer), config.part(InterpretSettings)
+    return interpret(dataset, vocabulary, groups, settings, control, watch, look), {
         "hook_point": str(dataset.provenance.get("hook_point", "")),
         "dataset_fingerprint": dataset.fingerprint,
         "tokens_fingerprint": tokens.fingerprint,
         "model_fingerprint": dataset.provenance.get("model_fingerprint"),
-        "explainer": "embedded",
         "missing": missing,
-    } | found.as_json()
-    write_text(folder / "directions.csv", found.table())
-    write_json(folder / "interpretations.json", record)
-    return {
-        "verdict": record["verdict"]["verdict"],
-        "number": record["verdict"]["number"],
-        "reason": record["verdict"]["reason"],
-        "explained": sum(group["explained"] for group in record["groups"]),
-        "scores": {group["name"]: group["scores"]["correlation"]["value"] for group in record["groups"]
-                   if group["scores"]},
-        "missing": missing,
-    }  # fmt: skip
+    }
+
+
+def _embedder(folder: str | None, watch: Watch) -> Embedder | None:
+    """The sentence encoder of a folder: a name would be looked for elsewhere."""
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise InvalidSetting(f"{KEY}: --embedder {folder}: there is no such folder")
+    return Embedder(load_model(folder, watch=watch))
 
 
 def _named(config: InterpretConfig, comparison: Comparison) -> tuple[list[str], list[str]]:

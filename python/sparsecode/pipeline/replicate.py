@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsecode.pipeline import forecast
-from sparsecode.pipeline.config import BaselinesConfig, HarvestConfig, TrainDictsConfig
+from sparsecode.pipeline.config import BaselinesConfig, HarvestConfig, InterpretConfig, TrainDictsConfig
 from sparsecode.pipeline.hook_names import hook_name, single_configs
 from sparsecode.pipeline.preset import DEFAULT_PRESET, SEEDED, load_preset
 from sparsecode.pipeline.progress import say
@@ -85,6 +85,8 @@ def replicate(
         if isinstance(config, TrainDictsConfig | BaselinesConfig) and config.hook is None and config.dataset is None:
             config = config.changed(hook=stages["harvest"].get("hook_point"))  # the run may hold others as well
         again = force or _changed_since(folder, stage, config, quiet=quiet)
+        if isinstance(config, InterpretConfig) and (again or not folder.is_done(stage)):
+            config = config.changed(endpoint=None)  # nothing is sent anywhere, nor paid for, unless it is asked for
         found = stage_function(stage)(folder, config, force=again, quiet=quiet)
         stages[stage] = figures_of(found, folder, stage)
         seconds[stage] = round(time.monotonic() - started, 3)
@@ -198,6 +200,7 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "explained": lambda n: f"{n} directions",
         "verdict": str,
         "number": str,
+        "asked": lambda found: f"{found['answers']:,} answers of a language model ({found['spent']})",
     },
     "toy": {
         "dictionaries": lambda names: f"{len(names)} dictionaries",

@@ -138,25 +138,32 @@ def test_a_training_follows_the_reference_engines() -> None:
         assert float((value - exact.parameters()[name]).abs().mean()) < 1e-3, name
 
 
-def poisoned(engine: CpuEngine, sweep: Sweep, scale: float) -> CpuEngine:
-    """An engine whose last batch was of another scale, and so are its floors."""
+def poisoned(engine: CpuEngine, sweep: Sweep, scale: float, bias: float = 0.0) -> CpuEngine:
+    """An engine whose last batch was of another scale, its features of other biases, and so are its floors."""
     other = made(list(sweep.kinds), sweep.loss, sweep.activation_dim)
     other.load_state_dict(state(sweep))
+    other.b_enc += bias
     engine.step(other, rows(200, sweep.activation_dim, seed=77, scale=scale), 0.0)
     return engine
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("scale", [1e-3, 1e3])
-def test_a_bad_floor_changes_no_result(path: str, scale: float) -> None:
+@pytest.mark.parametrize(("scale", "bias"), [(1e-3, 0.0), (1e3, 0.0), (1.0, 0.6), (1.0, 9.0), (1.0, -9.0)])
+def test_a_bad_floor_changes_no_result(path: str, scale: float, bias: float) -> None:
+    """Also of rows and features that no screen can leave out: without a norm, or with a huge one."""
     kinds = [kind for kind in KINDS if kind.k is not None]
     found = []
+    x = rows(300, seed=5)
+    x[70] = 0.0
     for spoil in (False, True):
         sweep, engine = made(kinds), CpuEngine(threads=2, path=path, codes="lists")
+        for k in range(len(kinds)):
+            sweep.W_enc[sweep.rows(k)][5] *= 1e10
         if spoil:
-            poisoned(engine, sweep, scale)
-        sums = engine.step(sweep, rows(300, seed=5), 1.0)
+            poisoned(engine, sweep, scale, bias)
+        sums = engine.step(sweep, x, 1.0)
         found.append(state(sweep) | {"sse": sums.sse, "l0": sums.l0})
+    assert not bool(found[0]["W_dec"].isnan().any())
     assert same_bits(*found)
 
 
