@@ -38,7 +38,7 @@ test-rust: ## Run the Rust tests
 
 .PHONY: test-python
 test-python: install ## Run the Python tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: sanitize
 sanitize: ## Run the Rust tests under the address sanitizer (with a nightly toolchain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,12 @@ def test_a_full_disk_is_known_by_its_name() -> None:
         if hasattr(errno, name):
             assert isinstance(os_failure(Path("x"), OSError(getattr(errno, name), "full")), OutOfSpace)
     assert isinstance(os_failure(Path("x"), OSError(errno.EACCES, "no")), IoFailed)
+
+
+def test_processes_of_one_work_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    found = []
+    for said in ("", "1", "2", "3", "16", "x"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", said)
+        found.append(machine.cores())
+    assert found == [8, 8, 4, 2, 1, 8]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sparsecode.dictionary import Dictionary
     from sparsecode.interop import load_dictionary
     from sparsecode.pipeline.baselines import fit_baselines
+    from sparsecode.pipeline.browse import browse_features
     from sparsecode.pipeline.claims import check_claims
     from sparsecode.pipeline.compare import compare_dicts
     from sparsecode.pipeline.harvest import harvest_activations
@@ -53,6 +54,7 @@ _NAMES = {
     "dictionary": ("Dictionary",),
     "interop": ("load_dictionary",),
     "pipeline.baselines": ("fit_baselines",),
+    "pipeline.browse": ("browse_features",),
     "pipeline.claims": ("check_claims",),
     "pipeline.compare": ("compare_dicts",),
     "pipeline.harvest": ("harvest_activations",),
@@ -75,6 +77,7 @@ __all__ = [
     "Reconstruction",
     "Run",
     "SparsecodeError",
+    "browse_features",
     "check_claims",
     "compare",
     "compare_dicts",

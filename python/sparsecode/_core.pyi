@@ -357,6 +357,36 @@ class DatasetWriter:
         """Leaves it as it is."""
 
 @final
+class DatasetParts:
+    """A dataset whose shards are made apart, by several processes."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        activation_dim: int,
+        dtype: str,
+        contexts: bool,
+        provenance: str,
+        shard_bytes: int,
+        shard_rows: int | None,
+        durable: bool,
+        threads: int,
+        direct: bool,
+    ) -> Self: ...
+    @property
+    def shard_rows(self) -> int:
+        """Rows of every shard but the last."""
+
+    def there(self) -> tuple[dict[int, int], bool]:
+        """The rows of every shard that is there, by its place, and whether these are all."""
+
+    def writer(self, place: int) -> DatasetWriter:
+        """The writer of one shard."""
+
+    def gather(self, shards: int, left_out: dict[str, int]) -> bool:
+        """Lists the shards that are there; whether they are all, and the dataset is complete."""
+
+@final
 class Dataset:
     """A dataset open for reading."""
 

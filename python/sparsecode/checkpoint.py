@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,8 +98,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     write_atomic(path, lambda tmp: save_file(contiguous, tmp, metadata=header))
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_tensors` wrote: (tensors on the CPU, metadata).
+def load_tensors(path: Path, wanted: Container[str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save_tensors` wrote: (tensors on the CPU, metadata); of the tensors those `wanted`, or all.
 
     Raises:
         CheckpointCorrupt: the file is missing, truncated or not safetensors.
@@ -109,10 +109,34 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+            names = [name for name in opened.keys() if wanted is None or name in wanted]  # noqa: SIM118 (not a mapping)
+            tensors = {name: opened.get_tensor(name) for name in names}
         return tensors, json.loads(header.get("sparsecode", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointCorrupt(f"{path}: cannot be read ({error}); delete it to start this stage anew") from error
+
+
+def part_of(path: Path, part: str) -> Path:
+    """The file beside `path` that holds a part of the same thing."""
+    return path.with_name(f".{path.stem}-{part}{path.suffix}")
+
+
+def beside(path: Path) -> list[Path]:
+    """The parts of `path` that are there, and what killed processes left of it and of them."""
+    return [*path.parent.glob(part_of(path, "*").name), *path.parent.glob(f".*{path.stem}*.tmp")]
+
+
+def remove(*paths: Path) -> None:
+    """Removes files; those that are gone already do not matter.
+
+    Raises:
+        IoFailed: the operating system refused.
+    """
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise os_failure(path, error) from error
 
 
 def digest_of_tensors(begin: str, tensors: Mapping[str, Any]) -> str:

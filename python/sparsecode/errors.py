@@ -105,6 +105,10 @@ class RunLocked(SparsecodeError):
     remedy = "other_run"
 
 
+class RankLost(SparsecodeError):
+    """Another process of the same work failed, ended or does not answer; what was last saved is gone on from."""
+
+
 class NotRecognised(SparsecodeError):
     """A path holds nothing that sparsecode wrote or can read."""
 

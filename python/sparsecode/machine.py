@@ -51,10 +51,15 @@ def _cpuinfo(*fields: str) -> str:
 
 
 def cores() -> int:
-    """Cores this process may use (its affinity, not the machine's total)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use (its affinity, not the machine's total): its share of them where `ranks_here`."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, found // ranks_here())
+
+
+def ranks_here() -> int:
+    """How many processes of one work run on this machine, as torchrun says in LOCAL_WORLD_SIZE."""
+    said = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(said)) if said.isdecimal() else 1
 
 
 def memory() -> int | None:

@@ -57,7 +57,7 @@ mod _core {
     #[pymodule_export]
     use super::lock::FileLock;
     #[pymodule_export]
-    use super::store::{Dataset, DatasetWriter, dataset_damage, read_shard_header};
+    use super::store::{Dataset, DatasetParts, DatasetWriter, dataset_damage, read_shard_header};
     #[pymodule_export]
     use super::stream::{Batch, Stream};
 }

@@ -14,6 +14,80 @@ use crate::shard::open::read_header;
 use crate::shard::{self, Access, Marks, NonFinite, Verify, WriterSettings};
 use crate::stored::Normalize;
 
+/// Settings from those that Python gives.
+fn settings_of(
+    activation_dim: usize,
+    dtype: &str,
+    contexts: bool,
+    provenance: &str,
+    shard_bytes: u64,
+    durable: bool,
+    threads: usize,
+    direct: bool,
+) -> Result<WriterSettings> {
+    let provenance = serde_json::from_str(provenance)
+        .map_err(|e| Error::InvalidArgument(format!("provenance is not a JSON object ({e})")))?;
+    Ok(WriterSettings {
+        dim: activation_dim,
+        dtype: Dtype::named(dtype)?,
+        contexts,
+        provenance,
+        shard_bytes,
+        non_finite: NonFinite::Error,
+        durability: if durable { Durability::Power } else { Durability::Process },
+        threads,
+        direct,
+    })
+}
+
+/// A dataset whose shards are made apart, by several processes.
+#[pyclass(module = "sparsecode._core", frozen)]
+pub struct DatasetParts {
+    inner: shard::Parts,
+}
+
+#[pymethods]
+impl DatasetParts {
+    #[new]
+    #[pyo3(signature = (path, activation_dim, dtype, contexts, provenance, shard_bytes, shard_rows, durable, threads, direct))]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        activation_dim: usize,
+        dtype: &str,
+        contexts: bool,
+        provenance: &str,
+        shard_bytes: u64,
+        shard_rows: Option<u64>,
+        durable: bool,
+        threads: usize,
+        direct: bool,
+    ) -> Result<Self> {
+        let settings = settings_of(activation_dim, dtype, contexts, provenance, shard_bytes, durable, threads, direct)?;
+        Ok(Self { inner: py.detach(|| shard::Parts::open(&path, settings, shard_rows))? })
+    }
+
+    #[getter]
+    fn shard_rows(&self) -> u64 {
+        self.inner.shard_rows()
+    }
+
+    /// The rows of every shard that is there, by its place, and whether these are all.
+    fn there(&self, py: Python<'_>) -> Result<(std::collections::BTreeMap<usize, u64>, bool)> {
+        py.detach(|| self.inner.there())
+    }
+
+    #[pyo3(signature = (place))]
+    fn writer(&self, py: Python<'_>, place: usize) -> Result<DatasetWriter> {
+        Ok(DatasetWriter { inner: Some(py.detach(|| self.inner.writer(place))?) })
+    }
+
+    #[pyo3(signature = (shards, left_out))]
+    fn gather(&self, py: Python<'_>, shards: usize, left_out: std::collections::BTreeMap<String, u64>) -> Result<bool> {
+        py.detach(|| self.inner.gather(shards, &left_out))
+    }
+}
+
 /// The only writer of a dataset.
 #[pyclass(module = "sparsecode._core")]
 pub struct DatasetWriter {
@@ -43,18 +117,9 @@ impl DatasetWriter {
         threads: usize,
         direct: bool,
     ) -> Result<Self> {
-        let provenance = serde_json::from_str(provenance)
-            .map_err(|e| Error::InvalidArgument(format!("provenance is not a JSON object ({e})")))?;
         let settings = WriterSettings {
-            dim: activation_dim,
-            dtype: Dtype::named(dtype)?,
-            contexts,
-            provenance,
-            shard_bytes,
             non_finite: NonFinite::named(non_finite)?,
-            durability: if durable { Durability::Power } else { Durability::Process },
-            threads,
-            direct,
+            ..settings_of(activation_dim, dtype, contexts, provenance, shard_bytes, durable, threads, direct)?
         };
         let inner = py.detach(|| shard::DatasetWriter::open(&path, settings))?;
         Ok(Self { inner: Some(inner) })

@@ -114,7 +114,7 @@ pub fn replace(folder: &Path, name: &str, bytes: &[u8], durability: Durability) 
 }
 
 /// Removes what a crash left in a dataset's folder: temporary files, and shards from `shards` on, which were renamed
-/// before the manifest listed them.
+/// before the manifest listed them. Shards that were made apart stay; see [`crate::shard::Parts`].
 ///
 /// # Errors
 /// `IoFailed`.
@@ -126,7 +126,7 @@ pub fn remove_leftovers(folder: &Path, shards: usize) -> Result<()> {
         let plain = name.strip_prefix('.').and_then(|n| n.strip_suffix(".tmp"));
         let is_left = match (plain, shard_index(name)) {
             (Some(plain), _) => plain == MANIFEST || shard_index(plain).is_some(),
-            (None, Some(index)) => index >= shards,
+            (None, Some(index)) => index >= shards && !folder.join(beside(index, SIDECAR)).exists(),
             (None, None) => false,
         };
         if is_left {
@@ -141,6 +141,25 @@ pub fn remove_leftovers(folder: &Path, shards: usize) -> Result<()> {
 pub fn shard_index(name: &str) -> Option<usize> {
     let index = name.strip_prefix("shard-")?.strip_suffix(".safetensors")?.parse().ok()?;
     (shard_name(index) == name).then_some(index)
+}
+
+/// What is beside a shard that was made apart: a manifest of it alone, and the lock of who makes it.
+pub const SIDECAR: &str = "json";
+/// See [`SIDECAR`].
+pub const SHARD_LOCK: &str = "lock";
+
+/// The name of a file beside shard `index`.
+#[must_use]
+pub fn beside(index: usize, what: &str) -> String {
+    format!(".shard-{index:05}.{what}")
+}
+
+/// The index of the shard that a file is beside, and what it is.
+#[must_use]
+pub fn is_beside(name: &str) -> Option<(usize, &'static str)> {
+    let (index, what) = name.strip_prefix(".shard-")?.split_once('.')?;
+    let (index, what) = (index.parse().ok()?, [SIDECAR, SHARD_LOCK].into_iter().find(|known| *known == what)?);
+    (beside(index, what) == name).then_some((index, what))
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

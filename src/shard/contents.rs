@@ -106,7 +106,7 @@ impl Added {
 impl Contents {
     /// No rows yet of the shard called `name`, the next one of `manifest`.
     pub fn new(name: &str, manifest: &Manifest) -> Self {
-        let (index, dim) = (manifest.shards.len() as u64, manifest.dim as usize);
+        let (index, dim) = ((manifest.first + manifest.shards.len()) as u64, manifest.dim as usize);
         Self {
             block: Block { digest: BlockDigest::new(name, index, 0), sums: BlockSums::new(dim) },
             name: name.to_owned(),

@@ -60,7 +60,7 @@ impl GrowingShard {
         durability: Durability,
         direct: Option<&Buffers>,
     ) -> Result<Self> {
-        let name = commit::shard_name(manifest.shards.len());
+        let name = commit::shard_name(manifest.first + manifest.shards.len());
         let path = commit::temporary(folder, &name);
         let file = commit::create(folder, &name)?;
         // The header is written last: its rows are not known yet.

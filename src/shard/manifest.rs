@@ -69,6 +69,8 @@ pub struct Manifest {
     pub non_finite: u64,
     /// Rows that were never appended, by the reason.
     pub left_out: BTreeMap<String, u64>,
+    /// The place of the first shard: 0 but for what is beside a shard that was made apart.
+    pub first: usize,
     /// The shards in order.
     pub shards: Vec<ShardEntry>,
 }
@@ -140,8 +142,18 @@ impl Manifest {
             moments,
             non_finite: 0,
             left_out: BTreeMap::new(),
+            first: 0,
             shards: vec![],
         }
+    }
+
+    /// With shards of so many rows, and with blocks that divide them.
+    #[must_use]
+    pub fn with_shard_rows(mut self, rows: u64) -> Self {
+        let fits = |block: &u64| rows.is_multiple_of(*block);
+        self.block_rows = (1..=self.block_rows.min(rows)).rev().find(fits).unwrap_or(1);
+        self.shard_rows = rows.max(1);
+        self
     }
 
     /// Rows in all shards.
@@ -208,7 +220,7 @@ impl Manifest {
                 self.non_finite
             ),
         );
-        let shards: Vec<String> = self.shards.iter().enumerate().map(|(i, s)| shard_line(i, s)).collect();
+        let shards: Vec<String> = self.shards.iter().enumerate().map(|(i, s)| shard_line(self.first + i, s)).collect();
         let _ = write!(text, "  \"shards\": [{}]", shards.join(","));
         sealed(text.as_bytes())
     }
@@ -218,7 +230,15 @@ impl Manifest {
     /// # Errors
     /// `OutOfSpace` or `IoFailed`.
     pub fn save(&self, folder: &Path, durability: Durability) -> Result<()> {
-        commit::replace(folder, MANIFEST, &self.to_bytes(), durability)
+        self.save_as(folder, MANIFEST, durability)
+    }
+
+    /// Writes it under another name.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_as(&self, folder: &Path, name: &str, durability: Durability) -> Result<()> {
+        commit::replace(folder, name, &self.to_bytes(), durability)
     }
 
     /// Reads the manifest of the dataset in `folder`.
@@ -226,7 +246,15 @@ impl Manifest {
     /// # Errors
     /// `DatasetMissing`, and everything of [`Self::parse`].
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join(MANIFEST);
+        Self::load_from(folder, MANIFEST, 0)
+    }
+
+    /// Reads one of another name, whose first shard has the place `first`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_from(folder: &Path, name: &str, first: usize) -> Result<Self> {
+        let path = folder.join(name);
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
@@ -236,7 +264,7 @@ impl Manifest {
         };
         let mut bytes = Vec::new();
         file.by_ref().take(MAX_BYTES).read_to_end(&mut bytes).map_err(|e| Error::io(&path, e))?;
-        Self::parse(&bytes, &path)
+        Self::parse_from(&bytes, &path, first)
     }
 
     /// Checks the contents of a manifest; `path` is for messages.
@@ -244,6 +272,10 @@ impl Manifest {
     /// # Errors
     /// `ShardCorrupt` where the digest does not fit, `FormatTooNew`, `InvalidName`, `ManifestInvalid`.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        Self::parse_from(bytes, path, 0)
+    }
+
+    fn parse_from(bytes: &[u8], path: &Path, first: usize) -> Result<Self> {
         check_digest(bytes).map_err(|what| Error::ShardCorrupt { path: path.into(), what: what.into() })?;
         let invalid = |what: String| Error::ManifestInvalid { path: path.into(), what };
         let loose: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
@@ -255,7 +287,7 @@ impl Manifest {
             _ => return Err(invalid("no format number".to_owned())),
         }
         let raw: Raw = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
-        raw.check(path)
+        raw.check(path, first)
     }
 }
 
@@ -291,7 +323,7 @@ fn check_digest(bytes: &[u8]) -> std::result::Result<(), &'static str> {
 }
 
 impl Raw {
-    fn check(self, path: &Path) -> Result<Manifest> {
+    fn check(self, path: &Path, first: usize) -> Result<Manifest> {
         let invalid = |what: String| Error::ManifestInvalid { path: path.into(), what };
         let dtype =
             Dtype::from_name(&self.dtype).ok_or_else(|| invalid(format!("dtype {:.40?} is unknown", self.dtype)))?;
@@ -316,7 +348,7 @@ impl Raw {
         let mut shards = Vec::with_capacity(self.shards.len());
         let mut rows = 0_u64;
         for (index, raw) in self.shards.into_iter().enumerate() {
-            check_name(path, index, &raw.file)?;
+            check_name(path, first + index, &raw.file)?;
             let entry = raw.entry().ok_or_else(|| invalid(format!("shard {index}: digests are not hexadecimal")))?;
             let fits = entry.rows > 0
                 && entry.rows.div_ceil(self.block_rows) == entry.blocks.len() as u64
@@ -344,6 +376,7 @@ impl Raw {
             moments: Moments { rows, mean, m2 },
             non_finite: self.statistics.non_finite,
             left_out: self.left_out.unwrap_or_default(),
+            first,
             shards,
         })
     }

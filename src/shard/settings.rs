@@ -2,7 +2,8 @@
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::shard::commit::Durability;
-use crate::shard::manifest::Provenance;
+use crate::shard::header;
+use crate::shard::manifest::{Manifest, Provenance};
 
 fn choose<T, const N: usize>(what: &str, name: &str, options: [(&str, T); N]) -> Result<T> {
     let names = options.each_ref().map(|(name, _)| *name);
@@ -91,4 +92,18 @@ pub struct WriterSettings {
     pub threads: usize,
     /// Write past the page cache, as long as the disk keeps up. The files are the same.
     pub direct: bool,
+}
+
+impl WriterSettings {
+    /// The manifest of such a dataset before its first row.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: no dataset can have these.
+    pub fn empty(&self) -> Result<Manifest> {
+        let dim = self.dim as u64;
+        if !(1..=header::MAX_DIM).contains(&dim) || self.shard_bytes == 0 {
+            return Err(Error::InvalidArgument(format!("activation_dim {dim}, shard_bytes {}", self.shard_bytes)));
+        }
+        Ok(Manifest::new(dim, self.dtype, self.contexts, self.shard_bytes, self.provenance.clone()))
+    }
 }

@@ -6,11 +6,10 @@ use crate::cpu::cpu;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
-use crate::shard::commit;
+use crate::shard::commit::{self, Durability, MANIFEST};
 use crate::shard::contents::Marks;
 use crate::shard::direct::Buffers;
 use crate::shard::growing::{GrowingShard, PARALLEL_BYTES};
-use crate::shard::header;
 use crate::shard::manifest::{Manifest, Provenance};
 use crate::shard::settings::{NonFinite, WriterSettings};
 use crate::stored;
@@ -28,6 +27,8 @@ pub struct DatasetWriter {
     buffers: Buffers,
     failed: bool,
     process: u32,
+    /// Under which name the manifest is kept.
+    name: String,
     _lock: Option<FileLock>,
 }
 
@@ -38,37 +39,28 @@ impl DatasetWriter {
     /// `RunLocked`, `SettingsDiffer`, `InvalidArgument`, `ManifestInvalid` (shards without a manifest), `OutOfSpace`,
     /// `IoFailed`, and those of [`Manifest::load`].
     pub fn open(folder: &Path, settings: WriterSettings) -> Result<Self> {
-        let (dim, dtype) = (settings.dim as u64, settings.dtype);
-        if !(1..=header::MAX_DIM).contains(&dim) || settings.shard_bytes == 0 {
-            return Err(Error::InvalidArgument(format!("activation_dim {dim}, shard_bytes {}", settings.shard_bytes)));
-        }
-        let fresh = Manifest::new(dim, dtype, settings.contexts, settings.shard_bytes, settings.provenance.clone());
+        let fresh = settings.empty()?;
         if let Ok(old) = Manifest::load(folder)
             && old.complete
         {
             same_settings(folder, &old, &fresh)?;
-            return Ok(Self::with(folder, settings, old, None));
+            return Ok(Self::with(folder, settings, old, MANIFEST.to_owned(), None));
         }
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let lock = FileLock::acquire(&folder.join(commit::LOCK))?;
-        let manifest = match Manifest::load(folder) {
-            Ok(old) => {
-                same_settings(folder, &old, &fresh)?;
-                check_sizes(folder, &old)?;
-                old
-            }
-            Err(Error::DatasetMissing(_)) => {
-                refuse_foreign_shards(folder)?;
-                fresh.save(folder, settings.durability)?;
-                fresh
-            }
-            Err(error) => return Err(error),
-        };
+        let manifest = begun(folder, fresh, settings.durability)?;
         commit::remove_leftovers(folder, manifest.shards.len())?;
-        Ok(Self::with(folder, settings, manifest, Some(lock)))
+        Ok(Self::with(folder, settings, manifest, MANIFEST.to_owned(), Some(lock)))
     }
 
-    fn with(folder: &Path, settings: WriterSettings, manifest: Manifest, lock: Option<FileLock>) -> Self {
+    /// Goes on with `manifest`, which is kept as `name`.
+    pub(super) fn with(
+        folder: &Path,
+        settings: WriterSettings,
+        manifest: Manifest,
+        name: String,
+        lock: Option<FileLock>,
+    ) -> Self {
         if manifest.complete {
             remove_lock(folder);
         }
@@ -83,6 +75,7 @@ impl DatasetWriter {
             buffers: Buffers::default(),
             failed: false,
             process: std::process::id(),
+            name,
             _lock: lock,
         }
     }
@@ -220,7 +213,8 @@ impl DatasetWriter {
             format!("the activation of dimension {} is {}", value % self.settings.dim, given[0])
         };
         let here = self.shard.as_ref().map_or(0, GrowingShard::rows);
-        let row = self.rows() + here + (value / self.settings.dim) as u64;
+        let before = self.manifest.first as u64 * self.manifest.shard_rows + self.rows() + here;
+        let row = before + (value / self.settings.dim) as u64;
         let path = self.folder.clone();
         Error::NonFiniteActivation { path, shard: (row / self.manifest.shard_rows) as usize, row, what }
     }
@@ -262,7 +256,7 @@ impl DatasetWriter {
             next.left_out.clone_from(&self.left_out);
         }
         next.non_finite += std::mem::take(&mut self.dropped);
-        next.save(&self.folder, self.settings.durability)?;
+        next.save_as(&self.folder, &self.name, self.settings.durability)?;
         self.manifest = next;
         Ok(())
     }
@@ -290,7 +284,9 @@ impl DatasetWriter {
         if result.is_err() {
             return self.fail(result);
         }
-        remove_lock(&self.folder);
+        if self.name == MANIFEST {
+            remove_lock(&self.folder);
+        }
         Ok(())
     }
 
@@ -319,6 +315,10 @@ impl DatasetWriter {
     /// Removes what the manifest on disk does not list: a commit that failed at its last fsync has replaced it already.
     /// Where it cannot be read now, all shards stay, for the next writer to decide.
     fn remove_unlisted(&self) {
+        if self.name != MANIFEST {
+            let _ = std::fs::remove_file(commit::temporary(&self.folder, &commit::shard_name(self.manifest.first)));
+            return;
+        }
         let listed = Manifest::load(&self.folder).map_or(usize::MAX, |manifest| manifest.shards.len());
         let _ = commit::remove_leftovers(&self.folder, listed);
     }
@@ -334,13 +334,33 @@ impl Drop for DatasetWriter {
     }
 }
 
+/// The manifest of the dataset in `folder`: the one there, or a first one like `fresh`.
+///
+/// # Errors
+/// Those of [`DatasetWriter::open`].
+pub(super) fn begun(folder: &Path, fresh: Manifest, durability: Durability) -> Result<Manifest> {
+    match Manifest::load(folder) {
+        Ok(old) => {
+            same_settings(folder, &old, &fresh)?;
+            check_sizes(folder, &old)?;
+            Ok(old)
+        }
+        Err(Error::DatasetMissing(_)) => {
+            refuse_foreign_shards(folder)?;
+            fresh.save(folder, durability)?;
+            Ok(fresh)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Nobody writes to a complete dataset, so nobody needs its lock; one who holds it already finds the dataset complete.
 /// Left where the folder is read-only.
-fn remove_lock(folder: &Path) {
+pub(super) fn remove_lock(folder: &Path) {
     let _ = std::fs::remove_file(folder.join(commit::LOCK));
 }
 
-fn same_settings(folder: &Path, old: &Manifest, new: &Manifest) -> Result<()> {
+pub(super) fn same_settings(folder: &Path, old: &Manifest, new: &Manifest) -> Result<()> {
     let mut differences = Vec::new();
     let mut compare = |name: &str, old: String, new: String| {
         if old != new {
@@ -363,9 +383,9 @@ fn same_settings(folder: &Path, old: &Manifest, new: &Manifest) -> Result<()> {
 }
 
 /// Before rows are added to a dataset, those it has must be there.
-fn check_sizes(folder: &Path, manifest: &Manifest) -> Result<()> {
+pub(super) fn check_sizes(folder: &Path, manifest: &Manifest) -> Result<()> {
     for (index, shard) in manifest.shards.iter().enumerate() {
-        let path = folder.join(commit::shard_name(index));
+        let path = folder.join(commit::shard_name(manifest.first + index));
         match std::fs::symlink_metadata(&path) {
             Ok(meta) if meta.len() < shard.bytes => {
                 return Err(Error::ShardTruncated { path, expected: shard.bytes, found: meta.len() });
@@ -394,7 +414,6 @@ fn refuse_foreign_shards(folder: &Path) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::shard::commit::Durability;
     use crate::shard::{Access, Dataset, Verify};
 
     #[test]

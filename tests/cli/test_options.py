@@ -368,4 +368,4 @@ def test_run_may_not_be_a_file(recorder: Recorder, tmp_path: Path) -> None:
 
 
 def test_the_stages_told_by_the_pipeline_are_those_with_settings() -> None:
-    assert list(STAGE_FUNCTIONS) == list(STAGES)
+    assert list(STAGE_FUNCTIONS) == [stage for stage in STAGES if stage != "browse"], "browse is asked for by itself"

@@ -28,7 +28,8 @@ from sparsecode.pipeline.config import HarvestConfig
 from sparsecode.pipeline.harvest import harvest_activations
 from sparsecode.pipeline.progress import Console
 from sparsecode.pipeline.run import Run
-from sparsecode.store import Dataset, DatasetWriter
+from sparsecode.store import Dataset
+from sparsecode.store.parts import PartWriter
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HOOK = "blocks.1.hook_resid_pre"
@@ -130,11 +131,11 @@ def test_every_position_without_a_row_says_why() -> None:
 def test_a_killed_harvest_goes_on_with_the_same_contexts_and_counts(
     bert: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class SmallShards(DatasetWriter):
+    class SmallShards(PartWriter):
         def __init__(self, path: Path, **options: Any) -> None:
             super().__init__(path, **(options | {"shard_bytes": 1500}))
 
-    monkeypatch.setattr(rows_module, "DatasetWriter", SmallShards)
+    monkeypatch.setattr(rows_module, "PartWriter", SmallShards)
     config = wanted(bert, texts, documents=True, rows=300)
     harvest_activations(tmp_path / "whole", config, quiet=True)
     plain = rows_module.activation_rows
@@ -186,7 +187,7 @@ def test_auto_computes_in_what_the_processor_has_and_a_resumed_harvest_keeps_it(
     plain = rows_module.activation_rows
     with monkeypatch.context() as patch:
         patch.setattr(rows_module, "activation_rows", lambda *arguments: iter(()))
-        patch.setattr(DatasetWriter, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(PartWriter, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             harvest_activations(tmp_path / "run", config, quiet=True)
     assert rows_module.activation_rows is plain

@@ -22,7 +22,8 @@ from sparsecode.pipeline.hook_names import hook_name
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.train_dicts import train_dicts
 from sparsecode.pipeline.train_gpt import train_gpt
-from sparsecode.store import Dataset, DatasetWriter
+from sparsecode.store import Dataset
+from sparsecode.store.parts import PartWriter
 
 CONTEXT, D_MLP = 16, 32
 ROWS = 7 * CONTEXT + 5  # not a multiple of anything
@@ -104,11 +105,11 @@ def test_a_harvest_stopped_anywhere_resumes_to_the_same_dataset(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Shards of a few rows, so that stops fall between and within shards.
-    class SmallShards(DatasetWriter):
+    class SmallShards(PartWriter):
         def __init__(self, path: Path, **options: object) -> None:
             super().__init__(path, **(options | {"shard_bytes": 10 * D_MLP * 4}))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(rows_module, "DatasetWriter", SmallShards)
+    monkeypatch.setattr(rows_module, "PartWriter", SmallShards)
     unbroken = harvest_activations(run, settings(), quiet=True)
     plain = rows_module.activation_rows
     for stop_after in range(4):

@@ -37,7 +37,8 @@ from sparsecode.pipeline.harvest import harvest_activations
 from sparsecode.pipeline.hook_names import hook_name, parse_layers, single_configs
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.train_gpt import train_gpt
-from sparsecode.store import Dataset, DatasetWriter
+from sparsecode.store import Dataset
+from sparsecode.store.parts import PartWriter
 
 CONTEXT = 16
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -132,11 +133,11 @@ def test_taps_of_the_own_gpt_that_no_site_names(own_run: Run) -> None:
 
 
 def test_several_resume_to_the_same_bytes(own_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class SmallShards(DatasetWriter):
+    class SmallShards(PartWriter):
         def __init__(self, path: Path, **options: Any) -> None:
             super().__init__(path, **(options | {"shard_bytes": 1500}))
 
-    monkeypatch.setattr(rows_module, "DatasetWriter", SmallShards)
+    monkeypatch.setattr(rows_module, "PartWriter", SmallShards)
     wanted = settings(layer="1,2", site="mlp,attn", rows=150)
     whole = harvest_activations(own_run, wanted, force=True, quiet=True)["datasets"]
     plain = rows_module.activation_rows

@@ -14,11 +14,12 @@ import sparsecode.sweep.settings  # noqa: F401  (the forecast reads it; the stan
 from sparsecode.cli import main
 from sparsecode.errors import SettingsDiffer
 from sparsecode.pipeline import forecast
-from sparsecode.pipeline.config import STAGES
 from sparsecode.pipeline.opening import open_stage
 from sparsecode.pipeline.preset import load_preset
 from sparsecode.pipeline.replicate import STAGE_FUNCTIONS, headline, replicate
 from sparsecode.pipeline.run import Run
+
+STAGES = list(STAGE_FUNCTIONS)
 
 RESULTS: dict[str, dict[str, Any]] = {
     "train-gpt": {"steps": 60, "val_loss": 4.6712, "bits_per_byte": 1.25},
@@ -70,9 +71,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
 
 def test_all_stages_in_order(stages: Stages, tmp_path: Path) -> None:
     found = replicate(tmp_path, "smoke", quiet=True)
-    assert stages.worked == list(STAGES)
+    assert stages.worked == STAGES
     assert found["stages"] == RESULTS
-    assert list(found["seconds"]) == list(STAGES)
+    assert list(found["seconds"]) == STAGES
     assert found["report"] == str(tmp_path / "report.html")
     recorded = Run(tmp_path).config()["stages"]
     for stage in STAGES:
@@ -93,7 +94,7 @@ def test_it_goes_on_where_it_was_interrupted(stages: Stages, tmp_path: Path) -> 
         replicate(tmp_path, "smoke", quiet=True)
     stages.broken = None
     replicate(tmp_path, "smoke", quiet=True)
-    assert stages.worked == list(STAGES)  # each once
+    assert stages.worked == STAGES  # each once
 
 
 def test_another_preset_in_the_same_run_is_refused_unless_forced(stages: Stages, tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_one_seed_is_that_of_every_stage_and_is_remembered(stages: Stages, tmp_p
     assert seeds(tmp_path / "a") == dict.fromkeys(drawing, 5)
     for again in ({}, {"seed": 5}, {"preset": "smoke", "seed": 5}):
         replicate(tmp_path / "a", quiet=True, **again)
-    assert stages.worked == list(STAGES)  # each once
+    assert stages.worked == STAGES  # each once
     for other in ({"seed": 6}, {"preset": "smoke"}):
         with pytest.raises(SettingsDiffer, match=r"train-gpt was done with seed 5, not [06]; add --force"):
             replicate(tmp_path / "a", quiet=True, **other)
@@ -174,7 +175,7 @@ def test_it_says_a_headline_per_stage_and_the_result(
     told = [line for line in lines if line not in forecasts]
     assert told[0].startswith("train-gpt: 60 steps, validation loss 4.671, 1.250 bits per byte, in 0:0")
     headlines, rest = told[: len(STAGES)], told[len(STAGES) :]
-    assert [line.partition(":")[0] for line in headlines] == list(STAGES)
+    assert [line.partition(":")[0] for line in headlines] == STAGES
     assert headlines[-1].startswith("report: report.html, 2.1 MB, in 0:0")
     assert rest[0] == "41 of 64 features come back."
     assert rest[1].startswith("all stages done in 0:0")
@@ -191,7 +192,7 @@ def test_quiet_is_quiet(stages: Stages, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_command_does_the_same(stages: Stages, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["replicate", "--preset", "smoke", "--run", str(tmp_path / "r")])
-    assert (result.exit_code, stages.worked) == (0, list(STAGES))
+    assert (result.exit_code, stages.worked) == (0, STAGES)
     assert f"report: {tmp_path / 'r' / 'report.html'}" in result.stderr
     assert result.stdout == ""
 

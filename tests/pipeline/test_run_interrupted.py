@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from sparsecode.cli import main
 from sparsecode.pipeline.baselines import fit_baselines
+from sparsecode.pipeline.browse import browse_features
 from sparsecode.pipeline.claims import check_claims
 from sparsecode.pipeline.compare import compare_dicts
 from sparsecode.pipeline.harvest import harvest_activations
@@ -42,6 +43,7 @@ DO: dict[str, Callable[[Run], Any]] = {
     "interpret": lambda run: interpret_directions(
         run, directions=5, rate=0.1, rows=1000, control_samples=2048, draws=100, quiet=True, force=True
     ),
+    "browse": lambda run: browse_features(run, rows=500, contexts=2, quiet=True, force=True),
     "toy": lambda run: toy(
         run, dim=8, true_features=16, active=2.0, draw_rows=16, sizes="8", l1="1e-3", steps=2, batch_size=16,
         warmup_steps=1, eval_rows=64, force=True, **SMALL,
@@ -50,7 +52,7 @@ DO: dict[str, Callable[[Run], Any]] = {
 }  # fmt: skip
 OTHERS = [
     ("info",), ("info", "--json"), ("verify",), ("eval", "--rows", "64"), ("compare",), ("claims",), ("baselines",),
-    ("interpret",), ("report",), ("report", "--json"),
+    ("interpret",), ("browse",), ("report",), ("report", "--json"),
 ]  # fmt: skip
 
 

@@ -172,6 +172,18 @@ def workers(_: Path) -> str:
     return pytest("tests/store/test_stream.py", "workers or forked or spawned", "the same rows, no hang in 25 forks")
 
 
+@trial("31, 32", "1 to 4 processes train a sweep; 30 SIGKILLs of one at random moments, resumed by others")
+def killed_ranks(_: Path) -> str:
+    os.environ["SPARSECODE_KILLS"] = "30"
+    return pytest("tests/pipeline/test_ranks.py", "", "the bytes of one process, no process left over")
+
+
+@trial("33, 34", "a harvest in 1, 2, 3 and 7 parts, in any order and at once, one killed 20 times")
+def parts(_: Path) -> str:
+    os.environ["SPARSECODE_KILLS"] = "20"
+    return pytest("tests/pipeline/test_harvest.py tests/store/test_parts.py", "", "the bytes of the sequential harvest")
+
+
 @trial(
     "3-5, 7, 9, 15, 27, 28", "swapped, stale, zeroed and hostile files, old fixtures, NaN, read-only folders, pickles"
 )

@@ -7,6 +7,7 @@ the text activates one true feature, so that examples can be checked.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,15 @@ class FakeDataset:
     provenance: dict[str, Any]
 
     fingerprint = "d"
+    path = Path("fake") / HOOK
 
     @property
     def rows(self) -> int:
         return len(self.ids)
+
+    @property
+    def activation_dim(self) -> int:
+        return self.activations.shape[1]
 
     @property
     def statistics(self) -> dict[str, Any]:
@@ -99,6 +105,10 @@ class FakeDataset:
         return self.ids[start:stop]
 
     contexts_known = True
+
+    def contexts(self) -> Iterator[npt.NDArray[np.int64]]:
+        starts = np.arange(0, self.rows, self.provenance["context"])
+        yield np.stack([np.arange(len(starts)), starts, np.append(starts[1:], self.rows)], axis=1)
 
     def context_bounds(self, row: int) -> tuple[int, int]:
         every = self.provenance["context"]

@@ -17,6 +17,7 @@ COMMANDS = {
     "claims": "Test the claims of the seed experiment on a run.",
     "baselines": "Make dictionaries of neurons, PCA, ICA and the like.",
     "interpret": "Explain features in words and score the explanations.",
+    "browse": "Show every feature on a page.",
     "toy": "Train on toy data whose true features are known.",
     "report": "Write the results as one HTML page.",
     "convert": "Turn one library's files into those of another.",

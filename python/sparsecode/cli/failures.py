@@ -1,6 +1,7 @@
 """What a failure looks like on the command line: one line on stderr and an exit code.
 
-0 done    1 a check failed    2 wrong usage    3 data or machine    130 interrupted    141 the reader of stdout left
+0 done    1 a check failed    2 wrong usage    3 data or machine    130 interrupted
+141 the reader of stdout left    143 terminated
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sparsecode.pipeline.advice import advise
 DEBUG = "sparsecode.debug"  # keys of ctx.meta, which a command shares with its group
 FORCE = "sparsecode.force"
 
-_INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
+INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 _PIPE_CLOSED = 141  # ... and SIGPIPE
 
 
@@ -59,7 +60,9 @@ def told_in_one_line(ctx: click.Context) -> Iterator[None]:
         if not isinstance(cause, OSError) or cause.errno != errno.ELOOP:
             raise
         tell(f"sparsecode: {cause.filename}: a link that leads to itself; name another place", IoFailed.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         again = "run the same command without --force" if ctx.meta.get(FORCE) else "run the same command again"
         # A progress line may be standing on the terminal: start on a new one.
-        tell(("\n" if sys.stderr.isatty() else "") + f"sparsecode: interrupted; {again}, it resumes", _INTERRUPTED)
+        code = getattr(error, "exit_code", INTERRUPTED)
+        ended = "interrupted" if code == INTERRUPTED else "terminated"
+        tell(("\n" if sys.stderr.isatty() else "") + f"sparsecode: {ended}; {again}, it resumes", code)

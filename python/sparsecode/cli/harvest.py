@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @click.command("harvest", cls=Command)
 @stage_options("harvest")
-def command(config: HarvestConfig, run: Path, force: bool, quiet: bool) -> None:
+@click.option(
+    "--part", metavar="I/N", default=None, help="Make every N-th shard, from the I-th on, counted from 0; run all "
+    "parts, in any order or at once (docs/scale.md).  [default: RANK and WORLD_SIZE of torchrun, or all]",
+)  # fmt: skip
+def command(config: HarvestConfig, run: Path, force: bool, quiet: bool, part: str | None) -> None:
     """Store the activations of a layer, or of several.
 
     Runs the transformer of the run folder over its training text and writes what it finds at a hook point into
@@ -34,6 +38,6 @@ def command(config: HarvestConfig, run: Path, force: bool, quiet: bool) -> None:
     from sparsecode.pipeline.harvest import harvest_activations
     from sparsecode.pipeline.replicate import tell
 
-    found = harvest_activations(run, config, force=force, quiet=quiet)
+    found = harvest_activations(run, config, force=force, quiet=quiet, part=part)
     for one in found.get("datasets", {}).values() or [found]:
-        tell("harvest", one, quiet=quiet)
+        tell("harvest", one, quiet=quiet or "rows" not in one)

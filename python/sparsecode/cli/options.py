@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from sparsecode.cli.failures import DEBUG, FORCE
+from sparsecode.cli.failures import DEBUG, FORCE, INTERRUPTED
 from sparsecode.pipeline.config import STAGES
 from sparsecode.pipeline.preset import DEFAULT_PRESET, load_preset, preset_names
 from sparsecode.pipeline.recall import settings_for
@@ -60,6 +61,35 @@ class Command(click.Command):
             name for param in self.params if isinstance(param, click.Option) and param.multiple for name in param.opts
         }
         return super().parse_args(ctx, _spread(ctx, args, flags))
+
+
+class RankedCommand(Command):
+    """A command that several processes may do together: what ends one of them ends all, and is said once."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Reads the command line as click does."""
+        with _said_once():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Does the command as click does."""
+        with _said_once():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    try:
+        yield
+    except (click.exceptions.Exit, click.Abort):
+        raise
+    except BaseException as error:
+        from sparsecode.pipeline import ranks
+
+        if ranks.silent(error):
+            code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+            raise click.exceptions.Exit(getattr(error, "exit_code", code)) from error
+        raise
 
 
 def _spread(ctx: click.Context, args: list[str], flags: set[str]) -> list[str]:

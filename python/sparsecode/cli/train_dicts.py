@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsecode.cli.options import Command, stage_options
+from sparsecode.cli.options import RankedCommand, stage_options
 
 if TYPE_CHECKING:
     from sparsecode.pipeline.config import TrainDictsConfig
 
 
-@click.command("train-dicts", cls=Command)
+@click.command("train-dicts", cls=RankedCommand)
 @stage_options("train-dicts")
 def command(config: TrainDictsConfig, run: Path, force: bool, quiet: bool) -> None:
     """Train a sweep of sparse dictionaries.
@@ -29,7 +29,9 @@ def command(config: TrainDictsConfig, run: Path, force: bool, quiet: bool) -> No
       sparsecode train-dicts --kind topk --k 16,32
       sparsecode train-dicts --hook blocks.2.hook_resid_mid --target blocks.2.hook_mlp_out --skip
     """
+    from sparsecode.pipeline import ranks
     from sparsecode.pipeline.replicate import tell
     from sparsecode.pipeline.train_dicts import train_dicts
 
-    tell("train-dicts", train_dicts(run, config, force=force, quiet=quiet), quiet=quiet)
+    result = train_dicts(run, config, force=force, quiet=quiet)
+    tell("train-dicts", result, quiet=quiet or ranks.silent())

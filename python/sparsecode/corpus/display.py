@@ -26,16 +26,21 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int], peak: int, start: int,
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
     """A single token; part of a character shows as its bytes, `\\xe2\\x80`."""
-    text = str(tokenizer.decode([int(token)], skip_special_tokens=False))
-    if _BROKEN not in text:
-        return text
+    data = part_of_character(tokenizer, token)
+    if data is not None:
+        return data.decode(errors="backslashreplace")
+    return str(tokenizer.decode([int(token)], skip_special_tokens=False))
+
+
+def part_of_character(tokenizer: Tokenizer, token: int) -> bytes | None:
+    """The bytes of a token that is no whole character by itself; None of all others, and where they are unknown."""
+    if _BROKEN not in str(tokenizer.decode([int(token)], skip_special_tokens=False)):
+        return None
     symbols = tokenizer.id_to_token(int(token)) or ""
     if len(symbols) == 6 and symbols.startswith("<0x") and symbols.endswith(">"):  # SentencePiece's bytes
-        return bytes([int(symbols[3:5], 16)]).decode(errors="backslashreplace")
+        return bytes([int(symbols[3:5], 16)])
     table = symbol_bytes()
-    if not all(symbol in table for symbol in symbols):
-        return text
-    return bytes(table[symbol] for symbol in symbols).decode(errors="backslashreplace")
+    return bytes(table[symbol] for symbol in symbols) if all(symbol in table for symbol in symbols) else None
 
 
 def _groups(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int, int, str]]:

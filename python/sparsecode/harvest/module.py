@@ -112,7 +112,7 @@ def harvest_module(
             lambda _: every, targets, about, rows=rows, dtype=dtype, shard_bytes=shard_bytes, numbered=True,
             behind=_device(model).type != "cpu", watch=watch,
         )  # fmt: skip
-        return dict(stored)
+        return {path: dataset for path, dataset in stored if dataset is not None}
     finally:
         model.train(modes[0][1])  # its own `train`, which may do more than set modes
         for module, training in modes:

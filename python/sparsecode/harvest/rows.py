@@ -20,13 +20,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sparsecode.errors import InvalidSetting
 from sparsecode.harvest.contexts import REASONS, Contexts, TokenBatch
 from sparsecode.harvest.models import LanguageModel
-from sparsecode.store import Dataset, DatasetWriter
+from sparsecode.store import Dataset
+from sparsecode.store.parts import PartWriter
 from sparsecode.watch import UNWATCHED, Watch
 
 Numbers = npt.NDArray[np.integer[Any]]
-Job = tuple[DatasetWriter, Tensor, Numbers, Numbers | None]  # what a writer appends
+Job = tuple[PartWriter, int, Tensor, Numbers, Numbers | None]  # what a writer appends, and from which row on
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,16 @@ class RowSettings:
         rows: how many.
         dtype: type on disk: float16, bfloat16 or float32.
         shard_mb: size of a shard file in MB.
+        shard_rows: rows of a shard file instead; a multiple of those of a batch needs no batch twice in parts.
+        share: (i, n): of n parts, which share the shards of every dataset, the one that is made.
         seed: of the order in which contexts are read.
     """
 
     rows: int
     dtype: str = "float16"
     shard_mb: int = 256
+    shard_rows: int | None = None
+    share: tuple[int, int] = (0, 1)
     seed: int = 0
 
 
@@ -81,18 +87,18 @@ class Positions:
 
 @dataclass
 class _Output:
-    """One dataset: `stored` rows were there before, `row` rows of `contexts` contexts were offered now."""
+    """One dataset: `row` rows of `contexts` contexts were offered, `taken` of them to be written."""
 
-    writer: DatasetWriter
+    writer: PartWriter
     dtype: str
     numbered: bool
-    stored: int
+    taken: int = 0
     row: int = 0
     contexts: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def take(self, found: Positions, most: int | None) -> Job | None:
-        """What is to be written of a batch: its rows up to row `most` that are not stored."""
+    def take(self, found: Positions, most: int | None) -> list[Job]:
+        """What is to be written of a batch: its rows up to row `most` that the writer wants."""
         end = len(found.tokens)
         rows = np.arange(end) if found.why is None else np.flatnonzero(found.why == 0)
         if most is not None and len(rows) > most - self.row:
@@ -100,17 +106,19 @@ class _Output:
             end = int(rows[-1]) + 1 if len(rows) else 0
         counts = [] if found.why is None else np.bincount(found.why[:end], minlength=len(REASONS)).tolist()
         self.left_out.update(dict(zip(REASONS[1:], counts[1:], strict=False)))
-        new = rows[max(self.stored - self.row, 0) :]
-        numbers = found.contexts[new] + self.contexts if self.numbered else None
+        jobs: list[Job] = []
+        for first, stop in self.writer.wanted(self.row, self.row + len(rows)):
+            new, values = rows[first - self.row : stop - self.row], found.values
+            assert values is not None
+            numbers = found.contexts[new] + self.contexts if self.numbered else None
+            if len(new) < len(values):
+                values = values[torch.from_numpy(new).to(values.device)]
+            if values.device.type != "cpu":
+                values = values.to(getattr(torch, self.dtype))  # half the bytes to move
+            jobs.append((self.writer, first, values.cpu(), found.tokens[new], numbers))
+            self.taken += len(new)
         self.row, self.contexts = self.row + len(rows), self.contexts + found.count
-        if found.values is None or not len(new):
-            return None
-        values = found.values
-        if len(new) < len(values):
-            values = values[torch.from_numpy(new).to(values.device)]
-        if values.device.type != "cpu":
-            values = values.to(getattr(torch, self.dtype))  # half the bytes to move
-        return self.writer, values.cpu(), found.tokens[new], numbers
+        return jobs
 
 
 def harvest_rows(
@@ -122,7 +130,7 @@ def harvest_rows(
     *,
     batch_tokens: int,
     watch: Watch = UNWATCHED,
-) -> Iterator[tuple[str, Dataset]]:
+) -> Iterator[tuple[str, Dataset | None]]:
     """Reads a language model over contexts once and stores the rows of several of its hook points, a dataset each.
 
     What a killed harvest has stored stays, and the same call goes on behind it.
@@ -137,9 +145,11 @@ def harvest_rows(
         watch: what it is watched with.
 
     Yields:
-        Hook point and finished dataset, one after the other.
+        Hook point and finished dataset, one after the other; None where shards of other parts are missing.
 
     Raises:
+        InvalidSetting: parts of several datasets whose shards differ in their rows.
+        RunLocked: another process makes the same part.
         SettingsDiffer, OutOfSpace, NonFiniteActivation: see `sparsecode.errors`.
     """
     there, each = contexts.rows, contexts.rows_each
@@ -148,17 +158,20 @@ def harvest_rows(
     batches = contexts.batches(contexts.order(settings.seed), batch_tokens)
     left_out: Mapping[str, int] = {}
     for hook, dataset in store(
-        lambda stored: activation_rows(model, batches, [target.hook for target in targets], stored),
+        lambda wanted: activation_rows(model, batches, [target.hook for target in targets], wanted),
         targets,
         ({} if each is None else {"context": each}) | dict(provenance),
         rows=min(settings.rows, there),
+        known=True,
+        shard_rows=settings.shard_rows,
+        share=settings.share,
         dtype=settings.dtype,
         shard_bytes=settings.shard_mb << 20,
         numbered=each is None,
         behind=model.device.type != "cpu",
         watch=watch,
     ):
-        left_out = dataset.left_out
+        left_out = left_out if dataset is None else dataset.left_out
         yield hook, dataset
     if left_out:
         told = ", ".join(f"{count} {name}" for name, count in left_out.items())
@@ -166,19 +179,19 @@ def harvest_rows(
 
 
 def activation_rows(
-    model: LanguageModel, batches: Iterable[TokenBatch], hooks: Sequence[str], stored: int
+    model: LanguageModel, batches: Iterable[TokenBatch], hooks: Sequence[str], wanted: Callable[[int, int], bool]
 ) -> Iterator[dict[str, Positions]]:
-    """The values of each batch by hook point; without values where all its rows are among the first `stored`."""
+    """The values of each batch by hook point; without values where its rows, from one to another, are not `wanted`."""
     row = 0
     for batch in batches:
         why, count = batch.why(model.unknown), len(batch.numbers)
         why = None if why is None else why.reshape(-1)
         ids, numbers = batch.ids.reshape(-1), np.arange(count).repeat(batch.ids.shape[1])
-        row += batch.rows
+        first, row = row, row + batch.rows
         # No value is held here while rows are written: the next forward pass takes over its memory.
         yield {
             hook: Positions(None if value is None else value.flatten(0, 1), ids, numbers, why, count)
-            for hook, value in (_read(model, batch, hooks) if row > stored else dict.fromkeys(hooks)).items()
+            for hook, value in (_read(model, batch, hooks) if wanted(first, row) else dict.fromkeys(hooks)).items()
         }
 
 
@@ -190,7 +203,7 @@ def _read(model: LanguageModel, batch: TokenBatch, hooks: Sequence[str]) -> dict
 
 
 def store(
-    read: Callable[[int], Iterable[Mapping[str, Positions]]],
+    read: Callable[[Callable[[int, int], bool]], Iterable[Mapping[str, Positions]]],
     targets: Sequence[Target],
     provenance: Mapping[str, Any],
     *,
@@ -200,12 +213,15 @@ def store(
     numbered: bool,
     behind: bool,
     watch: Watch,
-) -> Iterator[tuple[str, Dataset]]:
-    """Writes rows as datasets, those of an interrupted harvest from where they end.
+    known: bool = False,
+    shard_rows: int | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[str, Dataset | None]]:
+    """Writes rows as datasets, those of an interrupted harvest where they are missing.
 
     Args:
-        read: gives all batches from the first on, by hook point; called with the number of rows that every dataset has,
-            whose values are not needed.
+        read: gives all batches from the first on, by hook point; called with what says whether values of the rows from
+            one to another are needed.
         targets: where the rows of each hook point go.
         provenance: of every dataset; its hook point is added.
         rows: stop after this many; None: store all.
@@ -216,24 +232,32 @@ def store(
             its threads have every core, and one more would only make them wait for each other: then a batch is written
             between two forward passes, on all cores.
         watch: what it is watched with.
+        known: there are `rows` rows, not fewer.
+        shard_rows, share: see `RowSettings`.
 
     Yields:
-        Hook point and finished dataset, one after the other.
+        See `harvest_rows`.
     """
     with ExitStack() as stack:
         outputs: dict[str, _Output] = {}
         for target in targets:
-            writer = DatasetWriter(
+            writer = PartWriter(
                 target.folder, activation_dim=target.width, dtype=dtype, contexts=numbered, shard_bytes=shard_bytes,
-                provenance={"hook_point": target.hook} | dict(provenance), direct=True,
+                provenance={"hook_point": target.hook} | dict(provenance), direct=True, rows=rows if known else None,
+                shard_rows=shard_rows, part=share,
             )  # fmt: skip
-            outputs[target.hook] = _Output(stack.enter_context(writer), dtype, numbered, writer.rows)
-        stored = min(output.stored for output in outputs.values())
-        progress = stack.enter_context(watch.task("harvest", rows, "rows", done=stored))
+            outputs[target.hook] = _Output(stack.enter_context(writer), dtype, numbered)
+        writers = [output.writer for output in outputs.values()]
+        if share[1] > 1 and len({writer.shard_rows for writer in writers}) > 1:
+            raise InvalidSetting("parts of hook points of several widths need one number of rows", remedy="shard_rows")
+        progress = stack.enter_context(
+            watch.task("harvest", writers[0].rows or rows, "rows", done=min(writer.stored for writer in writers))
+        )
         background = stack.enter_context(ThreadPoolExecutor(1))
         pending: Future[None] | None = None
-        for found in read(stored):
-            jobs = [job for hook, one in found.items() if (job := outputs[hook].take(one, rows)) is not None]
+        for found in read(lambda first, stop: any(any(writer.wanted(first, stop)) for writer in writers)):
+            before = max(output.taken for output in outputs.values())
+            jobs = [job for hook, one in found.items() for job in outputs[hook].take(one, rows)]
             del found
             if pending is not None:
                 pending.result()
@@ -242,16 +266,15 @@ def store(
             else:
                 _append(jobs)
             del jobs
-            progress.advance(max(0, max(output.row for output in outputs.values()) - progress.done))
+            progress.advance(max(output.taken for output in outputs.values()) - before)
             if rows is not None and all(output.row >= rows for output in outputs.values()):
                 break
         if pending is not None:
             pending.result()
         for hook, output in outputs.items():
-            output.writer.note_left_out(output.left_out)
-            yield hook, output.writer.finish()
+            yield hook, output.writer.finish(output.left_out)
 
 
 def _append(jobs: Sequence[Job]) -> None:
-    for writer, values, tokens, contexts in jobs:
-        writer.append(values, tokens, contexts)
+    for writer, row, values, tokens, contexts in jobs:
+        writer.append(row, values, tokens, contexts)

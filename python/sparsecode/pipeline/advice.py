@@ -37,6 +37,7 @@ REMEDIES = {
     "module": "name modules with --module",
     "only_modules": "harvest can still read its modules, with --module",
     "other_run": "or choose another run with --run",
+    "shard_rows": "name it with --shard-rows",
     "skip_bad": "leave it out, or skip what is unreadable with --skip-bad",
     "text": "--text takes files, folders and globs",
     "text_key": "name it by --text-key",

@@ -122,6 +122,8 @@ class HarvestConfig(StageConfig):
     dtype: str = setting("float16", "Type on disk.", choices=("float16", "bfloat16", "float32"))
     batch_size: int = _count(64, "Contexts in a forward pass; its shape decides the last bits of a row.")
     shard_mb: int = _count(256, "Size of a shard file in MB.")
+    shard_rows: int | None = _count(None, "Rows of a shard file instead; with a multiple of those of a forward pass, "
+                                    "parts do none twice.")  # fmt: skip
     seed: int = _seed("Seed of the order in which contexts are read.")
     device: str = _device(affects_result=False, remembered=False)
     # Which model and which text these are is in their fingerprints, inputs of the stage.
@@ -154,6 +156,8 @@ class HarvestConfig(StageConfig):
         other = ("batch_size",) if self.model is not None else _WITH_MODEL
         if not self.chat:
             other = (*other, "chat")  # as earlier versions record it
+        if self.shard_rows is None:
+            other = (*other, "shard_rows")
         return {name: value for name, value in super().record().items() if name not in other}
 
 
@@ -215,8 +219,13 @@ class TrainDictsConfig(StageConfig):
     pre_bias: bool = setting(False, "Learn a bias that is subtracted before encoding and added after decoding.")
     project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")
     eval_rows: int = _count(65_536, "Rows at the end, never trained on, for the final metrics; at most a quarter.")
+    order: str = setting("auto", "Order of rows: exact shuffles all of them, windowed reads blocks ahead, for data "
+                         "larger than memory; auto: windowed where the data exceed half of memory.",
+                         choices=("auto", "exact", "windowed"))  # fmt: skip
     log_every: int = _every(100, "Steps between metrics lines.")
     save_every: int = _every(1000, "Steps between saved states.")
+    patience: float = setting(600.0, "Seconds after which one of several processes that does not answer is given up "
+                              "(docs/scale.md).", above=0, affects_result=False, remembered=False)  # fmt: skip
     engine: str = setting(
         "auto",
         "reference, cpu, gpu, one of the CPU engine's paths (amx, vnni, avx512, avxvnni, avx2, neon, scalar), or auto.",
@@ -247,6 +256,7 @@ class TrainDictsConfig(StageConfig):
         return {
             name: value for name, value in super().record().items()
             if not (name in ("kind", "skip") and not value) and not (name in OF_KINDS and value is None)
+            and (name, value) != ("order", "auto")
         }  # fmt: skip
 
 
@@ -357,6 +367,28 @@ class InterpretConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrowseConfig(StageConfig):
+    """What a browser shows of every feature."""
+
+    stage = "browse"
+
+    dictionaries: str | None = _list(None, "Dictionaries and baselines of the run (n512*,pca), or paths of others, "
+                                     "with commas; none: all of the run.")  # fmt: skip
+    # Which data they are is in the dataset's fingerprint, an input of the stage.
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    features: str = setting("all", "live: only those that are active on a row that is read.", choices=("all", "live"))
+    rows: int = _count(1_000_000, "Most rows to read.")
+    contexts: int = _count(12, "Strongest distinct contexts of each feature.")
+    bands: int = _count(4, "Equal stretches of strength up to the peak, four contexts of each.", max=16)
+    effects: str = setting("direct", "How features act on the logits. direct: by the linear path; causal: measured as "
+                           "well, in a forward pass each; none.", choices=("direct", "causal", "none"))  # fmt: skip
+    model: str | None = setting(None, "Folder or name of the model, for effects; none: the one that was harvested.",
+                                affects_result=False)  # fmt: skip
+    seed: int = _seed("Seed of the contexts that are drawn from each band.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToyConfig(StageConfig):
     """Toy data whose true features are known, and a sweep of dictionaries over them. The data are the seed's."""
 
@@ -435,6 +467,6 @@ class EvalConfig(StageConfig):
 
 _KINDS: tuple[type[StageConfig], ...] = (
     TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ClaimsConfig, BaselinesConfig, InterpretConfig,
-    ToyConfig, ReportConfig,
+    BrowseConfig, ToyConfig, ReportConfig,
 )  # fmt: skip
 STAGES = {kind.stage: kind for kind in _KINDS}

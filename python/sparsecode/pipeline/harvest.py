@@ -5,8 +5,11 @@ Each hook point has its own stage, named harvest/HOOK, and its own dataset.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ def harvest_activations(
     *,
     force: bool = False,
     quiet: bool = False,
+    part: str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Stores activations of the run's own GPT, or of another model, in `RUN/activations/HOOK`, a hook point each.
@@ -56,6 +60,7 @@ def harvest_activations(
             (`layer=[0, 2, 4], site=["mlp", "resid"], rows=1_000_000`).
         force: do it again where it was done with other settings.
         quiet: no progress.
+        part: I/N makes every N-th shard, from the I-th on, counted from 0; None: what RANK and WORLD_SIZE say, or all.
 
     Returns:
         {"hook_point", "path", "rows", "activation_dim", "fingerprint", "statistics"}; of several hook points those of
@@ -65,9 +70,16 @@ def harvest_activations(
         StageMissing: the run has no trained GPT.
         HookUnknown: the model has no such hook point.
         SettingsDiffer, RunLocked, OutOfSpace, NonFiniteActivation: see `sparsecode.errors`.
+
+    Where shards of other parts are missing, there is but "hook_point" and "path"; the part that finds all of them
+    finishes the stage.
     """
     run, config = called(run, HarvestConfig, config, settings)
+    which = _part(part)
+    shared = which != (0, 1)
     _check(config)
+    if shared and force:
+        raise InvalidSetting("harvest: --force would remove what other parts made; remove the run's activations first")
     keep_freed_memory()
     watch = watching(quiet)
     singles = {hook_name(single): single for single in single_configs(config)}
@@ -78,7 +90,7 @@ def harvest_activations(
     for line in model.strange():
         watch.note(f"harvest: {line}")
     own = config.model is None
-    tokens = tokens_of(run) if own else model_tokens(run, config, model, force=force, quiet=quiet)
+    tokens = tokens_of(run) if own else model_tokens(run, config, model, force=force, quiet=quiet, wait=shared)
     inputs = _trained(run) if own else {"model": model.fingerprint, "tokens": tokens.fingerprint}
     contexts = cut(tokens, model, None if own else config.part(ContextSettings))
     if not contexts.rows:
@@ -90,7 +102,7 @@ def harvest_activations(
             folder = run.activations_path / hook
             stage = opened(
                 run, f"harvest/{hook}", single, called=f"harvest: {hook} is", quiet=quiet, inputs=inputs,
-                outputs=[folder], needs=[folder / "manifest.json"], force=force,
+                outputs=[folder], needs=[folder / "manifest.json"], force=force, shared=shared,
             )  # fmt: skip
             stages[hook] = stack.enter_context(stage)
             if not stages[hook].done:
@@ -114,12 +126,30 @@ def harvest_activations(
                     "special_tokens": config.special_tokens,
                 } | ({"chat": True} if config.chat else {})
             most = config.batch_size * contexts.width if own else config.batch_tokens
-            rows = config.part(RowSettings)
+            rows = replace(config.part(RowSettings), share=which)
             for hook, dataset in harvest_rows(model, contexts, targets, rows, about, batch_tokens=most, watch=watch):
-                stages[hook].finish(_result(hook, dataset))
-        results = {hook: stage.result for hook, stage in stages.items()}
+                if dataset is not None:
+                    stages[hook].finish(_result(hook, dataset))
+                else:
+                    watch.note(f"harvest: {hook}: part {which[0]} of {which[1]} is made; shards of others are missing")
+        results = {hook: stage.result or _begun(hook) for hook, stage in stages.items()}
     first = next(iter(results.values()))
     return dict(first) if len(results) == 1 else dict(first) | {"datasets": results}
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    """The part that is asked for, or that torchrun gives this process; (0, 1) is all.
+
+    Raises:
+        InvalidSetting: it is none.
+    """
+    if text is None:
+        rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+        text = f"{rank}/{size}" if rank.isdecimal() and size.isdecimal() else "0/1"
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise InvalidSetting(f"harvest: --part '{text}' is not I/N with I from 0 to N - 1, such as 0/8")
+    return int(found[1]), int(found[2])
 
 
 def _check(config: HarvestConfig) -> None:
@@ -154,6 +184,11 @@ def _model(run: Run, config: HarvestConfig, hooks: Iterable[str], watch: Watch) 
 
 def _plain(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _begun(hook: str) -> dict[str, Any]:
+    """What is said of a hook point of which other parts are missing."""
+    return {"hook_point": hook, "path": f"activations/{hook}"}
 
 
 def _result(hook: str, dataset: Dataset) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def interpret_directions(
     inputs = {
         "comparison": digest(home.comparison_path),
         "activations": fingerprint_of_dataset(home, chosen.dataset, KEY),
-        "others": _digest_of(others),
+        "others": digest_of_others(others),
     } | optional_digests(home, INTERPRETED)
     folder = home.path / KEY
     outputs = [folder / name for name in ("interpretations.json", "directions.csv")]
@@ -186,7 +186,7 @@ def _interpret(
         raise StageMissing(f"{dataset.path}: not harvested from this run's text; run: sparsecode harvest{run.flag}")
     own = {name: Dictionary.load(run.dictionaries_path / name) for name in names}
     own |= {path: load_dictionary(path) for path in others}
-    _check_width(own, dataset)
+    check_width(own, dataset)
     sweep = ComparedSweep("run", comparison, own)
     groups = feature_groups(sweep, own, config.directions, config.seed)
     baselines = (load_baselines(run) or {}).get("baselines", ())
@@ -238,7 +238,7 @@ def _named(config: InterpretConfig, comparison: Comparison) -> tuple[list[str], 
     return names, [one for one in asked if one not in names]
 
 
-def _digest_of(paths: list[str]) -> str:
+def digest_of_others(paths: list[str]) -> str:
     """Digest of the files of dictionaries that are not of the run."""
     if not paths:
         return ""
@@ -252,7 +252,8 @@ def _digest_of(paths: list[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_width(dictionaries: Mapping[str, Dictionary], dataset: store.Dataset) -> None:
+def check_width(dictionaries: Mapping[str, Dictionary], dataset: store.Dataset) -> None:
+    """Raises NotExpressible where a dictionary reads activations of another width."""
     for name, own in dictionaries.items():
         if own.activation_dim != dataset.activation_dim:
             raise NotExpressible(

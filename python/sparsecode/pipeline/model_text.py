@@ -24,8 +24,12 @@ _TEXT = ("text", "text_key", "hf_dataset", "hf_stream", "skip_bad", "max_text_mb
 _CHAT_KEY = "messages"
 
 
-def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force: bool, quiet: bool) -> Tokens:
+def model_tokens(
+    run: Run, config: HarvestConfig, model: LanguageModel, *, force: bool, quiet: bool, wait: bool = False
+) -> Tokens:
     """The run's text in the tokens of `model`: those that are there, or made now where there are none or text is named.
+
+    With `wait`, a process that makes them is waited for.
 
     Raises:
         ModelInvalid: the model came without a tokenizer.
@@ -54,7 +58,7 @@ def model_tokens(run: Run, config: HarvestConfig, model: LanguageModel, *, force
     if not asked and before.get("status") == "running" and before.get("inputs") == {"tokenizer": digest}:
         chosen = TextConfig.recorded(before, KEY)  # goes on with the text that it was begun with
     named = as_recorded(run, KEY, chosen)
-    with opened(run, KEY, named, inputs={"tokenizer": digest}, force=force, quiet=True) as stage:
+    with opened(run, KEY, named, inputs={"tokenizer": digest}, force=force, wait=wait, quiet=True) as stage:
         text = replace(TrainGptConfig().part(TextSettings), **{name: getattr(chosen, name) for name in _TEXT})
         tokens = prepared(run, text, model, control=config.control_tokens, chat=config.chat, watch=watch)
         stage.finish(

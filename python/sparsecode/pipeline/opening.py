@@ -122,6 +122,8 @@ def open_stage(
     outputs: Iterable[Path] = (),
     needs: Iterable[Path] | None = None,
     force: bool = False,
+    wait: bool = False,
+    shared: bool = False,
 ) -> Iterator[Stage]:
     """Opens a stage: locked against a second process, compared with what was recorded.
 
@@ -137,6 +139,9 @@ def open_stage(
         outputs: files and folders it writes; removed where it starts anew with `force`.
         needs: what must be there of a stage that is done; the first of `outputs` unless named.
         force: begin it anew, whatever was recorded.
+        wait: wait for a process that is in the same stage.
+        shared: other processes may be in it at the same time, each with a part of the work: it is locked, and waited
+            for, only while what was recorded is compared.
 
     Yields:
         A `Stage`: `done` (nothing to do), `resuming` (begun before with the same settings) or neither.
@@ -144,7 +149,7 @@ def open_stage(
     Raises:
         SettingsDiffer: recorded with other settings, and not `force`.
         StageStale: with the same settings from other inputs, and not `force`.
-        RunLocked: another process is in the same stage.
+        RunLocked: another process is in the same stage, and not `wait` or `shared`.
         RunInvalid, IoFailed: the run's folder cannot be used, or not be written to.
     """
     from sparsecode._core import FileLock
@@ -157,7 +162,7 @@ def open_stage(
     except OSError as error:
         raise os_failure(run.path, error) from error
     try:
-        lock = FileLock(run.path / f".{key.replace('/', '-')}.lock")
+        lock = (FileLock.wait if wait or shared else FileLock)(run.path / f".{key.replace('/', '-')}.lock")
     except IoFailed as error:
         if force or not stage.take_up() or not stage.done:
             raise IoFailed(
@@ -170,10 +175,12 @@ def open_stage(
             stage.remember()
         else:
             stage.begin()
+        if shared:
+            lock.release()
         try:
             yield stage
         except SparsecodeError:
-            if not stage.done and not any(_holds(path) for path in written):
+            if not stage.done and not shared and not any(_holds(path) for path in written):
                 with suppress(SparsecodeError):  # a full disk is told already
                     run.write_record(key, None)
             raise

@@ -6,6 +6,7 @@ What makes and measures a sweep takes the settings of `toy` as well.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +23,18 @@ from sparsecode.pipeline.config import ToyConfig, TrainDictsConfig
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.settings import SEEDS
 from sparsecode.sweep import kinds, memory
-from sparsecode.sweep.batches import rows_held_out
+from sparsecode.sweep.batches import Order, rows_held_out
 from sparsecode.sweep.fitting import DEFAULT_SAMPLES
 from sparsecode.sweep.kinds import KindSpec
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.settings import LossSettings, parse_l1, parse_sizes, rates
+from sparsecode.sweep.spread import owners
 from sparsecode.sweep.start import Start
 from sparsecode.sweep.sweep import Sweep
+from sparsecode.world import ALONE, World
 
 Swept = TrainDictsConfig | ToyConfig
+Entries = list[tuple[int, KindSpec, int]]  # size, kind and seed of each dictionary
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ def check(config: TrainDictsConfig, data: Data) -> None:
     if config.skip and not data.target:
         raise InvalidSetting("train-dicts: --skip is for transcoders; add --target, what they write")
     if len(data.datasets) > 1:
+        if config.order == "windowed":
+            raise InvalidSetting("train-dicts: several datasets are read in the same order by --order exact alone")
         store.check_aligned(data.datasets)
     steps = known_steps(config, data.first.rows - held_out(config, data.first))
     if steps is not None and config.minutes is None:
@@ -173,14 +179,16 @@ def _harvested(run: Run, hook: str) -> Path:
     return folder
 
 
-def build_sweep(config: Swept, width: int, device: torch.device, *, target_width: int = 0) -> Sweep:
-    """The sweep before `start` has set encoders and biases; of transcoders where they write so many dimensions."""
-    sizes, kinds, seeds = zip(*entries(config, width), strict=True)
+def build_sweep(
+    config: Swept, every: Entries, width: int, device: torch.device, world: World = ALONE, *, target_width: int = 0
+) -> Sweep:
+    """This process's part of a sweep before `start` has set encoders and biases; `target_width` is of transcoders."""
+    sizes, kinds, seeds = zip(*share(every, world), strict=True)
     loss, orthogonal = config.part(LossSettings), start(config).orthogonal
     lr = rates(config.lr, sizes, config.lr_scaling if isinstance(config, TrainDictsConfig) else "none")
     return Sweep(
         width + target_width, sizes, kinds, seeds, lr, loss, inputs=width if target_width else None, device=device,
-        orthogonal=orthogonal,
+        orthogonal=orthogonal, together=[size for size, _, _ in every],
     )  # fmt: skip
 
 
@@ -193,7 +201,7 @@ def start(config: Swept) -> Start:
     return Start.parse(config.start, config.encoder_norm, config.initial_density, config.whitening)
 
 
-def entries(config: Swept, width: int) -> list[tuple[int, KindSpec, int]]:
+def entries(config: Swept, width: int) -> Entries:
     """Every (size, kind, seed) of the sweep, sizes outermost; `2x` is twice the width, or the number of true features.
 
     Raises:
@@ -204,6 +212,28 @@ def entries(config: Swept, width: int) -> list[tuple[int, KindSpec, int]]:
     unit = config.true_features if isinstance(config, ToyConfig) else width
     seeds = list(range(config.seed, config.seed + config.seeds))
     return kinds.entries(parse_sizes(config.sizes, unit), kinds_of(config), seeds)
+
+
+def share(every: Entries, world: World) -> Entries:
+    """Those entries of a sweep that this one of the processes trains.
+
+    Raises:
+        InvalidSetting: there are more processes than dictionaries.
+    """
+    if world.size > len(every):
+        raise InvalidSetting(f"train-dicts: {world.size} processes for {len(every)} dictionaries; start fewer")
+    ranks = owners([size for size, _, _ in every], world.size)
+    return [entry for entry, rank in zip(every, ranks, strict=True) if rank == world.rank]
+
+
+def order(config: TrainDictsConfig, dataset: store.Dataset, planned: Mapping[str, Any]) -> Order:
+    """The order of rows; a stage that was begun keeps that of its plan, and one of an older version is exact."""
+    chosen = planned.get("order", "exact") if planned else config.order
+    if chosen == "auto":
+        there = machine_memory()
+        size = dataset.rows * dataset.activation_dim * (4 if dataset.dtype == "float32" else 2)
+        chosen = "windowed" if there is not None and size > there / 2 else "exact"
+    return "windowed" if chosen == "windowed" else "exact"
 
 
 def kinds_of(config: Swept) -> list[KindSpec]:
@@ -247,13 +277,13 @@ def known_steps(config: TrainDictsConfig, train_rows: int) -> int | None:
     return max(1, (config.samples or DEFAULT_SAMPLES) // config.batch_size)
 
 
-def need(config: Swept, width: int, *, target_width: int = 0) -> memory.Need:
-    """What the sweep of these settings needs, of transcoders where they write so many dimensions.
+def need(config: Swept, width: int, world: World = ALONE, *, target_width: int = 0) -> memory.Need:
+    """What the sweep of these settings needs, in this one of the processes that train it.
 
     Raises:
         InvalidSetting: sizes, coefficients or the device cannot be used.
     """
-    sizes, several, _ = zip(*entries(config, width), strict=True)
+    sizes, several, _ = zip(*share(entries(config, width), world), strict=True)
     where, loss = torch_device(config.device).type, config.part(LossSettings)
     return memory.need_of(
         sizes, width + target_width, batch=config.batch_size,

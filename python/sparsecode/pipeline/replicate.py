@@ -202,6 +202,11 @@ _FIGURES: dict[str, dict[str, Callable[[Any], str]]] = {
         "number": str,
         "asked": lambda found: f"{found['answers']:,} answers of a language model ({found['spent']})",
     },
+    "browse": {
+        "page": str,
+        "features": lambda n: f"{n} features",
+        "bytes": lambda n: f"{n / 1e6:.1f} MB",
+    },
     "toy": {
         "dictionaries": lambda names: f"{len(names)} dictionaries",
         "samples": lambda n: f"{human(n)} samples",

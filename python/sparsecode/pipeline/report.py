@@ -124,6 +124,7 @@ def gather(run: Run, config: ReportConfig, comparison: Comparison) -> Facts:
         claims=load_claims(run),
         baselines=load_baselines(run),
         interpretations=load_interpretations(run),
+        browser="browse/index.html" if run.is_done("browse") else "",
         toy=load_toy(run),
         untested=f"The claims were not tested yet; run: sparsecode claims{run.flag}",
     )

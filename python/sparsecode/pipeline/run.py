@@ -8,6 +8,8 @@ RUN/dictionaries/NAME.safetensors     with NAME.json beside it
 RUN/comparison.safetensors + .json    what `compare` found
 RUN/claims.json  RUN/science/         verdicts on the claims, and the sweeps beside the run's own that they need
 RUN/baselines/NAME.safetensors        with NAME.json; baselines.json, measures.csv
+RUN/interpret/                        interpretations.json, directions.csv
+RUN/browse/                           index.html and data/: every feature on a page
 RUN/toy/                              toy.json, measures.csv, truth, recovery.safetensors, report.html
 RUN/metrics.jsonl  RUN/report.html  RUN/report.json
 RUN/figures/                          each figure of the report as CSV and PNG

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sparsecode.checkpoint import beside, remove
+from sparsecode.pipeline import ranks
 from sparsecode.pipeline.opening import Stage, open_stage
 from sparsecode.pipeline.progress import say, watching
 from sparsecode.pipeline.recall import recalled
 from sparsecode.pipeline.run import Run
 from sparsecode.pipeline.settings import StageConfig
 from sparsecode.watch import Task, Watch
+from sparsecode.world import ALONE, World
 
 S = TypeVar("S", bound=StageConfig)
 
@@ -52,6 +55,7 @@ def run_stage(
     outputs: Iterable[Path] = (),
     needs: Iterable[Path] | None = None,
     state: Path | None = None,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Does a stage unless it is done, and records what `do` returns.
 
@@ -60,6 +64,7 @@ def run_stage(
         do: the work; its result is what the stage recorded when it finished.
         quiet: see `opened`.
         state: what an interrupted stage goes on from; removed once it is recorded as done.
+        world: the processes that do it together; see `ranks.opened`.
 
     Returns:
         The result, of now or of before.
@@ -67,11 +72,16 @@ def run_stage(
     Raises:
         SparsecodeError: what `open_stage` and `do` raise.
     """
-    with opened(run, key, config, quiet=quiet, inputs=inputs, outputs=outputs, needs=needs, force=force) as stage:
+    given = dict(inputs or {})
+
+    def opening() -> AbstractContextManager[Stage]:
+        return opened(run, key, config, quiet=quiet, inputs=given, outputs=outputs, needs=needs, force=force)
+
+    with ranks.opened(world, run, key, config, given, opening) as stage:
         if not stage.done:
             stage.finish(do(stage))
-            if state is not None:
-                state.unlink(missing_ok=True)
+        if state is not None and world.rank == 0:
+            remove(state, *beside(state))
         return stage.result
 
 

@@ -8,6 +8,7 @@ Each stage's record holds fingerprints of its inputs. Here they are compared wit
     claims        the comparison (compare), the dataset
     baselines     the dataset, the dictionaries where they were trained on it
     interpret     the comparison, the dataset, and baselines and claims where there are any
+    browse        the comparison, the dataset, and baselines and explanations where there are any
     report        the comparison, and claims, baselines, explanations and toy models where there are any
 
 A stage is out of date as well where one that it reads is, or is not finished any more.
@@ -27,7 +28,8 @@ from sparsecode.pipeline.run import Run, command_of
 OPTIONAL = ("claims", "baselines", "interpret", "toy")  # a report shows those that are there
 INTERPRETED = ("claims", "baselines")  # ... and interpret explains
 _NEEDED = ("train-gpt", "train-dicts", "compare")  # a stage that has read one of these had it in its own run
-_BESIDE = ("claims", "interpret")  # they read the data that the dictionaries were trained on
+BROWSED = ("baselines", "interpret")  # ... and browse shows
+_BESIDE = ("claims", "interpret", "browse")  # they read the data that the dictionaries were trained on
 _ORDER = (
     "tokens",
     "train-gpt",
@@ -37,6 +39,7 @@ _ORDER = (
     "claims",
     "baselines",
     "interpret",
+    "browse",
     "toy",
     "report",
 )
@@ -176,11 +179,12 @@ def _sources(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source
                 "dataset": _dataset(run, key, stages),
                 "sweep": _Source("train-dicts", dictionaries_of(stages, own)),
             }
-        case "interpret":
+        case "interpret" | "browse":
+            optional = optional_digests(run, INTERPRETED if key == "interpret" else BROWSED)
             return {
                 "comparison": _Source("compare", digest(run.comparison_path) or None),
                 "activations": _dataset(run, key, stages),
-            } | {name: _Source(name, value) for name, value in optional_digests(run, INTERPRETED).items()}
+            } | {name: _Source(name, value) for name, value in optional.items()}
         case "report":
             optional = optional_digests(run)
             return {"comparison": _Source("compare", digest(run.comparison_path) or None)} | {

@@ -150,7 +150,7 @@ def _check(config: ToyConfig) -> None:
 
 def _train(run: Run, stage: Stage, config: ToyConfig, state: Path, *, quiet: bool) -> ToyResult:
     engine = engine_of(stage, config, quiet=quiet)
-    sweep = plan.build_sweep(config, config.dim, engine.device)
+    sweep = plan.build_sweep(config, plan.entries(config, config.dim), config.dim, engine.device)
     batches = ToyBatches(ToyData(data_settings(config)), config.batch_size)
     x, codes = batches.fresh(config.eval_rows)
     spread = metrics.Deviations.of(x).total

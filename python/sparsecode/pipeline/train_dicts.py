@@ -21,6 +21,7 @@ from sparsecode.pipeline.advice import advised
 from sparsecode.pipeline.config import TrainDictsConfig
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
+from sparsecode.pipeline.ranks import together
 from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import require
@@ -33,11 +34,12 @@ from sparsecode.sweep.aligned import (
     effective_layers,
     layer_norms,
 )
-from sparsecode.sweep.batches import DatasetBatches
+from sparsecode.sweep.batches import DatasetBatches, Order
 from sparsecode.sweep.engines import choose_engine
 from sparsecode.sweep.metrics import Deviations
 from sparsecode.sweep.schedule import Budget
 from sparsecode.sweep.trainer import EVAL_BATCH, evaluate
+from sparsecode.world import World
 
 KEY = "train-dicts"
 
@@ -73,8 +75,15 @@ def train_dicts(
         DatasetUnfit: too few rows, or all the same.
         TrainingDiverged: every dictionary ran into NaN.
         SettingsDiffer, RunLocked, OutOfSpace: see `sparsecode.errors`.
+        RankLost: another of the processes that train it together (docs/scale.md) failed or ended.
     """
     home, chosen = called(run, TrainDictsConfig, config, settings)
+    with together(chosen.patience) as world:
+        return _done(home, chosen, world, force=force, quiet=quiet or world.rank > 0)
+
+
+def _done(home: Run, chosen: TrainDictsConfig, world: World, *, force: bool, quiet: bool) -> dict[str, Any]:
+    """Does the stage unless it is done; every process of `world` calls it."""
     data = plan.find_data(home, chosen)
     if chosen.dataset is None:
         hooks = [dataset.path.name for dataset in data.datasets]
@@ -83,7 +92,7 @@ def train_dicts(
     plan.check(chosen, data)
     if force or not home.is_done(KEY):
         width = data.width + data.target_width
-        plan.refuse(KEY, plan.need(chosen, data.width, target_width=data.target_width), width)
+        plan.refuse(KEY, plan.need(chosen, data.width, world, target_width=data.target_width), width)
     if force or KEY not in home.config()["stages"]:
         choose_engine(
             chosen.engine, chosen.device, kinds=plan.kinds_of(chosen), transcoders=data.target
@@ -92,7 +101,7 @@ def train_dicts(
     state = folder / "state.safetensors"
 
     def do(stage: Stage) -> dict[str, Any]:
-        result = _train(home, stage, chosen, data, state, quiet=quiet)
+        result = _train(stage, chosen, data, state, world, quiet=quiet)
         if result["diverged"]:
             names = ", ".join(result["diverged"])
             watching(quiet).note(
@@ -102,7 +111,7 @@ def train_dicts(
 
     return run_stage(
         home, KEY, chosen, do, inputs=data.inputs, outputs=[folder], needs=_written(home),
-        state=state, force=force, quiet=quiet,
+        state=state, force=force, quiet=quiet, world=world,
     )  # fmt: skip
 
 
@@ -114,21 +123,17 @@ def _written(run: Run) -> list[Path]:
     return files or [run.dictionaries_path]
 
 
-def _fingerprint(paths: list[Path]) -> str:
-    """Digest of dictionaries as they were written: what is read from them later is compared with it."""
-    digest = hashlib.sha256()
-    for path in paths:
-        for file in files_of(path):
-            digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
+def _lines(path: Path) -> str:
+    """Digests of a dictionary's files as they were written: what is read from them later is compared with these."""
+    return "".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files_of(path))
 
 
 def _batches(
-    config: TrainDictsConfig, data: plan.Data, train_rows: int
+    config: TrainDictsConfig, data: plan.Data, train_rows: int, order: Order
 ) -> tuple[DatasetBatches | AlignedBatches, Skip | None]:
     """What is trained on, and the linear part of transcoders, which is taken from it."""
     parts = [
-        DatasetBatches(dataset, config.batch_size, train_rows, plan.normalization(config, dataset), config.seed)
+        DatasetBatches(dataset, config.batch_size, train_rows, plan.normalization(config, dataset), config.seed, order)
         for dataset in data.datasets
     ]
     if len(parts) == 1:
@@ -149,22 +154,26 @@ def _tell_of_layers(dictionary: Dictionary, data: plan.Data, metrics: dict[str, 
 
 
 def _train(
-    run: Run, stage: Stage, config: TrainDictsConfig, data: plan.Data, state: Path, *, quiet: bool
+    stage: Stage, config: TrainDictsConfig, data: plan.Data, state: Path, world: World, *, quiet: bool
 ) -> dict[str, Any]:
-    """Trains, measures on the held-out rows and writes the dictionaries.
+    """Trains, measures on the held-out rows and writes the dictionaries: in each process of `world` its own.
 
     Raises:
         TrainingDiverged: no dictionary is left.
     """
+    run = stage.run
     engine = engine_of(stage, config, quiet=quiet)
-    sweep = plan.build_sweep(config, data.width, engine.device, target_width=data.target_width)
+    every = plan.entries(config, data.width)
+    sweep = plan.build_sweep(config, every, data.width, engine.device, world, target_width=data.target_width)
+    # Windows hold more rows where these are narrower, so several datasets would come in different orders.
+    order: Order = plan.order(config, data.first, stage.planned) if len(data.datasets) == 1 else "exact"
     eval_rows = plan.held_out(config, data.first)
     train_rows = data.first.rows - eval_rows
     steps = plan.known_steps(config, train_rows)
     budget = None
     if config.minutes is not None:
         budget = Budget(config.minutes * 60, steps, least=-(-config.min_samples // config.batch_size))
-    batches, skip = _batches(config, data, train_rows)
+    batches, skip = _batches(config, data, train_rows, order)
     normalization = batches.normalization
     # Deviations of the batches are those of the datasets in expectation, and cost nothing.
     per_row = sum(
@@ -172,9 +181,9 @@ def _train(
         for dataset in data.written
     )
     trainer = train(
-        run, stage, config, sweep, batches, engine, start=plan.start(config), steps=steps,
-        budget=budget, deviations=lambda rows: per_row * rows, state=state,
-        quiet=quiet,
+        run, stage, config, sweep, batches, engine, start=plan.start(config), steps=steps, budget=budget,
+        deviations=lambda rows: per_row * rows, state=state, quiet=quiet, order=order, world=world,
+        names=[kind.file_name(size, seed) for size, kind, seed in every],
     )  # fmt: skip
 
     def held_out() -> Iterator[Tensor]:
@@ -184,22 +193,23 @@ def _train(
     if data.target:
         spread = reduce(add, (Deviations.of(rows[:, sweep.written]) for rows in held_out())).total
     found, fired = evaluate(engine, sweep, held_out() if skip is None else map(skip.take, held_out()), spread)
-    diverged = [sweep.names[k] for k in sorted(sweep.diverged())]
-    if len(diverged) == len(sweep):
+    diverged = list(trainer.gathered({sweep.names[k]: None for k in sweep.diverged()}))
+    if len(diverged) == len(every):
         raise TrainingDiverged(
-            f"{run.path}: all {len(sweep)} dictionaries ran into NaN; use a lower --lr, with --force"
+            f"{run.path}: all {len(every)} dictionaries ran into NaN; use a lower --lr, with --force"
         )
-    names = []
+    own = {}
     for name, dictionary in trainer.finished(found, fired, eval_rows, normalization, data.about):
         if skip is not None:
             dictionary = skip.into(dictionary, torch.as_tensor(normalization.scale)[sweep.written])
         if len(data.written) > 1:
             _tell_of_layers(dictionary, data, found[name])
         dictionary.save(run.dictionaries_path / name)
-        names.append(name)
+        own[name] = {"metrics": found[name], "lines": _lines(run.dictionaries_path / name)}
+    made = trainer.gathered(own)
     return {
-        "dictionaries": names,
-        "fingerprint": _fingerprint([run.dictionaries_path / name for name in names]),
+        "dictionaries": list(made),
+        "fingerprint": hashlib.sha256("".join(one["lines"] for one in made.values()).encode()).hexdigest()[:16],
         "diverged": diverged,
         **data.about,
         "activation_dim": data.width,
@@ -207,5 +217,5 @@ def _train(
         "steps": trainer.step,
         "engine": engine.name,
         "eval_rows": eval_rows,
-        "metrics": {name: found[name] for name in names},
+        "metrics": {name: one["metrics"] for name, one in made.items()},
     }

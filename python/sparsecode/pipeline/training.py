@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparsecode.pipeline.config import ToyConfig, TrainDictsConfig
@@ -17,6 +17,7 @@ from sparsecode.sweep.schedule import Budget, Schedule
 from sparsecode.sweep.start import Start
 from sparsecode.sweep.sweep import Sweep
 from sparsecode.sweep.trainer import Trainer
+from sparsecode.world import ALONE, World
 
 
 def engine_of(stage: Stage, config: TrainDictsConfig | ToyConfig, *, quiet: bool) -> Engine:
@@ -43,6 +44,9 @@ def train(
     deviations: Callable[[int], float],
     state: Path,
     quiet: bool,
+    order: str | None = None,
+    world: World = ALONE,
+    names: Sequence[str] | None = None,
 ) -> Trainer:
     """Trains a sweep to its end, from where the stage was left.
 
@@ -53,6 +57,8 @@ def train(
         steps: how many, or the most of them; None where only the time decides.
         budget: decides the number of steps; None where `steps` does.
         quiet: no progress.
+        order: of the rows, where it is one that a resumed stage must keep.
+        world, names: see `Trainer`.
 
     Returns:
         The trainer after its last step.
@@ -63,12 +69,13 @@ def train(
         sweep, batches, schedule.planned(stage.planned), engine, StageWatch(run, stage, quiet=quiet), start=start,
         budget=budget, deviations=deviations, state=state, label=stage.key, log_every=config.log_every,
         save_every=config.save_every, threads=config.threads,
+        world=world, names=names,
     )  # fmt: skip
     if not (stage.resuming and trainer.restore()):
         trainer.begin()
     if stage.resuming:
         run.rewind_metrics(stage.key, trainer.step)
     if not stage.planned:
-        stage.plan(engine=engine.name)
+        stage.plan(engine=engine.name, **({} if order is None else {"order": order}))
     trainer.train()
     return trainer

@@ -22,6 +22,7 @@ class Facts:
     claims: Findings | None = None  # None where the claims were not tested
     baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
     interpretations: dict[str, Any] | None = None  # interpretations.json; None where there are none
+    browser: str = ""  # where a page with every feature is, from the report; empty where there is none
     toy: dict[str, Any] | None = None  # toy.json; None where there are none
     untested: str = "The claims were not tested yet"
 

@@ -142,15 +142,15 @@ def top_rows(
     for start in range(0, searched, chunk):
         stop = min(start + chunk, searched)
         codes = probes.encode(dataset.read(start, stop))  # [R, F]
-        best, where = _keep(best, where, codes, start)
+        best, where = keep(best, where, codes, start)
         fired += codes.sign_().sum(dim=0).long()  # exact: at most `chunk` ones
         if advance is not None:
             advance(stop - start)
     return TopRows(best, where, fired, searched)
 
 
-def _keep(best: Tensor, where: Tensor, codes: Tensor, start: int) -> tuple[Tensor, Tensor]:
-    """The best k of those kept and of a chunk's codes [R, F]; at equal values the earlier row."""
+def keep(best: Tensor, where: Tensor, codes: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """The best k of those kept [F, k] and of a chunk's codes [R, F]; at equal values the earlier row."""
     k = best.shape[1]
     passing = (codes.amax(dim=0) > best[:, -1]).nonzero().flatten()
     if not len(passing):

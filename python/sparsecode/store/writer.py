@@ -89,6 +89,19 @@ class DatasetWriter:
         self._rows = self._core.rows
         self._consumed = self._core.consumed
 
+    @classmethod
+    def of_shard(cls, path: Path, activation_dim: int, contexts: bool, core: _core.DatasetWriter) -> Self:
+        """The writer of one shard of a dataset that is written in parts, which is complete where it is full."""
+        writer = cls.__new__(cls)
+        writer.path, writer.activation_dim, writer._numbered = path, activation_dim, contexts
+        writer._core, writer._rows, writer._consumed = core, 0, 0
+        return writer
+
+    def finish_shard(self) -> None:
+        """Completes the shard of `of_shard` where it is not full."""
+        if not self._rows:
+            self._core.finish()
+
     @property
     def rows(self) -> int:
         """Rows in complete shards, safe on disk: where to continue after an interruption."""

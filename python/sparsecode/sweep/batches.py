@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from sparsecode.sweep.normalization import Normalization
 
 Array = npt.NDArray[Any]
 Data = Tensor | Array | Dataset | Iterable[Tensor | Array]
+
+Order = Literal["exact", "windowed"]  # of rows; see `ActivationStream`
 
 _MOST_HELD_OUT = 4  # at least three quarters of little data are trained on
 
@@ -56,6 +58,7 @@ class DatasetBatches:
         stop_row: how many rows are used, from the first on.
         normalization: what is done to them.
         seed: of the order.
+        order: see `ActivationStream.mode`.
     """
 
     dataset: Dataset
@@ -63,6 +66,7 @@ class DatasetBatches:
     stop_row: int
     normalization: Normalization
     seed: int = 0
+    order: Order = "exact"
 
     def sample(self, rows: int) -> Tensor:
         """See `Batches.sample`."""
@@ -80,6 +84,7 @@ class DatasetBatches:
             seed=self.seed,
             stop_row=self.stop_row,
             position=position,
+            mode=self.order,
             mean=self.normalization.mean,
             scale=float(self.normalization.scale),
             threads=threads,

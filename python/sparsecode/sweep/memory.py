@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sparsecode.errors import InvalidSetting
-from sparsecode.machine import cores, usable_memory
+from sparsecode.machine import cores, ranks_here, usable_memory
 from sparsecode.sweep.engines import engine_class
 from sparsecode.sweep.kinds.spec import KindSpec
 
@@ -131,12 +131,13 @@ def refuse(who: str, found: Need, dim: int) -> None:
 
 
 def device_memory(device: str) -> int | None:
-    """Bytes that a process may use there; None where that cannot be told."""
+    """Bytes that a process may use there, its share where `ranks_here`; None where that cannot be told."""
     if device == "cuda":
         import torch
 
         return int(torch.cuda.get_device_properties(0).total_memory)
-    return usable_memory() if device == "cpu" else None
+    there = usable_memory() if device == "cpu" else None
+    return there and there // ranks_here()
 
 
 def engine_kind(name: str, device: str, kinds: Iterable[KindSpec] = ()) -> str:

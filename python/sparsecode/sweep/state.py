@@ -1,23 +1,47 @@
-"""What a training leaves on disk between two steps: the sweep, the sums since the last line of metrics, the time."""
+"""What a training leaves on disk between two steps: the sweep, the sums since the last line of metrics, the time.
+
+A dictionary's part goes by its name. Where several processes train a sweep, each writes the parts of its own
+dictionaries, and rank 0 last: its file names those of the others and takes the place of the one before, so what is
+found is of one step. Whoever owns a dictionary then, among however many processes, reads its part.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from sparsecode.checkpoint import load_tensors, save_tensors
+from sparsecode.checkpoint import beside, load_tensors, part_of, remove, save_tensors
 from sparsecode.errors import CheckpointCorrupt
 from sparsecode.sweep.engines import StepStats
 from sparsecode.sweep.sweep import Sweep
+from sparsecode.world import ALONE, World
 
 
-def save_state(path: Path, sweep: Sweep, interval: StepStats, elapsed: float, **about: Any) -> None:
-    """Writes everything that the steps to come depend on, atomically; `elapsed` in seconds."""
+def save_state(
+    path: Path, sweep: Sweep, interval: StepStats, elapsed: float, world: World = ALONE, **about: Any
+) -> None:
+    """Writes everything that the steps to come depend on, atomically; `elapsed` in seconds.
+
+    Every process of `world` calls it after the same step.
+    """
     sums = torch.stack([interval.sse, interval.l1, interval.l0])
-    about |= {"interval_rows": interval.rows, "elapsed": elapsed}
-    save_tensors(path, sweep.state_dict() | {"interval": sums}, about)
+    tensors = {f"{name}/interval": sums[:, k] for k, name in enumerate(sweep.names)} | dict(_parts(sweep))
+    about |= {"step": sweep.step, "interval_rows": interval.rows, "elapsed": elapsed}
+    name = None
+    if world.rank:
+        own = part_of(path, f"{sweep.step}-{world.rank}of{world.size}")
+        save_tensors(own, tensors, about)
+        name = own.name
+
+    def commit(others: list[str]) -> None:
+        save_tensors(path, tensors, about | {"others": others[1:]})
+        remove(*(old for old in beside(path) if old.name not in others))
+
+    world.agree(name, commit)
 
 
 def load_state(path: Path, sweep: Sweep, interval: StepStats) -> tuple[StepStats, float]:
@@ -26,10 +50,24 @@ def load_state(path: Path, sweep: Sweep, interval: StepStats) -> tuple[StepStats
     Raises:
         CheckpointCorrupt: not such a file, or of another sweep.
     """
-    tensors, about = load_tensors(path)
-    sweep.load_state_dict(tensors)
+    own = dict(_parts(sweep))
+    wanted = own.keys() | {f"{name}/interval" for name in sweep.names}
+    tensors, about = load_tensors(path, wanted)
     try:
-        sums = tensors["interval"].to(interval.sse.device)
+        for other in about["others"]:
+            tensors |= load_tensors(path.with_name(other), wanted)[0]
+        sums = torch.stack([tensors.pop(f"{name}/interval") for name in sweep.names], 1).to(interval.sse.device)
+        for name, mine in own.items():
+            if tensors[name].shape != mine.shape or tensors[name].dtype != mine.dtype:
+                raise ValueError(f"{name} that fits")
+            mine.copy_(tensors[name])
+        sweep.step = int(about["step"])
         return StepStats(about["interval_rows"], *sums), float(about["elapsed"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointCorrupt(f"{path}: no {error}; delete it to start this stage anew") from error
+
+
+def _parts(sweep: Sweep) -> Iterator[tuple[str, Tensor]]:
+    for k, name in enumerate(sweep.names):
+        for tensor, value in sweep.part(k).items():
+            yield f"{name}/{tensor}", value

@@ -54,6 +54,8 @@ class Sweep:
         inputs: of transcoders, how many of the D dimensions are read; None: all are, and all are written. Where the
             squared error is averaged, it is over the dimensions that are written.
         orthogonal: the atoms are those of an orthogonal matrix instead of independent ones.
+        together: sizes of all dictionaries of a sweep of which these are the part of one process: engines that choose
+            their ways by the sizes choose as if they trained all, so that the bits are the same; None: `sizes`.
         device, dtype: of the parameters; engines other than the reference need contiguous float32.
 
     Attributes:
@@ -85,6 +87,7 @@ class Sweep:
         *,
         inputs: int | None = None,
         orthogonal: bool = False,
+        together: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -108,6 +111,7 @@ class Sweep:
         self.seeds = [int(seed) for seed in seeds]
         self.loss = loss or LossSettings()
         self.orthogonal = orthogonal
+        self.together = self.sizes if together is None else [int(size) for size in together]
         self.offsets = [0]
         for size in self.sizes:
             self.offsets.append(self.offsets[-1] + size)
@@ -311,6 +315,16 @@ class Sweep:
         for name, (m, v) in self.moments.items():
             state |= {f"m.{name}": m, f"v.{name}": v}
         return state | self.state.tensors() | {"fired": self.fired, "step": torch.tensor(self.step)}
+
+    def part(self, k: int) -> dict[str, Tensor]:
+        """What `state_dict` has of dictionary k alone, by name, without the step: views of the same tensors."""
+        found = {"fired": self.fired[self.rows(k)]} | self.state.part(k, self.rows(k))
+        moments = self.moments
+        for name, value in self.parameters().items():
+            if (at := self.place(name, k)) is not None:
+                m, v = moments[name]
+                found |= {name: value[at], f"m.{name}": m[at], f"v.{name}": v[at]}
+        return found
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what `state_dict` gave, in place.

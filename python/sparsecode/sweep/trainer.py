@@ -6,7 +6,8 @@ Shape letters: B rows of a batch, D activation dimension, F features of one dict
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from sparsecode.sweep.start import SAMPLE_ROWS, Start, begin
 from sparsecode.sweep.state import load_state, save_state
 from sparsecode.sweep.sweep import Sweep
 from sparsecode.watch import UNWATCHED, Task, Watch
+from sparsecode.world import ALONE, World
 
 EVAL_BATCH = 4096  # rows per forward pass of the final metrics
 PATIENCE = 0.25  # seconds that an engine trains on before progress is shown and Ctrl-C is answered
+PULSE = 2.0  # ... where several processes must come together for that
 
 
 class Trainer:
@@ -47,6 +50,9 @@ class Trainer:
         label: the work's name, for progress.
         log_every, save_every: steps between measurements, and between saved states.
         threads: of everything beside the engine; None: as fits.
+        world: the processes that train a sweep together, each the dictionaries of its own `sweep` on the same batches;
+            rank 0 alone tells `watch` of what was measured.
+        names: of the dictionaries of all of them, in the order in which these are told; None: those of `sweep`.
 
     Attributes:
         interval: sums over the rows since the last measurement.
@@ -69,7 +75,10 @@ class Trainer:
         log_every: int = 100,
         save_every: int = 1000,
         threads: int | None = None,
+        world: World = ALONE,
+        names: Sequence[str] | None = None,
     ) -> None:
+        self.world, self.names = world, list(names or sweep.names)
         self.sweep, self.batches, self.schedule, self.engine, self.watch = sweep, batches, schedule, engine, watch
         self.start, self.budget, self.deviations, self.state, self.label = start, budget, deviations, state, label
         self.log_every, self.save_every, self.threads = log_every, save_every, threads
@@ -110,13 +119,14 @@ class Trainer:
     def save(self) -> None:
         """Writes everything that the steps to come depend on, atomically."""
         if self.state is not None:
-            save_state(self.state, self.sweep, self.interval, self.elapsed, position=self.samples)
+            save_state(self.state, self.sweep, self.interval, self.elapsed, self.world, position=self.samples)
 
     def train(self) -> None:
-        """Steps until the end of the schedule. Ctrl-C saves the state first.
+        """Steps until the end of the schedule. Ctrl-C or SIGTERM, of any process, saves the state first.
 
         Raises:
             DatasetUnfit: the batches ended before.
+            RankLost: another process ended.
         """
         B, began = self.batches.size, time.monotonic() - self.elapsed
         if self.schedule.total is not None:
@@ -132,20 +142,23 @@ class Trainer:
             while not self.at_end:
                 before = self.step
                 self._advance(batches)
-                self.elapsed = time.monotonic() - began
+                # All processes take the same steps: what they depend on beside the settings is one clock.
+                self.elapsed, stop = self.world.agree((time.monotonic() - began, interrupt.requested), _latest)
                 self._plan(progress)
                 shown = self._measure() if self.step % self.log_every == 0 or self.at_end else {}
                 if self.step % self.save_every == 0 and not self.at_end:
                     self.save()
-                if interrupt.requested:
+                if stop:
                     self.save()
-                    raise KeyboardInterrupt
+                    raise interrupt.error(stop)
                 progress.advance((self.step - before) * B, **shown)
 
     def _advance(self, batches: Iterator[Tensor]) -> None:
         """Takes the steps that fit between two looks at everything else; their number never changes the result."""
         rate = self.step / max(self.elapsed, 1e-9)
-        patience = PATIENCE if self.budget is None else min(PATIENCE, self.budget.seconds / 200)
+        patience = PATIENCE if self.world.size == 1 else PULSE
+        if self.budget is not None:
+            patience = min(patience, self.budget.seconds / 200)
         last = self.step + max(1, int(patience * rate))
         for every in (self.log_every, self.save_every):
             last = min(last, (self.step // every + 1) * every)
@@ -181,14 +194,24 @@ class Trainer:
         if self.deviations is None:
             return {}
         found = metrics.summaries(self.sweep, self.interval, self.deviations(self.interval.rows))
+        found = self.gathered(found)
         lr_scale, l1_factor = self.schedule.factors(self.step - 1)
-        for name, values in found.items():
+        for name, values in found.items() if self.world.rank == 0 else ():
             self.watch.measured(
                 self.step, dictionary=name, samples=self.samples, lr_scale=lr_scale, l1_factor=l1_factor, **values
             )
         self.interval = StepStats.zeros(len(self.sweep), self.engine.device)
         self.sweep.fired.zero_()
         return {"FVU": _range(found, "fvu", ".3f"), "L0": _range(found, "l0", ".1f")}
+
+    def gathered(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What all processes found by the names of dictionaries, in the order of these; JSON values."""
+
+        def joined(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+            every = ChainMap(*map(dict, said))
+            return {name: every[name] for name in self.names if name in every}
+
+        return dict(self.world.agree(dict(found), joined))
 
     def finished(
         self,
@@ -246,6 +269,12 @@ def evaluate(
         sums += engine.evaluate(sweep, x.to(engine.device))
     total = deviations if deviations is not None else spread.total if spread is not None else 0.0
     return metrics.summaries(sweep, sums, total), sweep.per_dictionary(sweep.fired.cpu())
+
+
+def _latest(said: Sequence[tuple[float, int]]) -> tuple[float, int]:
+    """The last of clocks, and the largest of signals."""
+    clocks, signals = zip(*said, strict=True)
+    return max(clocks), max(signals)
 
 
 def _range(found: Mapping[str, dict[str, Any]], name: str, form: str) -> str:

@@ -4,6 +4,7 @@ mod append;
 mod crash;
 mod header;
 mod manifest;
+mod parts;
 
 use std::path::Path;
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
+from urllib.parse import urlencode
 
 from sparsecode.report import charts
 from sparsecode.report.blocks import Block, Examples, Figure, Section
@@ -81,11 +82,13 @@ def _contexts(facts: Facts, kind: str, numbers: Numbers) -> Examples | None:
     }
     limit = facts.features if kind == "feature" else len(found)
     said = explanations(facts.interpretations)
-    shown = [_one(kind, one, said) | {"examples": one["examples"][: facts.tokens]} for one in found[:limit]]
+    shown = [
+        _one(kind, one, said, facts.browser) | {"examples": one["examples"][: facts.tokens]} for one in found[:limit]
+    ]
     return Examples({"feature": "features", "neuron": "neurons", "random": "directions"}[kind], captions[kind], shown)
 
 
-def _one(kind: str, found: dict[str, Any], said: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+def _one(kind: str, found: dict[str, Any], said: Mapping[tuple[str, int], str], browser: str) -> dict[str, Any]:
     same = f"{found['consistency']:.0%} of {found['distinct']} contexts share a token"
     active = f"active on {found['density']:.2%} of tokens"
     if kind == "feature":
@@ -97,5 +100,7 @@ def _one(kind: str, found: dict[str, Any], said: Mapping[tuple[str, int], str]) 
         facts = f"{same}" if kind == "random" else f"{active}; {same}"
     about = {key: value for key, value in found.items() if key != "examples"} | {"name": name, "facts": facts}
     own = {"feature": ("dictionary", "feature"), "neuron": ("", "neuron"), "random": ("", "direction")}[kind]
-    explanation = said.get((found.get(own[0]) or EXPLAINED_AS[kind], found[own[1]]))
-    return about if explanation is None else about | {"explanation": explanation}
+    place = (found.get(own[0]) or EXPLAINED_AS[kind], found[own[1]])
+    if browser and kind != "random":
+        about["href"] = f"{browser}#{urlencode(dict(zip('df', place, strict=True)))}"
+    return about | ({"explanation": said[place]} if place in said else {})

@@ -179,15 +179,15 @@ class GpuEngine(Engine):
         self.check_kinds(sweep.kinds, transcoders=sweep.inputs is not None)
         arch, D = architecture(self.device), sweep.activation_dim
         tiles = fused_tiles(arch, D, self.precision)
-        wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.sizes, batch)
+        wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.together, batch)
         step: GpuStep
         if tiles is None or not wanted or not _fits(self.device, D):
             step = GemmStep(sweep, self.precision)
         else:
             step = FusedStep(sweep, self.precision, tiles, _processors(self.device))
-        lists = self.sparse if self.sparse is not None else prefers_sparse(arch, D, sweep.sizes, batch)
+        lists = self.sparse if self.sparse is not None else prefers_sparse(arch, D, sweep.together, batch)
         if lists and tiles is not None:
-            density = sparse_density(arch, D, sweep.sizes, batch)
+            density = sparse_density(arch, D, sweep.together, batch)
             step = SparseStep(step, self.precision, masks_tile(arch, D, self.precision), density)
         return step if all(kind.plain for kind in sweep.kinds) else KindStep(step, self.precision)
 

@@ -320,7 +320,8 @@ class FusedStep(KernelStep):
     def _allocate_for(self, rows: int) -> None:
         K, (N, D) = len(self.sweep), self.sweep.W_dec.shape
         T = tiles_in(rows, self.tiles.forward.batch)
-        self.splits = batch_splits(len(self.feature_tiles), tiles_in(rows, self.tiles.backward.batch), self.processors)
+        tiles = sum(tiles_in(size, self.feature_tiles.height) for size in self.sweep.together)
+        self.splits = batch_splits(tiles, tiles_in(rows, self.tiles.backward.batch), self.processors)
         self.residual = self._new(K, rows, D, dtype=self.operand_dtype)
         self.sums = self._new(T, forward.SUMS, K)
         self.fired = self._new(self.splits, N, dtype=torch.int32)

@@ -1,0 +1,204 @@
+"""Several processes that do one work: which one this is, and how they come to one decision.
+
+They are started by torchrun, or whatever sets RANK and WORLD_SIZE as it does, or find a process group of
+torch.distributed ready. Rank 0 hears all of them and decides; no other two speak with each other. So whoever ends or
+falls silent is known by name, and the end of one is the end of all. This is the only module that names
+torch.distributed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from sparsecode.errors import RankLost
+from sparsecode.machine import cores, ranks_here
+
+PATIENCE = 600.0
+_GRACE = 8.0  # seconds in which a process that hears of another's end must have come to its own
+_SENT = 2.0  # seconds in which the last message goes out
+_FOREVER = timedelta(days=365)  # of the group's own clock, which would end every connection: patience is kept here
+
+
+class World:
+    """The processes of one work: this one alone."""
+
+    rank, size = 0, 1
+    silent = False  # whether another process says why the work ended
+
+    def agree(self, mine: Any, decide: Callable[[list[Any]], Any]) -> Any:
+        """What rank 0 decides from what each process says, in the order of their ranks.
+
+        Args:
+            mine: what this one says: JSON values.
+            decide: called on rank 0 alone; gives JSON values.
+
+        Raises:
+            RankLost: another process failed, ended or does not answer.
+        """
+        return decide([mine])
+
+    def share(self, value: Any) -> Any:
+        """The value of rank 0, on every rank; see `agree`."""
+        return self.agree(None, lambda _: value)
+
+    def fail(self, line: str, code: int) -> None:
+        """Tells the others that this one ends, and why: `line`, with the exit code `code`."""
+
+    def close(self) -> None:
+        """Parts from the others after the work is done."""
+
+
+ALONE = World()
+
+
+def here() -> bool:
+    """Whether this process was started as one of several, by RANK and WORLD_SIZE or in a ready process group."""
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        return True
+    if "torch.distributed" not in sys.modules:
+        return False
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def join(patience: float = PATIENCE, say: Callable[[str], object] = lambda _: None) -> World:
+    """The processes that this one was started with; `ALONE` where there are none.
+
+    Args:
+        patience: seconds after which a process that does not answer is given up.
+        say: says the last words of a work that is in the middle of something.
+
+    Raises:
+        RankLost: they do not come together within `PATIENCE` seconds.
+    """
+    return _Ranks(patience, say) if here() else ALONE
+
+
+class _Ranks(World):
+    def __init__(self, patience: float, say: Callable[[str], object]) -> None:
+        import torch
+        from torch import distributed
+
+        self._dist, self.patience, self._say = distributed, patience, say
+        self._owns = not distributed.is_initialized()
+        try:
+            if self._owns:
+                distributed.init_process_group("gloo", timeout=timedelta(seconds=PATIENCE))
+            self._group = distributed.new_group(backend="gloo", timeout=_FOREVER)
+        except (RuntimeError, ValueError) as error:  # ValueError: a variable is missing
+            reason = " ".join(str(error).split())[:200]
+            raise RankLost(f"the processes of this work did not come together ({reason}); start all of them") from error
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        if ranks_here() > 1:
+            torch.set_num_threads(cores())
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        self._heard: dict[int, queue.SimpleQueue[dict[str, Any]]] = {
+            peer: queue.SimpleQueue() for peer in (range(1, self.size) if self.rank == 0 else (0,))
+        }
+        self._ending = threading.Event()  # whether this process has come to its own end
+        self._listeners = [threading.Thread(target=self._listen, args=(peer,), daemon=True) for peer in self._heard]
+        for listener in self._listeners:
+            listener.start()
+
+    def agree(self, mine: Any, decide: Callable[[list[Any]], Any]) -> Any:
+        """See `World.agree`."""
+        if self.rank:
+            self._send(0, {"says": mine})
+            return self._hear(0)
+        decided = decide([mine, *(self._hear(peer) for peer in self._heard)])
+        for peer in self._heard:
+            self._send(peer, {"says": decided})
+        return decided
+
+    def fail(self, line: str, code: int) -> None:
+        """See `World.fail`. Rank 0 says what happened, or rank 1 where rank 0 is the one that is gone."""
+        self._ending.set()
+        reached: list[bool] = []
+
+        def send(peer: int) -> None:
+            reached.append(self._send(peer, {"failed": line, "code": code}))
+
+        # Each by itself: one that is stopped takes no message.
+        sending = [threading.Thread(target=send, args=(peer,), daemon=True) for peer in self._heard]
+        for one in sending:
+            one.start()
+        for one in sending:
+            one.join(_SENT / len(sending))
+        self.silent = self.rank > 1 or (self.rank == 1 and (self.silent or True in reached))
+
+    def close(self) -> None:
+        """See `World.close`."""
+        self._ending.set()
+        for peer in self._heard:
+            self._send(peer, {"bye": True})
+        for listener in self._listeners:
+            listener.join(_GRACE)
+        self.silent = self.rank > 0
+        self._dist.destroy_process_group(None if self._owns else self._group)
+
+    def _hear(self, peer: int) -> Any:
+        """What a process says next."""
+        whom = f"rank {peer} of {self.size}"
+        # Rank 0 waits for the slowest before it answers, and is the one to say who that was.
+        patience = self.patience + (_GRACE if self.rank else 0.0)
+        try:
+            message = self._heard[peer].get(timeout=patience)
+        except queue.Empty:
+            raise RankLost(f"{whom} has not answered for {self.patience:g} s; see what it waits for") from None
+        if "says" in message:
+            return message["says"]
+        self._ending.set()
+        self.silent = self.rank > 0 and "failed" in message
+        error = RankLost(self._reason(peer, message))
+        error.exit_code = message.get("code", error.exit_code)
+        raise error
+
+    def _reason(self, peer: int, message: dict[str, Any]) -> str:
+        return str(message.get("failed", f"rank {peer} of {self.size} ended without a word, as after a kill"))
+
+    def _listen(self, peer: int) -> None:
+        """Takes every message of a process, until its last."""
+        while True:
+            try:
+                message = self._receive(peer)
+            except RuntimeError:  # the connection is closed
+                message = {"lost": True}
+            self._heard[peer].put(message)
+            if "says" not in message:
+                break
+        # This process is told by its next `agree`, but may be in the middle of an hour's work.
+        if "bye" not in message and not self._ending.wait(_GRACE):
+            if self.rank == 0 or (self.rank == 1 and "lost" in message):
+                self._say(self._reason(peer, message))
+            os._exit(message.get("code", RankLost.exit_code))
+
+    def _send(self, peer: int, message: dict[str, Any]) -> bool:
+        """Sends a message; False where the connection is closed, which `_hear` tells."""
+        import torch
+
+        data = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
+        try:
+            self._dist.send(torch.tensor([len(data)]), group=self._group, group_dst=peer)
+            self._dist.send(data, group=self._group, group_dst=peer)
+        except RuntimeError:
+            return False
+        return True
+
+    def _receive(self, peer: int) -> dict[str, Any]:
+        import torch
+
+        length = torch.zeros(1, dtype=torch.int64)
+        self._dist.recv(length, group=self._group, group_src=peer)
+        data = torch.empty(int(length), dtype=torch.uint8)
+        self._dist.recv(data, group=self._group, group_src=peer)
+        message: dict[str, Any] = json.loads(data.numpy().tobytes())
+        return message
