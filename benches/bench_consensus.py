@@ -65,7 +65,7 @@ def synthetic(n: int, d: int) -> tuple[Comparison, list[Voter]]:
         atoms = normalize(truth[order] + 0.1 / d**0.5 * torch.randn(n, d, generator=generator))
         dictionary: Any = SimpleNamespace()
         voters.append(
-            Voter(str(k), None, k, dictionary, atoms, nothing, nothing, nothing, torch.ones(n, dtype=torch.bool))
+            Voter(str(k), None, k, dictionary, 1.0, atoms, nothing, nothing, nothing, torch.ones(n, dtype=torch.bool))
         )
     contents = SimpleNamespace(settings=SimpleNamespace(absolute=False))
     return cast(Comparison, Synthetic(orders, places, contents)), voters

@@ -127,6 +127,6 @@ def common_normalization(voters: Sequence[Voter]) -> tuple[Tensor | None, float]
         same = first.mean is None and other.mean is None
         if first.mean is not None and other.mean is not None:
             same = torch.equal(first.mean, other.mean)
-        if not same or first.scale != other.scale:
+        if not same or voters[0].scale != voter.scale:
             return None
-    return first.mean, first.scale
+    return first.mean, voters[0].scale

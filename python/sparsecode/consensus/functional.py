@@ -69,8 +69,7 @@ class PairSums:
 
 def codes(voter: Voter, x: Tensor) -> Tensor:
     """[R, n] codes of raw rows, in units of what they add to them."""
-    dictionary = voter.dictionary
-    return dictionary.encode(x) * (dictionary.W_dec.norm(dim=1) * dictionary.scale)
+    return voter.dictionary.encode(x) * (voter.dictionary.W_dec.norm(dim=1) * voter.scale)
 
 
 def energy(voter: Voter, rows: Tensor) -> Tensor:

@@ -223,10 +223,11 @@ def _with_data(
     rows = [measure.quality("consensus, averaged encoders", dictionary, data.rows)]
     trained: Refit | None = None
     if settings.refit == "encoder":
-        if common_normalization(members) is None:
-            scaled = (data.normalization.mean, data.normalization.scale)
+        scaled = common_normalization(members)
+        if scaled is None:
+            scaled = data.normalization.mean, float(data.normalization.scale)
             dictionary = averaged(found, chosen, members, centre=settings.centre, scaled=scaled, meta=meta)
-        batches = data.batches(Normalization(dictionary.mean, dictionary.scale))
+        batches = data.batches(Normalization(*scaled))
         dictionary, trained = refit(
             dictionary, members, settings, batches, data.engine, data.rows, target, watch, data.threads
         )

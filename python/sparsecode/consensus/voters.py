@@ -27,6 +27,7 @@ class Voter:
     Attributes:
         name, fingerprint, seed: of it; the last two None where unknown.
         dictionary: itself.
+        scale: what it divides raw activations by.
         atoms: [n, d] float32 unit rows; zeros where an atom has no direction.
         encoder: [n, d] float64 rows of the encoder, times the norms of the atoms.
         bias: [n] float64, beside these for raw activations.
@@ -38,6 +39,7 @@ class Voter:
     fingerprint: str | None
     seed: int | None
     dictionary: Dictionary
+    scale: float
     atoms: Tensor
     encoder: Tensor
     bias: Tensor
@@ -50,7 +52,7 @@ class Voter:
         activation = self.dictionary.activation
         if not isinstance(activation, JumpRelu):
             return None
-        return activation.threshold.double() * self.dictionary.scale * self.dictionary.W_dec.double().norm(dim=1)
+        return activation.threshold.double() * self.scale * self.dictionary.W_dec.double().norm(dim=1)
 
     @property
     def averages(self) -> bool:
@@ -67,14 +69,17 @@ def voter_of(dictionary: Dictionary, name: str, fingerprint: str | None = None) 
     """A dictionary in that form.
 
     Raises:
-        NotExpressible: it reads other activations than it writes, or normalises each row by itself.
+        NotExpressible: it reads other activations than it writes, normalises each row by itself, or has several scales.
     """
+    scale = dictionary.scale
+    if isinstance(scale, Tensor):
+        raise NotExpressible(f"{name}: a consensus is of dictionaries of one layer, with one scale")
     if dictionary.transcoder or dictionary.W_skip is not None or dictionary.input_norm != "none":
         raise NotExpressible(
             f"{name}: a consensus is of dictionaries that read what they write, without a normalisation of each row or "
             "a skip connection"
         )
-    decoder, encoder, scale = dictionary.W_dec.double(), dictionary.W_enc.double(), dictionary.scale
+    decoder, encoder = dictionary.W_dec.double(), dictionary.W_enc.double()
     norm = decoder.norm(dim=1, keepdim=True)
     mean = decoder.new_zeros(decoder.shape[1]) if dictionary.mean is None else dictionary.mean.double()
     pre = mean.new_zeros(()) if dictionary.b_dec is None else scale * dictionary.b_dec.double()
@@ -86,6 +91,7 @@ def voter_of(dictionary: Dictionary, name: str, fingerprint: str | None = None) 
         fingerprint=fingerprint,
         seed=seed if isinstance(seed, int) else None,
         dictionary=dictionary,
+        scale=scale,
         atoms=(decoder / norm.clamp(min=torch.finfo(torch.float64).tiny)).float().contiguous(),
         encoder=encoder * norm,
         bias=norm[:, 0] * (scale * dictionary.b_enc.double() - encoder @ shift),

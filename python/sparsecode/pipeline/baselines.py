@@ -182,6 +182,8 @@ def _located(run: Run, config: BaselinesConfig) -> BaselinesConfig:
     told = run.config()["stages"].get("train-dicts", {}).get("beside") or {}
     if config.hook is not None or config.dataset is not None or not (told.get("hook") or told.get("dataset")):
         return config
+    if "," in (told.get("hook") or ""):  # several layers, of which one must be named
+        return config
     return config.changed(dataset=told.get("dataset"), hook=None if told.get("dataset") else told.get("hook"))
 
 

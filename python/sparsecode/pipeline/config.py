@@ -171,10 +171,14 @@ class TrainDictsConfig(StageConfig):
     stage = "train-dicts"
 
     # These two say where the data are; which data they are is in the dataset's fingerprint, an input of the stage.
-    hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.",
-                               affects_result=False)  # fmt: skip
+    hook: str | None = setting(None, "Which harvested hook point to train on, needed where the run holds several; or "
+                               "several with commas, side by side in one dictionary.", affects_result=False,
+                               several=True)  # fmt: skip
     dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
+    target: str | None = setting(None, "Train transcoders, which write this hook point from what --hook holds; with "
+                                 "--dataset a dataset's folder.", affects_result=False)  # fmt: skip
+    skip: bool = setting(False, "Give a transcoder a linear part, fitted beforehand; features learn what it leaves.")
     sizes: str = _list("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
     l1: str = _list("1.5e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     kind: tuple[str, ...] = setting(
@@ -255,10 +259,11 @@ class TrainDictsConfig(StageConfig):
         return found
 
     def record(self) -> dict[str, Any]:
-        """Without what is not said of kinds, as earlier versions record it."""
+        """Without what is not said of kinds and transcoders, as earlier versions record it."""
         return {
             name: value for name, value in super().record().items()
-            if not (name in ("kind", "frozen", "aligned") and not value) and not (name in OF_KINDS and value is None)
+            if not (name in ("kind", "skip", "frozen", "aligned") and not value)
+            and not (name in OF_KINDS and value is None)
             and not (name == "init_jitter" and self.init is None) and (name, value) != ("order", "auto")
         }  # fmt: skip
 

@@ -168,7 +168,7 @@ def _sources(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source
         case "harvest":
             return {"tokens": _Source("tokens", _result(stages, "tokens").get("tokens_fingerprint"))}
         case "train-dicts":
-            return {"dataset": _dataset(run, key, stages)}
+            return _data(run, key, stages)
         case "compare":
             return {"sweep": _Source("train-dicts", dictionaries_of(stages))}
         case "consensus" | "claims":
@@ -194,6 +194,23 @@ def _sources(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source
                 name: _Source(name, value) for name, value in optional.items()
             }
     return {}
+
+
+def _data(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source]:
+    """The datasets that dictionaries are trained on, by the names of `plan.Data.inputs`."""
+    told = stages[key].get("beside") or {}
+    first, *others = (told.get("hook") or "").split(",")
+    if told.get("dataset") or not (others or told.get("target")):
+        found = {"dataset": _dataset(run, key, stages)}
+        return found | (
+            {"target": _Source("the dataset", _fingerprint(Path(told["target"])))} if told.get("target") else {}
+        )
+    hooks = {"dataset": first} | {f"dataset/{hook}": hook for hook in others}
+    hooks |= {"target": told["target"]} if told.get("target") else {}
+    return {
+        name: _Source(f"harvest/{hook}", _result(stages, f"harvest/{hook}").get("fingerprint"))
+        for name, hook in hooks.items()
+    }
 
 
 def _dataset(run: Run, key: str, stages: Mapping[str, Any]) -> _Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,10 @@ def gamma(statistics: Mapping[str, Any]) -> float:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Data become (x - mean) / scale; the mean is [D] or None."""
+    """Data become (x - mean) / scale; the mean is [D] or None, the scale a number or [D]."""
 
     mean: Tensor | None
-    scale: float
+    scale: float | Tensor
 
     @classmethod
     def of(cls, statistics: Mapping[str, Any], kind: str, where: object = "the data") -> Normalization:
@@ -54,6 +54,13 @@ class Normalization:
         if not (math.isfinite(scale) and scale > 0 and statistics["variance"] > 0):
             raise DatasetUnfit(f"{where}: all rows are equal, there is nothing to learn")
         return cls(mean, scale)
+
+    @classmethod
+    def beside(cls, parts: Sequence[Normalization], widths: Sequence[int]) -> Normalization:
+        """That of rows side by side, each with its own; all or none have a mean."""
+        means = [part.mean for part in parts if part.mean is not None]
+        scales = [torch.as_tensor(part.scale).expand(width) for part, width in zip(parts, widths, strict=True)]
+        return cls(torch.cat(means) if means else None, torch.cat(scales))
 
     def apply(self, x: Tensor) -> Tensor:
         """Rows [B, D] on that scale."""

@@ -22,6 +22,7 @@ from sparsecode.report.sections import (
     gpt,
     interpretation,
     kinds,
+    layers,
     provenance,
     recurrence,
     stability,
@@ -32,7 +33,7 @@ from sparsecode.report.sections import (
 ORDER: tuple[Callable[[Facts], Section | None], ...] = tuple(
     one.section
     for one in (
-        *(claim1, claim2, claim3, claim4, claim5, claim6, kinds, starts, toy),
+        *(claim1, claim2, claim3, claim4, claim5, claim6, kinds, layers, starts, toy),
         *(baselines, interpretation, recurrence, stability, consensus, dictionaries, gpt, provenance),
     )
 )

@@ -57,6 +57,7 @@ class Engine(ABC):
 
     name: str
     device: torch.device
+    transcodes = False  # whether it trains transcoders
 
     @staticmethod
     def trains(kind: KindSpec) -> bool:
@@ -64,15 +65,21 @@ class Engine(ABC):
         return kind.plain
 
     @classmethod
-    def check_kinds(cls, kinds: Iterable[KindSpec]) -> None:
+    def lacking(cls, kinds: Iterable[KindSpec], *, transcoders: bool = False) -> str | None:
+        """What the engine does not train of these kinds, or of transcoders; None where it trains all."""
+        if transcoders and not cls.transcodes:
+            return "transcoders"
+        return next((f"'{kind}'" for kind in kinds if not cls.trains(kind)), None)
+
+    @classmethod
+    def check_kinds(cls, kinds: Iterable[KindSpec], *, transcoders: bool = False) -> None:
         """Checks that the engine trains every kind.
 
         Raises:
             InvalidSetting: it does not.
         """
-        for kind in kinds:
-            if not cls.trains(kind):
-                raise InvalidSetting(f"engine '{cls.name}' does not train '{kind}'", remedy="engine_reference")
+        if (lacking := cls.lacking(kinds, transcoders=transcoders)) is not None:
+            raise InvalidSetting(f"engine '{cls.name}' does not train {lacking}", remedy="engine_reference")
 
     @abstractmethod
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:

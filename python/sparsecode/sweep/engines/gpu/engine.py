@@ -177,6 +177,7 @@ class GpuEngine(Engine):
             raise InvalidSetting(
                 f"engine gpu trains float32 weights, not {sweep.W_dec.dtype}", remedy="engine_reference"
             )
+        self.check_kinds(sweep.kinds, transcoders=sweep.inputs is not None)
         arch, D = architecture(self.device), sweep.activation_dim
         tiles = fused_tiles(arch, D, self.precision)
         wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.together, batch)
