@@ -27,7 +27,7 @@ def spread_out(module: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, weight in module.named_parameters():
             if "ln" in name or "norm" in name:
-                weight += 0.5 * torch.rand(weight.shape, generator=generator)
+                weight.add_(0.5 * torch.rand(weight.shape, generator=generator))
             else:
                 weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
 
@@ -100,7 +100,8 @@ def derivative(model: LanguageModel, hook: str, atoms: Tensor, ids: Tensor) -> T
     def fixed(_: Any, given: tuple[Tensor, ...], __: Tensor) -> Tensor:
         own = given[0] - given[0].mean(-1, keepdim=True) if layer_norm else given[0]
         bias = getattr(norm, "bias", None)
-        return own / sigma * norm.weight + (0 if bias is None else bias)
+        scaled: Tensor = own / sigma * norm.weight
+        return scaled if bias is None else scaled + bias
 
     handle = norm.register_forward_hook(fixed)
 
@@ -112,7 +113,9 @@ def derivative(model: LanguageModel, hook: str, atoms: Tensor, ids: Tensor) -> T
         return model.logits_of(out)[0, -1]
 
     try:
-        jacobian: Tensor = torch.autograd.functional.jacobian(logits, torch.zeros(atoms.shape[1]))
+        jacobian: Tensor = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
+            logits, torch.zeros(atoms.shape[1])
+        )
     finally:
         handle.remove()
     return atoms @ jacobian.T
