@@ -106,6 +106,10 @@ bench: install ## Run the benchmarks: each row beside its baseline, and all in b
 .PHONY: bench-peers
 bench-peers: install .venv-peers/.tools ## Time training steps beside other libraries, on the activations of `make demo`
 	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/step_times.py sparsecode-run/activations/blocks.2.mlp.hook_post
+	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/step_times.py --csv benches/results/peers-kinds-steps.csv \
+		--kind "topk k=16" --kind "batchtopk k=16" --kind "matryoshka k=16" --kind "jumprelu l0=16 penalty=quadratic" \
+		--kind "gated l1=1.5" --kind "panneal l1=1.5" sparsecode-run/activations/blocks.2.mlp.hook_post
+	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/outcomes.py sparsecode-run/activations/blocks.2.mlp.hook_post
 	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/from_start.py sparsecode-run/activations/blocks.2.mlp.hook_post
 	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/from_start.py --start calibrated --csv benches/results/peers-from-calibrated-start.csv sparsecode-run/activations/blocks.2.mlp.hook_post
 	PYTHONPATH=python:. .venv-peers/bin/python benches/peers/until.py sparsecode-run/activations/blocks.2.mlp.hook_post
@@ -128,6 +132,8 @@ interop: install $(INTEROP:%=.venv-interop/%/.tools) ## Load dictionaries of oth
 	$(BIN)/python tests/peers/table.py .venv-interop/out \
 		--libraries $(INTEROP_PYTHONS)
 	$(BIN)/python tests/peers/run_pages.py .venv-interop/pages --libraries $(INTEROP_PYTHONS)
+	PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/training.py saelens
+	PYTHONPATH=python .venv-interop/dictionary_learning/bin/python tests/peers/training.py dictionary_learning
 	PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/saelens_evaluation.py
 	PYTHONPATH=python .venv-interop/saelens/bin/python tests/peers/transformer_lens_hooks.py
 

@@ -4,10 +4,11 @@
 //! named before it (`tests/test_rust_layers.py` holds that):
 //! `vector` (instruction sets, and the arithmetic on them), `stored` (values on disk to numbers and back), `shard` (bytes on
 //! disk), `stream` (the order of rows, and reading them in it),
-//! `engine` (one training step of a packed sweep), `compare` (largest cosine similarities), `lm` (attention and
-//! cross-entropy of the language model).
+//! `engine` (one training step of a packed sweep), `compare` (largest cosine similarities), `consensus` (clusters of
+//! features), `lm` (attention and cross-entropy of the language model).
 
 pub mod compare;
+pub mod consensus;
 pub mod cpu;
 pub mod dtype;
 pub mod engine;

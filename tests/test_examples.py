@@ -47,6 +47,22 @@ def test_a_real_model_from_end_to_end(tmp_path: Path) -> None:
     assert (tmp_path / "minilm-run/report.html").is_file()
 
 
+def test_the_slurm_script_starts_parts_and_ranks(tmp_path: Path) -> None:
+    for name in ("sparsecode", "torchrun"):
+        (tmp_path / name).write_text('#!/bin/bash\necho "$(basename "$0") $*"\n')
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8",
+           "SLURM_GPUS_ON_NODE": "4"}  # fmt: skip
+    script = str(ROOT / "examples/slurm.sbatch")
+    said = [subprocess.run(["bash", script, what], env=env, check=True, capture_output=True, text=True).stdout
+            for what in ("harvest", "train")]  # fmt: skip
+    assert said == [
+        "sparsecode harvest --run sparsecode-run --layer 2 --part 3/8\n",
+        "torchrun --standalone --nproc-per-node 4 -m -- sparsecode train-dicts --run sparsecode-run --sizes 64-4096\n",
+    ]
+    assert subprocess.run(["bash", script, "x"], env=env, check=False, capture_output=True).returncode == 2
+
+
 # Smaller values for the cell of parameters; everything else runs as it is written.
 FIXTURES = ROOT / "tests/fixtures/interop"
 NOTEBOOKS = {

@@ -21,7 +21,7 @@ FLOORS = [
     {"stored"},
     {"shard"},
     {"stream"},
-    {"engine", "compare", "lm"},
+    {"engine", "compare", "consensus", "lm"},
     {"python"},
     {"lib"},
 ]

@@ -22,7 +22,8 @@ LR = 1e-4
 
 def copy_of(sweep: Sweep) -> Sweep:
     """A sweep of the same settings with the same state."""
-    twin = Sweep(sweep.activation_dim, sweep.sizes, sweep.l1, sweep.seeds, sweep.lr, sweep.loss)
+    twin = Sweep(sweep.activation_dim, sweep.sizes, sweep.kinds, sweep.seeds, sweep.lr, sweep.loss)
+    twin.state.annealing = sweep.state.annealing
     twin.load_state_dict({name: value.clone() for name, value in sweep.state_dict().items()})
     return twin
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from sparsecode.checkpoint import load_tensors, save_tensors
 from sparsecode.store import ActivationStream, Dataset
-from sparsecode.sweep import Sweep
+from sparsecode.sweep import LossSettings, Start, Sweep, begin
 from sparsecode.sweep.engines import choose_engine
+from sparsecode.sweep.kinds import parse_kinds
+from sparsecode.sweep.start import SAMPLE_ROWS
 
 BATCH = 4096
 LR = 3e-3
@@ -51,3 +53,19 @@ def sparse_sweep(path: Path, wanted: list[int], l1: float, state: Path | None, m
     if state is not None:
         save_tensors(state, sweep.state_dict(), {"l0_max": largest})
     return sweep, largest
+
+
+def kind_sweep(path: Path, wanted: list[int], text: str, steps: int) -> Sweep:
+    """A sweep of one kind after its last step, with a pre-bias and the squared error summed over dimensions."""
+    (kind,) = parse_kinds(text)
+    count = len(wanted)
+    with stream_of(path, SAMPLE_ROWS) as first:
+        sample = next(first).clone()
+    loss = LossSettings(mse="sum", pre_bias=True)
+    sweep = Sweep(sample.shape[1], wanted, [kind] * count, [0] * count, LR, loss)
+    begin(sweep, Start(), sample)
+    sweep.state.plan(steps)
+    engine: Any = choose_engine("cpu", "cpu")
+    with stream_of(path) as stream:
+        engine.train(sweep, stream, [(scale, 1.0) for scale in scales(0, steps)])
+    return sweep

@@ -21,6 +21,7 @@ __all__ = [
     "attention_backward",
     "attention_forward",
     "best_of_all",
+    "cluster",
     "cpu_features",
     "cross_entropy",
     "dataset_damage",
@@ -225,6 +226,41 @@ def best_of_all(
 
     Raises:
         InvalidArgument: arrays that do not fit, or rows that are not of norm 1.
+    """
+
+def cluster(
+    atoms: _Array,
+    sizes: Sequence[int],
+    pairs: tuple[_Array, _Array],
+    cosine: _Array,
+    links: tuple[_Array, _Array],
+    live: _Array,
+    label: _Array,
+    votes: _Array,
+    sign: _Array,
+    closeness: _Array,
+    *,
+    threshold: float,
+    absolute: bool,
+) -> None:
+    """Clusters of features of several dictionaries, at most one of each; the same bits everywhere (docs/consensus.md).
+
+    Args:
+        atoms: [N, d] float32 unit rows, dictionary after dictionary.
+        sizes: [K] atoms of each dictionary.
+        pairs: two of [P] int32, atoms that are each other's nearest.
+        cosine: [P] float32, of these.
+        links: two of [L] int32, other near atoms.
+        live: [N] uint8, which atoms may be in a cluster.
+        label: [N] int32, receives the number of an atom's cluster; -1 where it is not live.
+        votes: [N] uint8, receives 0 for a second atom of the same dictionary, else 1.
+        sign: [N] int8, receives -1 for an atom that points away from its cluster's first one, else 1.
+        closeness: [N] float64, receives the sum of an atom's cosines with all members, itself included.
+        threshold: cosine with the centre that every member exceeds.
+        absolute: whether the sign of a cosine does not count.
+
+    Raises:
+        InvalidArgument: arrays that do not fit.
     """
 
 def match_one_to_one(

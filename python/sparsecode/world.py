@@ -13,7 +13,8 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,7 @@ from sparsecode.machine import cores, ranks_here
 
 PATIENCE = 600.0
 _GRACE = 8.0  # seconds in which a process that hears of another's end must have come to its own
-_SENT = 2.0  # seconds in which the last message goes out
+_PARTING = 3.0  # seconds in which the last message arrives
 _FOREVER = timedelta(days=365)  # of the group's own clock, which would end every connection: patience is kept here
 
 
@@ -92,7 +93,7 @@ class _Ranks(World):
         try:
             if self._owns:
                 distributed.init_process_group("gloo", timeout=timedelta(seconds=PATIENCE))
-            self._group = distributed.new_group(backend="gloo", timeout=_FOREVER)
+            self._group: Any = distributed.new_group(backend="gloo", timeout=_FOREVER)
         except (RuntimeError, ValueError) as error:  # ValueError: a variable is missing
             reason = " ".join(str(error).split())[:200]
             raise RankLost(f"the processes of this work did not come together ({reason}); start all of them") from error
@@ -104,46 +105,49 @@ class _Ranks(World):
         self._heard: dict[int, queue.SimpleQueue[dict[str, Any]]] = {
             peer: queue.SimpleQueue() for peer in (range(1, self.size) if self.rank == 0 else (0,))
         }
+        self._saying: dict[int, queue.SimpleQueue[dict[str, Any]]] = {peer: queue.SimpleQueue() for peer in self._heard}
         self._ending = threading.Event()  # whether this process has come to its own end
-        self._listeners = [threading.Thread(target=self._listen, args=(peer,), daemon=True) for peer in self._heard]
-        for listener in self._listeners:
-            listener.start()
+        self._parted: set[int] = set()  # whoever took the last message
+        self._told = False  # whether rank 0 said why it ended
+        # Threads, since one that is stopped neither sends nor takes anything.
+        self._speakers, self._listeners = (
+            [threading.Thread(target=do, args=(peer,), daemon=True) for peer in self._heard]
+            for do in (self._speak, self._listen)
+        )
+        for thread in (*self._speakers, *self._listeners):
+            thread.start()
 
     def agree(self, mine: Any, decide: Callable[[list[Any]], Any]) -> Any:
         """See `World.agree`."""
         if self.rank:
-            self._send(0, {"says": mine})
+            self._saying[0].put({"says": mine})
             return self._hear(0)
         decided = decide([mine, *(self._hear(peer) for peer in self._heard)])
-        for peer in self._heard:
-            self._send(peer, {"says": decided})
+        for saying in self._saying.values():
+            saying.put({"says": decided})
         return decided
 
     def fail(self, line: str, code: int) -> None:
         """See `World.fail`. Rank 0 says what happened, or rank 1 where rank 0 is the one that is gone."""
-        self._ending.set()
-        reached: list[bool] = []
-
-        def send(peer: int) -> None:
-            reached.append(self._send(peer, {"failed": line, "code": code}))
-
-        # Each by itself: one that is stopped takes no message.
-        sending = [threading.Thread(target=send, args=(peer,), daemon=True) for peer in self._heard]
-        for one in sending:
-            one.start()
-        for one in sending:
-            one.join(_SENT / len(sending))
-        self.silent = self.rank > 1 or (self.rank == 1 and (self.silent or True in reached))
+        self._part({"failed": line, "code": code}, self._speakers)
+        if self.rank == 1 and not self._parted:
+            self._listeners[0].join(_PARTING)
+        self.silent = self.rank > 1 or (self.rank == 1 and (self._told or bool(self._parted)))
 
     def close(self) -> None:
         """See `World.close`."""
-        self._ending.set()
-        for peer in self._heard:
-            self._send(peer, {"bye": True})
-        for listener in self._listeners:
-            listener.join(_GRACE)
+        self._part({"bye": True}, [*self._speakers, *self._listeners])
         self.silent = self.rank > 0
         self._dist.destroy_process_group(None if self._owns else self._group)
+
+    def _part(self, message: dict[str, Any], threads: Sequence[threading.Thread]) -> None:
+        """Says the last, and waits a little for it to arrive."""
+        self._ending.set()
+        for saying in self._saying.values():
+            saying.put(message)
+        until = time.monotonic() + _PARTING
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _hear(self, peer: int) -> Any:
         """What a process says next."""
@@ -157,7 +161,6 @@ class _Ranks(World):
         if "says" in message:
             return message["says"]
         self._ending.set()
-        self.silent = self.rank > 0 and "failed" in message
         error = RankLost(self._reason(peer, message))
         error.exit_code = message.get("code", error.exit_code)
         raise error
@@ -172,6 +175,7 @@ class _Ranks(World):
                 message = self._receive(peer)
             except RuntimeError:  # the connection is closed
                 message = {"lost": True}
+            self._told = self._told or "failed" in message
             self._heard[peer].put(message)
             if "says" not in message:
                 break
@@ -181,17 +185,20 @@ class _Ranks(World):
                 self._say(self._reason(peer, message))
             os._exit(message.get("code", RankLost.exit_code))
 
-    def _send(self, peer: int, message: dict[str, Any]) -> bool:
-        """Sends a message; False where the connection is closed, which `_hear` tells."""
+    def _speak(self, peer: int) -> None:
+        """Sends every message to a process, until the last."""
         import torch
 
-        data = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
-        try:
-            self._dist.send(torch.tensor([len(data)]), group=self._group, group_dst=peer)
-            self._dist.send(data, group=self._group, group_dst=peer)
-        except RuntimeError:
-            return False
-        return True
+        message: dict[str, Any] = {"says": None}
+        while "says" in message:
+            message = self._saying[peer].get()
+            data = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
+            try:
+                self._dist.send(torch.tensor([len(data)]), group=self._group, group_dst=peer)
+                self._dist.send(data, group=self._group, group_dst=peer)
+            except RuntimeError:  # the connection is closed, which the listener tells
+                return
+        self._parted.add(peer)
 
     def _receive(self, peer: int) -> dict[str, Any]:
         import torch

@@ -7,6 +7,7 @@ use crate::error::Error;
 
 mod attention;
 mod compare;
+mod consensus;
 mod conversion;
 mod cpu;
 mod crossentropy;
@@ -48,6 +49,8 @@ mod _core {
     use super::attention::{attention_backward, attention_forward};
     #[pymodule_export]
     use super::compare::{assign, best_of_all, match_one_to_one, nearest};
+    #[pymodule_export]
+    use super::consensus::cluster;
     #[pymodule_export]
     use super::cpu::cpu_features;
     #[pymodule_export]

@@ -19,7 +19,7 @@ from sparsecode.browser import browsing
 from sparsecode.browser import folder as files
 from sparsecode.browser.browsing import BASELINE, BrowseSettings, Shown, browse
 from sparsecode.browser.effects import Effects
-from sparsecode.browser.gather import BEFORE, FULL
+from sparsecode.browser.gather import BEFORE, FULL, gather
 
 CHROMIUM = shutil.which("chromium")
 SETTINGS = BrowseSettings(contexts=5)
@@ -110,13 +110,13 @@ def test_the_same_settings_give_the_same_bytes_and_a_kill_is_gone_on_from(
     class Killed(BaseException):
         pass
 
-    plain, calls = browsing.gather, []
+    calls: list[int] = []
 
     def stop(*args: Any, **kwargs: Any) -> Any:
         calls.append(args[1].dict_size)
         if len(calls) == 2:
             raise Killed
-        return plain(*args, **kwargs)
+        return gather(*args, **kwargs)
 
     monkeypatch.setattr(browsing, "gather", stop)
     with pytest.raises(Killed):

@@ -6,8 +6,9 @@ Runs in the environment of sparsecode; PYTHON is the interpreter of an environme
 
 1. Each library makes fresh dictionaries (new seeds) and encodes and decodes with them.
 2. sparsecode reads them all and does the same: "theirs here".
-3. sparsecode writes every dictionary, of its own and of each library, in the format of each library that can say it,
-   and each library loads those with its own loader: "ours there". What cannot be said is refused, and counted.
+3. sparsecode writes every dictionary, of its own (each kind, trained, under each normalisation) and of each library, in
+   the format of each library that can say it, and each library loads those with its own loader: "ours there". What
+   cannot be said is refused, and counted.
 
 Fails if a difference is above 1e-5 (of values around 1) or a library cannot load what was written for it.
 """
@@ -31,9 +32,12 @@ from sparsecode.interop import load_dictionary, save_dictionary
 from sparsecode.sweep import Dictionary
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "support"))
+from kind_sweeps import trained  # noqa: E402 (found through the line above)
+
 FIXTURES = HERE.parent / "fixtures/interop"  # of libraries that are on no package index
 TOLERANCE = 1e-5
-D, N, B = 8, 16, 16
+B = 16
 
 
 def main() -> None:
@@ -49,7 +53,7 @@ def main() -> None:
         run(python, "make_fixtures.py", library, theirs, "--seed", arguments.seed)
     table = Table()
     print(f"\nseed {arguments.seed}\n\ntheirs here: dictionaries of each library, encoded and decoded by sparsecode")
-    originals = own_dictionaries(arguments.seed)
+    originals = {f"sparsecode-{name}": one for name, one in trained(arguments.seed).items()}
     cases = [case for library in pythons for case in sorted(theirs.glob(f"{library}-*"))]
     cases += [case for library in ("openai", "llamascopium") for case in sorted(FIXTURES.glob(f"{library}-*"))]
     for case in cases:
@@ -104,28 +108,6 @@ class Table:
 
 def _library(name: str) -> str:
     return name.partition("-")[0]
-
-
-def own_dictionaries(seed: int) -> dict[str, Dictionary]:
-    """Dictionaries as sweeps here train them: with every normalisation, with and without a pre-bias."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def values(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    def atoms() -> torch.Tensor:
-        rows = values(N, D)
-        return rows / rows.norm(dim=1, keepdim=True)
-
-    return {
-        "sparsecode-default": Dictionary(values(N, D), values(N) / 4, atoms(), scale=0.3),
-        "sparsecode-plain": Dictionary(values(N, D), values(N) / 4, atoms()),
-        "sparsecode-pre-bias": Dictionary(values(N, D), values(N) / 4, atoms(), values(D)),
-        "sparsecode-center": Dictionary(values(N, D), values(N) / 4, atoms(), mean=values(D) * 2, scale=0.3),
-        "sparsecode-center-pre-bias": Dictionary(
-            values(N, D), values(N) / 4, atoms(), values(D), mean=values(D) * 2, scale=0.5
-        ),
-    }
 
 
 def write(dictionary: Dictionary, folder: Path, library: str) -> None:

@@ -77,7 +77,7 @@ def test_all_dictionaries_and_baselines_are_shown_with_labels_and_effects(made: 
     assert kinds == ["trained"] * 4 + ["baseline"] * 2 and about["rows"] == 3000 and not about["no_effects"]
     record = json.loads((made.path / "interpret/interpretations.json").read_text())
     said = {(one["dictionary"], one["feature"]): one["text"] for one in record["directions"] if "text" in one}
-    shown = {}
+    shown: dict[tuple[str, int], str] = {}
     for one in about["dictionaries"]:
         columns = files.read(home, f"{one['slug']}/list-0")["columns"]
         shown |= {

@@ -27,8 +27,9 @@ SMALL = (
     "--sizes 16,24 --l1 1e-2,3e-2 --seeds 1 --batch-size 128 --samples 5120 --warmup-steps 8 --eval-rows 500 "
     "--log-every 7 --save-every 5 --device cpu --threads 1"
 )
-LONG = SMALL.replace("--samples 5120", "--samples 100000")
-KILLS = int(os.environ.get("SPARSECODE_KILLS", "10"))
+LONG = SMALL.replace("--samples 5120", "--samples 30000")
+KILLS = int(os.environ.get("SPARSECODE_KILLS", "6"))
+FULL = KILLS > 6  # as in the soak
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +55,19 @@ def trained(data: Path, run: Path, size: int, settings: str, *more: str) -> dict
     return everything(run)
 
 
-@pytest.mark.parametrize(
-    ("settings", "sizes"),
-    [
+MATRIX = [
+    ("--engine reference --tied --normalize rms", (2, 3)),
+    ("--engine cpu --pre-bias --kind relu --kind batchtopk --k 2 --aux 1/32 --kind panneal", (4,)),
+]
+if FULL:
+    MATRIX += [
         ("--engine reference", (2, 3, 4)),
         ("--engine cpu", (2, 3, 4)),
-        ("--engine reference --tied --normalize rms", (3,)),
         ("--engine cpu --pre-bias --order windowed --minutes 100", (2,)),
-        ("--engine cpu --pre-bias --kind relu --kind batchtopk --k 2 --aux 1/32 --kind panneal", (3,)),
-    ],
-)
+    ]
+
+
+@pytest.mark.parametrize(("settings", "sizes"), MATRIX)
 def test_several_processes_write_the_bytes_of_one(
     data: Path, tmp_path: Path, settings: str, sizes: tuple[int, ...]
 ) -> None:
@@ -82,7 +86,7 @@ def test_a_training_killed_at_random_is_taken_up_by_any_number_of_processes(data
     while killed < KILLS:
         size = choose.randint(1, 4)
         ranks = Ranks(tmp_path / "said", size, command(data, run, f"{LONG} --engine reference"))
-        time.sleep(choose.uniform(0, seconds))
+        time.sleep(choose.uniform(0, 0.8 * seconds))
         ranks.signal(signal.SIGKILL, victim := choose.randrange(size))
         ranks.signal(signal.SIGTERM)  # as torchrun does when one has ended
         codes = ranks.codes(WITHIN)
@@ -98,7 +102,7 @@ def saved(run: Path) -> Callable[[], bool]:
     return (run / "dictionaries/state.safetensors").exists
 
 
-@pytest.mark.parametrize("victim", [0, 1, 2])
+@pytest.mark.parametrize("victim", [0, 1, 2] if FULL else [0, 2])
 def test_the_end_of_one_is_the_end_of_all_and_is_said_once(data: Path, tmp_path: Path, victim: int) -> None:
     ranks = Ranks(tmp_path, 3, command(data, tmp_path / "run", LONG, "--engine", "reference", "--samples", "10M", "-q"))
     ranks.wait_for(saved(tmp_path / "run"))
@@ -109,7 +113,7 @@ def test_the_end_of_one_is_the_end_of_all_and_is_said_once(data: Path, tmp_path:
     assert ranks.said() == f"sparsecode: rank {victim} of 3 ended without a word, as after a kill\n"
 
 
-@pytest.mark.parametrize("spoiled", [0, 1])
+@pytest.mark.parametrize("spoiled", [0, 1] if FULL else [1])
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [(fail_at_a_step, "ZeroDivisionError a planted failure"), (fill_the_disk, "no space left on the device")],
@@ -133,7 +137,7 @@ def test_what_all_fail_with_is_said_once(data: Path, tmp_path: Path) -> None:
     assert ranks.said().count("\n") == 1 and "all 4 dictionaries ran into NaN" in ranks.said()
 
 
-@pytest.mark.parametrize("wrong", [["--batch-size", "none"], ["--patience", "-1"], ["--lr-scaling", "none"]])
+@pytest.mark.parametrize("wrong", [["--batch-size", "none"], ["--lr", "0"]])
 def test_a_setting_of_one_alone_ends_all(data: Path, tmp_path: Path, wrong: list[str]) -> None:
     args = command(data, tmp_path / "run", SMALL, "--engine", "reference", "-q")
     ranks = Ranks(tmp_path, 2, lambda rank: args + wrong * rank)
@@ -142,7 +146,7 @@ def test_a_setting_of_one_alone_ends_all(data: Path, tmp_path: Path, wrong: list
     assert not (tmp_path / "run/dictionaries").exists()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, 1] if FULL else [1])
 def test_one_that_stops_is_reported(data: Path, tmp_path: Path, victim: int) -> None:
     args = command(data, tmp_path / "run", LONG, "--engine", "reference", "--samples", "10M", "--patience", "2", "-q")
     ranks = Ranks(tmp_path, 3, args)
@@ -166,7 +170,7 @@ def test_a_request_to_end_saves_one_state_and_is_resumed(data: Path, tmp_path: P
 
 
 def test_minutes_are_equal_steps(data: Path, tmp_path: Path) -> None:
-    settings = SMALL.replace("--samples 5120", "--minutes 0.02") + " --engine reference"
+    settings = SMALL.replace("--samples 5120", "--minutes 0.02 --min-samples 0") + " --engine reference"
     found = trained(data, tmp_path / "run", 2, settings)
     steps = found["record"]["plan"]["steps"]
     assert found["record"]["result"]["steps"] == steps

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.special import gamma
 
-from sparsecode.science.statistics import bootstrap, chance
+from sparsecode.comparison import chance
+from sparsecode.science.statistics import bootstrap
 from sparsecode.science.statistics.bootstrap import Interval
 from sparsecode.science.statistics.changepoint import bend, bend_of_means
 from sparsecode.science.statistics.dip import dip, p_value, uniform_dips

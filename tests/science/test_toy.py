@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -74,3 +76,18 @@ def test_batches_are_pure_functions_of_seed_and_number() -> None:
     assert torch.equal(next(stream), ToyData(SMALL).batch(4))
     assert not torch.equal(data.batch(3), data.batch(4))
     torch.testing.assert_close(data.batch(3), data.codes(3) @ data.features)
+
+
+def test_blocks_add_random_directions_in_their_subspaces_and_nothing_else_changes() -> None:
+    settings = ToySettings(dim=32, n_features=20, active=2.0, batch_size=64)
+    plain, blocked = ToyData(settings), ToyData(replace(settings, blocks=3, block_rank=4))
+    assert torch.equal(plain.features, blocked.features) and torch.equal(plain.codes(5), blocked.codes(5))
+    assert blocked.blocks.shape == (3, 4, 32)
+    for basis in blocked.blocks:
+        assert torch.allclose(basis @ basis.T, torch.eye(4), atol=1e-6)
+    added = torch.cat([blocked.batch(i) - plain.batch(i) for i in range(40)])
+    assert torch.equal(blocked.batch(7), blocked.batch(7))
+    whole = torch.linalg.qr(blocked.blocks.reshape(-1, 32).T)[0]
+    assert torch.allclose(added @ whole @ whole.T, added, atol=1e-5)
+    on = (added.norm(dim=1) > 0).double().mean()
+    assert float(on) == pytest.approx(1 - 0.7**3, abs=0.05)

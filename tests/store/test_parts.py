@@ -97,7 +97,7 @@ def test_a_last_shard_of_fewer_rows_is_made_again(tmp_path: Path, whole: dict[st
 
 
 def test_the_manifest_is_written_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = []
+    written: list[int] = []
     with PartWriter(tmp_path, rows=200, **(SETTINGS | {"shard_rows": 1})) as writer:
         for row in range(200):
             writer.append(row, rows(row, row + 1), torch.tensor([row]).numpy())

@@ -136,7 +136,7 @@ def fail_at_a_step() -> None:
             raise ZeroDivisionError("a planted failure")
         return step(self, sweep, *args)
 
-    ReferenceEngine.step = failing  # type: ignore[method-assign]
+    ReferenceEngine.step = failing  # type: ignore[assignment, method-assign]
 
 
 def fill_the_disk() -> None:

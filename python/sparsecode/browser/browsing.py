@@ -170,11 +170,11 @@ def _write(folder: Path, slug: str, one: _One, name: str, effects: Mapping[str, 
             with watch.task(f"browse: {name}: {way} effects", dictionary.dict_size, "features") as progress:
                 made[way] = of(dictionary.W_dec * height, progress.advance)
     record = _Records(one, found, together, made)
-    for part, some in enumerate(files.parts(features, files.SHARD)):
-        files.write(folder, f"{slug}/{part:04d}", [record.feature(int(f)) for f in some])
-    lists = files.parts(features, files.LISTED)
+    for part, some in enumerate(files.parts(features.tolist(), files.SHARD)):
+        files.write(folder, f"{slug}/{part:04d}", [record.feature(f) for f in some])
+    lists = files.parts(features.tolist(), files.LISTED)
     for part in reversed(range(len(lists))):
-        own: dict[str, Any] = {"columns": record.columns(lists[part])}
+        own: dict[str, Any] = {"columns": record.columns(np.array(lists[part], np.int64))}
         if part == 0:
             own["about"] = {
                 "kind": one.shown.kind, "size": dictionary.dict_size, "shown": len(features), "lists": len(lists),

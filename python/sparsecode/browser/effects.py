@@ -114,10 +114,17 @@ class Effects:
     lowered: tuple[Tensor, Tensor]
 
 
-def direct(path: DirectPath, atoms: Tensor, count: int) -> Effects:
+def direct(
+    path: DirectPath, atoms: Tensor, count: int, advance: Callable[[int], Any] = lambda features: None
+) -> Effects:
     """The effects of atoms [F, d] by the direct path."""
-    step = max(1, _LOGITS // len(path.unembed))
-    return _strongest((path.logits(atoms[start : start + step]) for start in range(0, len(atoms), step)), count)
+
+    def each() -> Iterator[Tensor]:
+        for some in torch.split(atoms, max(1, _LOGITS // len(path.unembed))):
+            yield path.logits(some)
+            advance(len(some))
+
+    return _strongest(each(), count)
 
 
 def causal(

@@ -185,12 +185,13 @@ def export_neuronpedia(
                     key = _unique(model, source, f, str(place_))
                     activations.append(common | {"id": key, "index": f} | by | _np_activation(one, feature["dataset"]))
                 if label:
-                    explanations.append(common | {
+                    said: dict[str, Any] = {
                         "id": _unique(model, source, f, "label"), "index": f,
                         "description": label.replace("\0", "\ufffd"),
                         "authorId": creator, "triggeredById": creator, "typeName": _KIND, "explanationModelName": None,
                         "notes": None, "createdAt": created,
-                    })  # fmt: skip
+                    }  # fmt: skip
+                    explanations.append(common | said)
             for kind, lines in (("features", features), ("activations", activations), ("explanations", explanations)):
                 write_bytes(home / kind / f"batch-{number}.jsonl.gz", gzip.compress(_lines(lines), mtime=0))
         written.append(home)

@@ -97,7 +97,7 @@ class Gathered:
     @property
     def density(self) -> npt.NDArray[np.float64]:
         """[F] share of the rows on which each feature is active."""
-        return self.counts.sum(axis=1) / max(self.searched, 1)
+        return np.asarray(self.counts.sum(axis=1) / max(self.searched, 1), np.float64)
 
 
 def read_text(dataset: Rows, rows: int) -> Text:
@@ -252,7 +252,7 @@ class _Second:
 def quantised(codes: npt.NDArray[np.float32], peak: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Codes as whole numbers, FULL at the peak."""
     ratio = np.divide(codes, peak, out=np.zeros_like(codes), where=peak > 0)
-    return np.rint(np.minimum(ratio, 1) * FULL).astype(np.uint8)
+    return np.asarray(np.rint(np.minimum(ratio, 1) * FULL), np.uint8)
 
 
 def _distinct(

@@ -61,10 +61,10 @@ def find_neighbours(
         if len(group) < 2:
             continue
         cosine, index, _ = best_of_all([member.atoms for member in group.values()])
-        best = {}
+        best: dict[tuple[str, str], BestMatches] = {}
         sizes = [member.size for member in group.values()]
         for j, other in enumerate(group):
-            split = zip(group, cosine[j].split(sizes), index[j].split(sizes), strict=True)
+            split = zip(group, torch.split(cosine[j], sizes), torch.split(index[j], sizes), strict=True)
             best |= {(name, other): BestMatches(values, places) for name, values, places in split}
         for a, b in combinations(group, 2):
             matched = matched_mcs(group[a].atoms, group[b].atoms, names=(a, b))

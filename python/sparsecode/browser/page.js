@@ -32,7 +32,7 @@ window.sparsecode = sparsecode;
     ["peak", "peak", "largest activation", round],
     ["score", "score", "how well the label predicts activations on other text: correlation", (v) => v.toFixed(2)],
   ];
-  const READ = { relu: "above 0", jumprelu: "above a threshold", topk: "the k largest" };
+  const READ = { relu: "what is above 0", jumprelu: "what is above a threshold", batchtopk: "what is above a threshold", topk: "the k largest of a token" };
   const lists = {};  // by name of a dictionary: its columns, joined
   const tokens = [];
   let run, byName, order = [], orderKey = "", busy = 0;
@@ -232,7 +232,7 @@ window.sparsecode = sparsecode;
       make("h2", { tabindex: -1 }, `${name} · feature ${f}`),
       own.label[place] ? make("p", { class: "label" }, own.label[place], make("span", { class: "muted" }, own.score[place] == null ? ` (${run.labels})` : ` (score ${own.score[place].toFixed(2)}, ${run.labels})`)) : null,
       make("dl", { class: "facts" }, fact("active on", percent(own.density[place])), fact("tokens", total.toLocaleString("en") + " of " + run.rows.toLocaleString("en")), fact("peak", round(peak)),
-        own.found ? fact("found in", `${own.found[place]} of ${about.among} other dictionaries (cosine above ${run.threshold})`) : null, fact("encoder", READ[about.activation] ?? about.activation)),
+        own.found ? fact("found in", `${own.found[place]} of ${about.among} other dictionaries (cosine above ${run.threshold})`) : null, fact("codes are", READ[about.activation] ?? about.activation)),
       make("div", { class: "grid" },
         panel("Strongest contexts", true, total ? contexts(record.s, peak) : make("p", { class: "muted" }, "It is active on none of the tokens that were read.")),
         total ? panel("Activations", false, ...bars(record.h, peak)) : null,

@@ -14,6 +14,8 @@ COMMANDS = {
     "train-dicts": "Train a sweep of sparse dictionaries.",
     "eval": "Put reconstructions into the model and see what they cost.",
     "compare": "Find the features that several dictionaries share.",
+    "consensus": "Make a dictionary of the features that recur in several.",
+    "stitch": "Say what a larger dictionary has that a smaller one lacks.",
     "claims": "Test the claims of the seed experiment on a run.",
     "baselines": "Make dictionaries of neurons, PCA, ICA and the like.",
     "interpret": "Explain features in words and score the explanations.",

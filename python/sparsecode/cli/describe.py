@@ -148,9 +148,10 @@ def _steadiest(run: Run) -> list[dict[str, Any]]:
 
 def _dataset(path: Path) -> dict[str, Any]:
     from sparsecode.store import Dataset
+    from sparsecode.sweep.normalization import gamma
 
     dataset = Dataset(path)
-    statistics = dict(dataset.statistics)
+    statistics = dataset.statistics | {"gamma": gamma(dataset.statistics)}
     statistics.pop("mean", None)  # as long as a row
     return {
         "kind": "dataset",
@@ -196,8 +197,7 @@ def _dictionary(tensors: Path) -> dict[str, Any]:
     for name, kind in _KINDS.items():
         if held[name] is not None and not isinstance(held[name], kind):
             raise DictionaryInvalid(f"{facts}: '{name}' is {held[name]!r}, which no dictionary has; copy it again")
-    normalization = dict(held["normalization"] or {})
-    normalization.pop("mean", None)
+    normalization = _short(held["normalization"] or {})
     shapes = _shapes(tensors, DictionaryInvalid)
     said = [held["dict_size"], held["activation_dim"]]
     if shapes.get("W_enc") != said:
@@ -211,12 +211,18 @@ def _dictionary(tensors: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _short(normalization: dict[str, Any]) -> dict[str, Any]:
+    """Without the mean, which is as long as a row, and each scale once."""
+    found = {name: value for name, value in normalization.items() if name != "mean"}
+    scale = found.get("scale")
+    return found | ({"scale": sorted(set(scale))} if isinstance(scale, list) else {})
+
+
 def _foreign(found: Found) -> dict[str, Any]:
     """A dictionary of another library, in the same words; its weights are read, since they say what it is."""
     dictionary = load_found(found)
     about = dictionary.meta | dictionary.about
-    normalization = dict(dictionary.normalization)
-    normalization.pop("mean")
+    normalization = _short(dictionary.normalization)
     return {"kind": "dictionary", "path": str(found.path), "name": found.name, "library": found.format} | {
         name: about.get(name) for name in FACTS
     } | {
@@ -228,8 +234,8 @@ def _foreign(found: Found) -> dict[str, Any]:
 
 FACTS = (
     "dict_size", "activation_dim", "output_dim", "activation", "k", "input_norm", "apply_b_dec_to_input", "transcoder",
-    "l1", "seed", "hook_point", "dataset_fingerprint", "normalization", "loss", "samples_seen", "metrics", "stability",
-    "sparsecode_version", "format",
+    "l1", "seed", "hook_point", "hook_point_out", "dataset_fingerprint", "normalization", "loss", "samples_seen",
+    "metrics", "stability", "sparsecode_version", "format",
 )  # fmt: skip
 
 

@@ -5,9 +5,12 @@ The default that `--help` shows is what happens without the flag in a new run: t
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,10 +89,20 @@ def _said_once() -> Iterator[None]:
     except BaseException as error:
         from sparsecode.pipeline import ranks
 
-        if ranks.silent(error):
-            code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
-            raise click.exceptions.Exit(getattr(error, "exit_code", code)) from error
+        code = getattr(error, "exit_code", INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1)
+        silent = ranks.silent(error)
+        if ranks.several():
+            atexit.register(_leave, code)
+        if silent:
+            raise click.exceptions.Exit(code) from error
         raise
+
+
+def _leave(code: int) -> None:
+    """Ends the process although threads wait for another one, which the libraries of a group would wait for."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _spread(ctx: click.Context, args: list[str], flags: set[str]) -> list[str]:

@@ -27,6 +27,7 @@ def command(config: TrainDictsConfig, run: Path, force: bool, quiet: bool) -> No
       sparsecode train-dicts --sizes 2x-32x --l1 1e-3:1e-1:8 --seeds 3
       sparsecode train-dicts --kind relu --kind "batchtopk k=8,16"
       sparsecode train-dicts --kind topk --k 16,32
+      sparsecode train-dicts --hook blocks.2.hook_resid_mid --target blocks.2.hook_mlp_out --skip
     """
     from sparsecode.pipeline import ranks
     from sparsecode.pipeline.replicate import tell

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from sparsecode.comparison.comparison import FORMAT, Comparison
-from sparsecode.comparison.cosine import AllPairs, all_pairs, chance_mmcs, matrices, mutual, nearest_own, summary
+from sparsecode.comparison.cosine import (
+    AllPairs,
+    all_pairs,
+    chance_mmcs,
+    matrices,
+    mean,
+    mutual,
+    nearest_own,
+    summary,
+)
 from sparsecode.comparison.matching import Pairing
-from sparsecode.comparison.members import Member, Place, check_widths, fingerprint, member_of, place
-from sparsecode.comparison.records import CompareSettings, Contents, Entry, EveryLarger, Input, NearDuplicates, Nearest
+from sparsecode.comparison.members import (
+    Member,
+    Place,
+    akin,
+    check_widths,
+    fingerprint,
+    member_of,
+    place,
+    started_together,
+)
+from sparsecode.comparison.records import (
+    Akin,
+    Alignment,
+    CompareSettings,
+    Contents,
+    Entry,
+    EveryLarger,
+    Input,
+    NearDuplicates,
+    Nearest,
+)
+from sparsecode.comparison.seeds import by_seed, groups_by_seed, times_found
 from sparsecode.comparison.stability import found_in_all, stability, steadiest
 from sparsecode.dictionary import Dictionary
 from sparsecode.errors import InvalidSetting
@@ -108,6 +138,10 @@ def compare_members(
     own = [nearest_own(member.atoms, absolute=settings.absolute) for member in members]
     relatives = [place(members, k) for k in range(len(members))]
     wanted = _pairs_to_match(members, relatives, match_all and len(members) <= MATCH_ALL)
+    marks = [fingerprint(path) if path else None for path in paths]
+    kin = akin(members, marks)
+    own_columns = [{k, *(i + j - k for i, j in kin if k in (i, j))} for k in range(len(members))]
+    groups = groups_by_seed(members)
     pairings: dict[tuple[int, int], Pairing] = {}
     with watch.task("match", len(wanted), "dictionary pairs") as progress:
         for i, j in wanted:
@@ -118,15 +152,29 @@ def compare_members(
         sparsecode_version=versions().get("sparsecode"),
         settings=settings,
         inputs=[
-            Input(member.name, str(path) if path else None, fingerprint(path) if path else None)
-            for member, path in zip(members, paths, strict=True)
+            Input(member.name, str(path) if path else None, mark)
+            for member, path, mark in zip(members, paths, marks, strict=True)
         ],
-        dictionaries=[_entry(members, k, relatives[k], pairs, own[k], pairings, settings) for k in range(len(members))],
+        dictionaries=[
+            _entry(members, k, relatives[k], pairs, own[k], pairings, own_columns[k], settings)
+            for k in range(len(members))
+        ],
         mmcs=matrices(pairs, live),
         matched={f"{members[i].name} -> {members[j].name}": pairings[i, j].seen_from(members[i]) for i, j in wanted},
-        steadiest=steadiest(members, relatives, pairs.cosine, settings.threshold),
+        steadiest=steadiest(members, relatives, pairs.cosine, own_columns, settings.threshold),
+        by_seed=[by_seed(members, group, pairs.cosine, settings.threshold) for group in groups] or None,
+        akin=[
+            Akin(members[i].name, members[j].name, names, *(started_together(members[i], members[j]) or ()))
+            for (i, j), names in kin.items()
+        ]
+        or None,
     )
-    return Comparison(contents, _tensors(members, pairs, own, [pairings[pair] for pair in wanted], settings.threshold))
+    tensors = _tensors(members, pairs, own, [pairings[pair] for pair in wanted], own_columns, settings.threshold)
+    for group in groups:
+        for k in group:
+            found = times_found(pairs.cosine[k], [j for j in group if j != k], settings.threshold)
+            tensors[f"{members[k].name}.by_seed"] = members[k].spread(found.float() / (len(group) - 1), 0)
+    return Comparison(contents, tensors)
 
 
 def _pairs_to_match(members: Sequence[Member], relatives: Sequence[Place], every: bool) -> list[tuple[int, int]]:
@@ -146,6 +194,7 @@ def _entry(
     pairs: AllPairs,
     nearest_own: Tensor,
     pairings: Mapping[tuple[int, int], Pairing],
+    own_columns: Collection[int],
     settings: CompareSettings,
 ) -> Entry:
     own, cosine, threshold = members[k], pairs.cosine[k], settings.threshold
@@ -162,6 +211,7 @@ def _entry(
             matched=pairing.seen_from(own) if pairing else None,
         )
 
+    steady = stability(cosine, own_columns, threshold)
     everywhere = found_in_all(cosine, found.larger, threshold)
     return Entry(
         name=own.name,
@@ -184,8 +234,21 @@ def _entry(
             int(everywhere.sum()),
             None if own.live is None else int((everywhere & own.live).sum()),
         ),
-        mean_stability=float(stability(cosine, k, threshold).mean()),
+        mean_stability=float(steady.mean()),
+        alignment=None if own.alignment is None else _alignment(own, own.alignment, steady),
     )
+
+
+def _alignment(own: Member, values: Tensor, steady: Tensor) -> Alignment:
+    """The values of all features, of live and dead ones where these were counted, and how they go with stability."""
+    parts = {} if own.live is None else {"live": values[own.live], "dead": values[~own.live]}
+    live = own.live_or_all
+    if live.sum() > 1 and steady[live].unique().numel() > 1 and values[live].unique().numel() > 1:
+        related = float(spearmanr(values[live].numpy(), steady[live].numpy()).statistic)
+    else:
+        related = None
+    return Alignment(mean(values), *(mean(parts[one]) if len(parts.get(one, ())) else None for one in ("live", "dead")),
+                     related)  # fmt: skip
 
 
 def _tensors(
@@ -193,6 +256,7 @@ def _tensors(
     pairs: AllPairs,
     nearest_own: Sequence[Tensor],
     pairings: Sequence[Pairing],
+    own_columns: Sequence[Collection[int]],
     threshold: float,
 ) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
@@ -202,9 +266,11 @@ def _tensors(
         tensors[f"{member.name}.cosine"] = member.spread(pairs.cosine[k], torch.nan)
         tensors[f"{member.name}.index"] = member.spread(numbers, -1)
         tensors[f"{member.name}.own_cosine"] = member.spread(nearest_own[k], torch.nan)
-        tensors[f"{member.name}.stability"] = member.spread(stability(pairs.cosine[k], k, threshold), 0)
+        tensors[f"{member.name}.stability"] = member.spread(stability(pairs.cosine[k], own_columns[k], threshold), 0)
         if member.live is not None:
             tensors[f"{member.name}.live"] = member.spread(member.live.to(torch.uint8), 0)
+        if member.alignment is not None:
+            tensors[f"{member.name}.alignment"] = member.spread(member.alignment, torch.nan)
         if member.initial_cosine is not None:
             tensors[f"{member.name}.initial_cosine"] = member.spread(member.initial_cosine, torch.nan)
     for pairing in pairings:

@@ -10,6 +10,8 @@ comparison.safetensors   per dictionary NAME (n features) and over the K diction
     NAME.matched.OTHER.cosine [n] float32, NAME.matched.OTHER.index [n] int32    the one-to-one matching; NaN, -1
                                   for features without a partner
                                   (atoms of norm zero have no direction: NaN and -1 everywhere, stability 0)
+    NAME.by_seed [n] float32      share of the dictionaries that differ in their seed alone in which it is found again
+    NAME.alignment [n] float32    product of its encoder row and its atom; NaN for atoms of norm zero
     NAME.live [n] uint8, NAME.initial_cosine [n]    where the dictionary's file says
 """
 
@@ -30,7 +32,7 @@ from sparsecode.checkpoint import load_tensors, save_tensors, write_json, write_
 from sparsecode.comparison.cosine import BestMatches, mutual
 from sparsecode.comparison.matching import turned
 from sparsecode.comparison.records import Contents, Entry, Relation
-from sparsecode.comparison.tables import check_free, common, csv_of, pair_table, sweep_table
+from sparsecode.comparison.tables import by_seed_table, check_free, common, csv_of, pair_table, sweep_table
 from sparsecode.errors import CheckpointCorrupt, InvalidSetting, MissingExtra, RunInvalid
 from sparsecode.records import as_json, from_json
 
@@ -229,7 +231,14 @@ class Comparison:
             for entry in entries
             if entry.without_direction
         ]
-        return "\n".join([table, *remarks])
+        remarks += [
+            f"{one.first} and {one.second} have dictionaries in common ({', '.join(one.members)}), so they agree by "
+            "construction; neither counts in the other's stability"
+            + ("" if one.end_cosine is None else f"; mean cosine {one.start_cosine:.3f} then, {one.end_cosine:.3f} now")
+            for one in self.contents.akin or ()
+        ]
+        seeds = [by_seed_table(self.contents.by_seed, settings)] if self.contents.by_seed else []
+        return "\n".join([table, *seeds, *remarks])
 
     def _pair(self, i: int, j: int) -> list[Any]:
         a, b, found = self.names[i], self.names[j], self.contents.matched

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from sparsecode.interop import Found, find_dictionaries, load_found, looks_like,
 from sparsecode.machine import usable_memory
 
 STABILITY = "stability"  # what `compare` adds to a dictionary's files; not part of its fingerprint
+MADE_OF = "members"  # of a consensus: name and fingerprint of each dictionary that it averages
 _COPIES = 1.5  # copies of the weights: as read, and the atoms as unit rows
 _FAMILY = ("kind", "l1", "hook_point", "dataset_fingerprint", "loss")
 _ABOUT = ("kind", "l1", "seed", "hook_point", "dataset_fingerprint", "loss", "samples_seen", "metrics")
@@ -44,6 +47,9 @@ class Member:
     density: Tensor | None = None  # [n] share of held-out rows on which a feature fires
     initial_cosine: Tensor | None = None  # [n] cosine of each atom with the one it started from
     encoder: Tensor | None = None  # [n, d] rows of the encoder, of any norm
+    alignment: Tensor | None = None  # [n] product of each encoder row and its atom; None for a transcoder
+    init: dict[str, Any] | None = None  # `initial.Given` that it began near
+    made_of: Mapping[str, str] = field(default_factory=dict)  # fingerprints and names of the dictionaries it averages
     kept: Tensor | None = None  # [n] numbers of these features in the dictionary; None for all
 
     @property
@@ -182,8 +188,52 @@ def member_of(dictionary: Dictionary, name: str) -> Member:
         {key: dictionary.meta[key] for key in _ABOUT if key in dictionary.meta},
         **known,
         encoder=of_kept(dictionary.W_enc),
+        alignment=None if dictionary.transcoder else of_kept((dictionary.W_enc * dictionary.W_dec).sum(1)),
+        made_of=_made_of(dictionary),
+        init=dictionary.meta.get("init"),
         kept=None if whole else kept,
     )
+
+
+def akin(members: Sequence[Member], marks: Sequence[str | None]) -> dict[tuple[int, int], list[str]]:
+    """Pairs of members that agree by construction, and the names of the dictionaries that both are, or are made of.
+
+    Args:
+        members: of a comparison.
+        marks: fingerprint of each, where it has one.
+    """
+    known = [
+        dict(one.made_of) | ({mark: one.name} if mark else {}) | ({str(one.init["fingerprint"]): "a start"} if one.init
+        else {}) for one, mark in zip(members, marks, strict=True)
+    ]  # fmt: skip
+    found = {}
+    for i, j in combinations(range(len(members)), 2):
+        made = any(one.made_of or one.init for one in (members[i], members[j]))
+        if made and (common := known[i].keys() & known[j].keys()):
+            found[i, j] = sorted(known[i][mark] for mark in common)
+    return found
+
+
+def started_together(one: Member, other: Member) -> tuple[float, float] | None:
+    """Mean cosine, at the start and now, of two dictionaries' features that began near the same atoms.
+
+    The difference is how far they came together. At the start it is that of two atoms which both were turned by the
+    jitter, in independent directions. None where they began otherwise, or atoms are left out.
+    """
+    if one.init is None or other.init is None or one.init["fingerprint"] != other.init["fingerprint"]:
+        return None
+    count = min(one.init["atoms"], one.size, other.size)
+    if one.kept is not None or other.kept is not None or not count:
+        return None
+    begun = 1 / math.sqrt((1 + one.init["jitter"] ** 2) * (1 + other.init["jitter"] ** 2))
+    return begun, float((one.atoms[:count] * other.atoms[:count]).sum(1).double().mean())
+
+
+def _made_of(dictionary: Dictionary) -> dict[str, str]:
+    """Fingerprints and names of the dictionaries that it averages; those that never lay on disk have none."""
+    told = dictionary.meta.get(MADE_OF)
+    known = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    return {str(one["fingerprint"]): str(one.get("name")) for one in known if one.get("fingerprint")}
 
 
 @dataclass(frozen=True)

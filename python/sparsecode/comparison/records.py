@@ -175,6 +175,7 @@ class Entry:
         near_duplicates: see there.
         next, other_seed, next_other_seed, every_larger: in its relatives (see `Place`); None without one.
         mean_stability: over its features.
+        alignment: of its encoder and its atoms; None where they lie in different spaces.
     """
 
     name: str
@@ -189,6 +190,7 @@ class Entry:
     next_other_seed: Nearest | None
     every_larger: EveryLarger | None
     mean_stability: float
+    alignment: Alignment | None = None
 
     @property
     def l1(self) -> float | None:
@@ -259,6 +261,94 @@ class Input:
 
 
 @dataclass(frozen=True)
+class ChanceShare:
+    """Share of features that random directions would find, in so many dimensions."""
+
+    dimensions: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Features of which a share was predicted to be found, and the share that was; None where there is no feature."""
+
+    predicted: float
+    features: int
+    found: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well a share says what a seed that was left out has.
+
+    Attributes:
+        rows: what was predicted, and what was found; a feature counts once for every seed that was left out.
+        brier: mean squared difference of the prediction and 1 where it was found, 0 where not.
+        slope: of what was found over what was predicted, by least squares; 1 if predictions hold.
+    """
+
+    rows: list[Predicted]
+    brier: float | None
+    slope: float | None
+
+
+@dataclass(frozen=True)
+class BySeed:
+    """Dictionaries that differ in their seed alone: how many live features of all are found in how many others.
+
+    Attributes:
+        dictionaries, seeds: of the group.
+        features: live ones.
+        found: of c = 0 to all others, the features found in c of them.
+        floors: for each c, the one-sided 95 % lower bound of the share of all seeds that have such a feature.
+        chance: share that random directions would find in one other, in the dimensions of the activations and in those
+            that the atoms effectively use.
+        orphans: for k = 2 up, the share that none of k - 1 other seeds has.
+        calibration: None for two dictionaries.
+    """
+
+    dictionaries: list[str]
+    seeds: list[int]
+    features: int
+    found: list[int]
+    floors: list[float]
+    chance: list[ChanceShare]
+    orphans: list[float]
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Products of each encoder row and its atom: their means, and Spearman's correlation with stability.
+
+    `live` and `dead`: means over such features; None where there are none, or where that was not counted.
+    """
+
+    mean: float
+    live: float | None
+    dead: float | None
+    with_stability: float | None
+
+
+@dataclass(frozen=True)
+class Akin:
+    """Two dictionaries that agree by construction, so that neither counts in the other's stability.
+
+    Attributes:
+        first, second: their names.
+        members: what both are, average, or began near.
+        start_cosine, end_cosine: where both began near the same atoms, the mean cosine of features that began near the
+            same one, then and now.
+    """
+
+    first: str
+    second: str
+    members: list[str]
+    start_cosine: float | None = None
+    end_cosine: float | None = None
+
+
+@dataclass(frozen=True)
 class Matrices:
     """MMCS from the row's dictionary to the column's, [K][K]; `live`: None where one has no live features."""
 
@@ -270,8 +360,9 @@ class Matrices:
 class Contents:
     """The figures of a comparison: what comparison.json holds.
 
-    `dictionaries` are in the order of the matrices, `matched` are by "NAME -> OTHER", seen from NAME; `left_out` lists
-    what could not be used, as {"path", "reason"}, where it was asked for.
+    `dictionaries` are in the order of the matrices, `matched` are by "NAME -> OTHER", seen from NAME; `by_seed` has the
+    groups that differ in their seed alone, if there are any; `akin` the pairs that were made of common dictionaries;
+    `left_out` lists what could not be used, as {"path", "reason"}, where it was asked for.
     """
 
     format: int
@@ -282,4 +373,6 @@ class Contents:
     mmcs: Matrices
     matched: dict[str, Matched]
     steadiest: list[Steady]
+    by_seed: list[BySeed] | None = None
+    akin: list[Akin] | None = None
     left_out: list[dict[str, str]] | None = None

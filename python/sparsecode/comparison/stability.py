@@ -14,7 +14,7 @@ Shapes: n features of a dictionary, K dictionaries.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,14 @@ LISTED = 200  # steadiest features kept in a comparison: more than anyone reads
 LISTED_IN_FILE = 10  # of these, named in a dictionary's JSON
 
 
-def stability(cosine: Tensor, own: int, threshold: float) -> Tensor:
-    """[n] share of the other dictionaries with an atom above `threshold` for a feature; 0 if K = 1. cosine [n, K]."""
+def stability(cosine: Tensor, own: Collection[int], threshold: float) -> Tensor:
+    """[n] share of the other dictionaries with an atom above `threshold` for a feature; 0 if there are none.
+
+    Args:
+        cosine: [n, K].
+        own: columns that are no others: that of the feature's dictionary, and of those that agree by construction.
+        threshold: see above.
+    """
     others = _others(cosine, own)
     if others.shape[1] == 0:
         return torch.zeros(len(cosine))
@@ -45,19 +51,24 @@ def found_in_all(cosine: Tensor, columns: Sequence[int], threshold: float) -> Te
 
 
 def steadiest(
-    members: Sequence[Member], places: Sequence[Place], cosine: Sequence[Tensor], threshold: float
+    members: Sequence[Member],
+    places: Sequence[Place],
+    cosine: Sequence[Tensor],
+    own: Sequence[Collection[int]],
+    threshold: float,
 ) -> list[Steady]:
     """The features found again in most other dictionaries, each direction once.
 
     They are live features of all dictionaries, sorted by stability, then by mean cosine over the other dictionaries. A
-    feature whose cosine with an earlier one is above `threshold` is the same one and left out.
+    feature whose cosine with an earlier one is above `threshold` is the same one and left out. `own`: of each
+    dictionary, see `stability`.
     """
     rows: list[tuple[float, float, float, int, int]] = []
     for k, member in enumerate(members):
-        share = stability(cosine[k], k, threshold)
+        share = stability(cosine[k], own[k], threshold)
         if not bool((share > 0).any()):
             continue
-        others = _others(cosine[k], k)
+        others = _others(cosine[k], own[k])
         chosen = torch.nonzero(member.live_or_all & (share > 0)).flatten()
         columns = (share[chosen], others[chosen].mean(dim=1), others[chosen].amin(dim=1))
         values = zip(*(column.tolist() for column in columns), chosen.tolist(), strict=True)
@@ -88,8 +99,8 @@ def steadiest(
     return kept
 
 
-def _others(cosine: Tensor, own: int) -> Tensor:
-    return torch.cat([cosine[:, :own], cosine[:, own + 1 :]], dim=1)
+def _others(cosine: Tensor, own: Collection[int]) -> Tensor:
+    return cosine[:, [j for j in range(cosine.shape[1]) if j not in own]]
 
 
 def stability_summary(stability: Tensor, cosine: Tensor, own: int, threshold: float) -> dict[str, Any]:

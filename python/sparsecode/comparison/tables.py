@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsecode.comparison.records import CompareSettings, Entry, Matched
+from sparsecode.comparison.records import BySeed, CompareSettings, Entry, Matched
 from sparsecode.errors import InvalidSetting
 
 COLUMNS = ("from", "to", "feature", "nearest", "cosine", "matched", "matched_cosine")
@@ -90,7 +90,7 @@ def sweep_table(entries: Sequence[Entry], settings: CompareSettings) -> str:
         "matched pairs above 0.7 in encoder and decoder; features "
         f"above {settings.threshold:g} in the next size from another seed, and in every larger dictionary."
     )
-    return f"{_aligned(columns, rows)}\n{note}"
+    return f"{aligned(columns, rows)}\n{note}"
 
 
 def pair_table(rows: Sequence[Sequence[Any]], settings: CompareSettings) -> str:
@@ -103,7 +103,32 @@ def pair_table(rows: Sequence[Sequence[Any]], settings: CompareSettings) -> str:
         f"{settings.duplicate_threshold:g}; mean cosine of the one-to-one "
         "matching, signed and absolute; matched pairs above 0.7 in encoder and decoder."
     )
-    return f"{_aligned(columns, rows)}\n{note}"
+    return f"{aligned(columns, rows)}\n{note}"
+
+
+def by_seed_table(groups: Sequence[BySeed], settings: CompareSettings) -> str:
+    """A row per group of dictionaries that differ in their seed alone."""
+    columns = ["by seed", "seeds", "live", "in all", "at least", "in none", "chance", "in used dim.", "Brier"]
+    rows = [
+        [
+            one.dictionaries[0],
+            len(one.seeds),
+            one.features,
+            one.found[-1],
+            one.floors[-1],
+            one.found[0],
+            *(f"{level.share:.2g}" for level in one.chance),
+            one.calibration and one.calibration.brier,
+        ]
+        for one in groups
+    ]
+    note = (
+        "Columns: the first of the dictionaries that differ in their seed alone; live features of all; those found "
+        f"above {settings.threshold:g} in every other seed, and the share of all seeds that has one at least (95 %); "
+        "found in none; the share that random directions would find in one other, in the dimensions of the activations "
+        "and in those that the atoms effectively use; Brier score of predicting a seed by the others."
+    )
+    return f"\n{aligned(columns, rows)}\n{note}"
 
 
 def common(matched: Matched | None) -> list[Any]:
@@ -114,7 +139,7 @@ def common(matched: Matched | None) -> list[Any]:
     return [found.pw_mcc, found.pw_mcc_absolute, None if found.shared is None else f"{found.shared}/{found.pairs}"]
 
 
-def _aligned(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Aligned columns, names to the left and numbers to the right, as wide as they are; None as an empty cell."""
     cells = [list(columns)] + [
         ["" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]

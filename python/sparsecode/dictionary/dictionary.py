@@ -40,7 +40,7 @@ class Dictionary:
         W_dec: [n, o], atoms.
         b_dec: [o] pre-bias, or None.
         mean: [d] subtracted from raw activations, or None.
-        scale: what they are then divided by.
+        scale: what they are then divided by, one number or [d].
         meta: what the JSON file holds beside sizes and normalisation: l1, seed, hook_point, dataset_fingerprint, loss,
             samples_seen, metrics; `source` where another library wrote it.
         features: per-feature facts [n] float32, such as `density` (share of the held-out rows on which a feature
@@ -61,7 +61,7 @@ class Dictionary:
     W_dec: Tensor
     b_dec: Tensor | None = None
     mean: Tensor | None = None
-    scale: float = 1.0
+    scale: float | Tensor = 1.0
     meta: dict[str, Any] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
     activation: Activation = field(default_factory=Relu)
@@ -99,10 +99,16 @@ class Dictionary:
         return self.W_skip is not None or (self.input_norm != "none" and not self.transcoder)
 
     @property
+    def normalized(self) -> bool:
+        """Whether anything is done to raw activations before they are encoded."""
+        return self.mean is not None or isinstance(self.scale, Tensor) or self.scale != 1
+
+    @property
     def normalization(self) -> dict[str, Any]:
-        """What is done to raw activations: `kind` (none, rms, center), `mean` (list or None) and `scale`."""
-        kind = "center" if self.mean is not None else "none" if self.scale == 1 else "rms"
-        return {"kind": kind, "mean": None if self.mean is None else self.mean.tolist(), "scale": self.scale}
+        """What is done to raw activations: `kind` (none, rms, center), `mean` (list or None), `scale` (or a list)."""
+        kind = "center" if self.mean is not None else "rms" if self.normalized else "none"
+        scale = self.scale.tolist() if isinstance(self.scale, Tensor) else self.scale
+        return {"kind": kind, "mean": None if self.mean is None else self.mean.tolist(), "scale": scale}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -219,7 +225,11 @@ def _check(found: Dictionary) -> None:
     for name, value in found.features.items():
         if tuple(value.shape) != (n,):
             raise DictionaryInvalid(f"features.{name} has shape {list(value.shape)}, not [{n}]")
-    if not (math.isfinite(found.scale) and found.scale > 0):
+    if isinstance(found.scale, Tensor):
+        check_tensor("scale", found.scale, (d,))
+        if not bool((found.scale > 0).all()):
+            raise DictionaryInvalid("scale holds numbers that are not positive")
+    elif not (math.isfinite(found.scale) and found.scale > 0):
         raise DictionaryInvalid(f"scale {found.scale} is not a positive number")
     if found.input_norm not in INPUT_NORMS:
         raise DictionaryInvalid(f"input_norm '{found.input_norm}' is unknown; known: {', '.join(INPUT_NORMS)}")

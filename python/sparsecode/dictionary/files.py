@@ -5,7 +5,8 @@
 
 Format 1 holds what the sweeps here train: relu, d = o, b_dec (if any) subtracted from the input. A dictionary that
 needs more is written as format 2: the tensors threshold, selection_scale, r_mag, b_mag [n] and W_skip [o,d] as far as
-its activation has them, and in the JSON `output_dim, k, apply_b_dec_to_input, input_norm, transcoder`. Both are read.
+its activation has them, and in the JSON `output_dim, k, apply_b_dec_to_input, input_norm, transcoder`, and the scale of
+the normalisation may be a list, of several layers side by side. Both are read.
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ def _pair(path: str | Path) -> tuple[Path, Path]:
 def _needs_format_2(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:
     """Whether a reader that knows format 1 alone would read something else."""
     plain = about["activation"] == "relu" and about["input_norm"] == "none" and "W_skip" not in tensors
+    plain = plain and not isinstance(about["normalization"]["scale"], list)
     return not plain or about["transcoder"] or ("b_dec" in tensors and not about["apply_b_dec_to_input"])
 
 
@@ -156,9 +158,11 @@ def _read_normalization(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
     try:
         record = about["normalization"]
         mean = None if record["mean"] is None else torch.tensor([float(value) for value in record["mean"]])
-        return {"mean": mean, "scale": float(record["scale"])}
+        scale = record["scale"]
+        several = torch.tensor([float(value) for value in scale]) if isinstance(scale, list) else None
+        return {"mean": mean, "scale": float(scale) if several is None else several}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DictionaryInvalid(f"{path}: 'normalization' needs a mean (list or null) and a scale") from error
+        raise DictionaryInvalid(f"{path}: 'normalization' needs a mean (list or null) and a scale (or list)") from error
 
 
 def _read_settings(about: Mapping[str, Any], path: Path) -> dict[str, Any]:

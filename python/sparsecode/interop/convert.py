@@ -76,7 +76,7 @@ def _notes(original: Dictionary, copy: Dictionary, to: str) -> tuple[str, ...]:
     note = original.meta.get("source", {}).get("note")
     if note:
         found.append(note)
-    if to != "sparsecode" and (original.mean is not None or original.scale != 1):
+    if to != "sparsecode" and original.normalized:
         found.append("the normalisation of the data is in the weights now: atoms have other norms")
     before, after = original.activation, copy.activation
     if before.name != after.name:

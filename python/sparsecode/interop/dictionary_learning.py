@@ -178,7 +178,7 @@ def _class_for(found: Dictionary) -> str:
     check_ranking(activation, "dictionary_learning")
     if isinstance(activation, Relu):
         # The library scales an AutoEncoder's atoms and codes to norm 1 when it loads it, but not an AutoEncoderNew's.
-        unit = torch.allclose(found.W_dec.norm(dim=1) * found.scale, torch.ones(found.dict_size))
+        unit = torch.allclose((found.W_dec * found.scale).norm(dim=1), torch.ones(found.dict_size))
         return "AutoEncoder" if unit and found.b_dec is not None and found.apply_b_dec_to_input else "AutoEncoderNew"
     if isinstance(activation, BatchTopK) and activation.k is not None and activation.k == int(activation.k):
         one = bool((activation.threshold == activation.threshold[0]).all())

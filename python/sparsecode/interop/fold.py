@@ -23,7 +23,7 @@ def folded(found: Dictionary, *, subtract: bool | None = None) -> Dictionary:
     Raises:
         NotExpressible: rows are normalised one by one after a mean or scale, or a transcoder must subtract b_dec.
     """
-    normalized = found.mean is not None or found.scale != 1
+    normalized = found.normalized
     if normalized and found.input_norm != "none":
         raise NotExpressible(f"a mean or scale before {found.input_norm} cannot be put into weights")
     if subtract and found.transcoder:

@@ -18,6 +18,10 @@ R = TypeVar("R")
 REMEDIES = {
     "chat_messages": "--chat takes lists of messages with role and content, and --text-key names theirs",
     "chat_tables": "--chat takes tables of them, such as .jsonl",
+    "consensus_data": "name the folder of a dataset with --dataset, or average the encoders with --refit none",
+    "consensus_l1": "name it with --l1, or take averages with --refit none",
+    "consensus_refit": "leave --refit at encoder",
+    "consensus_support": "lower --support or --threshold",
     "convert_hf": "convert it --to hf and harvest that with --model",
     "device": "use --device auto or cpu",
     "device_cpu": "use --device cpu or another engine",

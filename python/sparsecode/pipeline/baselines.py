@@ -7,8 +7,11 @@ RUN/baselines/measures.csv                a line per baseline
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from sparsecode import store
 from sparsecode.checkpoint import write_json, write_text
@@ -16,9 +19,11 @@ from sparsecode.comparison import fingerprint_of
 from sparsecode.comparison.members import check_memory
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.files import files_of
-from sparsecode.errors import DatasetUnfit, InvalidSetting
+from sparsecode.errors import DatasetUnfit, HookUnknown, InvalidSetting
+from sparsecode.gpt import load_gpt
+from sparsecode.gpt.directions import weight_directions
 from sparsecode.machine import versions
-from sparsecode.pipeline.advice import advised
+from sparsecode.pipeline.advice import advice, advised
 from sparsecode.pipeline.config import BaselinesConfig, TrainDictsConfig
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.plan import find_dataset
@@ -28,7 +33,7 @@ from sparsecode.pipeline.run import DEFAULT_RUN, Run
 from sparsecode.pipeline.stage import called, run_stage
 from sparsecode.pipeline.stale import dictionaries_of, require
 from sparsecode.science.baselines.fit import FitSettings, fit_all, measures_csv
-from sparsecode.science.baselines.kinds import BASELINES
+from sparsecode.science.baselines.kinds import BASELINES, OF_WEIGHTS
 from sparsecode.watch import Watch
 
 KEY = "baselines"
@@ -87,8 +92,10 @@ def fit_baselines(
     needs = [folder / name for name in ("baselines.json", "measures.csv")]
     needs += [file for kind in kinds for file in files_of(folder / kind)]
 
+    weights = _weights(home, kinds, dataset)
+
     def do(_: Stage) -> dict[str, Any]:
-        return _make(chosen, kinds, dataset, trained, eval_rows, folder, watching(quiet))
+        return _make(chosen, kinds, dataset, trained, eval_rows, weights, folder, watching(quiet))
 
     return run_stage(home, KEY, chosen, do, inputs=inputs, outputs=[folder], needs=needs, force=force, quiet=quiet)
 
@@ -99,11 +106,12 @@ def _make(
     dataset: store.Dataset,
     trained: dict[str, Dictionary],
     eval_rows: int,
+    weights: Mapping[str, Tensor],
     folder: Path,
     watch: Watch,
 ) -> dict[str, Any]:
     """Fits and measures the baselines, and writes them and what was found into `folder`."""
-    found = fit_all(dataset, kinds, config.part(FitSettings), eval_rows, watch)
+    found = fit_all(dataset, kinds, config.part(FitSettings), eval_rows, watch, weights)
     for kind, own in found.made.items():
         own.save(folder / kind)
     hook, rows = str(dataset.provenance.get("hook_point", "")), found.rows(config.threshold)
@@ -140,6 +148,26 @@ def load_baselines(run: Run) -> dict[str, Any] | None:
     return load_record(run, KEY, run.path / KEY / "baselines.json", FORMAT, "baselines", dict)
 
 
+def _weights(run: Run, kinds: list[str], dataset: store.Dataset) -> dict[str, Tensor]:
+    """Directions of the weights of the model that the activations are of, where kinds need them.
+
+    Raises:
+        InvalidSetting: they are not of the run's own GPT, or of a place where its weights have no directions.
+    """
+    asked = [kind for kind in kinds if kind in OF_WEIGHTS]
+    if not asked:
+        return {}
+    own = (run.config()["stages"].get("train-gpt") or {}).get("result") or {}
+    if not own or dataset.provenance.get("model_fingerprint") != own.get("fingerprint"):
+        raise InvalidSetting(
+            f"baselines: {dataset.path}: is not of this run's own GPT, whose weights are known; leave "
+            f"{', '.join(asked)} out of --kinds"
+        )
+    hook = str(dataset.provenance.get("hook_point", ""))
+    with advice(f"leave {', '.join(asked)} out of --kinds", HookUnknown):
+        return weight_directions(load_gpt(run.gpt_path), hook)
+
+
 def _checked(config: BaselinesConfig) -> list[str]:
     """The kinds asked for, in the order of `BASELINES`."""
     asked = [kind.strip() for kind in config.kinds.split(",") if kind.strip()]
@@ -153,6 +181,8 @@ def _located(run: Run, config: BaselinesConfig) -> BaselinesConfig:
     """With the data that the run's dictionaries were trained on, where the settings name none."""
     told = run.config()["stages"].get("train-dicts", {}).get("beside") or {}
     if config.hook is not None or config.dataset is not None or not (told.get("hook") or told.get("dataset")):
+        return config
+    if "," in (told.get("hook") or ""):  # several layers, of which one must be named
         return config
     return config.changed(dataset=told.get("dataset"), hook=None if told.get("dataset") else told.get("hook"))
 

@@ -286,7 +286,7 @@ def _ways(model: LanguageModel, hook: str, asked: str, tokens: Tokens) -> dict[s
     found: dict[str, EffectsOf] = {}
     try:
         path = acting.direct_path(model, hook, ids)
-        found["direct"] = lambda atoms, advance: acting.direct(path, atoms, LOGITS)
+        found["direct"] = lambda atoms, advance: acting.direct(path, atoms, LOGITS, advance)
     except SparsecodeError:
         if asked == "direct":
             raise

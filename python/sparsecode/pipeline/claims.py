@@ -9,7 +9,7 @@ from sparsecode import store
 from sparsecode.checkpoint import write_json
 from sparsecode.comparison import Comparison
 from sparsecode.dictionary import Dictionary
-from sparsecode.errors import SparsecodeError, StageMissing
+from sparsecode.errors import InvalidSetting, SparsecodeError, StageMissing
 from sparsecode.pipeline import sweeps
 from sparsecode.pipeline.advice import advised, told
 from sparsecode.pipeline.compare import load_comparison
@@ -153,13 +153,19 @@ def dataset_path(run: Run, named: str | None) -> Path:
 
     Raises:
         StageMissing: they are not there.
+        InvalidSetting: they are of several hook points, or of one that transcoders write.
     """
+    record = run.config()["stages"].get("train-dicts", {})
+    result = record.get("result") or {}
+    if result.keys() & {"hook_point_out", "layers"}:
+        raise InvalidSetting(
+            f"{run.path}: its dictionaries are transcoders or hold several layers; this is for those of one hook point"
+        )
     if named is not None:
         return Path(named)
-    record = run.config()["stages"].get("train-dicts", {})
     if (record.get("beside") or {}).get("dataset"):
         return Path(record["beside"]["dataset"])
-    hook = (record.get("result") or {}).get("hook_point")
+    hook = result.get("hook_point")
     folder = Path(run.activations_path / str(hook))
     if not hook or not folder.exists():
         raise StageMissing(f"{run.path}: its activations are not there; run: sparsecode harvest{run.flag}")

@@ -120,7 +120,7 @@ def compare_files(
     """
     chosen = (config or CompareConfig()).changed(**settings).part(CompareSettings)
     left_out = LeftOut()
-    found = [one for path in map(Path, paths) for one in _sweep(path) or places([path], left_out)]
+    found = [one for path in map(Path, paths) for one in sweep_of(path) or places([path], left_out)]
     loaded = load_found_members(found, left_out)
     members, where = [member for _, member in loaded], [one.path for one, _ in loaded]
     comparison = compare_members(members, where, chosen, match_all=True, watch=watching(quiet))
@@ -128,7 +128,7 @@ def compare_files(
     return comparison
 
 
-def _sweep(path: Path) -> list[Found]:
+def sweep_of(path: Path) -> list[Found]:
     """The dictionaries of a run folder; none where it is a folder of another kind.
 
     Raises:

@@ -171,10 +171,14 @@ class TrainDictsConfig(StageConfig):
     stage = "train-dicts"
 
     # These two say where the data are; which data they are is in the dataset's fingerprint, an input of the stage.
-    hook: str | None = setting(None, "Which harvested hook point to train on; needed where the run holds several.",
-                               affects_result=False)  # fmt: skip
+    hook: str | None = setting(None, "Which harvested hook point to train on, needed where the run holds several; or "
+                               "several with commas, side by side in one dictionary.", affects_result=False,
+                               several=True)  # fmt: skip
     dataset: str | None = setting(None, "Folder of a dataset to train on instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
+    target: str | None = setting(None, "Train transcoders, which write this hook point from what --hook holds; with "
+                                 "--dataset a dataset's folder.", affects_result=False)  # fmt: skip
+    skip: bool = setting(False, "Give a transcoder a linear part, fitted beforehand; features learn what it leaves.")
     sizes: str = _list("64-4096", "Sizes: 64-4096 (powers of two), 64,100,512, or 2x-32x (times the width).")
     l1: str = _list("1.5e-2", "L1 coefficients: one, several with commas, or 1e-4:1e-2:8 (8, log-spaced).")
     kind: tuple[str, ...] = setting(
@@ -201,6 +205,11 @@ class TrainDictsConfig(StageConfig):
     warmup_steps: int = setting(200, "Steps of linear warm-up; at most half of a known number of steps.")
     decay_fraction: float = setting(0.2, "Share of the steps, at the end, over which the rate falls to zero.", max=1)
     start: str = _start()
+    # Which atoms these are is in the dictionary's fingerprint, an input of the stage.
+    init: str | None = setting(None, "A dictionary whose atoms the features begin near, in their order; none: random.",
+                               affects_result=False)  # fmt: skip
+    init_jitter: float = setting(0.3, "How far from them, each seed in a direction of its own; at 0 agreement of seeds "
+                                 "says nothing.")  # fmt: skip
     encoder_norm: str = _encoder_norm()
     initial_density: str = _initial_density()
     whitening: str = _whitening()
@@ -214,6 +223,8 @@ class TrainDictsConfig(StageConfig):
     tied: bool = setting(False, "Encoder and decoder share their weights.")
     pre_bias: bool = setting(False, "Learn a bias that is subtracted before encoding and added after decoding.")
     project_gradient: bool = setting(True, "Remove the gradient along each atom; off: only renormalise, as the seed.")
+    frozen: bool = setting(False, "Leave the atoms as they begin: what random directions are worth.")
+    aligned: bool = setting(False, "After every step, set the product of each encoder row and its atom to 1.")
     eval_rows: int = _count(65_536, "Rows at the end, never trained on, for the final metrics; at most a quarter.")
     order: str = setting("auto", "Order of rows: exact shuffles all of them, windowed reads blocks ahead, for data "
                          "larger than memory; auto: windowed where the data exceed half of memory.",
@@ -248,11 +259,12 @@ class TrainDictsConfig(StageConfig):
         return found
 
     def record(self) -> dict[str, Any]:
-        """Without what is not said of kinds, as earlier versions record it."""
+        """Without what is not said of kinds and transcoders, as earlier versions record it."""
         return {
             name: value for name, value in super().record().items()
-            if not (name == "kind" and not value) and not (name in OF_KINDS and value is None)
-            and (name, value) != ("order", "auto")
+            if not (name in ("kind", "skip", "frozen", "aligned") and not value)
+            and not (name in OF_KINDS and value is None)
+            and not (name == "init_jitter" and self.init is None) and (name, value) != ("order", "auto")
         }  # fmt: skip
 
 
@@ -267,6 +279,41 @@ class CompareConfig(StageConfig):
                                          "counts as a near-duplicate.", below=1)  # fmt: skip
     bins: int = setting(50, "Bins of the histograms of MCS, over 0 to 1.", min=1, max=10_000)
     absolute: bool = setting(False, "Ignore the sign of cosines.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsensusConfig(StageConfig):
+    """A dictionary of the features that recur in several."""
+
+    stage = "consensus"
+
+    dictionaries: str | None = _list(None, "Members: names in the run or patterns such as 'n512_*', with commas; none: "
+                                     "those that differ in their seed alone, of most seeds, then of most features "
+                                     "found again.")  # fmt: skip
+    support: int | None = _count(None, "Dictionaries that a feature must be in.", shown="more than half of the members")
+    threshold: float = setting(0.8, "Cosine above which two atoms may be one feature, and of every member with the "
+                               "centre.", below=1)  # fmt: skip
+    encoder_threshold: float = setting(0.5, "Cosine above which their encoder rows must be; -1: any.", min=-1, below=1)
+    hold_out: int | None = setting(None, "Dictionaries without a vote, the last by seed, to test the consensus on.",
+                                   shown="1 of four or more, else 0")  # fmt: skip
+    centre: str = setting("mean", "A feature's atom: the mean of its cluster, or its medoid, the member nearest to the "
+                          "others.", choices=("mean", "medoid"))  # fmt: skip
+    refit: str = setting("encoder", "encoder: train it anew with frozen atoms; none: the members' average.",
+                         choices=("encoder", "none"))  # fmt: skip
+    samples: int = _count(2_000_000, "Rows of that training.")
+    l1: float | None = setting(None, "L1 coefficient around which it is tried.", shown="the members'")
+    eval_rows: int = setting(16_384, "Held-out rows to measure reconstruction on.", min=2)
+    functional: bool = setting(False, "Measure there as well whether features that are found behave alike, and what "
+                               "groups of features do alone.")  # fmt: skip
+    subspaces: bool = setting(False, "Measure there as well what the features span that recur in no other member.")
+    loss: bool = setting(True, "Measure what reconstructions cost in the model, where the run trained its own.")
+    name: str | None = setting(None, "Name of the dictionary.", shown="such as n214_support5")
+    # Which data they are is in the dataset's fingerprint, an input of the stage.
+    dataset: str | None = setting(None, "Folder of the activations, where they are not in this run.",
+                                  affects_result=False)  # fmt: skip
+    engine: str = setting("auto", "The engine that trains, named as in train-dicts.")
+    threads: int | None = _threads()
+    device: str = _device()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +356,8 @@ class BaselinesConfig(StageConfig):
                                affects_result=False)  # fmt: skip
     dataset: str | None = setting(None, "Folder of a dataset instead of one harvested in this run.",
                                   affects_result=False)  # fmt: skip
-    kinds: str = _list("neurons,identity,random,pca,ica,nmf", "Which ones, separated by commas.")
+    kinds: str = _list("neurons,identity,random,pca,ica,nmf", "Which ones, separated by commas; also read and write: "
+                       "directions of the model's own weights.")  # fmt: skip
     rows: int = _count(65_536, "Rows to fit on, drawn from those that dictionaries train on.")
     iterative_rows: int = _count(16_384, "Of these, rows for ICA and NMF, whose every iteration reads all of them.")
     ica_iterations: int = _count(100, "Most iterations of FastICA; the file says whether it had converged.")
@@ -357,7 +405,7 @@ class InterpretConfig(StageConfig):
 
     def record(self) -> dict[str, Any]:
         """Without what has no meaning where nothing is asked, as earlier versions record it."""
-        unused = () if self.endpoint else ("endpoint", "llm", "scorers", "answer_tokens")
+        unused: tuple[str, ...] = () if self.endpoint else ("endpoint", "llm", "scorers", "answer_tokens")
         unused += () if self.embedder else ("embedder",)
         return {name: value for name, value in super().record().items() if name not in unused}
 
@@ -393,6 +441,8 @@ class ToyConfig(StageConfig):
     dim: int = setting(256, "Dimensions of the space.", min=2)
     true_features: int = setting(512, "True features.", min=2)
     active: float = setting(5.0, "Expected number of active features in a row.", above=0)
+    blocks: int = setting(0, "Subspaces without a special basis, which no dictionary can identify.")
+    block_rank: int = _count(12, "Dimensions of each.")
     draw_rows: int = _count(256, "Rows that share one draw of the correlated probabilities: the seed's batch.")
     sizes: str = _list("0.125x-4x", "Sizes: 0.125x-4x (times the true features), 64-2048 or 64,100.")
     l1: str = _list("1e-4:1.6e-3:5", "L1 coefficients: one, several with commas, or 1e-4:1.6e-3:5 (5, log-spaced).")
@@ -421,6 +471,14 @@ class ToyConfig(StageConfig):
     engine: str = setting("auto", "The engine that trains, named as in train-dicts.")
     threads: int | None = _threads()
     device: str = _device()
+
+    def record(self) -> dict[str, Any]:
+        """Without blocks where there are none, as earlier versions record it."""
+        found = super().record()
+        return found if self.blocks else {name: own for name, own in found.items() if name not in _OF_BLOCKS}
+
+
+_OF_BLOCKS = ("blocks", "block_rank")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -462,7 +520,7 @@ class EvalConfig(StageConfig):
 
 
 _KINDS: tuple[type[StageConfig], ...] = (
-    TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ClaimsConfig, BaselinesConfig, InterpretConfig,
-    BrowseConfig, ToyConfig, ReportConfig,
+    TrainGptConfig, HarvestConfig, TrainDictsConfig, CompareConfig, ConsensusConfig, ClaimsConfig, BaselinesConfig,
+    InterpretConfig, BrowseConfig, ToyConfig, ReportConfig,
 )  # fmt: skip
 STAGES = {kind.stage: kind for kind in _KINDS}

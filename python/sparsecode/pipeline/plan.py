@@ -5,14 +5,19 @@ What makes and measures a sweep takes the settings of `toy` as well.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sparsecode import store
-from sparsecode.errors import DatasetUnfit, InvalidSetting, StageMissing
+from sparsecode.comparison.members import fingerprint, member_of, places
+from sparsecode.errors import DatasetUnfit, InvalidSetting, LeftOut, StageMissing
+from sparsecode.interop import load_found
 from sparsecode.machine import memory as machine_memory
 from sparsecode.machine import torch_device
 from sparsecode.pipeline.advice import advice
@@ -22,6 +27,7 @@ from sparsecode.pipeline.settings import SEEDS
 from sparsecode.sweep import kinds, memory
 from sparsecode.sweep.batches import Order, rows_held_out
 from sparsecode.sweep.fitting import DEFAULT_SAMPLES
+from sparsecode.sweep.initial import Given
 from sparsecode.sweep.kinds import KindSpec
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.settings import LossSettings, parse_l1, parse_sizes, rates
@@ -34,28 +40,112 @@ Swept = TrainDictsConfig | ToyConfig
 Entries = list[tuple[int, KindSpec, int]]  # size, kind and seed of each dictionary
 
 
-def check(config: TrainDictsConfig, dataset: store.Dataset) -> None:
+@dataclass(frozen=True)
+class Data:
+    """What dictionaries are trained on: a dataset, or several with rows of the same tokens.
+
+    Attributes:
+        datasets: those that are read, side by side; of transcoders the one that is written comes last.
+        target: whether there is such a one.
+    """
+
+    datasets: tuple[store.Dataset, ...]
+    target: bool = False
+
+    @property
+    def first(self) -> store.Dataset:
+        """The one that all others are like."""
+        return self.datasets[0]
+
+    @property
+    def read(self) -> tuple[store.Dataset, ...]:
+        """Those that are read."""
+        return self.datasets[: len(self.datasets) - self.target]
+
+    @property
+    def written(self) -> tuple[store.Dataset, ...]:
+        """Those whose rows are reconstructed."""
+        return self.datasets[-1:] if self.target else self.datasets
+
+    @property
+    def width(self) -> int:
+        """Dimensions that are read."""
+        return sum(dataset.activation_dim for dataset in self.read)
+
+    @property
+    def target_width(self) -> int:
+        """Dimensions that transcoders write; 0 for others."""
+        return self.written[0].activation_dim if self.target else 0
+
+    @property
+    def hooks(self) -> list[str]:
+        """The hook point of each dataset."""
+        return [str(dataset.provenance.get("hook_point", "")) for dataset in self.datasets]
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Fingerprints by name, as a stage records them."""
+        names = ["dataset", *(f"dataset/{hook}" for hook in self.hooks[1 : len(self.read)]), "target"]
+        return {name: dataset.fingerprint for name, dataset in zip(names, self.datasets, strict=False)}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the files of dictionaries say of it."""
+        several = hashlib.sha256("\n".join(map(" ".join, self.inputs.items())).encode()).hexdigest()[:32]
+        found: dict[str, Any] = {
+            "hook_point": " + ".join(self.hooks[: len(self.read)]),
+            "dataset_fingerprint": self.first.fingerprint if len(self.datasets) == 1 else several,
+        }
+        found |= {"layers": self.hooks[: len(self.read)]} if len(self.read) > 1 else {}
+        return found | ({"hook_point_out": self.hooks[-1]} if self.target else {})
+
+
+def check(config: TrainDictsConfig, data: Data) -> None:
     """Finds everything that cannot be used before a stage is recorded as begun.
 
     Raises:
         InvalidSetting: sizes, kinds or a start that cannot be read, or a batch that does not fit.
         DatasetUnfit: not finished, too few rows, or all the same.
+        SettingsDiffer: datasets whose rows are not of the same tokens.
     """
-    if not dataset.complete:
-        raise DatasetUnfit(f"{dataset.path}: its writer has not finished; run the command that writes it again")
+    for dataset in data.datasets:
+        if not dataset.complete:
+            raise DatasetUnfit(f"{dataset.path}: its writer has not finished; run the command that writes it again")
     start(config)
-    batch, there = config.batch_size * dataset.activation_dim * 4, machine_memory()
+    batch, there = config.batch_size * (data.width + data.target_width) * 4, machine_memory()
     if there is not None and batch > there:
         raise InvalidSetting(
             f"train-dicts: --batch-size {config.batch_size} takes {batch / 1e9:,.0f} GB of memory; this machine has "
             f"{there / 1e9:.0f}; 1024 to 8192 rows are usual"
         )
-    every = entries(config, dataset.activation_dim)
-    steps = known_steps(config, dataset.rows - held_out(config, dataset))
+    every = entries(config, data.width)
+    if data.target and (config.tied or any(kind.aux for _, kind, _ in every)):
+        raise InvalidSetting("train-dicts: with --target there are no tied weights, and no loss of dead features (aux)")
+    if config.skip and not data.target:
+        raise InvalidSetting("train-dicts: --skip is for transcoders; add --target, what they write")
+    if len(data.datasets) > 1:
+        if config.order == "windowed":
+            raise InvalidSetting("train-dicts: several datasets are read in the same order by --order exact alone")
+        store.check_aligned(data.datasets)
+    steps = known_steps(config, data.first.rows - held_out(config, data.first))
     if steps is not None and config.minutes is None:
         for _, kind, _ in every:
             kind.annealing(steps)
-    normalization(config, dataset)
+    for dataset in data.datasets:
+        normalization(config, dataset)
+
+
+def find_data(run: Run, config: TrainDictsConfig) -> Data:
+    """The datasets named, or those of hook points harvested in the run.
+
+    Raises:
+        StageMissing, InvalidSetting: see `find_dataset`.
+    """
+    several = config.hook.split(",") if config.hook and config.dataset is None else [config.hook]
+    folders = [find_dataset(run, config.changed(hook=hook)) for hook in several]
+    if config.target is not None:
+        folders.append(Path(config.target) if config.dataset is not None else _harvested(run, config.target))
+    return Data(tuple(map(store.Dataset, folders)), config.target is not None)
 
 
 def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
@@ -63,7 +153,7 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
 
     Raises:
         StageMissing: nothing was harvested.
-        InvalidSetting: several hook points were, and none is named.
+        InvalidSetting: several hook points were, beside the target, and none is named.
     """
     if config.dataset is not None:
         return Path(config.dataset)
@@ -71,6 +161,7 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
     if hook is None:
         prefix = "harvest/"
         hooks = [key[len(prefix) :] for key in run.config()["stages"] if key.startswith(prefix)]
+        hooks = [one for one in hooks if one != config.target] or hooks
         if not hooks:
             raise StageMissing(f"{run.path}: harvest was not run; run: sparsecode harvest{run.flag}")
         if len(hooks) > 1:
@@ -78,6 +169,11 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
                 f"{run.path}: several hook points were harvested; add --hook, one of {', '.join(hooks)}"
             )
         hook = hooks[0]
+    return _harvested(run, hook)
+
+
+def _harvested(run: Run, hook: str) -> Path:
+    """The folder of a hook point in the run. Raises StageMissing where it is not there."""
     command = f"sparsecode harvest --hook {hook}"
     run.finished(f"harvest/{hook}", command)
     folder = Path(run.activations_path / hook)
@@ -86,13 +182,50 @@ def find_dataset(run: Run, config: TrainDictsConfig) -> Path:
     return folder
 
 
-def build_sweep(config: Swept, every: Entries, width: int, device: torch.device, world: World = ALONE) -> Sweep:
-    """This process's part of a sweep before `start` has set encoders and biases."""
+def build_sweep(
+    config: Swept,
+    every: Entries,
+    width: int,
+    device: torch.device,
+    world: World = ALONE,
+    *,
+    target_width: int = 0,
+    given: Given | None = None,
+) -> Sweep:
+    """This process's part of a sweep before `start` has set encoders and biases.
+
+    `target_width` is of transcoders, `given` are atoms to begin near.
+    """
     sizes, kinds, seeds = zip(*share(every, world), strict=True)
     loss, orthogonal = config.part(LossSettings), start(config).orthogonal
     lr = rates(config.lr, sizes, config.lr_scaling if isinstance(config, TrainDictsConfig) else "none")
-    together = [size for size, _, _ in every]
-    return Sweep(width, sizes, kinds, seeds, lr, loss, device=device, orthogonal=orthogonal, together=together)
+    return Sweep(
+        width + target_width, sizes, kinds, seeds, lr, loss, inputs=width if target_width else None, device=device,
+        orthogonal=orthogonal, given=given, together=[size for size, _, _ in every],
+    )  # fmt: skip
+
+
+def given(config: TrainDictsConfig, data: Data) -> Given | None:
+    """The atoms that the sweep is to begin near; None where it begins with random ones.
+
+    Raises:
+        InvalidSetting: no single dictionary is there, it is of other activations, or transcoders are trained.
+        DictionaryInvalid, NotRecognised: it cannot be read.
+    """
+    if config.init is None:
+        return None
+    if data.target:
+        raise InvalidSetting("train-dicts: --init gives atoms of what is read, and transcoders write something else")
+    found = places([config.init], LeftOut(None))
+    if len(found) != 1:
+        raise InvalidSetting(f"train-dicts: --init {config.init} holds {len(found)} dictionaries; name one of them")
+    member = member_of(load_found(found[0]), config.init)
+    if member.atoms.shape[1] != data.width:
+        raise InvalidSetting(
+            f"train-dicts: --init {config.init}: its atoms have {member.atoms.shape[1]} dimensions, the activations "
+            f"{data.width}"
+        )
+    return Given(member.atoms, config.init_jitter, fingerprint(found[0].path))
 
 
 def start(config: Swept) -> Start:
@@ -180,7 +313,7 @@ def known_steps(config: TrainDictsConfig, train_rows: int) -> int | None:
     return max(1, (config.samples or DEFAULT_SAMPLES) // config.batch_size)
 
 
-def need(config: Swept, width: int, world: World = ALONE) -> memory.Need:
+def need(config: Swept, width: int, world: World = ALONE, *, target_width: int = 0) -> memory.Need:
     """What the sweep of these settings needs, in this one of the processes that train it.
 
     Raises:
@@ -189,8 +322,9 @@ def need(config: Swept, width: int, world: World = ALONE) -> memory.Need:
     sizes, several, _ = zip(*share(entries(config, width), world), strict=True)
     where, loss = torch_device(config.device).type, config.part(LossSettings)
     return memory.need_of(
-        sizes, width, batch=config.batch_size, engine=memory.engine_kind(config.engine, where, several), tied=loss.tied,
-        pre_bias=loss.pre_bias, threads=config.threads, device=where, kinds=several,
+        sizes, width + target_width, batch=config.batch_size,
+        engine=memory.engine_kind(config.engine, where, several), tied=loss.tied, pre_bias=loss.pre_bias,
+        threads=config.threads, device=where, kinds=several,
     )  # fmt: skip
 
 

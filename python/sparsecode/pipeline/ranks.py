@@ -68,6 +68,11 @@ def silent(error: BaseException | None = None) -> bool:
     return _here.silent
 
 
+def several() -> bool:
+    """Whether this process came together with others."""
+    return _here.size > 1
+
+
 def _tell(found: World, error: BaseException) -> None:
     """Tells the other processes that this one ends, and adds to a foreseen error which one that is."""
     who = f"rank {found.rank} of {found.size}"

@@ -15,6 +15,7 @@ from sparsecode.pipeline.claims import load_claims, untrained_model
 from sparsecode.pipeline.compare import KEY as COMPARE
 from sparsecode.pipeline.compare import load_comparison
 from sparsecode.pipeline.config import ReportConfig
+from sparsecode.pipeline.consensus import load_consensus
 from sparsecode.pipeline.interpret import load_interpretations
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
@@ -122,6 +123,7 @@ def gather(run: Run, config: ReportConfig, comparison: Comparison) -> Facts:
         gpt_metrics=run.metrics("train-gpt"),
         comparison=comparison,
         claims=load_claims(run),
+        consensus=load_consensus(run),
         baselines=load_baselines(run),
         interpretations=load_interpretations(run),
         browser="browse/index.html" if run.is_done("browse") else "",

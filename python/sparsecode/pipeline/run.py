@@ -6,6 +6,7 @@ RUN/gpt/                              model.safetensors, config.json
 RUN/activations/HOOK/                 a dataset
 RUN/dictionaries/NAME.safetensors     with NAME.json beside it
 RUN/comparison.safetensors + .json    what `compare` found
+RUN/consensus.safetensors + .json     what `consensus` found; the dictionary is in RUN/consensus
 RUN/claims.json  RUN/science/         verdicts on the claims, and the sweeps beside the run's own that they need
 RUN/baselines/NAME.safetensors        with NAME.json; baselines.json, measures.csv
 RUN/interpret/                        interpretations.json, directions.csv
@@ -63,6 +64,7 @@ class Run:
     activations_path = property(lambda self: self.path / "activations")
     dictionaries_path = property(lambda self: self.path / "dictionaries")
     comparison_path = property(lambda self: self.path / "comparison.json")
+    consensus_path = property(lambda self: self.path / "consensus.json")
     metrics_path = property(lambda self: self.path / "metrics.jsonl")
     claims_path = property(lambda self: self.path / "claims.json")
     report_path = property(lambda self: self.path / "report.html")

@@ -73,12 +73,12 @@ _REPLACES = {
     "layer": ("hook", "module"),
     "site": ("hook", "module"),
     "module": ("hook",),
-    "hook": ("dataset", "module"),
-    "dataset": ("hook",),
+    "hook": ("dataset", "module", "target"),
+    "dataset": ("hook", "target"),
     "kind": OF_KINDS,
 }
 
-_FOLDERS = {"dataset", "model"}
+_FOLDERS = {"dataset", "model", "target"}
 
 
 @dataclass(frozen=True, kw_only=True)

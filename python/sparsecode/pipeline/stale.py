@@ -5,11 +5,12 @@ Each stage's record holds fingerprints of its inputs. Here they are compared wit
     harvest       the GPT (train-gpt), the tokens (train-gpt, or `tokens` of another model)
     train-dicts   the dataset (harvest, or the folder named with --dataset)
     compare       the dictionaries (train-dicts)
+    consensus     the comparison (compare), the dataset
     claims        the comparison (compare), the dataset
     baselines     the dataset, the dictionaries where they were trained on it
     interpret     the comparison, the dataset, and baselines and claims where there are any
     browse        the comparison, the dataset, and baselines and explanations where there are any
-    report        the comparison, and claims, baselines, explanations and toy models where there are any
+    report        the comparison, and the consensus, claims, baselines, explanations and toy models where there are any
 
 A stage is out of date as well where one that it reads is, or is not finished any more.
 """
@@ -25,17 +26,18 @@ from typing import Any
 from sparsecode.errors import SparsecodeError, StageStale
 from sparsecode.pipeline.run import Run, command_of
 
-OPTIONAL = ("claims", "baselines", "interpret", "toy")  # a report shows those that are there
+OPTIONAL = ("consensus", "claims", "baselines", "interpret", "toy")  # a report shows those that are there
 INTERPRETED = ("claims", "baselines")  # ... and interpret explains
 _NEEDED = ("train-gpt", "train-dicts", "compare")  # a stage that has read one of these had it in its own run
 BROWSED = ("baselines", "interpret")  # ... and browse shows
-_BESIDE = ("claims", "interpret", "browse")  # they read the data that the dictionaries were trained on
+_BESIDE = ("consensus", "claims", "interpret", "browse")  # they read the data that the dictionaries were trained on
 _ORDER = (
     "tokens",
     "train-gpt",
     "harvest",
     "train-dicts",
     "compare",
+    "consensus",
     "claims",
     "baselines",
     "interpret",
@@ -72,7 +74,8 @@ def digest(path: Path) -> str:
 def optional_digests(run: Run, keys: Iterable[str] = OPTIONAL) -> dict[str, str]:
     """Fingerprints of what a report, or another stage, shows where the run has it; empty where it has not."""
     files = {
-        "claims": run.claims_path, "baselines": run.path / "baselines" / "baselines.json",
+        "consensus": run.consensus_path, "claims": run.claims_path,
+        "baselines": run.path / "baselines" / "baselines.json",
         "interpret": run.path / "interpret" / "interpretations.json", "toy": run.path / "toy" / "toy.json",
     }  # fmt: skip
     stages = run.config()["stages"]
@@ -165,10 +168,10 @@ def _sources(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source
         case "harvest":
             return {"tokens": _Source("tokens", _result(stages, "tokens").get("tokens_fingerprint"))}
         case "train-dicts":
-            return {"dataset": _dataset(run, key, stages)}
+            return _data(run, key, stages)
         case "compare":
             return {"sweep": _Source("train-dicts", dictionaries_of(stages))}
-        case "claims":
+        case "consensus" | "claims":
             return {
                 "comparison": _Source("compare", digest(run.comparison_path) or None),
                 "activations": _dataset(run, key, stages),
@@ -191,6 +194,23 @@ def _sources(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source
                 name: _Source(name, value) for name, value in optional.items()
             }
     return {}
+
+
+def _data(run: Run, key: str, stages: Mapping[str, Any]) -> dict[str, _Source]:
+    """The datasets that dictionaries are trained on, by the names of `plan.Data.inputs`."""
+    told = stages[key].get("beside") or {}
+    first, *others = (told.get("hook") or "").split(",")
+    if told.get("dataset") or not (others or told.get("target")):
+        found = {"dataset": _dataset(run, key, stages)}
+        return found | (
+            {"target": _Source("the dataset", _fingerprint(Path(told["target"])))} if told.get("target") else {}
+        )
+    hooks = {"dataset": first} | {f"dataset/{hook}": hook for hook in others}
+    hooks |= {"target": told["target"]} if told.get("target") else {}
+    return {
+        name: _Source(f"harvest/{hook}", _result(stages, f"harvest/{hook}").get("fingerprint"))
+        for name, hook in hooks.items()
+    }
 
 
 def _dataset(run: Run, key: str, stages: Mapping[str, Any]) -> _Source:

@@ -133,7 +133,9 @@ def load_toy(run: Run) -> dict[str, Any] | None:
 
 def data_settings(config: ToyConfig) -> ToySettings:
     """What the generator needs."""
-    return ToySettings(config.dim, config.true_features, config.active, config.draw_rows, config.seed)
+    return ToySettings(
+        config.dim, config.true_features, config.active, config.draw_rows, config.seed, config.blocks, config.block_rank
+    )
 
 
 def _check(config: ToyConfig) -> None:
@@ -144,6 +146,8 @@ def _check(config: ToyConfig) -> None:
         raise InvalidSetting(
             f"toy: --batch-size {config.batch_size} must be a multiple of --draw-rows {config.draw_rows}"
         )
+    if config.blocks and config.block_rank >= config.dim:
+        raise InvalidSetting(f"toy: --block-rank must be below --dim {config.dim}, not {config.block_rank}")
     plan.start(config)
     plan.entries(config, config.dim)
 

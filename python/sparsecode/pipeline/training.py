@@ -26,7 +26,7 @@ def engine_of(stage: Stage, config: TrainDictsConfig | ToyConfig, *, quiet: bool
     """
     return choose_engine(
         stage.planned.get("engine", config.engine), config.device, threads=config.threads, kinds=kinds_of(config),
-        note=watching(quiet).note,
+        transcoders=getattr(config, "target", None) is not None, note=watching(quiet).note,
     )  # fmt: skip
 
 

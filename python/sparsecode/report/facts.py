@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsecode.comparison import Comparison, Entry
+from sparsecode.consensus.records import ConsensusRecord
 from sparsecode.science.claims.judge import CLAIMS, Findings
 from sparsecode.science.claims.verdicts import Finding, not_tested
 
@@ -20,6 +21,7 @@ class Facts:
     gpt_metrics: list[dict[str, Any]]
     comparison: Comparison
     claims: Findings | None = None  # None where the claims were not tested
+    consensus: ConsensusRecord | None = None  # None where there is none
     baselines: dict[str, Any] | None = None  # baselines.json; None where there are none
     interpretations: dict[str, Any] | None = None  # interpretations.json; None where there are none
     browser: str = ""  # where a page with every feature is, from the report; empty where there is none

@@ -11,9 +11,19 @@
 The order of rows is a pure function of (seed, epoch, dataset); `docs/format.md` describes the files byte for byte.
 """
 
+from sparsecode.store.aligned import check_aligned
 from sparsecode.store.dataset import Dataset, Shard, dataset_damage, read_header
 from sparsecode.store.merge import merge_datasets
 from sparsecode.store.stream import ActivationStream
 from sparsecode.store.writer import DatasetWriter
 
-__all__ = ["ActivationStream", "Dataset", "DatasetWriter", "Shard", "dataset_damage", "merge_datasets", "read_header"]
+__all__ = [
+    "ActivationStream",
+    "Dataset",
+    "DatasetWriter",
+    "Shard",
+    "check_aligned",
+    "dataset_damage",
+    "merge_datasets",
+    "read_header",
+]

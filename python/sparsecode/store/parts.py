@@ -80,7 +80,7 @@ class PartWriter:
         return sum(self._there[shard] for shard in self._there if self._own(shard) and self._is_there(shard))
 
     def wanted(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The rows from `start` to `stop` of the dataset, that this part has yet to store, cut at the ends of shards.
+        """The rows that this part has yet to store among `start` to `stop` of the dataset, cut at the ends of shards.
 
         Raises:
             DatasetComplete: the dataset was completed without them.

@@ -86,7 +86,7 @@ class DatasetBatches:
             position=position,
             mode=self.order,
             mean=self.normalization.mean,
-            scale=self.normalization.scale,
+            scale=float(self.normalization.scale),
             threads=threads,
         )
 

@@ -23,6 +23,7 @@ from sparsecode.sweep.batches import (
     statistics,
 )
 from sparsecode.sweep.engines import choose_engine
+from sparsecode.sweep.initial import Given
 from sparsecode.sweep.kinds import KindSpec, entries, kinds_of
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.schedule import Budget, Schedule
@@ -53,6 +54,7 @@ def fit(
     l1_warmup: float = 0.3,
     normalize: str = "center",
     start: Start | None = None,
+    given: Given | None = None,
     loss: LossSettings | None = None,
     eval_rows: int = 65_536,
     engine: str = "auto",
@@ -83,6 +85,7 @@ def fit(
         normalize: "center": subtract the mean, divide by the standard deviation; "rms": divide by the root mean
             square; "none".
         start: how dictionaries begin; None: a short encoder and calibrated biases.
+        given: atoms to begin near, such as those of another dictionary; None: all are random.
         loss: conventions of the loss; None: squared error averaged over dimensions, atoms of norm 1.
         eval_rows: rows that are never trained on, for the metrics in `meta`: the last, at most a quarter; of batches
             that come once, the first.
@@ -113,7 +116,7 @@ def fit(
     every = _entries(width, sizes, l1, seeds, kinds)
     several = [kind for _, kind, _ in every]
     chosen = choose_engine(engine, device, threads=threads, kinds=several, note=watch.note)
-    sweep = _sweep(width, every, lr, lr_scaling, loss, start or Start(), chosen.device)
+    sweep = _sweep(width, every, lr, lr_scaling, loss, start or Start(), given, chosen.device)
     need = memory.need_of(
         sweep.sizes, width, batch=batches.size, engine=memory.engine_kind(engine, chosen.device.type, several),
         tied=sweep.loss.tied, pre_bias=sweep.loss.pre_bias, threads=threads, device=chosen.device.type, kinds=several,
@@ -173,11 +176,12 @@ def _sweep(
     lr_scaling: str,
     loss: LossSettings | None,
     start: Start,
+    given: Given | None,
     device: torch.device,
 ) -> Sweep:
     sizes, kinds, seeds = zip(*every, strict=True)
     peaks = rates(lr, sizes, lr_scaling)
-    return Sweep(width, sizes, kinds, seeds, peaks, loss, device=device, orthogonal=start.orthogonal)
+    return Sweep(width, sizes, kinds, seeds, peaks, loss, device=device, orthogonal=start.orthogonal, given=given)
 
 
 def _data(

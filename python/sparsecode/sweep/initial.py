@@ -7,12 +7,41 @@ every atom that hardly moved, and be taken for features that were found again.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparsecode.sweep.kinds.spec import KindSpec, as_kind
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Atoms that the first features begin near, each turned a little at random.
+
+    Without that all dictionaries would begin, and to a part end, with the same: agreement that says nothing.
+
+    Attributes:
+        atoms: [n, D] unit rows.
+        jitter: length of what is added to each, in a random direction of the dictionary's own.
+        mark: fingerprint of where they are from, for the dictionary's file.
+    """
+
+    atoms: Tensor
+    jitter: float = 0.3
+    mark: str | None = None
+
+    def near(self, random: Tensor) -> Tensor:
+        """[F, D] unit rows: the atoms, as far as there are any, then those of `random` [F, D] unit rows."""
+        count = min(len(random), len(self.atoms))
+        turned = torch.nn.functional.normalize(self.atoms[:count] + self.jitter * random[:count])
+        return torch.cat([turned, random[count:]])
+
+    def record(self) -> dict[str, Any]:
+        """What a dictionary's file says of it."""
+        return {"fingerprint": self.mark, "jitter": self.jitter, "atoms": len(self.atoms)}
 
 
 def initial_atoms(

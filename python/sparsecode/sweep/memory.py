@@ -104,7 +104,7 @@ def need_of(
     else:
         working = 8 * largest + (16 if plain else 40) * batch * F + (4 + groups) * rows
     ending = max(7 * every // 4, 12 * largest if device == "cpu" else 0)
-    state = 3 * parameters + 8 * N + since
+    state = 3 * parameters + 8 * N + sum(8 * size for size, kind in zip(sizes, kinds, strict=False) if kind.aux)
     files = 2 * every + 20 * N + own
     return Need(K, held, int(working), ending, state, files, device)
 

@@ -97,7 +97,7 @@ def summaries(sweep: Sweep, sums: StepStats, squared_deviations: float) -> dict[
     counts = [dead(own) for own in sweep.per_dictionary(sweep.fired)]
     for name, (sse, l1, active), asleep in zip(sweep.names, columns, counts, strict=True):
         values = {
-            "mse": sse / (sums.rows * sweep.activation_dim),
+            "mse": sse / (sums.rows * sweep.output_dim),
             "l1": l1 / sums.rows,
             "l0": active / sums.rows,
             "fvu": fvu(sse, squared_deviations),

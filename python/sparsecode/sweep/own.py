@@ -67,8 +67,8 @@ class KindState:
     def part(self, k: int, rows: slice) -> dict[str, Tensor]:
         """What `tensors` has of dictionary k, where its kind needs it; `rows` are its own of N."""
         kind, found = self.kinds[k], self.tensors()
-        needed = {"since": (kind.aux, rows), "threshold": (kind.keeps_threshold, k), "annealed": (kind.anneals, k)}
-        return {name: found[name][at] for name, (needs, at) in needed.items() if needs}
+        needed = {"since": kind.aux, "threshold": kind.keeps_threshold, "annealed": kind.anneals}
+        return {name: found[name][rows if name == "since" else k] for name, needs in needed.items() if needs}
 
     def plan(self, steps: int, known_at: int = 0) -> None:
         """Says how long the training is, which p-annealing depends on.

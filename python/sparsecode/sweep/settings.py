@@ -30,6 +30,11 @@ class LossSettings:
         tied: encoder and decoder are one matrix.
         pre_bias: a learned vector is subtracted before encoding and added after decoding.
         project_gradient: the gradient along each atom is removed before Adam sees it.
+        frozen: atoms stay as they begin, and the rest is trained.
+        aligned: after every step the product of each encoder row and its atom is set to 1, by a move along the atom.
+
+    Raises:
+        InvalidSetting: a value that is unknown, or a frozen decoder that is the encoder.
     """
 
     mse: str = "mean"
@@ -37,16 +42,20 @@ class LossSettings:
     tied: bool = False
     pre_bias: bool = False
     project_gradient: bool = True
+    frozen: bool = False
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         if self.mse not in ("mean", "sum"):
             raise InvalidSetting(f"mse must be mean or sum, not '{self.mse}'")
         if self.l1_scale not in ("plain", "per-size"):
             raise InvalidSetting(f"l1-scale must be plain or per-size, not '{self.l1_scale}'")
+        if self.frozen and self.tied:
+            raise InvalidSetting("frozen atoms need an encoder of their own, so tied cannot be on")
 
     def record(self) -> dict[str, Any]:
-        """The settings as JSON values, for a dictionary's file."""
-        return asdict(self)
+        """The settings as JSON values, for a dictionary's file; without what is off and was not always there."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("frozen", "aligned")}
 
 
 def dictionary_name(size: int, l1: float, seed: int) -> str:

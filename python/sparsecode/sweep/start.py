@@ -117,7 +117,7 @@ class Start:
         size, tied = sweep.sizes[k], sweep.loss.tied
         return {
             "kind": self.kind,
-            "encoder_norm": self.norm_of(size, sweep.activation_dim, tied=tied),
+            "encoder_norm": self.norm_of(size, sweep.inputs or sweep.activation_dim, tied=tied),
             "density": self.density_of(size, sweep.kinds[k].k),
             "whitening": 0.0 if tied else self.power,
         }
@@ -155,6 +155,7 @@ def begin(sweep: Sweep, start: Start, sample: Tensor | None = None, threads: int
     for k in range(len(sweep)):
         if sweep.b_dec is not None and mean is not None and _at_the_mean(sweep, k):
             sweep.b_dec[k] = mean.to(sweep.b_dec)
+    sweep.confine()
     if start.kind == "linear":
         _as_linear(sweep)
     elif start.kind == "calibrated" and rows is not None:
@@ -181,19 +182,21 @@ def _as_linear(sweep: Sweep) -> None:
         if not sweep.loss.tied:
             sweep.W_enc[own] = values[:, :-1].to(sweep.W_enc)
         sweep.b_enc[own] = values[:, -1].to(sweep.b_enc)
+    sweep.confine()
 
 
 @torch.no_grad()
 @one_thread()
 def _calibrate(sweep: Sweep, start: Start, rows: Tensor, threads: int) -> None:
-    whitener = _whitener(rows, start.power) if start.power and not sweep.loss.tied else None
+    whitener = _whitener(rows[:, sweep.read], start.power) if start.power and not sweep.loss.tied else None
     for k, (size, kind) in enumerate(zip(sweep.sizes, sweep.kinds, strict=True)):
         own = sweep.rows(k)
         if not sweep.loss.tied:
-            atoms = sweep.W_dec[own].to("cpu", torch.float32, copy=True)
-            encoder = atoms if whitener is None else atoms @ whitener
-            scale = start.norm_of(size, sweep.activation_dim) / (encoder * atoms).sum(1, keepdim=True)
-            sweep.W_enc[own] = (encoder * scale).to(sweep.W_enc)
+            # Copies of the atoms; of transcoders, directions of their own.
+            begun = sweep.W_enc[own, sweep.read].to("cpu", torch.float32, copy=True)
+            encoder = begun if whitener is None else begun @ whitener
+            scale = start.norm_of(size, begun.shape[1]) / (encoder * begun).sum(1, keepdim=True)
+            sweep.W_enc[own, sweep.read] = (encoder * scale).to(sweep.W_enc)
         encoder = sweep.W_enc[own].to("cpu", torch.float32).contiguous()
         seen = rows if sweep.b_dec is None else rows - sweep.b_dec[k].to(rows)
         rank = min(max(1, round(start.density_of(size, kind.k) * len(rows))), len(rows) - 1)

@@ -2,6 +2,10 @@
 
 Shape letters: B rows of a batch, D activation dimension, F features of one dictionary, N features of all, K
 dictionaries. Nothing is padded: dictionary k owns rows offsets[k] to offsets[k+1].
+
+A transcoder reads some activations and writes others. Here a row is both side by side, first what is read: encoders are
+zero outside of the first part, atoms and the pre-bias outside of the second, and the error counts in the second alone.
+What is zero stays so by `confine`; everything else is as for a dictionary that writes what it reads.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ import torch
 from torch import Tensor
 
 from sparsecode.dictionary import Dictionary
-from sparsecode.errors import CheckpointCorrupt, InvalidArgument
-from sparsecode.sweep.initial import initial_atoms
+from sparsecode.errors import CheckpointCorrupt, InvalidArgument, InvalidSetting
+from sparsecode.sweep.initial import Given, initial_atoms
 from sparsecode.sweep.kinds import Kind, KindSpec, PAnneal, Weights, as_kind
 from sparsecode.sweep.kinds.activation import activation_of
 from sparsecode.sweep.own import OWN, KindState, places
@@ -47,7 +51,10 @@ class Sweep:
         sizes, kinds, seeds: one value per dictionary (K); a number for the kind is the coefficient of a ReLU with L1.
         lr: Adam's peak learning rate, one for all or one per dictionary.
         loss: conventions shared by all.
+        inputs: of transcoders, how many of the D dimensions are read; None: all are, and all are written. Where the
+            squared error is averaged, it is over the dimensions that are written.
         orthogonal: the atoms are those of an orthogonal matrix instead of independent ones.
+        given: atoms to begin near; None: all are random.
         together: sizes of all dictionaries of a sweep of which these are the part of one process: engines that choose
             their ways by the sizes choose as if they trained all, so that the bits are the same; None: `sizes`.
         device, dtype: of the parameters; engines other than the reference need contiguous float32.
@@ -68,6 +75,7 @@ class Sweep:
 
     Raises:
         InvalidArgument: lists of unequal length, none at all, or a value that cannot be used.
+        InvalidSetting: transcoders whose encoders are to be aligned with their atoms.
     """
 
     def __init__(
@@ -79,7 +87,9 @@ class Sweep:
         lr: float | Sequence[float] = 1e-3,
         loss: LossSettings | None = None,
         *,
+        inputs: int | None = None,
         orthogonal: bool = False,
+        given: Given | None = None,
         together: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -92,13 +102,21 @@ class Sweep:
             )
         if activation_dim < 1 or min(sizes) < 1:
             raise InvalidArgument(f"activation_dim {activation_dim} and sizes {list(sizes)} must be 1 or more")
+        if inputs is not None and not 0 < inputs < activation_dim:
+            raise InvalidArgument(f"inputs {inputs} must be between 0 and the {activation_dim} dimensions of a row")
+        if inputs is not None and ((loss is not None and loss.tied) or any(as_kind(kind).aux for kind in kinds)):
+            raise InvalidArgument("a transcoder has no tied weights, and no loss of dead features")
         self.activation_dim = activation_dim
+        self.inputs = inputs
         self.sizes = [int(size) for size in sizes]
         self.kinds = [as_kind(kind) for kind in kinds]
         self.lr = rates
         self.seeds = [int(seed) for seed in seeds]
         self.loss = loss or LossSettings()
+        if self.loss.aligned and inputs is not None:
+            raise InvalidSetting("aligned encoders lie in the space of their atoms, and those of transcoders do not")
         self.orthogonal = orthogonal
+        self.given = given
         self.together = self.sizes if together is None else [int(size) for size in together]
         self.offsets = [0]
         for size in self.sizes:
@@ -107,6 +125,10 @@ class Sweep:
         atoms = torch.cat([self.initial_atoms(k) for k in range(K)])
         self.W_dec = atoms.to(device=device, dtype=dtype).contiguous()
         self.W_enc = self.W_dec if self.loss.tied else self.W_dec.clone()
+        if inputs is not None:
+            directions = torch.cat([self._initial(k)[:, :inputs] for k in range(K)])
+            self.W_enc[:, :inputs] = torch.nn.functional.normalize(directions).to(self.W_enc)
+            self.W_enc[:, inputs:] = 0
         self.b_enc = torch.zeros(self.total, device=device, dtype=dtype)
         self.b_dec = torch.zeros(K, activation_dim, device=device, dtype=dtype) if self.loss.pre_bias else None
         self.places = {name: places(name, self.kinds, self.sizes) for name in OWN}
@@ -132,6 +154,21 @@ class Sweep:
         return self.offsets[-1]
 
     @property
+    def read(self) -> slice:
+        """The dimensions that encoders read."""
+        return slice(0, self.inputs)
+
+    @property
+    def written(self) -> slice:
+        """The dimensions in which atoms lie."""
+        return slice(self.inputs or 0, None)
+
+    @property
+    def output_dim(self) -> int:
+        """How many these are."""
+        return self.activation_dim - (self.inputs or 0)
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.W_dec.device
@@ -153,7 +190,28 @@ class Sweep:
 
     def initial_atoms(self, k: int) -> Tensor:
         """The atoms [F, D] that dictionary k started from, float32 on the CPU."""
+        rows = self._initial(k)
+        if self.inputs is not None:
+            rows[:, self.read] = 0
+            rows = torch.nn.functional.normalize(rows)
+        return rows if self.given is None else self.given.near(rows)
+
+    def _initial(self, k: int) -> Tensor:
         return initial_atoms(*self.keys[k], self.activation_dim, orthogonal=self.orthogonal)
+
+    @torch.no_grad()
+    def confine(self) -> None:
+        """Sets what is zero in transcoders to zero, and atoms to norm 1 again."""
+        if self.inputs is not None:
+            self.confine_each(self.parameters())
+            self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
+
+    def confine_each(self, values: Mapping[str, Tensor]) -> None:
+        """Sets the same to zero in values by the name of their parameter, such as gradients."""
+        outside = {"W_enc": self.written, "W_dec": self.read, "b_dec": self.read}
+        for name, value in values.items() if self.inputs is not None else ():
+            if name in outside:
+                value[..., outside[name]] = 0
 
     def rows(self, k: int) -> slice:
         """Rows of dictionary k in the packed tensors."""
@@ -192,9 +250,18 @@ class Sweep:
         self.settle()
         return dict(self.__dict__)
 
+    def scaled(self, k: int) -> KindSpec:
+        """The kind of dictionary k with its penalties in the scale of the error that engines compute.
+
+        The averaged error of transcoders is divided by all D dimensions there. Their penalties are smaller by the same
+        factor, and so is the loss as a whole, which Adam does not see.
+        """
+        whole = self.inputs is None or self.loss.mse == "sum"
+        return self.kinds[k] if whole else self.kinds[k].scaled(self.output_dim / self.activation_dim)
+
     def penalty(self, k: int) -> float:
         """What multiplies the mean L1 norm of dictionary k's codes in its loss; 0 for kinds without a coefficient."""
-        l1 = self.kinds[k].l1 or 0.0
+        l1 = self.scaled(k).l1 or 0.0
         return l1 / self.sizes[k] if self.loss.l1_scale == "per-size" else l1
 
     def weights(self, k: int) -> Weights:
@@ -214,7 +281,7 @@ class Sweep:
         """How dictionary k is trained at a step, counted from 0, with its penalty on codes multiplied by `factor`."""
         if self.kinds[k].anneals:
             return PAnneal(self.state.strength(k).strength * factor, self.state.exponent(k, step))
-        return self.kinds[k].kind(1 / self.sizes[k] if self.loss.l1_scale == "per-size" else 1.0, factor)
+        return self.scaled(k).kind(1 / self.sizes[k] if self.loss.l1_scale == "per-size" else 1.0, factor)
 
     def error_divisor(self, rows: int) -> int:
         """What the summed squared error of `rows` rows is divided by in the loss."""
@@ -285,25 +352,40 @@ class Sweep:
         self.step = int(state["step"])
 
     def dictionary(
-        self, k: int, *, mean: Tensor | None = None, scale: float = 1.0, meta: Mapping[str, Any] | None = None
+        self, k: int, *, mean: Tensor | None = None, scale: float | Tensor = 1.0, meta: Mapping[str, Any] | None = None
     ) -> Dictionary:
-        """A copy of dictionary k on the CPU, in float32, with the normalisation of the data it was trained on."""
+        """A copy of dictionary k on the CPU, in float32, with the normalisation of the data it was trained on.
 
+        A transcoder writes raw activations, so the normalisation of these is in its atoms and b_dec.
+        """
         own = {name: value for name, value in vars(self.weights(k)).items() if value is not None}
         weights = Weights(**{name: value.to("cpu", torch.float32) for name, value in own.items()})
         kind = self.kinds[k]
         told: dict[str, Any] = {} if kind.plain else {"kind": str(kind)}
         told |= {} if kind.l1 is None else {"l1": kind.l1}
+        told |= {} if self.given is None else {"init": self.given.record()}
         if ends := kind.ends(self.sizes[k]):
             told["group_sizes"] = [high - low for low, high in pairwise((0, *ends))]
+        W_enc, W_dec, b_dec = weights.W_enc, weights.W_dec, weights.b_dec
+        if self.inputs is not None:
+            scales = torch.as_tensor(scale).expand(self.activation_dim)
+            shift = [
+                part[self.written] for part in (None if b_dec is None else b_dec * scales, mean) if part is not None
+            ]
+            W_enc, W_dec = W_enc[:, self.read].contiguous(), W_dec[:, self.written] * scales[self.written]
+            b_dec = torch.stack(shift).sum(0) if shift else None
+            mean, scale = None if mean is None else mean[self.read], scales[self.read]
+            scale = float(scale[0]) if bool((scale == scale[0]).all()) else scale
         return Dictionary(
-            W_enc=weights.W_enc,
+            W_enc=W_enc,
             b_enc=weights.b_enc,
-            W_dec=weights.W_dec,
-            b_dec=weights.b_dec,
+            W_dec=W_dec,
+            b_dec=b_dec,
             mean=mean,
             scale=scale,
             activation=activation_of(kind, weights, self.state.threshold_of(k)),
+            apply_b_dec_to_input=self.inputs is None,
+            transcoder=self.inputs is not None,
             meta=told | {"seed": self.seeds[k], "loss": self.loss.record()} | dict(meta or {}),
         )
 

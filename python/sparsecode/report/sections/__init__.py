@@ -17,10 +17,12 @@ from sparsecode.report.sections import (
     claim4,
     claim5,
     claim6,
+    consensus,
     dictionaries,
     gpt,
     interpretation,
     kinds,
+    layers,
     provenance,
     recurrence,
     stability,
@@ -31,8 +33,8 @@ from sparsecode.report.sections import (
 ORDER: tuple[Callable[[Facts], Section | None], ...] = tuple(
     one.section
     for one in (
-        *(claim1, claim2, claim3, claim4, claim5, claim6, kinds, starts, toy),
-        *(baselines, interpretation, recurrence, stability, dictionaries, gpt, provenance),
+        *(claim1, claim2, claim3, claim4, claim5, claim6, kinds, layers, starts, toy),
+        *(baselines, interpretation, recurrence, stability, consensus, dictionaries, gpt, provenance),
     )
 )
 

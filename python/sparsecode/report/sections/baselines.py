@@ -17,6 +17,8 @@ TITLES = {
     "pca": "PCA",
     "ica": "ICA",
     "nmf": "NMF",
+    "read": "read by the weights",
+    "write": "written by the weights",
 }
 
 

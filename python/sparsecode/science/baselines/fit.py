@@ -6,10 +6,11 @@ Shape letters: n features.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sparsecode.comparison import mcs_both
 from sparsecode.comparison.cosine import chance_mmcs, mean
@@ -78,7 +79,12 @@ class Baselines:
 
 
 def fit_all(
-    dataset: Dataset, kinds: Sequence[str], settings: FitSettings, held_out: int, watch: Watch = UNWATCHED
+    dataset: Dataset,
+    kinds: Sequence[str],
+    settings: FitSettings,
+    held_out: int,
+    watch: Watch = UNWATCHED,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Baselines:
     """Fits baselines on a dataset, and measures each on its last rows.
 
@@ -88,8 +94,9 @@ def fit_all(
         settings: on how many rows, and how long.
         held_out: how many rows at the end are measured on, and not fitted on.
         watch: what it is watched with.
+        weights: directions of the model's weights, see `Fit`.
     """
-    fit = _fit(dataset, settings, dataset.rows - held_out)
+    fit = replace(_fit(dataset, settings, dataset.rows - held_out), weights=weights or {})
     made: dict[str, Dictionary] = {}
     curves: dict[str, list[dict[str, Any]]] = {}
     with watch.task("baselines", len(kinds), "baselines") as progress:

@@ -10,8 +10,8 @@ and together they reconstruct what the direction does. NMF's codes and the neuro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,18 +24,23 @@ Array = npt.NDArray[np.float64]
 # Directions in which the data vary by less than this share of the largest variance are rounding errors of float16
 # activations: whitening would blow them up into independent components.
 _FLAT = 1e-6
+MOST_DIRECTIONS = 4096  # of weights: as many as the largest dictionaries here have features
 _RIDGE = 1e-4  # of the largest eigenvalue, in the regression that gives NMF an encoder
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What the baselines are fitted with: rows [R, D], of which iterative ones read the first `iterative_rows`."""
+    """What the baselines are fitted with: rows [R, D], of which iterative ones read the first `iterative_rows`.
+
+    `weights` are the directions [k, D] of `read` and `write`, the longest first, where they are asked for.
+    """
 
     x: Array
     iterative_rows: int
     ica_iterations: int
     nmf_iterations: int
     seed: int
+    weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
@@ -86,10 +91,14 @@ def ica(fit: Fit) -> Dictionary:
     values, vectors = np.linalg.eigh(np.cov((x - mean).T))
     kept = values > _FLAT * values[-1]
     scale = np.sqrt(values[kept])
-    white = ((x - mean) @ vectors[:, kept] / scale).astype(np.float32)  # half the time of float64, nothing lost
+    white = (x - mean) @ vectors[:, kept] / scale
+    model = FastICA(whiten=False, max_iter=fit.ica_iterations, tol=1e-4, random_state=fit.seed)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        found = FastICA(whiten=False, max_iter=fit.ica_iterations, tol=1e-4, random_state=fit.seed).fit(white)
+        try:
+            found = model.fit(white.astype(np.float32))  # half the time of float64, and the same components
+        except ValueError:  # in a thousand dimensions it may end in NaN
+            found = model.fit(white)
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in said)
     turn = _orthogonal(np.asarray(found.components_, dtype=np.float64))  # sources = turn @ white
     unmixing = turn / scale @ vectors[:, kept].T  # [k, D]
@@ -124,6 +133,22 @@ def nmf(fit: Fit) -> Dictionary:
     return made
 
 
+def read(fit: Fit) -> Dictionary:
+    """Directions that later parts of the model read, by falling length of the weights."""
+    return _of_weights(fit, "read")
+
+
+def write(fit: Fit) -> Dictionary:
+    """Directions that earlier parts of the model write, by falling length."""
+    return _of_weights(fit, "write")
+
+
+def _of_weights(fit: Fit, kind: str) -> Dictionary:
+    rows = fit.weights[kind][:MOST_DIRECTIONS].double().numpy()
+    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return _dictionary(directions, directions, fit.x.mean(axis=0), kind=kind, codes="non-negative", fit_rows=0)
+
+
 BASELINES: dict[str, Callable[[Fit], Dictionary]] = {
     "neurons": neurons,
     "identity": identity,
@@ -131,7 +156,10 @@ BASELINES: dict[str, Callable[[Fit], Dictionary]] = {
     "pca": pca,
     "ica": ica,
     "nmf": nmf,
+    "read": read,
+    "write": write,
 }
+OF_WEIGHTS = ("read", "write")  # kinds that need the model
 
 
 def _signed(atoms: Array, encoder: Array, mean: Array | None, **about: Any) -> Dictionary:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsecode.comparison import Entry, Relation
+from sparsecode.comparison import Entry, Relation, chance
 from sparsecode.science.claims import trained
 from sparsecode.science.claims.evidence import ComparedSweep, Evidence, Row
 from sparsecode.science.claims.verdicts import NOT_REPRODUCED, REPRODUCED, Finding, Verdict, not_tested
-from sparsecode.science.statistics import bootstrap, chance
+from sparsecode.science.statistics import bootstrap
 from sparsecode.science.statistics.bootstrap import Interval
 
 CLAIM = (

@@ -2,6 +2,9 @@
 
 A sample is a sparse non-negative combination of `n_features` unit vectors in `dim` dimensions; which features come
 together is correlated within a batch, and later features are rarer. Letters: G true features, D dimensions, B rows.
+
+Blocks may be added that no dictionary can identify: in a subspace of r dimensions, a unit vector in a direction that is
+uniformly random in every row in which the block is on.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 _DECAY = 0.99  # feature i's probability is multiplied by 0.99 ** i: the seed's exponential decay of frequency
+_BLOCK_ON = 0.3  # share of rows in which a block is on
 _EIGENVALUE_MARGIN = 1.001  # how far past its smallest eigenvalue the correlation matrix is lifted
 
 
@@ -29,6 +33,8 @@ class ToySettings:
     active: float = 5.0  # expected number of active features per row, before empty rows are given one
     batch_size: int = 256
     seed: int = 0
+    blocks: int = 0  # subspaces without a special basis
+    block_rank: int = 12  # dimensions of each
 
 
 class ToyData:
@@ -45,6 +51,13 @@ class ToyData:
         self.features = torch.from_numpy(directions).float()  # [G, D], unit rows
         self.correlation = correlation_matrix(settings.n_features, generator)  # [G, G]
         self._root = np.linalg.cholesky(self.correlation)
+        drawn = np.random.Generator(np.random.PCG64([settings.seed, 0x626C6B]))  # "blk"
+        bases = [np.linalg.qr(drawn.standard_normal((settings.dim, settings.block_rank)))[0].T
+                 for _ in range(settings.blocks)]  # fmt: skip
+        # [blocks, r, D], orthonormal rows
+        self.blocks = torch.from_numpy(
+            np.stack(bases) if bases else np.empty((0, settings.block_rank, settings.dim))
+        ).float()
 
     def probabilities(self, batch: int) -> npt.NDArray[np.float64]:
         """Probability [G] of each feature in the rows of one batch: mean active / G, correlated, decaying."""
@@ -60,7 +73,20 @@ class ToyData:
     def batch(self, batch: int) -> Tensor:
         """Rows [B, D] of one batch."""
         # scipy's product is serial: the same bits whatever the number of threads, which resuming relies on.
-        return torch.from_numpy(self._codes(batch) @ self.features.numpy())
+        rows = torch.from_numpy(self._codes(batch) @ self.features.numpy())
+        return rows if not len(self.blocks) else rows + self._in_blocks(batch)
+
+    def _in_blocks(self, batch: int) -> Tensor:
+        """What the blocks add to the rows [B, D] of one batch, by numpy's own sums: see `batch`."""
+        settings = self.settings
+        generator = np.random.Generator(np.random.PCG64([settings.seed, 0x626C6B, batch]))
+        found = np.zeros((settings.batch_size, settings.dim), dtype=np.float32)
+        for basis in self.blocks.numpy():
+            on = generator.random((settings.batch_size, 1)) < _BLOCK_ON
+            direction = generator.standard_normal((settings.batch_size, settings.block_rank))
+            direction = (on * direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32)
+            found += np.einsum("br,rd->bd", direction, basis, optimize=False)
+        return torch.from_numpy(found)
 
     def _codes(self, batch: int) -> csr_array:
         settings = self.settings

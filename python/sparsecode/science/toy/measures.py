@@ -39,6 +39,13 @@ def against_truth(truth: Tensor, atoms: Tensor, start: Tensor, threshold: float)
     }, found
 
 
+def in_blocks(atoms: Tensor, blocks: Tensor) -> Tensor:
+    """[n] share of each atom's squared length that lies in the block [r, D] of `blocks` where most of it does."""
+    unit = torch.nn.functional.normalize(atoms.double())
+    shares: Tensor = torch.einsum("nd,krd->nkr", unit, blocks.double()).square().sum(2)
+    return shares.amax(1) if len(blocks) else torch.zeros(len(atoms), dtype=torch.float64)
+
+
 def against_larger(atoms: Tensor, larger: Tensor) -> dict[str, Any]:
     """Both definitions of "MMCS with larger": the plain maximum of each atom, and the one-to-one matching."""
     return {

@@ -63,6 +63,8 @@ class ToyResult:
                     start = sweep.initial_atoms(k)
                     own, cosines = measures.against_truth(self.data.features, atoms[key], start, threshold)
                     recovery[names[k]] = cosines
+                    if len(self.data.blocks):
+                        row["block_atoms"] = int((measures.in_blocks(atoms[key], self.data.blocks) > 0.5).sum())
                     row |= own | metrics.motion(sweep.initial_cosine(k), fired[k])
                     if key in larger:
                         row |= {"larger": names[alive[larger[key]]]}

@@ -22,6 +22,7 @@ def choose_engine(
     *,
     threads: int | None = None,
     kinds: Sequence[KindSpec] = (),
+    transcoders: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Engine:
     """The engine by name; `auto` is the fastest that runs here, or what SPARSECODE_ENGINE says.
@@ -31,6 +32,7 @@ def choose_engine(
         device: where.
         threads: of the engine; None: all cores.
         kinds: of the dictionaries it is to train: where the fastest engine does not train one, `auto` is the reference.
+        transcoders: whether they are: the same.
         note: is told of that.
 
     Raises:
@@ -43,12 +45,12 @@ def choose_engine(
     if automatic:
         name = _fastest(where)
     chosen = engine_class(name)
-    lacking = next((kind for kind in kinds if not chosen.trains(kind)), None)
+    lacking = chosen.lacking(kinds, transcoders=transcoders)
     if lacking is not None and automatic:
         if note is not None:
-            note(f"engine '{chosen.name}' does not train '{lacking}': the reference engine does, more slowly")
+            note(f"engine '{chosen.name}' does not train {lacking}: the reference engine does, more slowly")
         name, chosen = "reference", engine_class("reference")
-    chosen.check_kinds(kinds)
+    chosen.check_kinds(kinds, transcoders=transcoders)
     made: Engine = chosen(where, threads, name) if name in CPU_PATHS else chosen(where, threads)
     return made
 

@@ -46,6 +46,7 @@ class CpuEngine(Engine):
     """
 
     name = "cpu"
+    transcodes = True
 
     @staticmethod
     def trains(kind: KindSpec) -> bool:
@@ -93,10 +94,12 @@ class CpuEngine(Engine):
         """See `Engine.step`."""
         view = self._prepare(sweep, x)
         view.anneal(sweep)
-        sums = self._core.step(view.core, _array(x), sweep.step + 1, lr_scale, l1_factor)
-        view.follow(sweep)
-        sweep.step += 1
-        return self._stats(x.shape[0], sums)
+        with self.constrained(sweep):
+            sums = self._core.step(view.core, _array(x), sweep.step + 1, lr_scale, l1_factor)
+            view.follow(sweep)
+            sweep.step += 1
+            sweep.confine()
+        return self._stats(sweep, x, sums)
 
     @torch.no_grad()
     def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:
@@ -106,12 +109,13 @@ class CpuEngine(Engine):
         found = {name: torch.empty_like(value) for name, value in sweep.parameters().items()}
         buffers: dict[str, Any] = {name: found[name].numpy() if name in found else None for name in _PARAMETERS}
         sums = self._core.gradients(view.core, _array(x), **buffers)
-        return self._stats(x.shape[0], sums), found
+        sweep.confine_each(found)
+        return self._stats(sweep, x, sums), found
 
     @torch.no_grad()
     def evaluate(self, sweep: Sweep, x: Tensor) -> StepStats:
         """See `Engine.evaluate`."""
-        return self._stats(x.shape[0], self._core.evaluate(self._prepare(sweep, x).core, _array(x)))
+        return self._stats(sweep, x, self._core.evaluate(self._prepare(sweep, x).core, _array(x)))
 
     def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """See `Engine.feed`."""
@@ -124,14 +128,16 @@ class CpuEngine(Engine):
         schedule: Sequence[tuple[float, float]],
         sums: StepStats | None = None,
     ) -> StepStats:
-        """See `Engine.train`; the core reads a stream of stored activations itself, without Python in between.
+        """See `Engine.train`; the core reads a stream of stored activations itself, without Python in between, unless
+        something is to be kept from step to step.
 
         Ctrl-C ends it after the step that has begun.
 
         Raises:
             SparsecodeError: what the stream fails with, too.
         """
-        if not hasattr(batches, "native"):
+        kept = sweep.inputs is not None or sweep.loss.frozen or sweep.loss.aligned
+        if not hasattr(batches, "native") or kept:
             return super().train(sweep, batches, schedule, sums)
         stream: Any = batches
         view = self._prepare(sweep)
@@ -152,7 +158,7 @@ class CpuEngine(Engine):
                 raise stopped
             if steps < part:
                 break
-        return self._stats(before.rows + done * stream.batch_size, found)
+        return self._sums(before.rows + done * stream.batch_size, found)
 
     def reading_threads(self, threads: int | None) -> int | None:
         """See `Engine.reading_threads`.
@@ -175,7 +181,13 @@ class CpuEngine(Engine):
             sweep.resting = self._view
         return self._view
 
-    def _stats(self, rows: int, sums: Sequence[Sequence[float]]) -> StepStats:
+    def _stats(self, sweep: Sweep, x: Tensor, sums: Sequence[Sequence[float]]) -> StepStats:
+        stats = self._sums(x.shape[0], sums)
+        if sweep.inputs is not None:  # no atom lies in what is read: it is left as it was
+            stats.sse -= x[:, sweep.read].double().square().sum()
+        return stats
+
+    def _sums(self, rows: int, sums: Sequence[Sequence[float]]) -> StepStats:
         sse, l1, l0, self.candidates = (torch.tensor(values, dtype=torch.float64) for values in sums)
         return StepStats(rows, sse, l1, l0)
 
@@ -234,7 +246,7 @@ class _View:
         self.core = _core.SweepView(
             sweep.activation_dim,
             sweep.sizes,
-            sweep.l1,
+            [sweep.scaled(k).l1 or 0.0 for k in range(len(sweep))],
             sweep.lr,
             mean=sweep.loss.mse == "mean",
             per_size=sweep.loss.l1_scale == "per-size",
@@ -276,7 +288,7 @@ def _tensors(sweep: Sweep) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
 
 def _settings(sweep: Sweep, k: int) -> dict[str, Any]:
     """The kind of dictionary k as the core takes it."""
-    kind, size = sweep.kinds[k], sweep.sizes[k]
+    kind, size = sweep.scaled(k), sweep.sizes[k]
     found: dict[str, Any] = {"name": "batchtopk" if kind.name == "matryoshka" else kind.name}
     if kind.k is not None:
         found["k"] = int(kind.k) if kind.name == "topk" else kind.k
@@ -296,4 +308,13 @@ def _key(sweep: Sweep) -> tuple[Any, ...]:
     # The versions tell that torch has written to a tensor.
     places = [(tensor.data_ptr(), tensor._version) for triple in _tensors(sweep).values() for tensor in triple]
     places += [(tensor.data_ptr(), 0) for tensor in sweep.state.tensors().values()]
-    return (*places, sweep.fired.data_ptr(), *sweep.sizes, *sweep.kinds, *sweep.lr, sweep.loss, sweep.activation_dim)
+    return (
+        *places,
+        sweep.fired.data_ptr(),
+        *sweep.sizes,
+        *sweep.kinds,
+        *sweep.lr,
+        sweep.loss,
+        sweep.activation_dim,
+        sweep.inputs,
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,7 @@ class Engine(ABC):
 
     name: str
     device: torch.device
+    transcodes = False  # whether it trains transcoders
 
     @staticmethod
     def trains(kind: KindSpec) -> bool:
@@ -63,15 +65,21 @@ class Engine(ABC):
         return kind.plain
 
     @classmethod
-    def check_kinds(cls, kinds: Iterable[KindSpec]) -> None:
+    def lacking(cls, kinds: Iterable[KindSpec], *, transcoders: bool = False) -> str | None:
+        """What the engine does not train of these kinds, or of transcoders; None where it trains all."""
+        if transcoders and not cls.transcodes:
+            return "transcoders"
+        return next((f"'{kind}'" for kind in kinds if not cls.trains(kind)), None)
+
+    @classmethod
+    def check_kinds(cls, kinds: Iterable[KindSpec], *, transcoders: bool = False) -> None:
         """Checks that the engine trains every kind.
 
         Raises:
             InvalidSetting: it does not.
         """
-        for kind in kinds:
-            if not cls.trains(kind):
-                raise InvalidSetting(f"engine '{cls.name}' does not train '{kind}'", remedy="engine_reference")
+        if (lacking := cls.lacking(kinds, transcoders=transcoders)) is not None:
+            raise InvalidSetting(f"engine '{cls.name}' does not train {lacking}", remedy="engine_reference")
 
     @abstractmethod
     def step(self, sweep: Sweep, x: Tensor, lr_scale: float, l1_factor: float = 1.0) -> StepStats:
@@ -79,7 +87,7 @@ class Engine(ABC):
 
         Order: gradients at the current parameters and the current state; the state follows; with `project_gradient`
         the part of the gradient along each atom removed; Adam with rate `lr[k] * lr_scale`; thresholds below 0 set to
-        0; atoms renormalised to 1. `sweep.step` grows by one.
+        0; atoms renormalised to 1; what `constrained` says. `sweep.step` grows by one.
 
         Args:
             sweep: changed in place.
@@ -92,6 +100,19 @@ class Engine(ABC):
             InvalidArgument: `x` does not fit the sweep.
             InvalidSetting: the engine does not train a kind of the sweep.
         """
+
+    @staticmethod
+    @contextmanager
+    def constrained(sweep: Sweep) -> Iterator[None]:
+        """Around the work of a step: frozen atoms are then as they were before, encoders aligned with their atoms."""
+        kept = sweep.W_dec.clone() if sweep.loss.frozen else None
+        yield
+        if kept is not None:
+            sweep.W_dec.data.copy_(kept)  # not seen as a change by what looks for one: it is undone
+        if sweep.loss.aligned and not sweep.loss.tied:
+            wide = torch.float32 if sweep.device.type == "mps" else torch.float64  # MPS has no float64
+            product = (sweep.W_enc * sweep.W_dec).sum(1, keepdim=True, dtype=wide)
+            sweep.W_enc += (1 - product).to(sweep.W_enc) * sweep.W_dec
 
     @abstractmethod
     def gradients(self, sweep: Sweep, x: Tensor) -> tuple[StepStats, dict[str, Tensor]]:

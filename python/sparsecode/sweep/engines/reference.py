@@ -15,7 +15,7 @@ dictionaries go through `sparsecode.sweep.kinds`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class ReferenceEngine(Engine):
     """
 
     name = "reference"
+    transcodes = True
 
     def __init__(self, device: torch.device | str = "cpu", threads: int | None = None) -> None:
         self.device = torch.device(device)
@@ -54,13 +55,14 @@ class ReferenceEngine(Engine):
         now = sweep.step
         sweep.step += 1
         stats = []
-        for k in range(len(sweep)):
-            found, gradients = _both_ways(sweep, k, x, now, l1_factor)
-            stats.append(found.sums)
-            sweep.fired[sweep.rows(k)] += found.fired
-            sweep.state.count(k, sweep.rows(k), found.fired, x.shape[0])
-            sweep.state.follow(k, now, found.z)
-            _update(sweep, k, gradients, lr_scale)
+        with self.constrained(sweep):
+            for k in range(len(sweep)):
+                found, gradients = _both_ways(sweep, k, x, now, l1_factor)
+                stats.append(found.sums)
+                sweep.fired[sweep.rows(k)] += found.fired
+                sweep.state.count(k, sweep.rows(k), found.fired, x.shape[0])
+                sweep.state.follow(k, now, found.z)
+                _update(sweep, k, gradients, lr_scale)
         return _stack(x.shape[0], stats)
 
     @torch.no_grad()
@@ -82,7 +84,7 @@ class ReferenceEngine(Engine):
         sweep.check_batch(x)
         stats = []
         for k in range(len(sweep)):
-            found = _forward(sweep, k, x).codes if sweep.kinds[k].plain else _used(sweep, k, x)
+            found = _written(sweep, _forward(sweep, k, x).codes if sweep.kinds[k].plain else _used(sweep, k, x))
             stats.append(found.sums)
             sweep.fired[sweep.rows(k)] += found.fired
         return _stack(x.shape[0], stats)
@@ -100,16 +102,24 @@ class _Codes:
         return _sum(self.r.square()), _sum(self.z), _sum(self.fired)
 
 
+def _written(sweep: Sweep, codes: _Codes) -> _Codes:
+    """With the error of what is written alone."""
+    return codes if sweep.inputs is None else replace(codes, r=codes.r[:, sweep.written])
+
+
 def _both_ways(sweep: Sweep, k: int, x: Tensor, step: int, l1_factor: float = 1.0) -> tuple[_Codes, dict[str, Tensor]]:
     """Codes and gradients of dictionary k at a step."""
     if sweep.kinds[k].plain:
         forward = _forward(sweep, k, x)
-        return forward.codes, _backward(sweep, k, forward, l1_factor)
+        gradients = _backward(sweep, k, forward, l1_factor)
+        sweep.confine_each(gradients)
+        return _written(sweep, forward.codes), gradients
     found = both_ways(sweep, k, x, step, l1_factor)
     gradients = found.gradients
     if sweep.loss.tied:
         gradients["W_dec"] += gradients.pop("W_enc")
-    return _Codes(found.z, found.r, (found.z > 0).sum(0)), gradients
+    sweep.confine_each(gradients)
+    return _written(sweep, _Codes(found.z, found.r, (found.z > 0).sum(0))), gradients
 
 
 def _used(sweep: Sweep, k: int, x: Tensor) -> _Codes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, pairwise, product
 from typing import Any
@@ -277,6 +277,11 @@ class KindSpec:
             return TopK(int(self.k)) if self.name == "topk" else BatchTopK(self.k)
         kinds: dict[str, Callable[[float], Kind]] = {"relu": Relu, "gated": Gated, "panneal": PAnneal}
         return kinds[self.name]((self.l1 or 0.0) * scale * factor)
+
+    def scaled(self, factor: float) -> KindSpec:
+        """The kind with every penalty multiplied by a factor."""
+        values = {key: getattr(self, key) for key in ("l1", "strength", "pre_activation")}
+        return replace(self, **{key: value * factor for key, value in values.items() if value is not None})
 
     def auxiliary(self) -> AuxK | None:
         """The loss of dead features, where it has one."""

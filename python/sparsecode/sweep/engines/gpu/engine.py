@@ -124,7 +124,8 @@ class GpuEngine(Engine):
             own.count_fired()
             sweep.step += 1
             own.follow(x.shape[0])
-            own.update(lr_scale)
+            with self.constrained(sweep):
+                own.update(lr_scale)
             return stats
 
     @torch.no_grad()
@@ -176,6 +177,7 @@ class GpuEngine(Engine):
             raise InvalidSetting(
                 f"engine gpu trains float32 weights, not {sweep.W_dec.dtype}", remedy="engine_reference"
             )
+        self.check_kinds(sweep.kinds, transcoders=sweep.inputs is not None)
         arch, D = architecture(self.device), sweep.activation_dim
         tiles = fused_tiles(arch, D, self.precision)
         wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.together, batch)
