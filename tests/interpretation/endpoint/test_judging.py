@@ -113,7 +113,7 @@ def test_nothing_found_is_chance_and_asks_no_more(tmp_path: Path) -> None:
 def test_where_calls_fail_the_complete_directions_are_those_of_the_faultless_run(
     tmp_path: Path, faultless: dict[Direction, Judged]
 ) -> None:
-    """Of the calls 30 % fail, some at once and some for good; what is answered is answered as before."""
+    """Nearly 30 % of the calls fail, some at once and some for good; what is answered is answered as before."""
 
     def faults(call: Call) -> Fault | None:
         luck = random.Random(call.message)
