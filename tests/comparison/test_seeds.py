@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn.functional import normalize
 from fake_run import L1, D, make_fake_run
 from planted_features import planted
 from sparsecode.cli import main
-from sparsecode.comparison import chance, compare
+from sparsecode.comparison import Comparison, chance, compare
 from sparsecode.comparison.members import member_of
 from sparsecode.comparison.seeds import calibration, floor, groups_by_seed, orphans
 from sparsecode.dictionary import Dictionary
@@ -89,13 +90,11 @@ def test_every_share_has_its_chance_level_in_both_dimensions() -> None:
     assert "in used dim." in found.table()
 
 
-def test_a_run_says_what_recurs_by_seed(tmp_path: object) -> None:
-    run, _, _ = make_fake_run(tmp_path / "run", sizes=(16, 32))  # type: ignore[operator]
+def test_a_run_says_what_recurs_by_seed(tmp_path: Path) -> None:
+    run, _ = make_fake_run(tmp_path / "run", sizes=(16, 32))
     result = CliRunner().invoke(main, ["compare", "--run", str(run.path), "--force"])
     assert result.exit_code == 0, result.output
     assert "by seed" in result.output
-    from sparsecode.comparison import Comparison
-
     found = Comparison.load(run.comparison_path)
     assert found.contents.by_seed is not None
     assert [one.dictionaries for one in found.contents.by_seed] == [

@@ -100,7 +100,7 @@ def test_copies_in_one_dictionary_take_no_support_away() -> None:
     assert int(full.sum()) == 50 and bool((found.support[~full] == 1).all())
     # Where partners divided between two copies one of them has lost its vote; a copy without a partner is alone.
     duplicates = torch.nonzero(~found.votes).flatten().tolist()
-    assert 0 < len(duplicates) < 10 and len(found) == 60 - len(duplicates)
+    assert len(duplicates) < 10 and len(found) == 60 - len(duplicates)
     for at in duplicates:
         assert (
             at < 60
@@ -168,3 +168,14 @@ def test_dead_features_are_in_no_cluster() -> None:
     found = cluster(compare({"a": dead, "b": other}), [voter_of(dead, "a"), voter_of(other, "b")])
     assert int(found.label[0]) == -1 and not bool(found.votes[0])
     assert sorted(found.support.tolist()) == [1, 2, 2, 2, 2, 2]
+
+
+def test_partners_that_divide_between_two_copies_are_one_feature() -> None:
+    """Of four dictionaries, two are nearest to one copy and two to the other, and not to each other."""
+    degrees = [[0.0, 20.0], [-3.0], [-4.0], [23.0], [24.0]]
+    atoms = [torch.tensor([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in own]) for own in degrees]
+    apart, _ = clusters_of(atoms, 0.99)
+    assert apart.support.tolist() == [3, 3] and bool(apart.votes.all())
+    found, _ = clusters_of(atoms, 0.9)
+    assert found.support.tolist() == [5] and int((~found.votes).sum()) == 1
+    assert float(found.cosine[found.votes].min()) > 0.9
