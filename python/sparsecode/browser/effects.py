@@ -120,7 +120,7 @@ def direct(
     """The effects of atoms [F, d] by the direct path."""
 
     def each() -> Iterator[Tensor]:
-        for some in atoms.split(max(1, _LOGITS // len(path.unembed))):
+        for some in torch.split(atoms, max(1, _LOGITS // len(path.unembed))):
             yield path.logits(some)
             advance(len(some))
 

@@ -240,7 +240,7 @@ def _entry(
 
 
 def _alignment(own: Member, values: Tensor, steady: Tensor) -> Alignment:
-    """Of all features, of live and dead ones where that was counted, and how far it goes with stability, live ones'."""
+    """The values of all features, of live and dead ones where these were counted, and how they go with stability."""
     parts = {} if own.live is None else {"live": values[own.live], "dead": values[~own.live]}
     live = own.live_or_all
     if live.sum() > 1 and steady[live].unique().numel() > 1 and values[live].unique().numel() > 1:

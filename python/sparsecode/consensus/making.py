@@ -261,7 +261,7 @@ def _calibration(
 
 
 def _groups(found: Clusters, members: Sequence[Voter], support: int, rows: Tensor) -> list[Group]:
-    """Of the first member: every group kept alone, and left out."""
+    """What is left of the first member with every group kept alone, and left out."""
     own = members[0]
     return [
         Group(own.name, what, measure.quality(f"{what}, kept", own.dictionary, rows, keep),

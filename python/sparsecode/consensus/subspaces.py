@@ -154,7 +154,7 @@ def _drawn(voter: Voter, keep: Tensor, rows: Tensor, root: Tensor, generator: to
 
 
 def _some(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """As many of a mask's features at random, or all of them."""
+    """So many of a mask's features at random, or all of them."""
     live = torch.nonzero(mask).flatten()
     chosen = live[torch.randperm(len(live), generator=generator)[:count]]
     found = torch.zeros_like(mask)

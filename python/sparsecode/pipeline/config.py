@@ -405,7 +405,7 @@ class InterpretConfig(StageConfig):
 
     def record(self) -> dict[str, Any]:
         """Without what has no meaning where nothing is asked, as earlier versions record it."""
-        unused = () if self.endpoint else ("endpoint", "llm", "scorers", "answer_tokens")
+        unused: tuple[str, ...] = () if self.endpoint else ("endpoint", "llm", "scorers", "answer_tokens")
         unused += () if self.embedder else ("embedder",)
         return {name: value for name, value in super().record().items() if name not in unused}
 
