@@ -31,6 +31,9 @@ from sparsecode.pipeline.preset import load_preset, preset_names
 from sparsecode.pipeline.replicate import STAGE_FUNCTIONS
 from sparsecode.pipeline.settings import StageConfig
 
+# Stages that `replicate` leaves out.
+BY_THEMSELVES = {"consensus": ("consensus", "make_consensus"), "browse": ("browse", "browse_features")}
+
 
 class Nothing(dict[str, Any]):
     """The result of a stage that did nothing: an empty result, or an empty comparison."""
@@ -59,11 +62,12 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     monkeypatch.delenv("SPARSECODE_PRESET", raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))  # no run lies there whose settings would be taken
     stand_in = Recorder()
-    functions = [*STAGE_FUNCTIONS.values(), ("browse", "browse_features"), ("toy", "toy")]  # `toy`: with its page
+    functions = [*STAGE_FUNCTIONS.values(), *BY_THEMSELVES.values(), ("toy", "toy")]  # `toy`: with its page
     modules = {package: types.ModuleType(f"sparsecode.pipeline.{package}") for package, _ in functions}
     for package, name in functions:
         setattr(modules[package], name, stand_in)
         monkeypatch.setitem(sys.modules, f"sparsecode.pipeline.{package}", modules[package])
+    modules["consensus"].load_consensus = lambda run: Nothing()  # type: ignore[attr-defined]
     return stand_in
 
 
@@ -111,7 +115,7 @@ def test_without_flags_the_default_preset_applies(recorder: Recorder) -> None:
 def test_common_flags_reach_the_stage(recorder: Recorder, tmp_path: Path) -> None:
     assert call("harvest", "--run", str(tmp_path / "r"), "--force", "--quiet").exit_code == 0
     assert recorder.run == tmp_path / "r"
-    assert recorder.options == {"force": True, "quiet": True}
+    assert recorder.options == {"force": True, "quiet": True, "part": None}
 
 
 @pytest.mark.parametrize("preset", ["smoke", "paper"])
@@ -369,4 +373,4 @@ def test_run_may_not_be_a_file(recorder: Recorder, tmp_path: Path) -> None:
 
 
 def test_the_stages_told_by_the_pipeline_are_those_with_settings() -> None:
-    assert list(STAGE_FUNCTIONS) == [stage for stage in STAGES if stage != "browse"], "browse is asked for by itself"
+    assert list(STAGE_FUNCTIONS) == [stage for stage in STAGES if stage not in BY_THEMSELVES]
