@@ -59,8 +59,9 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     monkeypatch.delenv("SPARSECODE_PRESET", raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))  # no run lies there whose settings would be taken
     stand_in = Recorder()
-    modules = {package: types.ModuleType(f"sparsecode.pipeline.{package}") for package, _ in STAGE_FUNCTIONS.values()}
-    for package, name in (*STAGE_FUNCTIONS.values(), ("toy", "toy")):  # `toy` is the stage and its page
+    functions = [*STAGE_FUNCTIONS.values(), ("browse", "browse_features"), ("toy", "toy")]  # `toy`: with its page
+    modules = {package: types.ModuleType(f"sparsecode.pipeline.{package}") for package, _ in functions}
+    for package, name in functions:
         setattr(modules[package], name, stand_in)
         monkeypatch.setitem(sys.modules, f"sparsecode.pipeline.{package}", modules[package])
     return stand_in

@@ -57,8 +57,8 @@ class Fault:
 
 
 def count(text: str) -> int:
-    """Tokens of a text: words in parts of up to seven letters, numbers, marks, line ends."""
-    return len(re.findall(r"[A-Za-z]{1,7}|\d{1,3}|\n|[^\sA-Za-z\d]", text))
+    """Tokens of a text: words in parts of up to seven letters, numbers and the spaces before them, marks, line ends."""
+    return len(re.findall(r"[A-Za-z]{1,7}|\d{1,3}| (?=\d)|\n|[^\sA-Za-z\d]", text))
 
 
 def usage(message: str, answer: str) -> Tokens:

@@ -30,7 +30,7 @@ WIDTH = BEFORE + 1 + AFTER
 EXAMPLES = 4  # rows drawn of each band
 BINS_OF_BAND = 10  # bins of the histogram in each band
 FULL = 255  # strength of the peak
-_CODES = 1 << 23  # codes computed at a time: 32 MB
+_CODES = 1 << 21  # codes computed at a time: 8 MB, which malloc keeps; 32 MB would be mapped anew each time
 _LEAST_ROWS = 256  # ... but this many rows at least: each time WIDTH more are read
 
 

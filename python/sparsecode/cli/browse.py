@@ -50,7 +50,7 @@ def command(
       sparsecode browse --export neuronpedia for-neuronpedia
     """
     from sparsecode.cli.output import print_json
-    from sparsecode.pipeline.browse import browse_features, export_browser, serve_browser
+    from sparsecode.pipeline.browse import browse_features
     from sparsecode.pipeline.replicate import tell
 
     result = browse_features(run, config, force=force, quiet=quiet)
@@ -59,10 +59,14 @@ def command(
     elif not quiet:
         tell("browse", result)
     if export is not None:
+        from sparsecode.pipeline.browse import export_browser
+
         for folder in export_browser(run, *export):
             if not quiet and not as_json:
                 click.echo(f"browse: {folder}")
     if serve:
+        from sparsecode.pipeline.browse import serve_browser
+
         server = serve_browser(run, port)
         click.echo(f"browse: http://127.0.0.1:{server.server_port}/ until Ctrl-C", err=True)
         try:

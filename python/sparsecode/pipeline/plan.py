@@ -108,6 +108,8 @@ def check(config: TrainDictsConfig, data: Data) -> None:
         DatasetUnfit: not finished, too few rows, or all the same.
         SettingsDiffer: datasets whose rows are not of the same tokens.
     """
+    if config.order == "windowed" and len(data.datasets) > 1:
+        raise InvalidSetting("train-dicts: --order windowed takes one dataset; several would come in different orders")
     for dataset in data.datasets:
         if not dataset.complete:
             raise DatasetUnfit(f"{dataset.path}: its writer has not finished; run the command that writes it again")

@@ -206,7 +206,7 @@ def test_killed_at_any_moment_nothing_is_paid_twice(tmp_path: Path, monkeypatch:
     messages = [f"question {i}" for i in range(1500)]
     processes = multiprocessing.get_context("forkserver")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the server that the processes are forks of
-    processes.set_forkserver_preload(["asking_process", "openai"])
+    processes.set_forkserver_preload(["asking_process", "openai", "pytest"])
     with FakeEndpoint(lambda message: message[::-1], delay=0.002) as server:
         for _ in range(kills):
             process = processes.Process(target=work, args=(tmp_path, server.url, messages, threads))
