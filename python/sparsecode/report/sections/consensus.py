@@ -65,10 +65,14 @@ def _lead(record: ConsensusRecord) -> list[str]:
 
 
 def _chances(record: ConsensusRecord) -> list[Column]:
-    words = ("of the activations", "that the atoms effectively use", "over which the data's variance spreads")
+    words = {
+        "activations": "of the activations",
+        "atoms": "that the atoms effectively use",
+        "data": "over which the data's variance spreads",
+    }
     return [
-        Column(f"chance in {dim:.1f} dimensions", ".2g", f"of random directions, in as many dimensions as those {what}")
-        for dim, what in zip(record.dimensions, words, strict=False)
+        Column(f"chance, {name}", ".2g", f"of random directions in {dim:.1f} dimensions, as many as those {what}")
+        for (name, what), dim in zip(words.items(), record.dimensions, strict=False)
     ]
 
 
