@@ -125,7 +125,7 @@ impl<'a> Forest<'a> {
         true
     }
 
-    pub fn write(&self, live: &[u8], out: Output) {
+    pub fn write(&self, live: &[u8], out: &mut Output) {
         let n = live.len();
         let mut numbers = vec![-1; n];
         let mut clusters = 0;

@@ -49,7 +49,7 @@ pub struct Output<'a> {
 ///
 /// # Errors
 /// `InvalidArgument` where arrays do not fit.
-pub fn cluster(input: &Input, out: Output) -> Result<()> {
+pub fn cluster(input: &Input, mut out: Output) -> Result<()> {
     check(input, &out)?;
     let mut forest = Forest::new(input);
     let mut order: Vec<(f32, i32, i32)> = input
@@ -69,7 +69,7 @@ pub fn cluster(input: &Input, out: Output) -> Result<()> {
         input.pairs.0.iter().zip(input.pairs.1).chain(linked).map(|(&u, &v)| (u, v))
     };
     while forest.unite_twins(near()) {}
-    forest.write(input.live, out);
+    forest.write(input.live, &mut out);
     Ok(())
 }
 

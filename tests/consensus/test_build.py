@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -25,7 +27,7 @@ def made(seed: int = 0, *, norms: bool = True, **more: object) -> Dictionary:
 
 
 MEAN, PRE = torch.linspace(-1, 1, 16), torch.linspace(0.5, -0.2, 16)
-FORMS: dict[str, dict[str, object]] = {
+FORMS: dict[str, dict[str, Any]] = {
     "none": {},
     "rms": {"scale": 0.2},
     "center": {"mean": MEAN, "scale": 3.0},
@@ -90,6 +92,6 @@ def test_thresholds_of_members_with_other_activations_are_not_averaged() -> None
 
 
 @pytest.mark.parametrize("more", [{"input_norm": "layer_norm"}, {"W_skip": torch.eye(16)}])
-def test_what_has_no_form_in_raw_activations_is_refused(more: dict[str, object]) -> None:
+def test_what_has_no_form_in_raw_activations_is_refused(more: dict[str, Any]) -> None:
     with pytest.raises(NotExpressible, match="theirs: a consensus is of"):
         voter_of(made(**more), "theirs")

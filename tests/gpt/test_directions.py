@@ -16,7 +16,7 @@ def model() -> GPT:
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if "ln_" in name:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=0.3)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from sparsecode.science.toy.batches import ToyBatches
 from sparsecode.science.toy.data import ToyData, ToySettings
 from sparsecode.store import DatasetWriter
 
-QUICK = {"samples": 20_000, "eval_rows": 500}
+QUICK: dict[str, Any] = {"samples": 20_000, "eval_rows": 500}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with DatasetWriter(folder / "data", activation_dim=16, dtype="float32", provenance={"hook_point": "toy"}) as writer:
         writer.append(rows, torch.zeros(len(rows), dtype=torch.int32))
         writer.finish()
-    settings = {"samples": 120_000, "batch_size": 256, "lr": 2e-2, "l1": 3e-3, "eval_rows": 1024}
+    settings: dict[str, Any] = {"samples": 120_000, "batch_size": 256, "lr": 2e-2, "l1": 3e-3, "eval_rows": 1024}
     train_dicts(folder / "run", sizes=[40], seeds=5, dataset=str(folder / "data"), quiet=True, **settings)
     compare_dicts(folder / "run", quiet=True)
     return folder
@@ -61,7 +62,7 @@ def test_a_run_has_a_consensus_that_is_a_dictionary(run: Run) -> None:
     assert int(made.features["support"].min()) == 3 and made.meta["loss"]["frozen"] is True
     assert {one["name"] for one in made.meta["members"]} == set(result["members"])
     assert [row.what for row in record.quality][:2] == ["consensus", "consensus, averaged encoders"]
-    assert all(len(row.chance) == 3 for row in (*record.found_again, *record.supports))
+    assert {len(row.chance) for row in record.found_again} == {len(row.chance) for row in record.supports} == {3}
     # The same again does nothing; other settings are refused; what it was made from decides.
     before = run.consensus_path.read_bytes()
     make_consensus(run, quiet=True, **QUICK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,13 @@ def test_a_sweep_of_a_run_begins_near_a_dictionary(tmp_path: Path) -> None:
         writer.append(rows, torch.zeros(4096, dtype=torch.int32))
         writer.finish()
     Dictionary(ATOMS, torch.zeros(6), ATOMS).save(tmp_path / "start")
-    settings = {"sizes": [8], "seeds": 2, "samples": 2000, "batch_size": 200, "dataset": str(tmp_path / "data")}
+    settings: dict[str, Any] = {
+        "sizes": [8],
+        "seeds": 2,
+        "samples": 2000,
+        "batch_size": 200,
+        "dataset": str(tmp_path / "data"),
+    }
     train_dicts(tmp_path / "run", init=str(tmp_path / "start"), quiet=True, **settings)
     compared = compare_dicts(tmp_path / "run", quiet=True)
     assert compared.contents.akin is not None and compared.contents.akin[0].members == ["a start"]

@@ -243,12 +243,12 @@ def _alignment(own: Member, values: Tensor, steady: Tensor) -> Alignment:
     """The values of all features, of live and dead ones where these were counted, and how they go with stability."""
     parts = {} if own.live is None else {"live": values[own.live], "dead": values[~own.live]}
     live = own.live_or_all
-    if live.sum() > 1 and steady[live].unique().numel() > 1 and values[live].unique().numel() > 1:
+    if live.sum() > 1 and all(float(one.min()) < float(one.max()) for one in (steady[live], values[live])):
         related = float(spearmanr(values[live].numpy(), steady[live].numpy()).statistic)
     else:
         related = None
-    return Alignment(mean(values), *(mean(parts[one]) if len(parts.get(one, ())) else None for one in ("live", "dead")),
-                     related)  # fmt: skip
+    of_live, of_dead = (mean(parts[one]) if len(parts.get(one, ())) else None for one in ("live", "dead"))
+    return Alignment(mean(values), of_live, of_dead, related)
 
 
 def _tensors(

@@ -57,12 +57,12 @@ def by_seed(members: Sequence[Member], group: Sequence[int], cosine: Sequence[Te
     return BySeed(
         dictionaries=[one.name for one in own],
         seeds=[one.about["seed"] for one in own],
-        features=sum(listed),
+        features=int(counts.sum()),
         found=listed,
         floors=[floor(c, S) for c in range(S + 1)],
         chance=[ChanceShare(dim, chance.share_above(threshold, own[0].size, dim)) for dim in dimensions],
         orphans=orphans(listed),
-        calibration=calibration(listed) if S > 1 and sum(listed) else None,
+        calibration=calibration(listed) if S > 1 and bool(counts.any()) else None,
     )
 
 

@@ -69,7 +69,8 @@ class PairSums:
 
 def codes(voter: Voter, x: Tensor) -> Tensor:
     """[R, n] codes of raw rows, in units of what they add to them."""
-    return voter.dictionary.encode(x) * (voter.dictionary.W_dec.norm(dim=1) * voter.scale)
+    found: Tensor = voter.dictionary.encode(x) * (voter.dictionary.W_dec.norm(dim=1) * voter.scale)
+    return found
 
 
 def energy(voter: Voter, rows: Tensor) -> Tensor:

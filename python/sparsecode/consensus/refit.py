@@ -101,8 +101,8 @@ def refit(
     lr = rates(median(peaks), [n])[0] / _SLOWER
     sweep = Sweep(dictionary.activation_dim, [n] * len(kinds), kinds, [0] * len(kinds), lr, loss, device=engine.device)
     for k in range(len(kinds)):
-        own = sweep.rows(k)
-        sweep.W_dec[own], sweep.W_enc[own], sweep.b_enc[own] = dictionary.W_dec, dictionary.W_enc, dictionary.b_enc
+        part = sweep.rows(k)
+        sweep.W_dec[part], sweep.W_enc[part], sweep.b_enc[part] = dictionary.W_dec, dictionary.W_enc, dictionary.b_enc
         if sweep.b_dec is not None and dictionary.b_dec is not None:
             sweep.b_dec[k] = dictionary.b_dec
     steps = max(1, settings.samples // batches.size)

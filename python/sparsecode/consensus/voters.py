@@ -52,7 +52,8 @@ class Voter:
         activation = self.dictionary.activation
         if not isinstance(activation, JumpRelu):
             return None
-        return activation.threshold.double() * self.scale * self.dictionary.W_dec.double().norm(dim=1)
+        threshold: Tensor = activation.threshold.double() * self.scale * self.dictionary.W_dec.double().norm(dim=1)
+        return threshold
 
     @property
     def averages(self) -> bool:

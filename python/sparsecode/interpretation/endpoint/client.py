@@ -193,11 +193,12 @@ class Client:
         """The answer in a response, which may hold anything."""
         usage = _of(body, "usage")
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if usage else []
-        used = Tokens(*counts) if counts and all(type(n) is int and n >= 0 for n in counts) else None
+        whole = [n for n in counts if type(n) is int and n >= 0]
+        used = Tokens(*whole) if len(whole) == 2 else None
         choices = body.get("choices") if isinstance(body, dict) else None
         first = choices[0] if isinstance(choices, list) and choices else None
         message = _of(first, "message")
-        if message is None:
+        if message is None or first is None:
             return Reply("", STRANGE, used)
         content, finish = message.get("content"), first.get("finish_reason")
         if message.get("refusal") or finish == "content_filter":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from sparsecode.consensus.records import ConsensusRecord
 from sparsecode.records import as_json
@@ -77,7 +78,7 @@ def _chances(record: ConsensusRecord) -> list[Column]:
 
 
 def _supports(record: ConsensusRecord) -> Figure:
-    rows = [
+    rows: list[list[Any]] = [
         [one.support, one.clusters, one.at_least, one.coherence, *(level.share for level in one.chance)]
         for one in record.supports
     ]
