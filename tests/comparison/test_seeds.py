@@ -45,10 +45,10 @@ def test_floors_are_clopper_and_pearsons() -> None:
 
 def test_orphans_and_calibration_equal_brute_force() -> None:
     S = 5
-    found = torch.rand(300, S, generator=torch.Generator().manual_seed(0)) < torch.linspace(0, 1, 300)[:, None]
+    found = (torch.rand(300, S, generator=torch.Generator().manual_seed(0)) < torch.linspace(0, 1, 300)[:, None]).long()
     counts = torch.bincount(found.sum(1), minlength=S + 1).tolist()
     for k in range(2, S + 2):
-        chosen = [~found[:, list(some)].any(1) for some in combinations(range(S), k - 1)]
+        chosen = [found[:, list(some)].sum(1) == 0 for some in combinations(range(S), k - 1)]
         assert orphans(counts)[k - 2] == pytest.approx(float(torch.stack(chosen).double().mean()))
     pairs = [
         (float(found[i].sum() - found[i, j]) / (S - 1), float(found[i, j])) for i in range(300) for j in range(S)

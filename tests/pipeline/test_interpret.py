@@ -300,7 +300,7 @@ def test_a_language_model_explains_and_scores_too(
     with FakeEndpoint(oracle.anything) as server:
         shown = asking(run, server, "--force", "--scorers", "detection,fuzzing,simulation,intruder")
         assert shown.exit_code == 0, shown.output
-        sent = f"{len(server.calls)} calls to small at {server.url[7:-3]}: about "
+        sent = f"{len(server.calls):,} calls to small at {server.url[7:-3]}: about "
         assert sent in shown.stderr and "excerpts of the text and explanations are sent there" in shown.stderr
         assert "price unknown" in shown.stderr
         asked = len(server.calls)

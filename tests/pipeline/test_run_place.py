@@ -14,7 +14,7 @@ from sparsecode.errors import InvalidSetting, IoFailed, RunInvalid
 from sparsecode.pipeline.config import CompareConfig
 from sparsecode.pipeline.opening import open_stage
 
-TAKE_A_RUN = [name for name in COMMANDS if name not in ("convert", "merge")]
+TAKE_A_RUN = [name for name in COMMANDS if name not in ("convert", "merge", "stitch")]
 FUNCTIONS = [replicate, train_dicts, compare_dicts, write_report]
 
 

@@ -189,7 +189,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     for more in ({"tied": True}, {"kind": ("topk k=2 aux=1/32",)}):
         with pytest.raises(InvalidSetting, match="no tied weights, and no loss of dead features"):
             train_dicts(path, hook=HOOKS[0], target=HOOKS[1], **SMALL | more)
-    with pytest.raises(InvalidSetting, match="by --order exact alone"):
+    with pytest.raises(InvalidSetting, match="--order windowed takes one dataset"):
         train_dicts(path, hook=HOOKS[0], target=HOOKS[1], order="windowed", **SMALL)
     with pytest.raises(InvalidSetting, match="several hook points were harvested"):
         train_dicts(path, target=HOOKS[1], **SMALL)

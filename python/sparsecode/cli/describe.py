@@ -151,8 +151,8 @@ def _dataset(path: Path) -> dict[str, Any]:
     from sparsecode.sweep.normalization import gamma
 
     dataset = Dataset(path)
-    statistics = dataset.statistics | {"gamma": gamma(dataset.statistics)}
-    statistics.pop("mean", None)  # as long as a row
+    statistics = {key: own for key, own in dataset.statistics.items() if key != "mean"}  # as long as a row
+    statistics["gamma"] = gamma(dataset.statistics)
     return {
         "kind": "dataset",
         "path": str(path),

@@ -126,8 +126,6 @@ def check(config: TrainDictsConfig, data: Data) -> None:
     if config.skip and not data.target:
         raise InvalidSetting("train-dicts: --skip is for transcoders; add --target, what they write")
     if len(data.datasets) > 1:
-        if config.order == "windowed":
-            raise InvalidSetting("train-dicts: several datasets are read in the same order by --order exact alone")
         store.check_aligned(data.datasets)
     steps = known_steps(config, data.first.rows - held_out(config, data.first))
     if steps is not None and config.minutes is None:
