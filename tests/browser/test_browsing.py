@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sparsecode.browser import folder as files
 from sparsecode.browser.browsing import BASELINE, BrowseSettings, Shown, browse
 from sparsecode.browser.effects import Effects
 from sparsecode.browser.gather import BEFORE, FULL, gather
+from sparsecode.browser.serve import server
 
 CHROMIUM = shutil.which("chromium")
 SETTINGS = BrowseSettings(contexts=5)
@@ -208,23 +210,32 @@ addEventListener("load", async () => {
 </script>"""
 FRAMES = """<!DOCTYPE html><title>frames</title><body><pre id="said"></pre><script>
 const said = [];
+// One after the other: frames of a page share its history, and the walk goes back in it.
+const next = () => {
+  const frame = document.createElement("iframe");
+  Object.assign(frame, { src: "spied.html", width: WIDTHS[said.length], height: 900, style: "border:0" });
+  document.body.append(frame);
+};
 addEventListener("message", (event) => {
   said.push(event.data);
   document.getElementById("said").textContent = JSON.stringify(said);
+  if (said.length < WIDTHS.length) next();
 });
+next();
 </script>"""
 WIDTHS = (360, 1440)
 
 
-def look(address: str, folder: Path, *, dark: bool = False) -> Iterator[dict[str, Any]]:
-    """What the walk says at each of WIDTHS; `folder` is where the page with the frames is written."""
+def look(folder: Path, profile: Path, address: str = "", *, dark: bool = False) -> Iterator[dict[str, Any]]:
+    """What the walk says at each of WIDTHS, in frames of a page that is written into `folder`, served at `address`."""
     assert CHROMIUM is not None
-    frames = "".join(f'<iframe src="{address}" style="border:0;width:{w}px;height:900px"></iframe>' for w in WIDTHS)
-    (folder / "frames.html").write_text(FRAMES + frames)
+    (folder / "frames.html").write_text(FRAMES.replace("WIDTHS", str(list(WIDTHS))))
+    page, walk = (folder / files.PAGE).read_text(), WALK.replace("LIVE", str(LIVE)).replace("ALSO", str(ALSO))
+    (folder / "spied.html").write_text(page.replace("<head>", "<head>" + walk, 1))
     command = [
         CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=120000",
-        f"--user-data-dir={folder / 'profile'}", f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-        (folder / "frames.html").as_uri(),
+        f"--user-data-dir={profile}", f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        f"{address or folder.as_uri()}/frames.html",
     ]  # fmt: skip
     dom = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     said = re.search(r'<pre id="said">(.*?)</pre>', dom, re.DOTALL)
@@ -232,12 +243,6 @@ def look(address: str, folder: Path, *, dark: bool = False) -> Iterator[dict[str
     found = json.loads(html.unescape(said[1]))
     assert len(found) == len(WIDTHS), found
     yield from sorted(found, key=lambda window: int(window["width"]))
-
-
-def spied(folder: Path) -> Path:
-    page, walk = folder / "spied.html", WALK.replace("LIVE", str(LIVE)).replace("ALSO", str(ALSO))
-    page.write_text((folder / files.PAGE).read_text().replace("<head>", "<head>" + walk, 1))
-    return page
 
 
 def check_walk(said: dict[str, Any], dark: bool) -> None:
@@ -267,9 +272,25 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PAT
 def test_the_page_opens_from_a_disk(made: Path, tmp_path: Path, dark: bool) -> None:
     copied = tmp_path / "mailed"
     shutil.copytree(made, copied)
-    for said in look(spied(copied).as_uri(), tmp_path, dark=dark):
+    for said in look(copied, tmp_path / "profile", dark=dark):
         check_walk(said, dark)
         assert "</script><script>parent" in said["text"] and "😀" in said["text"] and "…(10000)" in said["text"]
+
+
+@needs_chromium
+def test_the_page_opens_from_the_server(made: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "served"
+    shutil.copytree(made, copied)
+    own = server(copied, 0, lambda dictionary, text: [])
+    thread = threading.Thread(target=own.serve_forever)
+    thread.start()
+    try:
+        for said in look(copied, tmp_path / "profile", f"http://127.0.0.1:{own.server_port}"):
+            check_walk(said, dark=False)
+    finally:
+        own.shutdown()
+        thread.join()
+        own.server_close()
 
 
 def test_a_page_is_small_and_fetches_nothing(made: Path) -> None:

@@ -125,7 +125,12 @@ def test_info_of_a_dataset(run: Run) -> None:
     folder = run.activations_path / HOOK
     found = called_json("info", folder)
     assert (found["kind"], found["rows"], found["provenance"]) == ("dataset", 1000, {"hook_point": HOOK})
-    assert found["statistics"] == {"rms": 0.125, "variance": 0.0, "non_finite": 0, "gamma": None}  # rows that are all the same
+    assert found["statistics"] == {
+        "rms": 0.125,
+        "variance": 0.0,
+        "non_finite": 0,
+        "gamma": None,
+    }  # rows that are all the same
     told = call("info", folder).stdout
     assert "not complete" not in told
     assert "rms: 0.125" in told

@@ -38,7 +38,7 @@ def embedder() -> Embedder:
 
 
 def test_excerpts_of_planted_rules_are_alike_and_of_noise_are_not(embedder: Embedder) -> None:
-    rules = ("number", "-ing", "upper case", "after alarm", "after walk")
+    rules = ("number", "token self")  # what tokens alone show, as the model was never trained
     planted = [embedding_score(embedder, excerpts(fires(DATASET, rule).astype(np.float64))) for rule in rules]
     assert np.mean(planted) > 0.65
     by_chance = [embedding_score(embedder, excerpts(noise(SAMPLE.rows, i).astype(np.float64))) for i in range(10)]

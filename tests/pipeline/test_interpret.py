@@ -385,8 +385,9 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_unbroken_one(run: Run) -> 
         broken = asking(run, server, "--force")
         assert broken.exit_code == 3 and "HTTP 401" in broken.stderr and len(server.calls) == 1
         assert asking(run, server).exit_code == 3 and load_interpretations(run) is None
-        assert 90 < len(server.calls) <= 99
+        stopped = len(server.calls)
         assert asking(run, server).exit_code == 0
+        assert 90 < stopped < len(server.calls), "those on their way are answered, no more are begun"
         answered = [call.message for call in server.calls if call.answered]
         assert len(set(answered)) == len(answered)
         files = [(run.path / "interpret" / name).read_bytes() for name in names]

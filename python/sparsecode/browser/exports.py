@@ -4,6 +4,7 @@ OUT/SLUG/batch-N.json, skipped_indexes.json                     what SAEDashboar
 OUT/MODEL/LAYER-SET/{release,model,sourceset,source}.jsonl      what a Neuronpedia imports
 OUT/MODEL/LAYER-SET/{features,activations,explanations}/batch-N.jsonl.gz
 
+Both are key by key what SAEDashboard writes of the same features, ids and dates aside.
 Values are 8-bit strengths times the peak, but for the token that a context was chosen for. What is not known is an
 empty list or null. All lines of a .jsonl file have the same keys: Neuronpedia takes its columns from the first.
 """
@@ -179,14 +180,14 @@ def export_neuronpedia(
         for number, batch in enumerate(_batches(book, about, own)):
             features, activations, explanations = [], [], []
             for feature, label in batch:
-                f = str(feature["feature_index"])
-                features.append(common | {"index": f} | by | _np_feature(feature, name, book.run["hook"]))
+                f = feature["feature_index"]
+                features.append(common | {"index": f} | by | _np_feature(feature, book.run["hook"]))
                 for place_, one in enumerate(feature["activations"]):
-                    key = _unique(model, source, f, str(place_))
-                    activations.append(common | {"id": key, "index": f} | by | _np_activation(one, feature["dataset"]))
+                    key = _unique(model, source, str(f), str(place_))
+                    activations.append(common | {"id": key, "index": f} | by | _np_activation(one))
                 if label:
                     said: dict[str, Any] = {
-                        "id": _unique(model, source, f, "label"), "index": f,
+                        "id": _unique(model, source, str(f), "label"), "index": f,
                         "description": label.replace("\0", "\ufffd"),
                         "authorId": creator, "triggeredById": creator, "typeName": _KIND, "explanationModelName": None,
                         "notes": None, "createdAt": created,
@@ -209,25 +210,25 @@ def _batches(book: Book, about: Mapping[str, Any], own: Dictionary) -> Iterator[
         yield batch
 
 
-def _np_feature(feature: Mapping[str, Any], name: str, hook: str) -> dict[str, Any]:
+def _np_feature(feature: Mapping[str, Any], hook: str) -> dict[str, Any]:
     """Columns of a feature that its dashboard does not name alike."""
     left = ("feature_index", "n_prompts_total", "n_tokens_in_prompt", "dataset", "activations", "vector")
-    peak = feature["activations"][0]["bin_max"] if feature["activations"] else 0
+    peak = max((max(one["values"]) for one in feature["activations"]), default=0)
     return {
         "maxActApprox": peak, "hasVector": True, "vector": feature["vector"], "vectorLabel": None,
-        "vectorDefaultSteerStrength": None, "hookName": hook, "topkCosSimIndices": [], "topkCosSimValues": [],
-        "sourceSetName": name,
+        "vectorDefaultSteerStrength": peak, "hookName": hook, "topkCosSimIndices": [], "topkCosSimValues": [],
+        "sourceSetName": None,
     } | {key: value for key, value in feature.items() if key not in left}  # fmt: skip
 
 
-def _np_activation(one: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+def _np_activation(one: Mapping[str, Any]) -> dict[str, Any]:
     values = one["values"]
     return {
         "tokens": one["tokens"], "values": values, "maxValue": max(values), "minValue": min(values),
-        "maxValueTokenIndex": values.index(max(values)), "dataSource": dataset, "dataIndex": None, "dfaValues": [],
+        "maxValueTokenIndex": values.index(max(values)), "dataSource": None, "dataIndex": None, "dfaValues": [],
         "dfaTargetIndex": None, "dfaMaxValue": None, "lossValues": [], "logitContributions": None,
         "binMin": one["bin_min"], "binMax": one["bin_max"], "binContains": one["bin_contains"],
-        "qualifyingTokenIndex": one["qualifying_token_index"], "zIndices": [], "zValues": [],
+        "qualifyingTokenIndex": one["qualifying_token_index"], "zIndices": None, "zValues": None,
     }  # fmt: skip
 
 

@@ -266,11 +266,12 @@ window.sparsecode = sparsecode;
       $("problem").hidden = true;
       await (f == null ? showList(mine) : showFeature(mine, +f));
     } catch (error) {
+      if (mine !== busy) return;
       $("problem").textContent = error.message;
       $("problem").hidden = false;
       if (f != null) await showList(mine);
     }
-    document.documentElement.dataset.shown = location.hash || "#";
+    if (mine === busy) document.documentElement.dataset.shown = location.hash || "#";
   }
 
   async function tryText(event) {

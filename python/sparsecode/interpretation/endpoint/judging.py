@@ -80,21 +80,26 @@ class Forecast:
     """Answers questions without asking anybody, to know how many there are, how long, and how many were answered.
 
     Attributes:
-        calls, kept: questions to be asked, and those whose answers are kept.
+        calls, kept: questions to be asked, and those whose answers are kept; each once, as it is asked once.
         expected, most: tokens of the former.
     """
 
     def __init__(self, ledger: Ledger, limit: int) -> None:
         self._ledger, self._limit = ledger, limit
         self.calls, self.kept = 0, 0
+        self._seen: set[str] = set()
         self.expected, self.most = Tokens(), Tokens()
 
     def ask(self, question: Question) -> Answer:
         """The kept answer, or one as it may be."""
-        known = self._ledger.answers.get(self._ledger.digest(question.message, self._limit))
+        call = self._ledger.digest(question.message, self._limit)
+        known, again = self._ledger.answers.get(call), call in self._seen
+        self._seen.add(call)
         if known is not None:
-            self.kept += 1
+            self.kept += not again
             return known
+        if again:
+            return Answer(question.typical)
         self.calls += 1
         longer = _MOST_BYTES * LONGEST * question.explained  # than the explanation that stands in it now
         self.expected += Tokens(expected_tokens(question.message) + AROUND, question.expected_answer)
