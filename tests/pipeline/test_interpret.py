@@ -5,13 +5,17 @@ Language models are a server on this machine; no other address is ever connected
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
+import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -413,3 +417,58 @@ def test_a_budget_is_kept_and_goes_on(run: Run) -> None:
         assert record is not None and record["endpoint"] == {
             "host": server.url[7:-3], "llm": "small", "answers": len(server.calls), "left": 0,
         }  # fmt: skip
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """`transformers serve` with a model that was never trained; its address, which ends in /v1."""
+    for needed in ("fastapi", "uvicorn", "accelerate"):
+        pytest.importorskip(needed, reason="transformers serve wants fastapi, uvicorn and accelerate")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    letters = {letter: i for i, letter in enumerate(["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(letters, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
+    chat.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    chat.save_pretrained(tmp_path / "llm")
+    config = LlamaConfig(
+        vocab_size=len(letters), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=16384, bos_token_id=None, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "llm")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(tmp_path / "llm")]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.serve
+@pytest.mark.usefixtures("loopback")
+def test_a_real_server_that_talks_nonsense_explains_nothing(run: Run, served: str, tmp_path: Path) -> None:
+    call = ["interpret", "--run", str(run.path), "--endpoint", served, "--llm", str(tmp_path / "llm"), "--key-env"]
+    call += ["MY_KEY", "--answer-tokens", "16", "--scorers", "detection", "--directions", "5", "--force"]
+    shown = CliRunner().invoke(main, call)
+    assert shown.exit_code == 0, shown.output
+    record = load_interpretations(run)
+    assert record is not None and record["endpoint"]["answers"] > 20 and record["endpoint"]["left"] == 0
+    judged = [one["llm"] for one in record["directions"] if "llm" in one]
+    assert judged and all(one["reason"] and "text" not in one for one in judged), judged
+    files = {name: (run.path / "interpret" / name).read_bytes() for name in ("interpretations.json", "calls.jsonl")}
+    assert CliRunner().invoke(main, call).exit_code == 0
+    assert {name: (run.path / "interpret" / name).read_bytes() for name in files} == files, "nothing is asked twice"
