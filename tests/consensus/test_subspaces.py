@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
+from statistics import fmean
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from sparsecode.consensus.subspaces import (
     chance_overlap,
     contribution,
     covariance,
+    effective_rank,
     overlap,
     ratio,
     rv,
@@ -51,6 +54,9 @@ def test_covariances_are_alike_where_they_are_proportional() -> None:
     assert rv(one, 5 * one) == pytest.approx(1)
     assert rv(one, torch.diag(torch.tensor([0.0, 0.0, 1.0, 2.0])).double()) == 0
     assert ratio(torch.eye(6).double()) == pytest.approx(6)
+    assert effective_rank(torch.eye(6).double()) == pytest.approx(6)
+    uneven = torch.diag(torch.tensor([4.0, 1.0, 1.0])).double()
+    assert effective_rank(uneven) == pytest.approx(math.exp(math.log(6) - 4 / 6 * math.log(4)))
     turned = []
     for seed in range(200):
         q = random_space(16, 16, seed).double()
@@ -94,12 +100,15 @@ def test_features_are_recovered_and_the_atoms_of_blocks_do_not_recur(toy: tuple[
 
 def test_atoms_of_blocks_are_as_near_as_random_directions_there(toy: tuple[ToyData, Tensor, Made]) -> None:
     data, _, made = toy
-    one, other = made.members[:2]
-    for block in data.blocks:
-        inside = [(in_blocks(each.atoms, block[None]) > 0.8) & each.live for each in (one, other)]
-        mine, theirs = one.atoms[inside[0]], other.atoms[inside[1]]
-        found = float(mcs(mine, theirs)[0].mean())
-        assert found == pytest.approx(chance.expected_mmcs(len(theirs), RANK), abs=0.06)
+    found, expected = [], []
+    for one, other in permutations(made.members, 2):
+        for block in data.blocks:
+            inside = [(in_blocks(each.atoms, block[None]) > 0.8) & each.live for each in (one, other)]
+            mine, theirs = one.atoms[inside[0]], other.atoms[inside[1]]
+            found.append(float(mcs(mine, theirs)[0].mean()))
+            expected.append(chance.expected_mmcs(len(theirs), RANK))
+    # A little nearer than random ones: atoms that share a block keep away from each other.
+    assert 0 < fmean(found) - fmean(expected) < 0.04
 
 
 def test_they_span_the_blocks(toy: tuple[ToyData, Tensor, Made]) -> None:

@@ -183,6 +183,7 @@ def test_a_budget_of_minutes_ends_in_time_and_is_kept(tmp_path: Path) -> None:
         ({"decay_fraction": 2.0}, "--decay-fraction"),
         ({"threshold": 1.0}, "--threshold"),
         ({"engine": "steam"}, "steam"),
+        ({"blocks": 3, "block_rank": 12, "dim": 36}, "--blocks 3 of --block-rank 12 do not fit"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named_before_anything_is_written(

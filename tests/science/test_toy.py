@@ -83,11 +83,10 @@ def test_blocks_add_random_directions_in_their_subspaces_and_nothing_else_change
     plain, blocked = ToyData(settings), ToyData(replace(settings, blocks=3, block_rank=4))
     assert torch.equal(plain.features, blocked.features) and torch.equal(plain.codes(5), blocked.codes(5))
     assert blocked.blocks.shape == (3, 4, 32)
-    for basis in blocked.blocks:
-        assert torch.allclose(basis @ basis.T, torch.eye(4), atol=1e-6)
+    whole = blocked.blocks.reshape(-1, 32)
+    assert torch.allclose(whole @ whole.T, torch.eye(12), atol=1e-6)
     added = torch.cat([blocked.batch(i) - plain.batch(i) for i in range(40)])
     assert torch.equal(blocked.batch(7), blocked.batch(7))
-    whole = torch.linalg.qr(blocked.blocks.reshape(-1, 32).T)[0]
-    assert torch.allclose(added @ whole @ whole.T, added, atol=1e-5)
+    assert torch.allclose(added @ whole.T @ whole, added, atol=1e-5)
     on = (added.norm(dim=1) > 0).double().mean()
-    assert float(on) == pytest.approx(1 - 0.7**3, abs=0.05)
+    assert float(on) == pytest.approx(1 - 0.9**3, abs=0.05)

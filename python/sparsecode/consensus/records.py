@@ -210,8 +210,8 @@ class SpacePair:
         first, second: the two members; lists below are of the two.
         features: how many such features.
         energy: share of their contribution's variance in that of all live features.
-        ratios: participation ratios of its covariance: the effective rank.
-        r: dimensions of the subspaces, the mean of these.
+        ratios: participation ratios of its covariance.
+        r: dimensions of the subspaces, the mean of the effective ranks (`subspaces.effective_rank`).
         overlap: of the two; `overlap_chance` and `overlap_deviation` of random ones; `overlap_drawn` of atoms drawn
             from the data's covariance that fire as often; `overlap_recurring` of as many features that recur.
         rv, rv_chance, rv_drawn: likeness of the two covariances.

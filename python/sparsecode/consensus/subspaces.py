@@ -31,8 +31,19 @@ def covariance(parts: Tensor) -> Tensor:
 
 
 def ratio(cov: Tensor) -> float:
-    """Participation ratio of a covariance: its effective rank."""
+    """Participation ratio of a covariance."""
     return chance.participation_ratio(torch.linalg.eigvalsh(cov).clamp(min=0))
+
+
+def effective_rank(cov: Tensor) -> float:
+    """exp of the entropy of a covariance's normalised eigenvalues (Roy and Vetterli 2007).
+
+    The participation ratio is farther below the rank of a spectrum that is nearly flat: the top directions would then
+    be an arbitrary part of the space, and two such parts differ.
+    """
+    share = torch.linalg.eigvalsh(cov).clamp(min=0)
+    share = share / share.sum()
+    return math.exp(float(torch.special.entr(share).sum()))
 
 
 def top(cov: Tensor, r: int) -> Tensor:
@@ -87,12 +98,12 @@ def subspaces(clusters: Clusters, members: Sequence[Voter], rows: Tensor, seed: 
     root = _root(data)
     parts = [contribution(voter, own, rows) for voter, own in zip(members, alone, strict=True)]
     covariances = [covariance(part) for part in parts]
-    ratios = [ratio(cov) for cov in covariances]
+    ratios, ranks = [ratio(cov) for cov in covariances], [effective_rank(cov) for cov in covariances]
     d = rows.shape[1]
     pairs = []
     for i in range(len(members) if len(members) > 2 else 1):
         j = (i + 1) % len(members)
-        r = min(d, max(1, round((ratios[i] + ratios[j]) / 2)))
+        r = min(d, max(1, round((ranks[i] + ranks[j]) / 2)))
         expected, deviation = chance_overlap(r, d)
         drawn = [covariance(_drawn(members[k], alone[k], rows, root, generator)) for k in (i, j)]
         recurring = [

@@ -96,10 +96,10 @@ def _subspaces(record: ConsensusRecord) -> list[str]:
         for one in record.subspaces.pairs
     ]  # fmt: skip
     note = (
-        "Features that recur in no other member: effective rank of what they add; overlap of its top with the other's, "
-        "of random subspaces, of atoms drawn from the data's covariance, of as many features that recur; likeness of "
-        "the covariances, and of drawn atoms'; variance that the other's leaves on the same rows; MMCS of the two, of "
-        "random directions in so many dimensions, and in all."
+        "Features that recur in no other member: participation ratio of what they add; overlap of its top with the "
+        "other's, of random subspaces, of atoms drawn from the data's covariance, of as many features that recur; "
+        "likeness of the covariances, and of drawn atoms'; variance that the other's leaves on the same rows; MMCS of "
+        "the two, of random directions in so many dimensions, and in all."
     )
     return ["", aligned(header, rows), note]
 

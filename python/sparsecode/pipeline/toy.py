@@ -146,8 +146,11 @@ def _check(config: ToyConfig) -> None:
         raise InvalidSetting(
             f"toy: --batch-size {config.batch_size} must be a multiple of --draw-rows {config.draw_rows}"
         )
-    if config.blocks and config.block_rank >= config.dim:
-        raise InvalidSetting(f"toy: --block-rank must be below --dim {config.dim}, not {config.block_rank}")
+    if config.blocks * config.block_rank >= config.dim:
+        raise InvalidSetting(
+            f"toy: --blocks {config.blocks} of --block-rank {config.block_rank} do not fit into "
+            f"--dim {config.dim}; they are to have fewer dimensions together"
+        )
     plan.start(config)
     plan.entries(config, config.dim)
 
