@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 from transformer_lens import HookedEncoder, HookedTransformer, HookedTransformerConfig
+from transformer_lens.components import LayerNorm
 from transformer_lens.pretrained.weight_conversions import (
     convert_bert_weights,
     convert_gpt2_weights,
@@ -75,7 +76,12 @@ def main() -> int:
             if theirs not in cache:
                 print(f"| {family} | {hook} | TransformerLens has none |")
                 continue
-            difference = float((cache[theirs].reshape(value.shape) - value).abs().max() / value.abs().max())
+            # TransformerLens 3 has a LayerNorm's value before weight and bias; 2 had its output, as is kept here.
+            norm = lens.get_submodule(theirs.removesuffix(".hook_normalized")) if "hook_normalized" in theirs else None
+            expected = cache[theirs]
+            if isinstance(norm, LayerNorm):
+                expected = expected * norm.w + norm.b
+            difference = float((expected.reshape(value.shape) - value).abs().max() / value.abs().max())
             bad += difference > TOLERANCE
             print(f"| {family} | {hook} | {difference:.1e}{' **differs**' if difference > TOLERANCE else ''} |")
     return 1 if bad else 0
