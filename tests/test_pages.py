@@ -57,3 +57,8 @@ def test_links_lead_somewhere() -> None:
     for page in (*PAGES, DOCS / "interop.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (DOCS / target).is_file(), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r"[\w-]+\.md", (DOCS.parent / "mkdocs.yml").read_text().partition("\nnav:")[2])
+    assert {page.name for page in DOCS.glob("*.md")} == set(listed) - {"index.md", "contributing.md", "changelog.md"}
