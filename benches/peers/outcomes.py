@@ -1,7 +1,8 @@
 """Whether every kind arrives where other libraries' trainers do: 2,000 steps from the same weights on the same batches.
 
 Rates are those that dictionary_learning chooses, 2e-4 times the root of 16,384 / size, after the same warm-up; encoders
-begin as the atoms, the pre-bias at the mean. FVU, L0 and dead features are measured by one and the same code on rows
+begin as the atoms, the pre-bias at the mean. The reference engine, whose sums are rounded otherwise, shows what rounding
+alone comes to: no two trainers can be expected to agree better. FVU, L0 and dead features are measured by one and the same code on rows
 after the last, of dictionaries that the libraries wrote. Writes its rows after each comparison, small sizes first.
 """
 
@@ -47,7 +48,7 @@ def compared(
 ) -> list[dict[str, Any]]:
     """Ours, theirs, and with `as_it_is` theirs with what they do beside the loss; `sample` decides the pre-bias.
 
-    At the end ours with their mistake, where there is one.
+    Then ours by the reference engine, and ours with their mistake, where there is one.
     """
     (kind,) = parse_kinds(text)
     peak = 2e-4 * math.sqrt(2**14 / size)
@@ -58,11 +59,12 @@ def compared(
     sweep.state.plan(steps)
     peers = [peer_of(sweep, 0, steps), *([peer_of(sweep, 0, steps, as_it_is=True)] if as_it_is else [])]
     engine, reference = choose_engine("cpu", "cpu"), choose_engine("reference", "cpu")
-    twin = copy_of(sweep) if mistaken else None
+    rounded, twin = copy_of(sweep), copy_of(sweep) if mistaken else None
     for step in range(steps):
         x = next(batches).clone()
         factor = min(1.0, (step + 1) / prepare.WARMUP)
         engine.step(sweep, x, factor)
+        reference.step(rounded, x, factor)
         if twin is not None:
             with counting_codes():
                 reference.step(twin, x, factor)
@@ -71,6 +73,7 @@ def compared(
     held = torch.cat([next(batches).clone() for _ in range(EVAL)])
     names = ["sparsecode", *(peer.name for peer in peers[:1]), *(f"{peer.name}, as it is" for peer in peers[1:])]
     made = [sweep.dictionary(0), *(peer.dictionary() for peer in peers)]
+    names, made = [*names, "sparsecode, reference engine"], [*made, rounded.dictionary(0)]
     if twin is not None:
         names, made = [*names, "sparsecode, L0 of codes"], [*made, twin.dictionary(0)]
     return [
