@@ -1,9 +1,10 @@
 """Whether every kind arrives where other libraries' trainers do: 2,000 steps from the same weights on the same batches.
 
-Rates are those that dictionary_learning chooses, 2e-4 times the root of 16,384 / size, after the same warm-up; encoders
-begin as the atoms, the pre-bias at the mean. The reference engine, whose sums are rounded otherwise, shows what rounding
-alone comes to: no two trainers can be expected to agree better. FVU, L0 and dead features are measured by one and the same code on rows
-after the last, of dictionaries that the libraries wrote. Writes its rows after each comparison, small sizes first.
+Rates are those that dictionary_learning chooses, 2e-4 times the root of 16,384 / size, after the same warm-up;
+encoders begin as the atoms, the pre-bias at the mean. The reference engine, whose sums are rounded otherwise, shows
+what rounding alone comes to: no two trainers can agree better. FVU, L0 and dead features are measured by one and the
+same code on rows after the last, of dictionaries that the libraries wrote. Writes its rows after each comparison, small
+sizes first.
 """
 
 from __future__ import annotations

@@ -16,15 +16,48 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparsecode.errors import RankLost
+from sparsecode.errors import InvalidSetting, RankLost
 from sparsecode.machine import cores, ranks_here
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PATIENCE = 600.0
 _GRACE = 8.0  # seconds in which a process that hears of another's end must have come to its own
 _PARTING = 3.0  # seconds in which the last message arrives
 _FOREVER = timedelta(days=365)  # of the group's own clock, which would end every connection: patience is kept here
+
+
+def tree(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of a power of two of tensors as a binary tree: neighbours first."""
+    while len(parts) > 1:
+        parts = [one + other for one, other in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+class Team:
+    """Processes that hold parts of the same things: this one alone.
+
+    Attributes:
+        rank, size: which of them this one is, and how many there are.
+        sent: numbers that this process has sent to others.
+    """
+
+    rank, size, sent = 0, 1, 0
+
+    def add(self, own: Tensor) -> Tensor:
+        """The sum of everyone's [n, m], as `tree` adds it in the order of ranks.
+
+        Raises:
+            RankLost: another process ended.
+        """
+        return own
+
+    def gather(self, own: Tensor) -> Tensor:
+        """Everyone's [n, ...], of the same shape, one after the other in the order of ranks; see `add`."""
+        return own
 
 
 class World:
@@ -48,6 +81,16 @@ class World:
     def share(self, value: Any) -> Any:
         """The value of rank 0, on every rank; see `agree`."""
         return self.agree(None, lambda _: value)
+
+    def team(self, size: int) -> Team:
+        """The `size` processes, this one among them, that hold parts of the same things. Every process calls it.
+
+        Raises:
+            InvalidSetting: the processes do not divide into teams of so many.
+        """
+        if size < 1 or self.size % size:
+            raise InvalidSetting(f"{self.size} processes do not divide into teams of {size}")
+        return Team()
 
     def fail(self, line: str, code: int) -> None:
         """Tells the others that this one ends, and why: `line`, with the exit code `code`."""
@@ -126,6 +169,28 @@ class _Ranks(World):
         for saying in self._saying.values():
             saying.put({"says": decided})
         return decided
+
+    def team(self, size: int) -> Team:
+        """See `World.team`: runs of neighbouring ranks."""
+        if super().team(size).size == size:
+            return Team()
+        import torch
+
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        groups = [
+            self._dist.new_group(list(range(first, first + size)), backend=backend,
+                                 timeout=timedelta(seconds=self.patience))
+            for first in range(0, self.size, size)
+        ]  # fmt: skip
+        return _Several(self, groups[self.rank // size], self.rank % size, size)
+
+    def lost(self) -> RankLost:
+        """Why an exchange failed: every process comes here, or is the one that is lost."""
+        try:
+            self.agree(None, lambda _: None)
+        except RankLost as error:
+            return error
+        return RankLost("an exchange between processes failed; the same command goes on from the last state")
 
     def fail(self, line: str, code: int) -> None:
         """See `World.fail`. Rank 0 says what happened, or rank 1 where rank 0 is the one that is gone."""
@@ -209,3 +274,36 @@ class _Ranks(World):
         self._dist.recv(data, group=self._group, group_src=peer)
         message: dict[str, Any] = json.loads(data.numpy().tobytes())
         return message
+
+
+class _Several(Team):
+    def __init__(self, world: _Ranks, group: Any, rank: int, size: int) -> None:
+        self._world, self._group, self.rank, self.size, self.sent = world, group, rank, size, 0
+
+    def add(self, own: Tensor) -> Tensor:
+        """See `Team.add`. Each process adds its share of the rows, and gives the sum to all: a ring's volume."""
+        import torch
+
+        share = -(-len(own) // self.size)
+        padded = own.new_zeros(share * self.size, own.shape[1])
+        padded[: len(own)] = own
+        theirs, whole = torch.empty_like(padded), torch.empty_like(padded)
+        self.sent += 2 * (self.size - 1) * share * own.shape[1]
+        try:
+            self._world._dist.all_to_all_single(theirs, padded, group=self._group)
+            added = tree(theirs.view(self.size, share, -1).unbind()).contiguous()
+            self._world._dist.all_gather_into_tensor(whole, added, group=self._group)
+        except RuntimeError as error:  # the connection is closed, or nobody answers
+            raise self._world.lost() from error
+        return whole[: len(own)]
+
+    def gather(self, own: Tensor) -> Tensor:
+        """See `Team.gather`."""
+        own = own.contiguous()
+        whole = own.new_empty(self.size * len(own), *own.shape[1:])
+        self.sent += (self.size - 1) * own.numel()
+        try:
+            self._world._dist.all_gather_into_tensor(whole, own, group=self._group)
+        except RuntimeError as error:
+            raise self._world.lost() from error
+        return whole

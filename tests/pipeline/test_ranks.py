@@ -209,3 +209,31 @@ def test_a_process_of_its_own_ends_in_the_same_way(data: Path, tmp_path: Path) -
     said = [one.communicate(timeout=60) for one in pair]
     assert [one.returncode for one in pair] == [3, 3], said
     assert said == [("", "sparsecode: rank 0 of 2: rank 1 has other settings (sizes); start all alike\n"), ("", "")]
+
+
+CUT = SMALL.replace("--sizes 16,24", "--sizes 16,32") + " --engine reference --segments 4"
+SPLITS = [(2, 2), (4, 4), (4, 2)]  # processes, and how many of them share each dictionary
+
+
+@pytest.mark.parametrize("settings", ["--pre-bias --normalize rms", "--tied", "--start linear --frozen"])
+def test_processes_that_share_each_dictionary_write_the_bytes_of_one(data: Path, tmp_path: Path, settings: str) -> None:
+    alone = trained(data, tmp_path / "1", 1, f"{CUT} {settings}")
+    assert len(alone["files"]) == 8 and alone["metrics"] and not alone["left"]
+    assert alone["record"]["plan"]["segments"] == 4
+    for size, split in SPLITS if FULL or "--tied" in settings else SPLITS[1:2]:
+        assert trained(data, tmp_path / f"{size}-{split}", size, f"{CUT} {settings} --split {split}") == alone
+
+
+def test_one_that_is_killed_ends_all_that_share_and_any_number_goes_on(data: Path, tmp_path: Path) -> None:
+    settings = CUT.replace("--samples 5120", "--samples 40k") + " --pre-bias"
+    alone, run = trained(data, tmp_path / "alone", 1, settings), tmp_path / "run"
+    state, seen = run / "dictionaries/state.safetensors", 0
+    for size, victim in ((4, 2), (2, 0)):
+        ranks = Ranks(tmp_path / str(size), size, command(data, run, settings, "--split", str(size), "-q"))
+        ranks.wait_for(lambda: state.exists() and state.stat().st_mtime_ns > seen)  # noqa: B023
+        ranks.signal(signal.SIGKILL, victim)
+        codes = ranks.codes(WITHIN)
+        assert codes.pop(victim) == -signal.SIGKILL and codes == [3] * (size - 1), ranks.said()
+        assert ranks.said() == f"sparsecode: rank {victim} of {size} ended without a word, as after a kill\n"
+        seen = state.stat().st_mtime_ns
+    assert trained(data, run, 1, settings) == alone

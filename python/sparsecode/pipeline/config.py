@@ -231,6 +231,12 @@ class TrainDictsConfig(StageConfig):
                          choices=("auto", "exact", "windowed"))  # fmt: skip
     log_every: int = _every(100, "Steps between metrics lines.")
     save_every: int = _every(1000, "Steps between saved states.")
+    split: int = setting(1, "Processes that share each dictionary, a power of two: each holds a part of its features "
+                         "(docs/scale.md). For the reference engine and ReLU dictionaries with L1.",
+                         min=1, affects_result=False, remembered=False)  # fmt: skip
+    segments: int | None = setting(None, "Segments that each dictionary is cut into, whose sums are added in a fixed "
+                                   "order, so that it has the same bytes for every --split up to that.", min=1,
+                                   shown="8 with --split, or as many as that; else 1")  # fmt: skip
     patience: float = setting(600.0, "Seconds after which one of several processes that does not answer is given up "
                               "(docs/scale.md).", above=0, affects_result=False, remembered=False)  # fmt: skip
     engine: str = setting(

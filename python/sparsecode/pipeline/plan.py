@@ -31,6 +31,7 @@ from sparsecode.sweep.initial import Given
 from sparsecode.sweep.kinds import KindSpec
 from sparsecode.sweep.normalization import Normalization
 from sparsecode.sweep.settings import LossSettings, parse_l1, parse_sizes, rates
+from sparsecode.sweep.split import Split
 from sparsecode.sweep.spread import owners
 from sparsecode.sweep.start import Start
 from sparsecode.sweep.sweep import Sweep
@@ -123,6 +124,17 @@ def check(config: TrainDictsConfig, data: Data) -> None:
     every = entries(config, data.width)
     if data.target and (config.tied or any(kind.aux for _, kind, _ in every)):
         raise InvalidSetting("train-dicts: with --target there are no tied weights, and no loss of dead features (aux)")
+    cut = config.segments or config.split
+    if cut > 1 and config.engine not in ("auto", "reference"):
+        raise InvalidSetting(
+            f"train-dicts: --engine {config.engine} trains whole dictionaries; --split and --segments need --engine "
+            "reference"
+        )
+    if config.split > (config.segments or config.split):
+        raise InvalidSetting(f"train-dicts: --segments {config.segments} are too few for --split {config.split}")
+    for name, number in (("segments", config.segments or 1), ("split", config.split)):
+        if number & (number - 1):
+            raise InvalidSetting(f"train-dicts: --{name} must be a power of two, not {number}")
     if config.skip and not data.target:
         raise InvalidSetting("train-dicts: --skip is for transcoders; add --target, what they write")
     if len(data.datasets) > 1:
@@ -191,17 +203,18 @@ def build_sweep(
     *,
     target_width: int = 0,
     given: Given | None = None,
+    split: Split | None = None,
 ) -> Sweep:
     """This process's part of a sweep before `start` has set encoders and biases.
 
-    `target_width` is of transcoders, `given` are atoms to begin near.
+    `target_width` is of transcoders, `given` are atoms to begin near, `split` says how dictionaries are cut.
     """
-    sizes, kinds, seeds = zip(*share(every, world), strict=True)
+    sizes, kinds, seeds = zip(*share(every, world, 1 if split is None else split.team.size), strict=True)
     loss, orthogonal = config.part(LossSettings), start(config).orthogonal
     lr = rates(config.lr, sizes, config.lr_scaling if isinstance(config, TrainDictsConfig) else "none")
     return Sweep(
         width + target_width, sizes, kinds, seeds, lr, loss, inputs=width if target_width else None, device=device,
-        orthogonal=orthogonal, given=given, together=[size for size, _, _ in every],
+        orthogonal=orthogonal, given=given, together=[size for size, _, _ in every], split=split,
     )  # fmt: skip
 
 
@@ -250,16 +263,26 @@ def entries(config: Swept, width: int) -> Entries:
     return kinds.entries(parse_sizes(config.sizes, unit), kinds_of(config), seeds)
 
 
-def share(every: Entries, world: World) -> Entries:
-    """Those entries of a sweep that this one of the processes trains.
+def share(every: Entries, world: World, split: int = 1) -> Entries:
+    """Those entries of a sweep that this one of the processes trains, or has a part of where `split` share each.
 
     Raises:
-        InvalidSetting: there are more processes than dictionaries.
+        InvalidSetting: there are more processes than dictionaries, or they do not divide into teams.
     """
-    if world.size > len(every):
+    teams, rest = divmod(world.size, split)
+    if rest or not teams:
+        raise InvalidSetting(f"train-dicts: {world.size} processes for --split {split}; start a multiple of {split}")
+    if teams > len(every):
         raise InvalidSetting(f"train-dicts: {world.size} processes for {len(every)} dictionaries; start fewer")
-    ranks = owners([size for size, _, _ in every], world.size)
-    return [entry for entry, rank in zip(every, ranks, strict=True) if rank == world.rank]
+    ranks = owners([size for size, _, _ in every], teams)
+    return [entry for entry, rank in zip(every, ranks, strict=True) if rank == world.rank // split]
+
+
+def segments(config: TrainDictsConfig, planned: Mapping[str, Any]) -> int:
+    """Into how many segments dictionaries are cut; a stage that was begun keeps that of its plan."""
+    if planned:
+        return int(planned.get("segments", 1))
+    return config.segments or (1 if config.split == 1 else max(8, config.split))
 
 
 def order(config: TrainDictsConfig, dataset: store.Dataset, planned: Mapping[str, Any]) -> Order:
@@ -319,7 +342,9 @@ def need(config: Swept, width: int, world: World = ALONE, *, target_width: int =
     Raises:
         InvalidSetting: sizes, coefficients or the device cannot be used.
     """
-    sizes, several, _ = zip(*share(entries(config, width), world), strict=True)
+    split = config.split if isinstance(config, TrainDictsConfig) else 1
+    sizes, several, _ = zip(*share(entries(config, width), world, split), strict=True)
+    sizes = tuple(-(-size // split) for size in sizes)
     where, loss = torch_device(config.device).type, config.part(LossSettings)
     return memory.need_of(
         sizes, width + target_width, batch=config.batch_size,

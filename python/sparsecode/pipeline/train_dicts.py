@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sparsecode.dictionary import Dictionary
 from sparsecode.dictionary.files import files_of
-from sparsecode.errors import TrainingDiverged
+from sparsecode.errors import InvalidSetting, TrainingDiverged
 from sparsecode.pipeline import plan
-from sparsecode.pipeline.advice import advised
+from sparsecode.pipeline.advice import advice, advised
 from sparsecode.pipeline.config import TrainDictsConfig
 from sparsecode.pipeline.opening import Stage
 from sparsecode.pipeline.progress import watching
@@ -40,6 +40,7 @@ from sparsecode.sweep.initial import Given
 from sparsecode.sweep.metrics import Deviations
 from sparsecode.sweep.normalization import gamma
 from sparsecode.sweep.schedule import Budget
+from sparsecode.sweep.split import Split
 from sparsecode.sweep.trainer import EVAL_BATCH, evaluate
 from sparsecode.world import World
 
@@ -179,11 +180,15 @@ def _train(
         TrainingDiverged: no dictionary is left.
     """
     run = stage.run
-    engine = engine_of(stage, config, quiet=quiet)
+    segments = plan.segments(config, stage.planned)
+    with advice("give --segments and --split that fit", InvalidSetting):
+        split = None if segments == config.split == 1 else Split(segments, world.team(config.split))
+    engine = engine_of(stage, config, quiet=quiet, cut=split is not None)
     every = plan.entries(config, data.width)
-    sweep = plan.build_sweep(
-        config, every, data.width, engine.device, world, target_width=data.target_width, given=given
-    )
+    with advice("leave out --split and --segments", InvalidSetting):
+        sweep = plan.build_sweep(
+            config, every, data.width, engine.device, world, target_width=data.target_width, given=given, split=split
+        )
     # Windows hold more rows where these are narrower, so several datasets would come in different orders.
     order: Order = plan.order(config, data.first, stage.planned) if len(data.datasets) == 1 else "exact"
     eval_rows = plan.held_out(config, data.first)
@@ -223,6 +228,8 @@ def _train(
             dictionary = skip.into(dictionary, torch.as_tensor(normalization.scale)[sweep.written])
         if len(data.written) > 1:
             _tell_of_layers(dictionary, data, found[name])
+        if not sweep.leads:
+            continue
         dictionary.save(run.dictionaries_path / name)
         own[name] = {"metrics": found[name], "lines": _lines(run.dictionaries_path / name)}
     made = trainer.gathered(own)

@@ -20,12 +20,13 @@ from sparsecode.sweep.trainer import Trainer
 from sparsecode.world import ALONE, World
 
 
-def engine_of(stage: Stage, config: TrainDictsConfig | ToyConfig, *, quiet: bool) -> Engine:
+def engine_of(stage: Stage, config: TrainDictsConfig | ToyConfig, *, quiet: bool, cut: bool = False) -> Engine:
     """The engine that the settings ask for; a stage that resumes keeps the one it began with: another would round
-    differently.
+    differently. Where dictionaries are `cut`, it is the reference.
     """
     return choose_engine(
-        stage.planned.get("engine", config.engine), config.device, threads=config.threads, kinds=kinds_of(config),
+        "reference" if cut else stage.planned.get("engine", config.engine), config.device, threads=config.threads,
+        kinds=kinds_of(config),
         transcoders=getattr(config, "target", None) is not None, note=watching(quiet).note,
     )  # fmt: skip
 
@@ -76,6 +77,7 @@ def train(
     if stage.resuming:
         run.rewind_metrics(stage.key, trainer.step)
     if not stage.planned:
-        stage.plan(engine=engine.name, **({} if order is None else {"order": order}))
+        cut = {} if sweep.split is None else {"segments": sweep.split.segments}
+        stage.plan(engine=engine.name, **({} if order is None else {"order": order}), **cut)
     trainer.train()
     return trainer

@@ -94,7 +94,7 @@ def summaries(sweep: Sweep, sums: StepStats, squared_deviations: float) -> dict[
     """
     found: dict[str, dict[str, Any]] = {}
     columns = zip(sums.sse.tolist(), sums.l1.tolist(), sums.l0.tolist(), strict=True)
-    counts = [dead(own) for own in sweep.per_dictionary(sweep.fired)]
+    counts = [dead(sweep.whole(own)) for own in sweep.per_dictionary(sweep.fired)]
     for name, (sse, l1, active), asleep in zip(sweep.names, columns, counts, strict=True):
         values = {
             "mse": sse / (sums.rows * sweep.output_dim),

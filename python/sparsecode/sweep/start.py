@@ -178,7 +178,7 @@ def _as_linear(sweep: Sweep) -> None:
     bound = 1 / math.sqrt(sweep.activation_dim)
     for k, key in enumerate(sweep.keys):
         own = sweep.rows(k)
-        values = bound * uniform(*key, sweep.activation_dim + 1)
+        values = sweep.part_of(k, bound * uniform(*key, sweep.activation_dim + 1))
         if not sweep.loss.tied:
             sweep.W_enc[own] = values[:, :-1].to(sweep.W_enc)
         sweep.b_enc[own] = values[:, -1].to(sweep.b_enc)
@@ -200,7 +200,7 @@ def _calibrate(sweep: Sweep, start: Start, rows: Tensor, threads: int) -> None:
         encoder = sweep.W_enc[own].to("cpu", torch.float32).contiguous()
         seen = rows if sweep.b_dec is None else rows - sweep.b_dec[k].to(rows)
         rank = min(max(1, round(start.density_of(size, kind.k) * len(rows))), len(rows) - 1)
-        highest = torch.empty(size)
+        highest = torch.empty(len(encoder))
         _core.kth_largest(seen.numpy(), encoder.numpy(), rank + 1, out=highest.numpy(), threads=threads)
         sweep.b_enc[own] = -highest.to(sweep.b_enc)
 

@@ -2,7 +2,8 @@
 
 A dictionary's part goes by its name. Where several processes train a sweep, each writes the parts of its own
 dictionaries, and rank 0 last: its file names those of the others and takes the place of the one before, so what is
-found is of one step. Whoever owns a dictionary then, among however many processes, reads its part.
+found is of one step. Whoever owns a dictionary then, among however many processes, reads its part. Of dictionaries that
+are cut, each segment has a part of its own.
 """
 
 from __future__ import annotations
@@ -70,4 +71,8 @@ def load_state(path: Path, sweep: Sweep, interval: StepStats) -> tuple[StepStats
 def _parts(sweep: Sweep) -> Iterator[tuple[str, Tensor]]:
     for k, name in enumerate(sweep.names):
         for tensor, value in sweep.part(k).items():
-            yield f"{name}/{tensor}", value
+            if sweep.split is None or tensor.split(".")[-1] == "b_dec":
+                yield f"{name}/{tensor}", value
+                continue
+            for number, at in sweep.split.pieces(sweep.sizes[k]):
+                yield f"{name}/{tensor}@{number}", value[at]

@@ -24,6 +24,7 @@ from sparsecode.sweep.kinds import Kind, KindSpec, PAnneal, Weights, as_kind
 from sparsecode.sweep.kinds.activation import activation_of
 from sparsecode.sweep.own import OWN, KindState, places
 from sparsecode.sweep.settings import LossSettings
+from sparsecode.sweep.split import Split
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults, for every engine
 
@@ -57,6 +58,7 @@ class Sweep:
         given: atoms to begin near; None: all are random.
         together: sizes of all dictionaries of a sweep of which these are the part of one process: engines that choose
             their ways by the sizes choose as if they trained all, so that the bits are the same; None: `sizes`.
+        split: how each dictionary is cut; of its features those are held here that are this process's. None: all are.
         device, dtype: of the parameters; engines other than the reference need contiguous float32.
 
     Attributes:
@@ -75,7 +77,7 @@ class Sweep:
 
     Raises:
         InvalidArgument: lists of unequal length, none at all, or a value that cannot be used.
-        InvalidSetting: transcoders whose encoders are to be aligned with their atoms.
+        InvalidSetting: transcoders whose encoders are to be aligned with their atoms; dictionaries that cannot be cut.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Sweep:
         orthogonal: bool = False,
         given: Given | None = None,
         together: Sequence[int] | None = None,
+        split: Split | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -118,9 +121,13 @@ class Sweep:
         self.orthogonal = orthogonal
         self.given = given
         self.together = self.sizes if together is None else [int(size) for size in together]
+        self.split = split
+        if split is not None:
+            _check_split(self.kinds, inputs)
+        self.held = [len(range(size)[self._held(size)]) for size in self.sizes]
         self.offsets = [0]
-        for size in self.sizes:
-            self.offsets.append(self.offsets[-1] + size)
+        for count in self.held:
+            self.offsets.append(self.offsets[-1] + count)
 
         atoms = torch.cat([self.initial_atoms(k) for k in range(K)])
         self.W_dec = atoms.to(device=device, dtype=dtype).contiguous()
@@ -131,13 +138,13 @@ class Sweep:
             self.W_enc[:, inputs:] = 0
         self.b_enc = torch.zeros(self.total, device=device, dtype=dtype)
         self.b_dec = torch.zeros(K, activation_dim, device=device, dtype=dtype) if self.loss.pre_bias else None
-        self.places = {name: places(name, self.kinds, self.sizes) for name in OWN}
+        self.places = {name: places(name, self.kinds, self.held) for name in OWN}
         self.own = {
             name: torch.zeros(sum(at.stop - at.start for at in found if at), device=device, dtype=dtype)
             for name, found in self.places.items()
             if any(found)
         }
-        self.state = KindState(self.kinds, self.sizes, [self.penalty(k) for k in range(K)], self.device)
+        self.state = KindState(self.kinds, self.held, [self.penalty(k) for k in range(K)], self.device)
         self.stored_moments = {
             name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in self.parameters().items()
         }
@@ -150,7 +157,7 @@ class Sweep:
 
     @property
     def total(self) -> int:
-        """N, the features of all dictionaries."""
+        """N, the features of all dictionaries that are held."""
         return self.offsets[-1]
 
     @property
@@ -189,12 +196,28 @@ class Sweep:
         return [kind.l1 or 0.0 for kind in self.kinds]
 
     def initial_atoms(self, k: int) -> Tensor:
-        """The atoms [F, D] that dictionary k started from, float32 on the CPU."""
+        """The atoms [F, D] that dictionary k started from, those that are held, float32 on the CPU."""
         rows = self._initial(k)
         if self.inputs is not None:
             rows[:, self.read] = 0
             rows = torch.nn.functional.normalize(rows)
-        return rows if self.given is None else self.given.near(rows)
+        return self.part_of(k, rows if self.given is None else self.given.near(rows))
+
+    def _held(self, size: int) -> slice:
+        return slice(None) if self.split is None else self.split.held(size)
+
+    def part_of(self, k: int, values: Tensor) -> Tensor:
+        """What is held of values [F, ...] of all features of dictionary k."""
+        return values[self._held(self.sizes[k])]
+
+    def whole(self, values: Tensor) -> Tensor:
+        """[F, ...] of all features of a dictionary, given those that are held. All processes of a team call it."""
+        return values if self.split is None else self.split.team.gather(values)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one of its team that writes dictionaries."""
+        return self.split is None or self.split.team.rank == 0
 
     def _initial(self, k: int) -> Tensor:
         return initial_atoms(*self.keys[k], self.activation_dim, orthogonal=self.orthogonal)
@@ -289,7 +312,7 @@ class Sweep:
 
     def per_dictionary(self, values: Tensor) -> list[Tensor]:
         """Cuts a packed [N, ...] tensor into K views."""
-        return list(torch.split(values, self.sizes))
+        return list(torch.split(values, self.held))
 
     def check_batch(self, x: Tensor) -> None:
         """Raises InvalidArgument unless `x` is [B, D] with B >= 1, on the parameters' device and of their type."""
@@ -301,7 +324,10 @@ class Sweep:
             )
 
     def diverged(self) -> set[int]:
-        """Dictionaries with a parameter that is NaN or infinite, or with an atom that has no direction any more."""
+        """Dictionaries with a parameter that is NaN or infinite, or with an atom that has no direction any more.
+
+        All processes of a team call it.
+        """
         finite = (
             torch.isfinite(self.W_dec).all(1)
             & self.W_dec.any(1)
@@ -313,7 +339,7 @@ class Sweep:
             bad |= {k for k, at in enumerate(self.places[name]) if at and not bool(torch.isfinite(value[at]).all())}
         if self.b_dec is not None:
             bad |= {k for k, own in enumerate(self.b_dec) if not bool(torch.isfinite(own).all())}
-        return bad
+        return bad if self.split is None else self.split.union(bad, len(self))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that training changes, by name (the tensors themselves, not copies)."""
@@ -356,9 +382,12 @@ class Sweep:
     ) -> Dictionary:
         """A copy of dictionary k on the CPU, in float32, with the normalisation of the data it was trained on.
 
+        All processes of a team call it.
+
         A transcoder writes raw activations, so the normalisation of these is in its atoms and b_dec.
         """
         own = {name: value for name, value in vars(self.weights(k)).items() if value is not None}
+        own = {name: value if name == "b_dec" else self.whole(value) for name, value in own.items()}
         weights = Weights(**{name: value.to("cpu", torch.float32) for name, value in own.items()})
         kind = self.kinds[k]
         told: dict[str, Any] = {} if kind.plain else {"kind": str(kind)}
@@ -390,7 +419,18 @@ class Sweep:
         )
 
     def initial_cosine(self, k: int) -> Tensor:
-        """Cosine [F] of each atom of dictionary k with the atom it started from: 1 means that it did not move."""
+        """Cosine [F] of each atom of dictionary k with the atom it started from: 1 means that it did not move.
+
+        All processes of a team call it.
+        """
         start = self.initial_atoms(k).double()
         atoms = self.W_dec[self.rows(k)].detach().to("cpu", torch.float64)
-        return torch.nn.functional.cosine_similarity(atoms, start, dim=1).float()
+        return self.whole(torch.nn.functional.cosine_similarity(atoms, start, dim=1).float())
+
+
+def _check_split(kinds: Sequence[KindSpec], inputs: int | None) -> None:
+    chooses = next((kind for kind in kinds if not kind.plain), None)
+    if chooses is not None:
+        raise InvalidSetting(f"'{chooses}' cannot be cut over processes: only ReLU dictionaries with L1 can")
+    if inputs is not None:
+        raise InvalidSetting("transcoders cannot be cut over processes")

@@ -268,7 +268,7 @@ def evaluate(
             spread = own if spread is None else spread + own
         sums += engine.evaluate(sweep, x.to(engine.device))
     total = deviations if deviations is not None else spread.total if spread is not None else 0.0
-    return metrics.summaries(sweep, sums, total), sweep.per_dictionary(sweep.fired.cpu())
+    return metrics.summaries(sweep, sums, total), [sweep.whole(own) for own in sweep.per_dictionary(sweep.fired.cpu())]
 
 
 def _latest(said: Sequence[tuple[float, int]]) -> tuple[float, int]:

@@ -23,8 +23,8 @@ Per block (L is its number, from 0), as blocks.L.NAME:
     hook_mlp_out                what the MLP adds to the residual stream
     hook_resid_post             the block's output
 
-hook_normalized is a LayerNorm's output, and for an RMSNorm the value before its weight, as in TransformerLens 2. From 3 on
-a LayerNorm's is the value before weight and bias there.
+hook_normalized is a LayerNorm's output, and for an RMSNorm the value before its weight, as in TransformerLens 2. From
+3 on a LayerNorm's is the value before weight and bias there.
 
 BERT normalises after each addition. There, hook_resid_mid and hook_resid_post are the sums before LayerNorm, as in
 TransformerLens, and hook_normalized_resid_mid and hook_normalized_resid_post are the values after it.

@@ -58,6 +58,7 @@ class Engine(ABC):
     name: str
     device: torch.device
     transcodes = False  # whether it trains transcoders
+    splits = False  # whether it trains dictionaries of which other processes hold a part
 
     @staticmethod
     def trains(kind: KindSpec) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sparsecode.sweep.engines import segments
 from sparsecode.sweep.engines.by_kind import both_ways, used
 from sparsecode.sweep.engines.protocol import Engine, StepStats
 from sparsecode.sweep.kinds import KindSpec
@@ -35,7 +36,7 @@ class ReferenceEngine(Engine):
     """
 
     name = "reference"
-    transcodes = True
+    transcodes = splits = True
 
     def __init__(self, device: torch.device | str = "cpu", threads: int | None = None) -> None:
         self.device = torch.device(device)
@@ -84,7 +85,7 @@ class ReferenceEngine(Engine):
         sweep.check_batch(x)
         stats = []
         for k in range(len(sweep)):
-            found = _written(sweep, _forward(sweep, k, x).codes if sweep.kinds[k].plain else _used(sweep, k, x))
+            found = _written(sweep, _plain(sweep, k, x) if sweep.kinds[k].plain else _used(sweep, k, x))
             stats.append(found.sums)
             sweep.fired[sweep.rows(k)] += found.fired
         return _stack(x.shape[0], stats)
@@ -92,14 +93,15 @@ class ReferenceEngine(Engine):
 
 @dataclass
 class _Codes:
-    z: Tensor  # [B, F]
+    z: Tensor  # [B, F], or [B, 1] their sum where other processes have more of them
     r: Tensor  # [B, D], reconstruction minus data
     fired: Tensor  # [F], on how many rows each feature is active
+    l0: Tensor | None = None  # [B, 1] active codes, where other processes have more of them
 
     @property
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
         """Squared error, L1 and L0, summed over rows."""
-        return _sum(self.r.square()), _sum(self.z), _sum(self.fired)
+        return _sum(self.r.square()), _sum(self.z), _sum(self.fired if self.l0 is None else self.l0)
 
 
 def _written(sweep: Sweep, codes: _Codes) -> _Codes:
@@ -109,6 +111,9 @@ def _written(sweep: Sweep, codes: _Codes) -> _Codes:
 
 def _both_ways(sweep: Sweep, k: int, x: Tensor, step: int, l1_factor: float = 1.0) -> tuple[_Codes, dict[str, Tensor]]:
     """Codes and gradients of dictionary k at a step."""
+    if sweep.split is not None:
+        cut = segments.forward(sweep, k, x)
+        return _of_segments(cut), segments.backward(sweep, k, cut, l1_factor)
     if sweep.kinds[k].plain:
         forward = _forward(sweep, k, x)
         gradients = _backward(sweep, k, forward, l1_factor)
@@ -120,6 +125,15 @@ def _both_ways(sweep: Sweep, k: int, x: Tensor, step: int, l1_factor: float = 1.
         gradients["W_dec"] += gradients.pop("W_enc")
     sweep.confine_each(gradients)
     return _written(sweep, _Codes(found.z, found.r, (found.z > 0).sum(0))), gradients
+
+
+def _plain(sweep: Sweep, k: int, x: Tensor) -> _Codes:
+    """Codes of a ReLU dictionary."""
+    return _forward(sweep, k, x).codes if sweep.split is None else _of_segments(segments.forward(sweep, k, x))
+
+
+def _of_segments(cut: segments.Forward) -> _Codes:
+    return _Codes(cut.l1, cut.r, cut.fired, cut.l0)
 
 
 def _used(sweep: Sweep, k: int, x: Tensor) -> _Codes:
