@@ -21,6 +21,9 @@ from sparsecode.sweep.engines.gpu.fused import FusedStep
 from sparsecode.sweep.engines.gpu.gemm import GemmStep
 from sparsecode.sweep.engines.gpu.lists import SparseStep
 from sparsecode.sweep.engines.reference import ReferenceEngine
+from sparsecode.sweep.split import Split
+from sparsecode.world import Team
+from teams import in_teams
 
 
 @pytest.fixture(autouse=True)
@@ -177,3 +180,30 @@ def test_doctor_suite_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = list(gpu_check.run_checks(torch.device("cpu"), widths=(20,), sizes=[3, 17], rows=18))
     failed = [check for check in checks if not check.passed]
     assert {check.name.split()[0] for check in failed} == {"gradients", "lists", "other"}
+
+
+@pytest.mark.parametrize("pre_bias", [False, True])
+def test_products_of_dictionaries_that_are_shared_have_the_same_bits(pre_bias: bool) -> None:
+    """In 1, 2 and 4 processes; whole dictionaries differ by rounding alone."""
+    x = torch.randn(24, 20, generator=torch.Generator().manual_seed(0))
+
+    def gradients(split: Split | None) -> tuple[Tensor, ...]:
+        sweep = Sweep(20, [32, 16], [0.05, 0.02], [0, 1], loss=LossSettings(pre_bias=pre_bias), split=split)
+        if sweep.b_dec is not None:
+            sweep.b_dec += 0.1
+        engine = GpuEngine("cpu", precision="float32", fused=False, sparse=False)
+        stats, found = engine.gradients(sweep, x)
+        whole = [
+            sweep.whole(part.contiguous())
+            for name, value in found.items()
+            if name != "b_dec"
+            for part in sweep.per_dictionary(value)
+        ]
+        return (*whole, *([found["b_dec"]] if pre_bias else []), stats.sse, stats.l1, stats.l0)
+
+    expected, alone = gradients(None), gradients(Split(4, Team()))
+    for one, other in zip(alone, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    for size in (2, 4):
+        for found in in_teams(size, lambda team: gradients(Split(4, team))):
+            assert all(torch.equal(one, other) for one, other in zip(found, alone, strict=True))

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from ranks import WITHIN, Ranks, everything, fail_at_a_step, fill_the_disk, free_port, make_a_group, torchrun
 from sparsecode import store
+from sparsecode.cli import main
 from sparsecode.pipeline.run import Run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are started as on Linux")
@@ -237,3 +239,20 @@ def test_one_that_is_killed_ends_all_that_share_and_any_number_goes_on(data: Pat
         assert ranks.said() == f"sparsecode: rank {victim} of {size} ended without a word, as after a kill\n"
         seen = state.stat().st_mtime_ns
     assert trained(data, run, 1, settings) == alone
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (("--segments", "4", "--engine", "cpu"), "does not train parts of dictionaries"),
+        (("--segments", "3"), "--segments must be a power of two, not 3"),
+        (("--split", "2", "--segments", "4"), "1 processes for --split 2; start a multiple of 2"),
+        (("--split", "4", "--segments", "2"), "--segments 2 are too few for --split 4"),
+        (("--segments", "16", "--engine", "reference"), "24 features are no multiple of 16 segments"),
+        (("--segments", "4", "--kind", "topk k=2"), "'topk k=2' cannot be cut"),
+    ],
+)
+def test_what_cannot_be_shared_is_one_line(data: Path, tmp_path: Path, more: tuple[str, ...], line: str) -> None:
+    settings = SMALL.replace("--l1 1e-2,3e-2", "") if "--kind" in more else SMALL
+    shown = CliRunner().invoke(main, command(data, tmp_path / "run", settings, *more, "-q"))
+    assert shown.exit_code == 2 and line in shown.stderr and len(shown.stderr.splitlines()) <= 4, shown.stderr

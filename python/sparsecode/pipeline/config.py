@@ -232,7 +232,7 @@ class TrainDictsConfig(StageConfig):
     log_every: int = _every(100, "Steps between metrics lines.")
     save_every: int = _every(1000, "Steps between saved states.")
     split: int = setting(1, "Processes that share each dictionary, a power of two: each holds a part of its features "
-                         "(docs/scale.md). For the reference engine and ReLU dictionaries with L1.",
+                         "(docs/scale.md). Not for the CPU engine; for ReLU dictionaries with L1.",
                          min=1, affects_result=False, remembered=False)  # fmt: skip
     segments: int | None = setting(None, "Segments that each dictionary is cut into, whose sums are added in a fixed "
                                    "order, so that it has the same bytes for every --split up to that.", min=1,

@@ -124,12 +124,6 @@ def check(config: TrainDictsConfig, data: Data) -> None:
     every = entries(config, data.width)
     if data.target and (config.tied or any(kind.aux for _, kind, _ in every)):
         raise InvalidSetting("train-dicts: with --target there are no tied weights, and no loss of dead features (aux)")
-    cut = config.segments or config.split
-    if cut > 1 and config.engine not in ("auto", "reference"):
-        raise InvalidSetting(
-            f"train-dicts: --engine {config.engine} trains whole dictionaries; --split and --segments need --engine "
-            "reference"
-        )
     if config.split > (config.segments or config.split):
         raise InvalidSetting(f"train-dicts: --segments {config.segments} are too few for --split {config.split}")
     for name, number in (("segments", config.segments or 1), ("split", config.split)):

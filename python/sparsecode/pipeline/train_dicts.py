@@ -98,7 +98,11 @@ def _done(home: Run, chosen: TrainDictsConfig, world: World, *, force: bool, qui
         plan.refuse(KEY, plan.need(chosen, data.width, world, target_width=data.target_width), width)
     if force or KEY not in home.config()["stages"]:
         choose_engine(
-            chosen.engine, chosen.device, kinds=plan.kinds_of(chosen), transcoders=data.target
+            chosen.engine,
+            chosen.device,
+            kinds=plan.kinds_of(chosen),
+            transcoders=data.target,
+            cut=plan.segments(chosen, {}) > 1,
         )  # fails here, before the stage is recorded as begun
         offset = max(gamma(dataset.statistics) for dataset in data.read)
         if chosen.normalize != "center" and offset > 1:

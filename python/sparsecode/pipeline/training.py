@@ -22,11 +22,11 @@ from sparsecode.world import ALONE, World
 
 def engine_of(stage: Stage, config: TrainDictsConfig | ToyConfig, *, quiet: bool, cut: bool = False) -> Engine:
     """The engine that the settings ask for; a stage that resumes keeps the one it began with: another would round
-    differently. Where dictionaries are `cut`, it is the reference.
+    differently.
     """
     return choose_engine(
-        "reference" if cut else stage.planned.get("engine", config.engine), config.device, threads=config.threads,
-        kinds=kinds_of(config),
+        stage.planned.get("engine", config.engine), config.device, threads=config.threads, kinds=kinds_of(config),
+        cut=cut,
         transcoders=getattr(config, "target", None) is not None, note=watching(quiet).note,
     )  # fmt: skip
 

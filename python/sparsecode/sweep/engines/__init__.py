@@ -23,6 +23,7 @@ def choose_engine(
     threads: int | None = None,
     kinds: Sequence[KindSpec] = (),
     transcoders: bool = False,
+    cut: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Engine:
     """The engine by name; `auto` is the fastest that runs here, or what SPARSECODE_ENGINE says.
@@ -33,6 +34,7 @@ def choose_engine(
         threads: of the engine; None: all cores.
         kinds: of the dictionaries it is to train: where the fastest engine does not train one, `auto` is the reference.
         transcoders: whether they are: the same.
+        cut: whether they are cut into segments, of which other processes may have some: the same.
         note: is told of that.
 
     Raises:
@@ -45,12 +47,12 @@ def choose_engine(
     if automatic:
         name = _fastest(where)
     chosen = engine_class(name)
-    lacking = chosen.lacking(kinds, transcoders=transcoders)
+    lacking = chosen.lacking(kinds, transcoders=transcoders, cut=cut)
     if lacking is not None and automatic:
         if note is not None:
             note(f"engine '{chosen.name}' does not train {lacking}: the reference engine does, more slowly")
         name, chosen = "reference", engine_class("reference")
-    chosen.check_kinds(kinds, transcoders=transcoders)
+    chosen.check_kinds(kinds, transcoders=transcoders, cut=cut)
     made: Engine = chosen(where, threads, name) if name in CPU_PATHS else chosen(where, threads)
     return made
 

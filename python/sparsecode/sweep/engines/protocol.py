@@ -66,20 +66,22 @@ class Engine(ABC):
         return kind.plain
 
     @classmethod
-    def lacking(cls, kinds: Iterable[KindSpec], *, transcoders: bool = False) -> str | None:
-        """What the engine does not train of these kinds, or of transcoders; None where it trains all."""
+    def lacking(cls, kinds: Iterable[KindSpec], *, transcoders: bool = False, cut: bool = False) -> str | None:
+        """What the engine does not train of these kinds, transcoders or dictionaries that are cut; None: all."""
+        if cut and not cls.splits:
+            return "parts of dictionaries"
         if transcoders and not cls.transcodes:
             return "transcoders"
         return next((f"'{kind}'" for kind in kinds if not cls.trains(kind)), None)
 
     @classmethod
-    def check_kinds(cls, kinds: Iterable[KindSpec], *, transcoders: bool = False) -> None:
+    def check_kinds(cls, kinds: Iterable[KindSpec], *, transcoders: bool = False, cut: bool = False) -> None:
         """Checks that the engine trains every kind.
 
         Raises:
             InvalidSetting: it does not.
         """
-        if (lacking := cls.lacking(kinds, transcoders=transcoders)) is not None:
+        if (lacking := cls.lacking(kinds, transcoders=transcoders, cut=cut)) is not None:
             raise InvalidSetting(f"engine '{cls.name}' does not train {lacking}", remedy="engine_reference")
 
     @abstractmethod

@@ -83,6 +83,7 @@ class GpuEngine(Engine):
     """
 
     name = "gpu"
+    splits = True  # by products
 
     def __init__(
         self,
@@ -182,12 +183,12 @@ class GpuEngine(Engine):
         tiles = fused_tiles(arch, D, self.precision)
         wanted = self.fused if self.fused is not None else prefers_fused(arch, D, sweep.together, batch)
         step: GpuStep
-        if tiles is None or not wanted or not _fits(self.device, D):
+        if sweep.split is not None or tiles is None or not wanted or not _fits(self.device, D):
             step = GemmStep(sweep, self.precision)
         else:
             step = FusedStep(sweep, self.precision, tiles, _processors(self.device))
         lists = self.sparse if self.sparse is not None else prefers_sparse(arch, D, sweep.together, batch)
-        if lists and tiles is not None:
+        if lists and tiles is not None and sweep.split is None:
             density = sparse_density(arch, D, sweep.together, batch)
             step = SparseStep(step, self.precision, masks_tile(arch, D, self.precision), density)
         return step if all(kind.plain for kind in sweep.kinds) else KindStep(step, self.precision)

@@ -7,7 +7,8 @@ r' = [r, lam, 0...]
     z = relu(x' W_enc'^T)      [x_hat, sum z] = z W_dec'      dz = (r' W_dec'^T) where z > 0      [dW_enc, db] = dz^T x'
 
 so that bias, L1 value, L1 gradient and the bias's gradient come with the products. bias and lam are split into two
-columns, high and low part, because 16-bit operands would round them.
+columns, high and low part, because 16-bit operands would round them. Dictionaries that several processes share are
+multiplied segment by segment (`sweep.split`).
 
 Shape letters: B rows of a batch, D activation dimension, F features of a chunk, K dictionaries.
 """
@@ -64,7 +65,8 @@ class GemmStep(GpuStep):
             if sweep.b_dec is not None and self.d_pre is not None:
                 own = sweep.rows(k)
                 self.d_enc[own] -= self.d_bias[own, None] * sweep.b_dec[k]
-                self.d_pre[k] = scale * r.sum(0) - self.d_bias[own] @ sweep.W_enc[own]
+                through = self._total([(self.d_bias[at] @ sweep.W_enc[at])[:, None] for at in self._segments(k)])
+                self.d_pre[k] = scale * r.sum(0) - through[:, 0]
         return StepStats(B, *torch.stack(sums, dim=1))
 
     def evaluate(self, x: Tensor) -> StepStats:
@@ -88,7 +90,7 @@ class GemmStep(GpuStep):
         bias = sweep.b_enc
         if sweep.b_dec is not None:
             # With the operands' W_enc, as kernels/prebias.py: z is then that of the rounded weights at x - p exactly.
-            folds = [self.enc[sweep.rows(k), :D].float() @ sweep.b_dec[k] for k in range(len(sweep))]
+            folds = [self.enc[at, :D].float() @ sweep.b_dec[k] for k in range(len(sweep)) for at in self._segments(k)]
             bias = bias - torch.cat(folds)
         _split_into(self.enc[:, D : D + 2], bias)
         wide = _widen(x, self.operand_dtype)
@@ -102,22 +104,37 @@ class GemmStep(GpuStep):
         self, k: int, x: Tensor, wide: Tensor, *, keep: bool
     ) -> tuple[Tensor, Tensor, Tensor, list[tuple[slice, Tensor | None]]]:
         """(r [B, D] float32, L1, L0, chunks with their codes); codes are kept where one chunk is all there is."""
-        own, (B, D) = self.sweep.rows(k), x.shape
+        B, D = x.shape
         height = max(1, self.chunk_bytes // (B * self.operand_dtype.itemsize))
-        chunks = [slice(at, min(at + height, own.stop)) for at in range(own.start, own.stop, height)]
         kept: list[tuple[slice, Tensor | None]] = []
-        decoded = torch.zeros(B, _columns(D), device=self.device)
-        l0 = torch.zeros((), dtype=torch.float64, device=self.device)
-        for rows in chunks:
-            z = self._encode(wide, rows)
-            decoded += product(z, self.dec[rows], torch.float32)
-            self.fired[rows] = (z > 0).sum(0)
-            l0 += self.fired[rows].sum()
-            kept.append((rows, z if keep and len(chunks) == 1 else None))
-        r = decoded[:, :D] - x
+        parts = []
+        for own in self._segments(k):
+            decoded = torch.zeros(B, _columns(D), device=self.device)
+            active = torch.zeros(B, device=self.device)
+            chunks = [slice(at, min(at + height, own.stop)) for at in range(own.start, own.stop, height)]
+            for rows in chunks:
+                z = self._encode(wide, rows)
+                decoded += product(z, self.dec[rows], torch.float32)
+                self.fired[rows] = (z > 0).sum(0)
+                active += (z > 0).sum(1)
+                kept.append((rows, z if keep and len(chunks) == 1 else None))
+            decoded[:, D + 1] = active  # a column that says the same as the one before
+            parts.append(decoded[:, : D + 2])
+        whole = self._total(parts)
+        r = whole[:, :D] - x
         if self.sweep.b_dec is not None:
             r += self.sweep.b_dec[k]
-        return r, decoded[:, D].sum(dtype=torch.float64), l0, kept
+        return r, whole[:, D].sum(dtype=torch.float64), whole[:, D + 1].sum(dtype=torch.float64), kept
+
+    def _segments(self, k: int) -> list[slice]:
+        """The rows of dictionary k, in the segments that it is cut into."""
+        own, split = self.sweep.rows(k), self.sweep.split
+        if split is None:
+            return [own]
+        return [slice(own.start + at.start, own.start + at.stop) for _, at in split.pieces(self.sweep.sizes[k])]
+
+    def _total(self, parts: list[Tensor]) -> Tensor:
+        return parts[0] if self.sweep.split is None else self.sweep.split.total(parts)
 
 
 def _columns(D: int) -> int:
