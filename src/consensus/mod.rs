@@ -52,15 +52,18 @@ pub struct Output<'a> {
 pub fn cluster(input: &Input, mut out: Output) -> Result<()> {
     check(input, &out)?;
     let mut forest = Forest::new(input);
-    let mut order: Vec<(f32, i32, i32)> = input
-        .cosine
-        .iter()
-        .zip(input.pairs.0)
-        .zip(input.pairs.1)
-        .map(|((&cosine, &u), &v)| (cosine, u.min(v), u.max(v)))
-        .collect();
-    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    for &(_, u, v) in &order {
+    // Numbers of pairs, a third of the memory of the pairs themselves: there are up to N K / 2 of them.
+    let mut order: Vec<u32> = (0..input.cosine.len() as u32).collect();
+    let ends = |at: u32| {
+        let (u, v) = (input.pairs.0[at as usize], input.pairs.1[at as usize]);
+        (u.min(v), u.max(v))
+    };
+    order.sort_unstable_by(|&a, &b| {
+        let nearer = input.cosine[b as usize].total_cmp(&input.cosine[a as usize]);
+        nearer.then_with(|| ends(a).cmp(&ends(b)))
+    });
+    for &at in &order {
+        let (u, v) = ends(at);
         forest.unite(u as usize, v as usize);
     }
     drop(order);

@@ -107,8 +107,12 @@ def _described(
     length = square.clamp(min=0).sqrt()
     seeds = [voter.seed if voter.seed is not None else -1 - k for k, voter in enumerate(voters)]
     names = {seed: number for number, seed in enumerate(dict.fromkeys(seeds))}
-    seed = torch.tensor([names[one] for one in seeds])[owner[voting]]
-    distinct = torch.unique(torch.stack([at, seed]), dim=1)[0]
+    if len(names) == len(voters):
+        counted = support  # a dictionary has one vote in a cluster at most
+    else:
+        seed = torch.tensor([names[one] for one in seeds])[owner[voting]]
+        distinct = torch.unique(torch.stack([at, seed]), dim=1)[0]
+        counted = torch.bincount(distinct, minlength=C)
     return Clusters(
         label=label,
         votes=votes,
@@ -116,7 +120,7 @@ def _described(
         cosine=closeness / length[known] if C else closeness,
         owner=owner,
         support=support,
-        seeds=torch.bincount(distinct, minlength=C),
+        seeds=counted,
         coherence=(square - support) / (support * (support - 1)),
         medoid=medoid,
     )

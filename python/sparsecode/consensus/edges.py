@@ -68,15 +68,16 @@ def edges(comparison: Comparison, voters: Sequence[Voter], threshold: float, enc
 
 class _Parts:
     def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        none = torch.empty(0, dtype=torch.int32)
+        self.columns: list[list[Tensor]] = [[none], [none], [torch.empty(0)]]
 
     def add(self, u: Tensor, v: Tensor, cosine: Tensor | None = None) -> None:
-        self.parts.append((u.int(), v.int(), torch.empty(0) if cosine is None else cosine.float()))
+        new = (u.int(), v.int(), torch.empty(0) if cosine is None else cosine.float())
+        for column, part in zip(self.columns, new, strict=True):
+            column.append(part)
 
     def whole(self) -> tuple[Tensor, Tensor, Tensor]:
-        if not self.parts:
-            return torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32), torch.empty(0)
-        u, v, cosine = (torch.cat(part) for part in zip(*self.parts, strict=True))
+        u, v, cosine = (torch.cat(self.columns.pop(0)) for _ in range(3))  # one after the other: parts take as much
         return u, v, cosine
 
 

@@ -1,6 +1,6 @@
 """Two processes of one thread beside one process of two threads: the same sweep, in rows per second of training.
 
-    PYTHONPATH=python:tests/support:. python benches/ranks.py DATASET
+    PYTHONPATH=python:tests/support:. python benches/two_ranks.py DATASET
 
 A run's rate is that of the rows by which a long training exceeds a short one, so that loading and measuring at the end
 do not count. Rounds in turns; `ratio` is the median over rounds of two processes' rate by one's.
