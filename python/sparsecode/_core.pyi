@@ -13,6 +13,7 @@ __all__ = [
     "Batch",
     "CpuEngine",
     "Dataset",
+    "DatasetParts",
     "DatasetWriter",
     "FileLock",
     "Stream",
