@@ -288,22 +288,22 @@ class _Several(Team):
         padded = own.new_zeros(share * self.size, own.shape[1])
         padded[: len(own)] = own
         theirs, whole = torch.empty_like(padded), torch.empty_like(padded)
-        self.sent += 2 * (self.size - 1) * share * own.shape[1]
-        try:
-            self._world._dist.all_to_all_single(theirs, padded, group=self._group)
-            added = tree(theirs.view(self.size, share, -1).unbind()).contiguous()
-            self._world._dist.all_gather_into_tensor(whole, added, group=self._group)
-        except RuntimeError as error:  # the connection is closed, or nobody answers
-            raise self._world.lost() from error
+        self._exchange("all_to_all_single", theirs, padded, padded.numel() // self.size)
+        added = tree(theirs.view(self.size, share, -1).unbind()).contiguous()
+        self._exchange("all_gather_into_tensor", whole, added, added.numel())
         return whole[: len(own)]
 
     def gather(self, own: Tensor) -> Tensor:
         """See `Team.gather`."""
         own = own.contiguous()
         whole = own.new_empty(self.size * len(own), *own.shape[1:])
-        self.sent += (self.size - 1) * own.numel()
-        try:
-            self._world._dist.all_gather_into_tensor(whole, own, group=self._group)
-        except RuntimeError as error:
-            raise self._world.lost() from error
+        self._exchange("all_gather_into_tensor", whole, own, own.numel())
         return whole
+
+    def _exchange(self, how: str, out: Tensor, given: Tensor, to_each: int) -> None:
+        """One collective operation, in which so many numbers go to each of the others."""
+        self.sent += (self.size - 1) * to_each
+        try:
+            getattr(self._world._dist, how)(out, given, group=self._group)
+        except RuntimeError as error:  # the connection is closed, or nobody answers
+            raise self._world.lost() from error
