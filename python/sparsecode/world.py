@@ -246,9 +246,12 @@ class _Ranks(World):
                 break
         # This process is told by its next `agree`, but may be in the middle of an hour's work.
         if "bye" not in message and not self._ending.wait(_GRACE):
+            code = message.get("code", RankLost.exit_code)
             if self.rank == 0 or (self.rank == 1 and "lost" in message):
                 self._say(self._reason(peer, message))
-            os._exit(message.get("code", RankLost.exit_code))
+            if self.rank == 0:  # so that the others know it, and do not take this end for another one
+                self._part({"failed": self._reason(peer, message), "code": code}, self._speakers)
+            os._exit(code)
 
     def _speak(self, peer: int) -> None:
         """Sends every message to a process, until the last."""
