@@ -152,6 +152,7 @@ class _Ranks(World):
         self._ending = threading.Event()  # whether this process has come to its own end
         self._parted: set[int] = set()  # whoever took the last message
         self._told = False  # whether rank 0 said why it ended
+        self._said = False  # whether this process said why all end
         # Threads, since one that is stopped neither sends nor takes anything.
         self._speakers, self._listeners = (
             [threading.Thread(target=do, args=(peer,), daemon=True) for peer in self._heard]
@@ -197,7 +198,7 @@ class _Ranks(World):
         self._part({"failed": line, "code": code}, self._speakers)
         if self.rank == 1 and not self._parted:
             self._listeners[0].join(_PARTING)
-        self.silent = self.rank > 1 or (self.rank == 1 and (self._told or bool(self._parted)))
+        self.silent = self._said or self.rank > 1 or (self.rank == 1 and (self._told or bool(self._parted)))
 
     def close(self) -> None:
         """See `World.close`."""
@@ -248,6 +249,7 @@ class _Ranks(World):
         if "bye" not in message and not self._ending.wait(_GRACE):
             code = message.get("code", RankLost.exit_code)
             if self.rank == 0 or (self.rank == 1 and "lost" in message):
+                self._said = True
                 self._say(self._reason(peer, message))
             if self.rank == 0:  # so that the others know it, and do not take this end for another one
                 self._part({"failed": self._reason(peer, message), "code": code}, self._speakers)
