@@ -207,3 +207,19 @@ def test_products_of_dictionaries_that_are_shared_have_the_same_bits(pre_bias: b
     for size in (2, 4):
         for found in in_teams(size, lambda team: gradients(Split(4, team))):
             assert all(torch.equal(one, other) for one, other in zip(found, alone, strict=True))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_frozen_atoms_stay_and_aligned_encoders_have_a_product_of_1(fused: bool) -> None:
+    for loss in (LossSettings(frozen=True), LossSettings(aligned=True)):
+        own, reference = (Sweep(20, [17, 8], [0.05, 0.02], [0, 1], loss=loss) for _ in range(2))
+        before, engine = own.W_dec.clone(), GpuEngine("cpu", precision="float32", fused=fused, sparse=False)
+        for seed in range(3):
+            x = torch.randn(24, 20, generator=torch.Generator().manual_seed(seed))
+            engine.step(own, x, 1.0)
+            ReferenceEngine().step(reference, x, 1.0)
+        torch.testing.assert_close(own.W_enc, reference.W_enc, rtol=1e-3, atol=1e-4)
+        if loss.frozen:
+            assert torch.equal(own.W_dec, before) and not torch.equal(own.W_enc, before)
+        else:
+            assert float(((own.W_enc * own.W_dec).sum(1) - 1).abs().max()) < 1e-6
